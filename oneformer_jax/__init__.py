@@ -1,0 +1,1 @@
+"""OneFormer in JAX."""
