@@ -1,0 +1,171 @@
+"""Spec keys to the settings of each part: the only place that knows both."""
+
+from pathlib import Path
+
+import optax
+
+from oneformer_jax.data.augmentation import AugmentationSettings
+from oneformer_jax.data.categories import Categories, load_label_map
+from oneformer_jax.data.coco_panoptic import PanopticDataset
+from oneformer_jax.data.geometry import Geometry, short_edge
+from oneformer_jax.data.pipeline import PipelineSettings
+from oneformer_jax.losses.criterion import CriterionConfig
+from oneformer_jax.models.config import (
+    OneFormerConfig,
+    PixelDecoderConfig,
+    SwinConfig,
+    TextEncoderConfig,
+    TransformerConfig,
+)
+from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.spec import Spec
+from oneformer_jax.spec.tasks import TASKS, Task
+from oneformer_jax.training.optimizer import OptimizerConfig
+from oneformer_jax.training.schedule import multi_step, warmup_poly
+
+
+def model_config(spec: Spec) -> OneFormerConfig:
+    """The architecture that the `model` section describes, for training from random weights (task pad id 0)."""
+    swin, former = spec.model.backbone.swin, spec.model.one_former
+    head, text = spec.model.sem_seg_head, spec.model.text_encoder
+    return OneFormerConfig(
+        num_classes=head.num_classes,
+        backbone=SwinConfig(
+            embed_dim=swin.embed_dim,
+            depths=tuple(swin.depths),
+            num_heads=tuple(swin.num_heads),
+            window_size=swin.window_size,
+            patch_size=swin.patch_size,
+            mlp_ratio=swin.mlp_ratio,
+            qkv_bias=swin.qkv_bias,
+            qk_scale=swin.qk_scale,
+            drop_rate=swin.drop_rate,
+            attn_drop_rate=swin.attn_drop_rate,
+            drop_path_rate=swin.drop_path_rate,
+            ape=swin.ape,
+            patch_norm=swin.patch_norm,
+            pretrain_img_size=swin.pretrain_img_size,
+            use_checkpoint=swin.use_checkpoint,
+        ),
+        pixel_decoder=PixelDecoderConfig(
+            conv_dim=head.convs_dim,
+            mask_dim=head.mask_dim,
+            num_layers=head.transformer_enc_layers,
+            num_heads=former.nheads,
+            dropout=former.dropout,
+        ),
+        transformer=TransformerConfig(
+            hidden_dim=former.hidden_dim,
+            num_queries=former.num_object_queries,
+            num_heads=former.nheads,
+            dim_feedforward=former.dim_feedforward,
+            dec_layers=former.dec_layers,
+            class_dec_layers=former.class_dec_layers,
+            enc_layers=former.enc_layers,
+            dropout=former.dropout,
+            pre_norm=former.pre_norm,
+            enforce_input_proj=former.enforce_input_proj,
+            use_task_norm=former.use_task_norm,
+        ),
+        text_encoder=TextEncoderConfig(
+            width=text.width,
+            num_layers=text.num_layers,
+            vocab_size=text.vocab_size,
+            context_length=text.context_length,
+            n_ctx=text.n_ctx,
+            proj_num_layers=text.proj_num_layers,
+        ),
+        task_seq_len=spec.dataset.task_seq_len,
+    )
+
+
+def criterion_config(spec: Spec) -> CriterionConfig:
+    """Loss weights and point counts."""
+    former = spec.model.one_former
+    return CriterionConfig(
+        class_weight=former.class_weight,
+        mask_weight=former.mask_weight,
+        dice_weight=former.dice_weight,
+        contrastive_weight=former.contrastive_weight,
+        no_object_weight=former.no_object_weight,
+        num_points=former.train_num_points,
+        oversample_ratio=former.oversample_ratio,
+        importance_sample_ratio=former.importance_sample_ratio,
+        deep_supervision=former.deep_supervision,
+    )
+
+
+def optimizer_config(spec: Spec) -> OptimizerConfig:
+    """AdamW and its clipping. `clip_gradients` (on by default) rules; with it off, `clip_grad_norm` does."""
+    train = spec.train
+    clip = train.clip_gradients
+    return OptimizerConfig(
+        weight_decay=train.optim.weight_decay,
+        momentum=train.optim.momentum,
+        backbone_multiplier=train.optim.backbone_multiplier,
+        clip_type="full_model" if not clip.enabled else clip.clip_type,
+        clip_value=clip.clip_value if clip.enabled else train.clip_grad_norm,
+        clip_norm_type=clip.norm_type if clip.enabled else train.clip_grad_norm_type,
+    )
+
+
+def schedule(spec: Spec, total_steps: int) -> optax.Schedule:
+    """The learning rate over the run."""
+    optim = spec.train.optim
+    if optim.lr_scheduler.lower() == "multistep":
+        return multi_step(optim.lr, optim.steps, optim.gamma, optim.warmup_iters, optim.warmup_factor)
+    return warmup_poly(optim.lr, total_steps, optim.warmup_iters, optim.warmup_factor)
+
+
+def pipeline_settings(spec: Spec, global_batch_size: int, max_segments: int) -> PipelineSettings:
+    """What the training pipeline needs."""
+    dataset, augmentation = spec.dataset, spec.dataset.augmentation
+    return PipelineSettings(
+        batch_size=global_batch_size,
+        num_workers=dataset.train.num_workers,
+        seed=spec.train.seed,
+        num_queries=spec.model.one_former.num_object_queries,
+        n_ctx=spec.model.text_encoder.n_ctx,
+        max_segments=max_segments,
+        task_prob=dict(dataset.task_prob_train),
+        augmentation=AugmentationSettings(
+            crop=tuple(augmentation.train_crop_size),
+            min_scale=dataset.min_scale,
+            max_scale=dataset.max_scale,
+            flip_prob=augmentation.flip_prob,
+            color_prob=augmentation.color_prob,
+            rotation_prob=augmentation.rotation_prob,
+            blur_prob=augmentation.blur_prob,
+            erasing_prob=augmentation.erasing_prob,
+            crop_max_area=augmentation.crop_max_area,
+        ),
+    )
+
+
+def tasks(spec: Spec) -> tuple[Task, ...]:
+    """The tasks to evaluate: `evaluate.task` if set, else those that `model.test.*_on` switch on."""
+    return tuple(task for task in TASKS if getattr(spec.model.test, f"{task}_on"))
+
+
+def thresholds(spec: Spec) -> Thresholds:
+    """Post-processing thresholds."""
+    test = spec.model.test
+    return Thresholds(
+        object_mask=test.object_mask_threshold, overlap=test.overlap_threshold, top_k=test.test_topk_per_image
+    )
+
+
+def geometry_policy(spec: Spec, original: tuple[int, int]) -> Geometry:
+    """The test-time geometry of an image of size `original` (height, width)."""
+    augmentation = spec.dataset.augmentation
+    return short_edge(original, augmentation.test_min_size, augmentation.test_max_size)
+
+
+def open_dataset(spec: Spec, split: str) -> PanopticDataset:
+    """The data set of a split, all its files checked against each other, the label map and the model."""
+    raise NotImplementedError
+
+
+def label_map(spec: Spec) -> Categories | None:
+    """The label map, None if unset."""
+    return load_label_map(Path(spec.dataset.label_map)) if spec.dataset.label_map else None

@@ -1,0 +1,189 @@
+"""Random augmentation of one training image and its segments. Pure: all randomness comes from the generator given.
+
+What is drawn follows NVIDIA TAO's OneFormer (flip, SSD colours, scale jitter, constrained crop, and behind their
+probabilities rotation, blur and erasing). The order of the pixel work differs where the result is the same in
+distribution: only the cropped region is ever enlarged, coloured and flipped.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Int16, UInt8
+
+from oneformer_jax.data.geometry import resize_image
+from oneformer_jax.data.segments import VOID
+
+PAD_COLOR = 128
+_CROP_TRIES = 10
+_ERASING_TRIES = 10
+
+Image = UInt8[np.ndarray, "h w 3"]
+Rows = Int16[np.ndarray, "h w"]
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """`crop` is (height, width) in pixels, the size of every training image. Probabilities lie in 0..1.
+
+    The scale jitter brings the short edge to `crop[0] * U(min_scale, max_scale)`, the long edge to at most twice
+    that. A crop is drawn again, up to ten times, while one segment covers `crop_max_area` of its labelled pixels.
+    """
+
+    crop: tuple[int, int] = (1024, 1024)
+    min_scale: float = 0.1
+    max_scale: float = 2.0
+    flip_prob: float = 0.5
+    color_prob: float = 0.5
+    rotation_prob: float = 0.0
+    rotation_degrees: float = 15.0
+    blur_prob: float = 0.0
+    erasing_prob: float = 0.0
+    crop_max_area: float = 0.6
+
+
+def augment(
+    image: UInt8[np.ndarray, "h w 3"],
+    rows: Int16[np.ndarray, "h w"],
+    settings: AugmentationSettings,
+    rng: np.random.Generator,
+) -> tuple[UInt8[np.ndarray, "hc wc 3"], Int16[np.ndarray, "hc wc"]]:
+    """An augmented image of size `settings.crop` and its segment rows (`VOID` where there is none)."""
+    if rng.random() < settings.rotation_prob:
+        image, rows = _rotate(image, rows, rng.uniform(-settings.rotation_degrees, settings.rotation_degrees))
+    if rng.random() < settings.blur_prob:
+        kernel = int(rng.choice((3, 5, 7)))
+        image = cv2.GaussianBlur(image, (kernel, kernel), rng.uniform(0.1, 2.0))
+    image, rows = _jitter_and_crop(image, rows, settings, rng)
+    if rng.random() < settings.flip_prob:
+        image, rows = flip(image, rows)
+    image = jitter_color(image, settings.color_prob, rng)
+    if rng.random() < settings.erasing_prob:
+        image, rows = _erase(image, rows, rng)
+    return _pad(image, rows, settings.crop)
+
+
+def flip(
+    image: UInt8[np.ndarray, "h w 3"], rows: Int16[np.ndarray, "h w"]
+) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "h w"]]:
+    """Mirrors left and right."""
+    return cv2.flip(image, 1), cv2.flip(rows, 1)
+
+
+def scaled_size(height: int, width: int, short: int) -> tuple[int, int]:
+    """The size with its short edge at `short`, aspect kept, unless the long edge would exceed `2 * short`."""
+    scale = min(short / min(height, width), 2 * short / max(height, width))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def _jitter_and_crop(
+    image: UInt8[np.ndarray, "h w 3"],
+    rows: Int16[np.ndarray, "h w"],
+    settings: AugmentationSettings,
+    rng: np.random.Generator,
+) -> tuple[UInt8[np.ndarray, "hc wc 3"], Int16[np.ndarray, "hc wc"]]:
+    short = max(1, int(settings.crop[0] * rng.uniform(settings.min_scale, settings.max_scale)))
+    size = scaled_size(*rows.shape, short)
+    height, width = (min(edge, limit) for edge, limit in zip(size, settings.crop, strict=True))
+    # The source pixel under the centre of each target pixel.
+    source_y, source_x = (
+        (np.arange(target) + 0.5) * (source / target) for target, source in zip(size, rows.shape, strict=True)
+    )
+    near_y, near_x = source_y.astype(np.intp), source_x.astype(np.intp)
+    stride_y, stride_x = -(-height // 256), -(-width // 256)  # every pixel of a crop up to 256, a sample of larger ones
+    for _ in range(_CROP_TRIES):
+        top, left = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
+        sample = rows[near_y[top : top + height : stride_y]][:, near_x[left : left + width : stride_x]]
+        counts = np.bincount(sample.ravel() + np.intp(1))[1:]
+        if counts.max(initial=0) < settings.crop_max_area * counts.sum():
+            break
+    rows = rows[near_y[top : top + height]][:, near_x[left : left + width]]
+    return _resized_region(image, size, top, left, height, width), rows
+
+
+def _resized_region(
+    image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int], top: int, left: int, height: int, width: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A region of the image resized to `size`. When the image grows, only the region is computed."""
+    if size[0] <= image.shape[0] and size[1] <= image.shape[1]:
+        return np.ascontiguousarray(resize_image(image, size)[top : top + height, left : left + width])
+    step_y, step_x = image.shape[0] / size[0], image.shape[1] / size[1]
+    to_source = np.array(
+        [[step_x, 0, (left + 0.5) * step_x - 0.5], [0, step_y, (top + 0.5) * step_y - 0.5]], np.float64
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, to_source, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _rotate(
+    image: UInt8[np.ndarray, "h w 3"], rows: Int16[np.ndarray, "h w"], degrees: float
+) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "h w"]]:
+    """Turns about the centre on the same canvas; corners mirror the image and belong to no segment."""
+    height, width = rows.shape
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    turned = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    turned_rows = cv2.warpAffine(
+        rows, matrix, (width, height), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=(VOID,)
+    )
+    return turned, turned_rows
+
+
+def jitter_color(
+    image: UInt8[np.ndarray, "h w 3"], probability: float, rng: np.random.Generator
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Brightness +-32, contrast and saturation x 0.5..1.5, hue +-36 degrees, each with `probability` (Liu et al. 2016).
+
+    Contrast comes before or after the change of hue and saturation, with equal chance.
+    """
+    coins = rng.random(4) < probability
+    brightness = rng.uniform(-32, 32) if coins[0] else 0.0
+    contrast = rng.uniform(0.5, 1.5) if coins[1] else 1.0
+    saturation = rng.uniform(0.5, 1.5) if coins[2] else 1.0
+    hue = int(rng.integers(-18, 19)) if coins[3] else 0
+    contrast_first = rng.random() < 0.5
+    # All four act on one channel value at a time, so lookup tables of 256 entries do the work.
+    levels = np.arange(256, dtype=np.float64)
+    before = np.clip(levels + brightness, 0, 255)
+    if contrast_first:
+        before = np.clip(before * contrast, 0, 255)
+    if coins[0] or (coins[1] and contrast_first):
+        image = cv2.LUT(image, before.astype(np.uint8))
+    if coins[2] or coins[3]:
+        # OpenCV's hue counts half degrees, 0..179.
+        channels = np.stack([(levels + hue) % 180, np.clip(levels * saturation, 0, 255), levels], axis=-1)
+        hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), channels[None].astype(np.uint8))
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if coins[1] and not contrast_first:
+        image = cv2.LUT(image, np.clip(levels * contrast, 0, 255).astype(np.uint8))
+    return image
+
+
+def _erase(
+    image: UInt8[np.ndarray, "h w 3"], rows: Int16[np.ndarray, "h w"], rng: np.random.Generator
+) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "h w"]]:
+    """Fills a rectangle of 2 to 20 % of the area with the mean colour; no segment is left there."""
+    height, width = rows.shape
+    for _ in range(_ERASING_TRIES):
+        area = rng.uniform(0.02, 0.2) * height * width
+        aspect = rng.uniform(0.3, 3.3)
+        h, w = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+        if 0 < h < height and 0 < w < width:
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            image, rows = image.copy(), rows.copy()
+            image[top : top + h, left : left + w] = image.mean((0, 1)).astype(np.uint8)
+            rows[top : top + h, left : left + w] = VOID
+            break
+    return image, rows
+
+
+def _pad(
+    image: UInt8[np.ndarray, "h w 3"], rows: Int16[np.ndarray, "h w"], size: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "hc wc 3"], Int16[np.ndarray, "hc wc"]]:
+    bottom, right = size[0] - rows.shape[0], size[1] - rows.shape[1]
+    if not bottom and not right:
+        return image, rows
+    color = (PAD_COLOR,) * 3
+    return (
+        cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=color),
+        cv2.copyMakeBorder(rows, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(VOID,)),
+    )

@@ -1,0 +1,74 @@
+"""The one mapping between an image file and the network: original size -> resized -> padded -> back."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes (height, width) in pixels. The resized image lies in the top left corner of the padded one.
+
+    Pixel areas correspond, not pixel centres: the point (y, x) of the original, measured from the corner of the
+    first pixel, lies at (y * resized_h / original_h, x * resized_w / original_w).
+    """
+
+    original: Size
+    resized: Size
+    padded: Size
+
+
+def short_edge(original: Size, min_size: int, max_size: int, multiple: int = 32) -> Geometry:
+    """Shorter edge to `min_size`, longer edge at most `max_size`, aspect kept, padded to the next `multiple`.
+
+    Sizes are those of detectron2's ResizeShortestEdge: the cap scales the unrounded size, then int(x + 0.5).
+    """
+    height, width = original
+    scale = min_size / min(height, width)
+    # Written as Detectron2 orders it: rounding of the product decides the last pixel.
+    target = (min_size, scale * width) if height < width else (scale * height, min_size)
+    if max(target) > max_size:
+        cap = max_size / max(target)
+        target = (target[0] * cap, target[1] * cap)
+    resized = (max(1, int(target[0] + 0.5)), max(1, int(target[1] + 0.5)))
+    padded = (-(-resized[0] // multiple) * multiple, -(-resized[1] // multiple) * multiple)
+    return Geometry(original, resized, padded)
+
+
+def letterbox(original: Size, size: Size) -> Geometry:
+    """The largest copy with the same aspect that fits into `size`, padded to exactly `size`."""
+    scale = min(size[0] / original[0], size[1] / original[1])
+    height, width = (min(limit, max(1, int(edge * scale + 0.5))) for edge, limit in zip(original, size, strict=True))
+    return Geometry(original, (height, width), size)
+
+
+def square(original: Size, size: Size) -> Geometry:
+    """Stretched to `size`: the aspect is not kept (TAO's `dataset.image_size`)."""
+    return Geometry(original, size, size)
+
+
+def resize_image(image: UInt8[np.ndarray, "h w 3"], size: Size) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Bilinear when an edge grows; the mean over each target pixel's area when the image shrinks.
+
+    Shrinking needs a low-pass filter: plain bilinear reads four pixels, however many a target pixel covers, and
+    networks are trained on smoothly shrunk images (Pillow's bilinear filter widens with the scale as well).
+    """
+    height, width = size
+    if image.shape[:2] == size:
+        return image
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_and_pad(image: UInt8[np.ndarray, "h w 3"], geometry: Geometry) -> UInt8[np.ndarray, "hp wp 3"]:
+    """The network's input (padded height, padded width, 3): resized, then padded with 0 at the bottom and right."""
+    if image.shape[:2] != geometry.original:
+        raise ValueError(f"image of size {image.shape[:2]} does not belong to {geometry}")
+    padded = np.zeros((*geometry.padded, 3), np.uint8)
+    height, width = geometry.resized
+    padded[:height, :width] = resize_image(image, geometry.resized)
+    return padded

@@ -1,0 +1,175 @@
+"""Training batches: files -> `Batch`, in an order that is a pure function of (seed, step).
+
+Position i of the endless, per epoch shuffled stream is the global sample index: it names the record and keys every
+random draw. Neither the number of workers nor of processes changes a sample, and a run resumes by seeking.
+"""
+
+import logging
+import math
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import grain.python as grain
+import numpy as np
+from absl import flags
+
+from oneformer_jax.data.augmentation import AugmentationSettings, augment
+from oneformer_jax.data.batch import Batch
+from oneformer_jax.data.coco_panoptic import PanopticDataset
+from oneformer_jax.data.segments import segment_rows, segment_targets
+from oneformer_jax.data.task_text import prompt_rows
+from oneformer_jax.errors import DataError, SpecError
+from oneformer_jax.spec.tasks import TASKS
+
+# Decoding and OpenCV release the interpreter lock: few workers are threads, which start at once and share memory.
+_MAX_THREADS = 4
+_BATCHES_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """What a training batch looks like.
+
+    `batch_size` counts the images of one step over all processes. `max_segments` (T) and `planes` (R) are the fixed
+    sizes of the segment table and of its maps; an image gets `num_queries - n_ctx` prompts. `task_prob` maps task
+    names to probabilities, which are normalised; a task that is absent is never drawn. `num_workers` 0 prepares
+    samples in the caller's thread, up to 4 are threads, more are processes.
+    """
+
+    batch_size: int
+    num_queries: int
+    n_ctx: int
+    max_segments: int
+    task_prob: Mapping[str, float]
+    augmentation: AugmentationSettings
+    seed: int = 0
+    planes: int = 1
+    num_workers: int = 2
+
+
+def steps_per_epoch(dataset: PanopticDataset, batch_size: int) -> int:
+    """Steps in which every image has been seen at least once."""
+    return math.ceil(len(dataset) / batch_size)
+
+
+def max_segments_of(dataset: PanopticDataset, num_queries: int) -> int:
+    """Rows that the segment table needs: the largest number of segments of an image, a multiple of 8, at most Q."""
+    largest = max(sum(not segment.iscrowd for segment in record.segments) for record in dataset.records)
+    return min(num_queries, max(8, math.ceil(largest / 8) * 8))
+
+
+def task_probabilities(task_prob: Mapping[str, float]) -> tuple[float, ...]:
+    """Normalised probabilities in the order of TASKS. Raises SpecError: unknown task, negative or all zero."""
+    unknown = set(task_prob) - set(TASKS)
+    if unknown:
+        raise SpecError(f"unknown task '{min(unknown)}'", where="dataset.task_prob_train", hint=f"known: {TASKS}")
+    weights = [float(task_prob.get(task, 0.0)) for task in TASKS]
+    if min(weights) < 0 or not 0 < sum(weights) < math.inf:
+        raise SpecError(f"{dict(task_prob)} are no probabilities", where="dataset.task_prob_train")
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+@dataclass(frozen=True)
+class SampleMaker:
+    """One training sample from (sample index, record index): a `Batch` without its leading axis."""
+
+    dataset: PanopticDataset
+    settings: PipelineSettings
+
+    def __call__(self, sample: int, index: int) -> Batch:
+        record = self.dataset.records[index]
+        try:
+            return self._sample(sample, index)
+        except Exception as error:
+            error.add_note(f"while preparing image {record.image_path} (sample {sample})")
+            raise
+
+    def _sample(self, sample: int, index: int) -> Batch:
+        settings, record, categories = self.settings, self.dataset.records[index], self.dataset.categories
+        rng = np.random.default_rng((settings.seed, sample))
+        task = int(rng.choice(len(TASKS), p=task_probabilities(settings.task_prob)))
+        image = self.dataset.read_image(index)
+        rows = segment_rows(self.dataset.read_panoptic(index), record.segments, where=str(record.panoptic_path))
+        image, rows = augment(image, rows, settings.augmentation, rng)
+        targets = segment_targets(
+            rows, record.segments, TASKS[task], categories.is_thing, settings.max_segments, settings.planes
+        )
+        prompts = prompt_rows(
+            targets.classes[: targets.count], task, len(categories), settings.num_queries - settings.n_ctx
+        )
+        return Batch(
+            images=image,
+            segment_index=targets.index,
+            segment_class=targets.classes,
+            segment_plane=targets.planes,
+            task=np.array(task, np.int32),
+            prompts=prompts,
+            sample=np.array(sample, np.int32),
+        )
+
+
+def train_batches(
+    dataset: PanopticDataset,
+    settings: PipelineSettings,
+    *,
+    start_step: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Endless batches from `start_step` on: this process's share of every global batch.
+
+    Process p of n holds samples p, p + n, p + 2n, ... of each step: the global batch of a step is the same on every
+    topology. Close the iterator to end worker processes early.
+
+    Raises SpecError: `batch_size` is not a multiple of `process_count`, or the task probabilities are unusable.
+    While iterating, DataError: a file is unreadable or contradicts another.
+    """
+    if settings.batch_size % process_count:
+        raise SpecError(f"a batch of {settings.batch_size} images cannot be shared by {process_count} processes")
+    task_probabilities(settings.task_prob)
+    batches = (
+        grain.MapDataset.range(len(dataset))
+        .shuffle(seed=settings.seed % (1 << 32))
+        .repeat()
+        .map_with_index(SampleMaker(dataset, settings))[process_index::process_count]
+        .batch(settings.batch_size // process_count, drop_remainder=True, batch_fn=_stack)[start_step:]
+    )
+    return _iterate(batches, settings.num_workers)
+
+
+def _stack(samples: Sequence[Batch]) -> Batch:
+    return Batch(*(np.stack(field) for field in zip(*samples, strict=True)))
+
+
+def _iterate(batches: "grain.MapDataset[Batch]", num_workers: int) -> Iterator[Batch]:
+    if num_workers <= _MAX_THREADS:
+        ahead = min(_BATCHES_AHEAD, num_workers + 1)
+        stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=ahead))
+    else:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which only absl's own main function parses
+        stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)).mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers), worker_init_fn=_start_worker
+        )
+    iterator = iter(stream)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _start_worker(index: int, count: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    # A parent that SIGTERM or the kernel ends cannot stop its workers, and they would stay for good.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

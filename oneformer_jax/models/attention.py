@@ -1,0 +1,110 @@
+"""Multi-head attention and the residual layers that the query transformers are made of."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from oneformer_jax.models.linear import Initializer, linear, xavier_uniform
+from oneformer_jax.models.normalization import layer_norm
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.2).
+
+    The three input projections are one parameter, as in PyTorch; its initial distribution depends on that.
+    """
+
+    num_heads: int
+    dropout: float = 0.0
+    in_proj_init: Initializer = xavier_uniform
+    out_proj_init: Initializer = xavier_uniform
+
+    @nn.compact
+    def __call__(
+        self,
+        query: Float[Array, "b q c"],
+        key: Float[Array, "b k c"],
+        value: Float[Array, "b k c"],
+        blocked: Bool[Array, "#b #q k"] | None = None,
+        *,
+        deterministic: bool,
+    ) -> Float[Array, "b q c"]:
+        """`blocked` marks keys that a query may not attend to; no row may be blocked entirely."""
+        width = query.shape[-1]
+        kernels = jnp.split(self.param("in_proj_kernel", self.in_proj_init, (width, 3 * width)), 3, axis=1)
+        biases = jnp.split(self.param("in_proj_bias", nn.initializers.zeros, (3 * width,)), 3)
+        heads = [
+            (x @ kernel + bias[None, None]).reshape(*x.shape[:2], self.num_heads, width // self.num_heads)
+            for x, kernel, bias in zip((query, key, value), kernels, biases, strict=True)
+        ]
+        q, k, v = heads
+        logits = jnp.einsum("bqhd,bkhd->bhqk", q * q.shape[-1] ** -0.5, k)
+        if blocked is not None:
+            logits = jnp.where(blocked[:, None], jnp.finfo(logits.dtype).min, logits)
+        weights = nn.Dropout(self.dropout)(nn.softmax(logits), deterministic=deterministic)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(query.shape)
+        return nn.Dense(width, kernel_init=self.out_proj_init, name="out_proj")(mixed)
+
+
+class SelfAttentionLayer(nn.Module):
+    """Self-attention with positions added to queries and keys, residual, and normalisation before or after."""
+
+    num_heads: int
+    dropout: float
+    pre_norm: bool
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b q c"], positions: Float[Array, "#b q c"], *, deterministic: bool
+    ) -> Float[Array, "b q c"]:
+        norm = layer_norm(name="norm")
+        y = norm(x) if self.pre_norm else x
+        placed = y + positions
+        attention = MultiHeadAttention(self.num_heads, self.dropout, name="attention")
+        y = attention(placed, placed, y, deterministic=deterministic)
+        x = x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        return x if self.pre_norm else norm(x)
+
+
+class CrossAttentionLayer(nn.Module):
+    """Attention of queries to a memory, residual, and normalisation before or after."""
+
+    num_heads: int
+    dropout: float
+    pre_norm: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b q c"],
+        positions: Float[Array, "#b q c"],
+        memory: Float[Array, "b k c"],
+        memory_positions: Float[Array, "#b k c"],
+        blocked: Bool[Array, "b q k"] | None = None,
+        *,
+        deterministic: bool,
+    ) -> Float[Array, "b q c"]:
+        norm = layer_norm(name="norm")
+        y = norm(x) if self.pre_norm else x
+        attention = MultiHeadAttention(self.num_heads, self.dropout, name="attention")
+        y = attention(y + positions, memory + memory_positions, memory, blocked, deterministic=deterministic)
+        x = x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        return x if self.pre_norm else norm(x)
+
+
+class FeedForwardLayer(nn.Module):
+    """Two linear layers with ReLU, residual, and normalisation before or after."""
+
+    hidden: int
+    dropout: float
+    pre_norm: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b q c"], *, deterministic: bool) -> Float[Array, "b q c"]:
+        norm = layer_norm(name="norm")
+        y = norm(x) if self.pre_norm else x
+        y = nn.relu(linear(y, self.hidden, kernel_init=xavier_uniform, name="linear1"))
+        y = nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        y = linear(y, x.shape[-1], kernel_init=xavier_uniform, name="linear2")
+        x = x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        return x if self.pre_norm else norm(x)

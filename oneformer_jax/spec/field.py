@@ -1,0 +1,222 @@
+"""What a key of the spec is: one declaration holds its type, default, bounds, texts and support status.
+
+The loader, the cross-field checks, the list of unsupported keys and everything generated from the spec read these
+declarations; nothing about a key is written down twice.
+"""
+
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import annotated_types
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Paths = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Key:
+    """Facts of a key that pydantic has no place for.
+
+    `minimum`, `maximum`, `enum`, `math_cond`, `automl`, `popular` and `required` are those of TAO's published schema.
+    A narrower domain that a value has by nature (a count is positive) belongs to the annotation instead.
+    `enum` is given only where the published values differ from the accepted ones.
+    `only`: the values that exist here; any other value is refused. `aliases`: other spellings of a choice.
+    `honoured`: True, False, or a predicate of the value; when not True, `note` says why.
+    """
+
+    minimum: float | None = None
+    maximum: float | None = None
+    enum: tuple[str, ...] = ()
+    math_cond: str = ""
+    automl: bool | None = None
+    popular: bool = False
+    required: bool = False
+    extension: bool = False
+    honoured: bool | Callable[[Any], bool] = True
+    note: str = ""
+    only: tuple[Any, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+
+    def honours(self, value: Any) -> bool:
+        """Whether a run does what `value` of this key asks for."""
+        return self.honoured(value) if callable(self.honoured) else self.honoured
+
+
+def key(default: Any, title: str, description: str, *, pattern: str | None = None, **facts: Any) -> Any:
+    """A pydantic field with `default`, both texts, and the facts of `Key`; finite bounds are enforced."""
+    meta = Key(**facts)
+    low, high = meta.minimum, meta.maximum
+    return Field(
+        default,
+        title=title,
+        description=description,
+        ge=low,
+        le=None if high is None or math.isinf(high) else high,
+        pattern=pattern,
+        json_schema_extra={"key": meta},  # type: ignore[dict-item]
+    )
+
+
+def section(kind: type["Section"], description: str) -> Any:
+    """A nested section, present with its defaults when the spec does not name it."""
+    return Field(default_factory=kind, description=description)
+
+
+class Section(BaseModel):
+    """A frozen group of keys. Unknown keys are refused; lists become tuples."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        """Choices match in any case and through their aliases; true and false are not numbers."""
+        field = cls.model_fields[str(info.field_name)]
+        kind = tao_type(field.annotation)
+        if kind == "categorical" and isinstance(value, str | int) and not isinstance(value, bool):
+            aliases = dict(key_of(field).aliases) if is_key(field) else {}
+            names = {str(name).casefold(): name for name in typing.get_args(field.annotation)} | aliases
+            return names.get(str(value).casefold(), value)
+        elements = value if isinstance(value, list | tuple) else [value]
+        if kind in ("int", "float", "list") and any(isinstance(element, bool) for element in elements):
+            raise ValueError("a truth value is not accepted here")
+        return value
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One key of the tree: its dotted path, its pydantic field and its facts."""
+
+    path: str
+    field: FieldInfo
+    key: Key
+
+    @property
+    def type(self) -> str:
+        """TAO's name of the type: int, float, bool, string, categorical, list or collection."""
+        return tao_type(self.field.annotation)
+
+    @property
+    def default(self) -> Any:
+        """The default as plain YAML data (lists and dictionaries)."""
+        return plain(self.field.get_default(call_default_factory=True))
+
+    @property
+    def enum(self) -> tuple[str, ...]:
+        """The published values of a choice."""
+        return self.key.enum or (typing.get_args(self.field.annotation) if self.type == "categorical" else ())
+
+    @property
+    def automl(self) -> bool | None:
+        """Whether the published schema offers the key to a search (None: it does not say). Lists never are."""
+        return False if self.type in ("list", "collection") else self.key.automl
+
+
+def is_key(field: FieldInfo) -> bool:
+    """Whether `field` was declared with `key`."""
+    return isinstance(field.json_schema_extra, dict) and "key" in field.json_schema_extra
+
+
+def key_of(field: FieldInfo) -> Key:
+    """The facts of a field declared with `key`."""
+    return typing.cast(dict[str, Key], field.json_schema_extra)["key"]
+
+
+def subsection(field: FieldInfo) -> type[Section] | None:
+    """The class of a nested section, None for a plain value."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def leaves(kind: type[Section], prefix: str = "") -> Iterator[Leaf]:
+    """All keys below a section, in the order of declaration."""
+    for name, field in kind.model_fields.items():
+        nested = subsection(field)
+        if is_key(field):
+            yield Leaf(prefix + name, field, key_of(field))
+        elif nested is not None:
+            yield from leaves(nested, f"{prefix}{name}.")
+
+
+def plain(value: Any) -> Any:
+    """Sections and tuples as dictionaries and lists."""
+    if isinstance(value, Section):
+        return {name: plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, list | tuple):
+        return [plain(element) for element in value]
+    if isinstance(value, dict):
+        return {name: plain(element) for name, element in value.items()}
+    return value
+
+
+def tao_type(annotation: Any) -> str:
+    """TAO's name of a type. Of a union the first member counts (`str | tuple[str, ...]` is a string)."""
+    annotation = _member(annotation)
+    origin = typing.get_origin(annotation) or annotation
+    if origin is Literal:
+        return "categorical"
+    if isinstance(origin, type) and issubclass(origin, dict | Section):
+        return "collection"
+    return {bool: "bool", int: "int", float: "float", str: "string", tuple: "list"}[origin]
+
+
+def expected(field: FieldInfo) -> str:
+    """The accepted values in words, for an error message."""
+    if subsection(field) is not None:
+        return "a section"
+    if is_key(field) and key_of(field).only:
+        return " or ".join(str(plain(value)) for value in key_of(field).only)
+    text = " or ".join(_describe(member) for member in _members(field.annotation))
+    signs = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+    bounds = [
+        f"{sign} {getattr(rule, name)}" for rule in field.metadata for name, sign in signs if hasattr(rule, name)
+    ]
+    patterns = [f"that matches {rule.pattern}" for rule in field.metadata if getattr(rule, "pattern", None)]
+    return " ".join([text, " and ".join(dict.fromkeys(bounds)), *patterns]).replace("  ", " ").strip()
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The members of a union without None; the annotation itself when it is no union."""
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return [member for member in typing.get_args(annotation) if member is not type(None)]
+    return [annotation]
+
+
+def _member(annotation: Any) -> Any:
+    first = _members(annotation)[0]
+    return typing.get_args(first)[0] if typing.get_origin(first) is Annotated else first
+
+
+def _describe(annotation: Any) -> str:
+    """One type in words, with the bounds that an element type carries."""
+    annotation, *rules = typing.get_args(annotation) if typing.get_origin(annotation) is Annotated else [annotation]
+    arguments = typing.get_args(annotation)
+    match tao_type(annotation):
+        case "categorical":
+            return "one of " + ", ".join(str(value) or "(empty)" for value in arguments)
+        case "list":
+            many = len(arguments) == 2 and arguments[1] is Ellipsis
+            return f"a list of {'' if many else f'{len(arguments)} x '}{_describe(arguments[0])}"
+        case kind:
+            words = {
+                "int": "whole number",
+                "float": "number",
+                "bool": "true or false",
+                "string": "text",
+                "collection": "mapping",
+            }
+            signs = {annotated_types.Gt: ">", annotated_types.Ge: ">="}
+            bounds = [f" {sign} {getattr(rule, sign_name(rule))}" for rule in rules for cls, sign in signs.items() if isinstance(rule, cls)]
+            return words[kind] + "".join(bounds)
+
+
+def sign_name(rule: Any) -> str:
+    return "gt" if isinstance(rule, annotated_types.Gt) else "ge"

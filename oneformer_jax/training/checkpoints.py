@@ -1,0 +1,165 @@
+"""Orbax checkpoints that know what they hold.
+
+A run folder has `checkpoints/<step>/` with three items: `params`, `optimizer` and `description` (JSON: architecture,
+categories, pixel statistics, the spec, progress). The newest few and the best are kept; the links `latest` and `best`
+beside `checkpoints` name them. A save becomes visible only when it is complete, so an interrupted or failed one leaves
+every earlier checkpoint usable.
+"""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+from oneformer_jax.data.categories import Categories
+from oneformer_jax.errors import CheckpointError
+from oneformer_jax.models.config import OneFormerConfig
+
+FOLDER = "checkpoints"
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every step of every save
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything besides arrays that a checkpoint holds: nothing of the training spec must be repeated to use it."""
+
+    model: OneFormerConfig
+    categories: Categories
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    spec: dict[str, Any]
+    step: int = 0
+    epoch: int = 0
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {"model": self.model.to_json(), "categories": self.categories.to_json()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Description":
+        return cls(
+            **data
+            | {
+                "model": OneFormerConfig.from_json(data["model"]),
+                "categories": Categories.from_json(data["categories"]),
+                "pixel_mean": tuple(data["pixel_mean"]),
+                "pixel_std": tuple(data["pixel_std"]),
+            }
+        )
+
+
+class Checkpoints:
+    """The checkpoints of one run folder, newest `keep` (0: all) and the best by `monitor` kept."""
+
+    def __init__(self, run_dir: Path, *, keep: int, monitor: str) -> None:
+        self.run_dir = run_dir
+        self.monitor = monitor
+        best = managers.BestN(
+            get_metric_fn=lambda metrics: metrics[monitor], n=1, keep_checkpoints_without_metrics=False
+        )
+        policy = managers.AnyPreservationPolicy([managers.LatestN(keep), best]) if keep else None
+        self._manager = ocp.CheckpointManager(
+            (run_dir / FOLDER).absolute(),
+            options=ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True),
+        )
+        self.best_metric, self.best_step = self._find_best()
+
+    def _find_best(self) -> tuple[float | None, int | None]:
+        scored = [(self._manager.metrics(step), step) for step in self._manager.all_steps()]
+        values = [(metrics[self.monitor], step) for metrics, step in scored if metrics and self.monitor in metrics]
+        return max(values) if values else (None, None)
+
+    def latest_step(self) -> int | None:
+        """The newest complete step, or None."""
+        return self._manager.latest_step()
+
+    def save(self, params: Any, opt_state: Any, description: Description) -> None:
+        """Writes one checkpoint and moves the links; blocks until it is on disk.
+
+        Raises CheckpointError naming the folder when it cannot be written (disk full, no permission).
+        """
+        metric = description.metrics.get(self.monitor)
+        try:
+            self._manager.save(
+                description.step,
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(params),
+                    optimizer=ocp.args.StandardSave(opt_state),
+                    description=ocp.args.JsonSave(description.to_json()),
+                ),
+                metrics=None if metric is None else {self.monitor: metric},
+                force=True,
+            )
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"checkpoint of step {description.step} could not be written: {error}",
+                where=str(self.run_dir / FOLDER),
+                hint="free disk space or fix permissions, then run the same command again: it resumes",
+            ) from error
+        self._link("latest", description.step)
+        if metric is not None and (self.best_metric is None or metric > self.best_metric):
+            self.best_metric, self.best_step = metric, description.step
+            self._link("best", description.step)
+
+    def _link(self, name: str, step: int) -> None:
+        if jax.process_index() != 0:
+            return
+        fresh = self.run_dir / f".{name}.new"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(Path(FOLDER) / str(step))
+        fresh.replace(self.run_dir / name)
+
+    def close(self) -> None:
+        """Waits for the last write."""
+        self._manager.close()
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The step folder that `path` means: itself, or the best (else the latest) one of a run folder.
+
+    Raises CheckpointError if there is none.
+    """
+    for candidate in (path, path / "best", path / "latest", path / "train" / "best", path / "train" / "latest"):
+        if (candidate / "description").is_dir() and (candidate / "params").is_dir():
+            return candidate.resolve()
+    if not path.exists():
+        raise CheckpointError("no such file or folder", where=str(path), hint="give a checkpoint or a run folder")
+    raise CheckpointError(
+        "holds no checkpoint",
+        where=str(path),
+        hint="expected a folder with `params` and `description`, or a run folder with `best` or `latest`",
+    )
+
+
+def load_description(step_dir: Path) -> Description:
+    """What a checkpoint holds, without its arrays."""
+    return Description.from_json(_restore(step_dir, "description", ocp.args.JsonRestore()))
+
+
+def load_params(step_dir: Path, like: Any) -> Any:
+    """The parameters, in the structure, dtypes and shardings of `like` (arrays or ShapeDtypeStructs)."""
+    return _restore(step_dir, "params", ocp.args.StandardRestore(like))
+
+
+def load_opt_state(step_dir: Path, like: Any) -> Any:
+    """The optimizer state, in the structure, dtypes and shardings of `like`."""
+    return _restore(step_dir, "optimizer", ocp.args.StandardRestore(like))
+
+
+def _restore(step_dir: Path, item: str, args: Any) -> Any:
+    try:
+        with ocp.CheckpointManager(step_dir.parent.absolute()) as manager:
+            return manager.restore(int(step_dir.name), args=ocp.args.Composite(**{item: args}))[item]
+    except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files; all mean the same here
+        raise CheckpointError(
+            f"`{item}` could not be read: {str(error).splitlines()[0][:300]}",
+            where=str(step_dir),
+            hint="the checkpoint is damaged or of another architecture: use another step of the same run",
+        ) from error

@@ -1,0 +1,112 @@
+"""What a run writes down while it trains: TensorBoard scalars, log.jsonl, learning curves, and a progress line."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from tensorboardX import SummaryWriter
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+class Logbook:
+    """Scalars of one run. `records` in log.jsonl are `{"step", "kind": "train" | "validation", name: value, ...}`."""
+
+    def __init__(self, run_dir: Path, *, total_steps: int, start_step: int, console: Console) -> None:
+        self._path = run_dir / "log.jsonl"
+        # A resumed run repeats the steps after its checkpoint: their first records are stale.
+        kept = [record for record in read_log(self._path) if record["step"] <= start_step]
+        self._path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        self._file = self._path.open("a")
+        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step, flush_secs=30)
+        self._total, self._start, self._since = total_steps, start_step, time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=console,
+            refresh_per_second=2,
+            disable=not console.is_terminal,
+        )
+        self._console = console
+        self._task = self._progress.add_task("train", total=total_steps, completed=start_step, numbers="")
+        self._progress.start()
+
+    def train(self, step: int, scalars: dict[str, float], images_per_second: float) -> None:
+        """One logged training step: `scalars` hold at least `loss` and `lr`."""
+        self._write(step, "train", scalars | {"images_per_second": images_per_second})
+        remaining = (time.monotonic() - self._since) / max(step - self._start, 1) * (self._total - step)
+        numbers = (
+            f"loss {scalars['loss']:.3f}  lr {scalars['lr']:.2e}  {images_per_second:.1f} images/s  "
+            f"ETA {_duration(remaining)}"
+        )
+        self._progress.update(self._task, completed=step, numbers=numbers)
+        if not self._console.is_terminal:
+            self._console.print(f"step {step}/{self._total}  {numbers}", highlight=False)
+
+    def validation(self, step: int, scalars: dict[str, float]) -> None:
+        """The metrics of one validation."""
+        self._write(step, "validation", scalars)
+
+    def message(self, text: str) -> None:
+        """One line above the progress bar."""
+        self._console.print(text, highlight=False)
+
+    def _write(self, step: int, kind: str, scalars: dict[str, float]) -> None:
+        finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in scalars.items()}
+        self._file.write(json.dumps({"step": step, "kind": kind} | finite) + "\n")
+        self._file.flush()
+        for name, value in scalars.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flushes everything and draws the curves."""
+        self._progress.stop()
+        self._file.close()
+        self._board.close()
+        draw_curves(self._path, self._path.with_name("curves.png"))
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a log.jsonl, [] if there is none; a half-written last line is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def draw_curves(log_path: Path, picture_path: Path) -> None:
+    """Training loss and validation metrics over the steps, as one picture."""
+    from matplotlib.figure import Figure
+
+    records = read_log(log_path)
+    train = [r for r in records if r["kind"] == "train" and r["loss"] is not None]
+    validations = [r for r in records if r["kind"] == "validation"]
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([r["step"] for r in train], [r["loss"] for r in train], linewidth=0.8)
+    left.set(xlabel="step", ylabel="training loss", yscale="log")
+    for name in ("mIoU", "PQ", "AP"):
+        points = [(r["step"], r[name]) for r in validations if r.get(name) is not None]
+        if points:
+            right.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    right.set(xlabel="step", ylabel="validation", ylim=(0, 1))
+    if right.lines:
+        right.legend()
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(picture_path, dpi=120)

@@ -1,0 +1,105 @@
+"""The training loop: batches in, checkpoints out.
+
+The order at a boundary is a contract: validate, then checkpoint (which stores the metrics), then the next batch. A
+checkpoint of step s holds everything after s updates, and the pipeline seeks to s on resume.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+
+from oneformer_jax.data.batch import Batch
+from oneformer_jax.errors import OneFormerError
+from oneformer_jax.training.checkpoints import Checkpoints, Description
+from oneformer_jax.training.logbook import Logbook
+from oneformer_jax.training.step import TrainState, TrainStep
+
+LOG_EVERY_SECONDS = 10.0
+MAX_SKIPPED_IN_A_ROW = 20
+
+Validate = Callable[[Any], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long to train and how often to stop for what, in steps. `validate_every` 0: never."""
+
+    total_steps: int
+    steps_per_epoch: int
+    validate_every: int
+    checkpoint_every: int
+    global_batch_size: int
+
+
+def train_loop(
+    state: TrainState,
+    step_fn: TrainStep,
+    batches: Iterator[Batch],
+    settings: LoopSettings,
+    *,
+    validate: Validate | None,
+    checkpoints: Checkpoints,
+    description: Description,
+    logbook: Logbook,
+    on_epoch: Callable[[int, dict[str, float]], None],
+) -> TrainState:
+    """Trains from `state.step` to `settings.total_steps` and returns the last state.
+
+    On any interruption (Ctrl-C, SIGTERM as SystemExit) the last finished step is saved before the exception goes on.
+    Raises OneFormerError when the gradients stay non-finite.
+    """
+    step = int(jax.device_get(state.step))
+    saved, epoch = step, step // settings.steps_per_epoch
+    skipped_in_a_row = 0
+    since, since_step = time.monotonic(), step
+    metrics: dict[str, float] = {}
+
+    def save() -> None:
+        nonlocal saved
+        now = replace(description, step=step, epoch=step // settings.steps_per_epoch, metrics=metrics)
+        checkpoints.save(state.params, state.opt_state, now)
+        saved = step
+
+    try:
+        while step < settings.total_steps:
+            batch = next(batches)
+            with jax.transfer_guard("disallow"):
+                state, scalars = step_fn(state, batch)
+            step += 1
+            last = step == settings.total_steps
+            elapsed = time.monotonic() - since
+            if elapsed >= LOG_EVERY_SECONDS or last:
+                values = {name: float(value) for name, value in jax.device_get(scalars).items()}
+                skipped_in_a_row = skipped_in_a_row + 1 if values["skipped"] else 0
+                if skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+                    raise OneFormerError(
+                        f"the gradients were not finite at {skipped_in_a_row} reports in a row (step {step})",
+                        hint="lower train.optim.lr or check the data; the last checkpoint is unharmed",
+                    )
+                rate = (step - since_step) * settings.global_batch_size / max(elapsed, 1e-9)
+                logbook.train(step, values, rate)
+                if step // settings.steps_per_epoch > epoch or last:
+                    epoch = step // settings.steps_per_epoch
+                    on_epoch(epoch, values)
+                since, since_step = time.monotonic(), step
+            if validate is not None and settings.validate_every and (step % settings.validate_every == 0 or last):
+                metrics = validate(state.params)
+                logbook.validation(step, metrics)
+                better = checkpoints.best_metric is None or metrics[checkpoints.monitor] > checkpoints.best_metric
+                if better and not (last or step % settings.checkpoint_every == 0):
+                    save()
+                since, since_step = time.monotonic(), step
+            if step % settings.checkpoint_every == 0 or last:
+                save()
+                since, since_step = time.monotonic(), step
+            metrics = {}
+    except (KeyboardInterrupt, SystemExit):
+        if step > saved:
+            metrics = {}
+            logbook.message(f"interrupted: saving step {step}")
+            save()
+        raise
+    return state

@@ -1,0 +1,76 @@
+"""One Optax chain: clipping, AdamW, parameter groups by name rules.
+
+The groups are those of the original: the backbone learns at a multiple of the learning rate; normalisation layers,
+embeddings and position tables are not decayed.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+BACKBONE = re.compile(r"^backbone/")
+# Normalisation layers (scale and bias), learned embeddings, position tables.
+NO_DECAY = re.compile(
+    r"norm[^/]*/(scale|bias)$|relative_position_bias_table$|absolute_pos_embed$|ln_\w+/(scale|bias)$"
+    r"|(query_embed|level_embed|token_embedding|prompt_ctx|positional_embedding)(/embedding)?$|logit_scale$"
+)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with gradient clipping. `clip_value` 0 switches clipping off; `momentum` is AdamW's first moment decay."""
+
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    backbone_multiplier: float = 0.1
+    clip_type: Literal["full_model", "value"] = "full_model"
+    clip_value: float = 1.0
+    clip_norm_type: float = 2.0
+
+
+def parameter_names(params: Any) -> Any:
+    """A tree like `params` whose leaves are slash-joined parameter names."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: "/".join(str(key.key) for key in path), params)
+
+
+def matching(rule: re.Pattern[str], *, invert: bool = False) -> Callable[[Any], Any]:
+    """A mask function for Optax: True where the parameter's name matches (does not match) the rule."""
+    return lambda params: jax.tree.map(lambda name: bool(rule.search(name)) != invert, parameter_names(params))
+
+
+def global_norm(tree: Any, norm_type: float = 2.0) -> jax.Array:
+    """The p-norm over all entries of all leaves; p may be infinite."""
+    leaves = jax.tree.leaves(tree)
+    if norm_type == 2.0:
+        return optax.tree.norm(tree)
+    if norm_type == float("inf"):
+        return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
+    return sum(jnp.sum(jnp.abs(leaf) ** norm_type) for leaf in leaves) ** (1.0 / norm_type)
+
+
+def _clip_by_norm(max_norm: float, norm_type: float) -> optax.GradientTransformation:
+    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+        scale = jnp.minimum(1.0, max_norm / (global_norm(updates, norm_type) + 1e-6))
+        return jax.tree.map(lambda u: u * scale, updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """The chain of one run; its state is initialised from the parameters as usual."""
+    clip = optax.identity()
+    if config.clip_value > 0:
+        by_norm = _clip_by_norm(config.clip_value, config.clip_norm_type)
+        clip = by_norm if config.clip_type == "full_model" else optax.clip(config.clip_value)
+    return optax.chain(
+        clip,
+        optax.scale_by_adam(b1=config.momentum, b2=0.999, eps=1e-8),
+        optax.add_decayed_weights(config.weight_decay, mask=matching(NO_DECAY, invert=True)),
+        optax.masked(optax.scale(config.backbone_multiplier), matching(BACKBONE)),
+        optax.scale_by_learning_rate(schedule),
+    )

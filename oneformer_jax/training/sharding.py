@@ -1,0 +1,46 @@
+"""One mesh, one data axis: where parameters and batches live."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from oneformer_jax.errors import OneFormerError
+
+DATA_AXIS = "data"
+
+
+def make_mesh(num_devices: int) -> Mesh:
+    """A one-dimensional mesh over the first `num_devices` devices; -1 takes all that are visible.
+
+    Raises OneFormerError if there are fewer devices.
+    """
+    devices = jax.devices()
+    if num_devices > len(devices) or num_devices == 0 or num_devices < -1:
+        raise OneFormerError(
+            f"train.num_gpus is {num_devices}, found {len(devices)} device(s) ({devices[0].platform})",
+            hint=f"set train.num_gpus to 1..{len(devices)}, or to -1 for all of them",
+        )
+    return Mesh(np.array(devices if num_devices == -1 else devices[:num_devices]), (DATA_AXIS,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis is split over the data axis."""
+    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def put_batch(batch: Any, mesh: Mesh) -> Any:
+    """This process's part of a global batch (NumPy, leading axis first) as global arrays."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
+
+
+def put_replicated(tree: Any, mesh: Mesh) -> Any:
+    """The same values on every device."""
+    return jax.device_put(tree, replicated(mesh))

@@ -1,0 +1,98 @@
+"""The optimizer chain against torch.optim.AdamW with the same parameter groups, and clipping that clips."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+from oneformer_jax.training.optimizer import NO_DECAY, OptimizerConfig, global_norm, make_optimizer, parameter_names
+
+LR = 1e-2
+
+
+def tree(rng: np.random.Generator) -> dict:
+    def array(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    return {
+        "backbone": {"block": {"kernel": array(3, 4)}, "norm1": {"scale": array(4)}},
+        "predictor": {"query_embed": array(5, 4), "class_embed": {"kernel": array(4, 2), "bias": array(2)}},
+    }
+
+
+def test_matches_torch_adamw_with_groups() -> None:
+    rng = np.random.default_rng(0)
+    params, gradients = tree(rng), [tree(rng) for _ in range(5)]
+    config = OptimizerConfig(weight_decay=0.1, momentum=0.8, backbone_multiplier=0.25, clip_value=0.0)
+    optimizer = make_optimizer(config, optax.constant_schedule(LR))
+
+    names = jax.tree.leaves(parameter_names(params))
+    tensors = [torch.nn.Parameter(torch.tensor(leaf)) for leaf in jax.tree.leaves(params)]
+    undecayed = {"backbone/norm1/scale", "predictor/query_embed"}
+    reference = torch.optim.AdamW(
+        [
+            {
+                "params": [tensor],
+                "lr": LR * (0.25 if name.startswith("backbone/") else 1.0),
+                "weight_decay": 0.0 if name in undecayed else 0.1,
+            }
+            for name, tensor in zip(names, tensors, strict=True)
+        ],
+        betas=(0.8, 0.999),
+    )
+    ours = jax.tree.map(jnp.asarray, params)
+    state = optimizer.init(ours)
+    for gradient in gradients:
+        for tensor, leaf in zip(tensors, jax.tree.leaves(gradient), strict=True):
+            tensor.grad = torch.tensor(leaf)
+        reference.step()
+        updates, state = optimizer.update(gradient, state, ours)
+        ours = optax.apply_updates(ours, updates)
+    for leaf, tensor in zip(jax.tree.leaves(ours), tensors, strict=True):
+        np.testing.assert_allclose(leaf, tensor.detach().numpy(), rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.0, float("inf")])
+def test_full_model_clipping_bounds_the_norm_that_torch_computes(norm_type: float) -> None:
+    gradients = tree(np.random.default_rng(1))
+    tensors = [torch.zeros(leaf.shape, requires_grad=True) for leaf in jax.tree.leaves(gradients)]
+    for tensor, leaf in zip(tensors, jax.tree.leaves(gradients), strict=True):
+        tensor.grad = torch.tensor(leaf)
+    norm = torch.nn.utils.clip_grad_norm_(tensors, 0.5, norm_type=norm_type)
+    assert float(global_norm(gradients, norm_type)) == pytest.approx(float(norm), rel=1e-5)
+
+    # The first moment after one update is (1 - momentum) times the gradient that came out of the clip.
+    clip = make_optimizer(OptimizerConfig(clip_value=0.5, clip_norm_type=norm_type), optax.constant_schedule(1.0))
+    _, state = clip.update(gradients, clip.init(gradients), gradients)
+    for moment, tensor in zip(jax.tree.leaves(state[1].mu), tensors, strict=True):
+        np.testing.assert_allclose(moment, 0.1 * tensor.grad.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_value_clipping_bounds_each_entry() -> None:
+    chain = make_optimizer(OptimizerConfig(clip_type="value", clip_value=0.1), optax.constant_schedule(1.0))
+    gradients = {"head": jnp.array([5.0, -0.05])}
+    _, state = chain.update(gradients, chain.init(gradients), gradients)
+    first_moment = state[1].mu["head"]
+    np.testing.assert_allclose(first_moment, [0.1 * 0.1, 0.1 * -0.05], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "decayed"),
+    [
+        ("backbone/layers_0/blocks_1/norm1/scale", False),
+        ("backbone/layers_0/blocks_1/attn/relative_position_bias_table", False),
+        ("backbone/layers_0/blocks_1/attn/qkv/kernel", True),
+        ("backbone/layers_0/blocks_1/attn/qkv/bias", True),
+        ("predictor/query_embed", False),
+        ("predictor/decoder_norm/bias", False),
+        ("text_encoder/token_embedding", False),
+        ("text_encoder/ln_final/scale", False),
+        ("text_encoder/resblocks_0/ln_1/bias", False),
+        ("prompt_ctx", False),
+        ("task_mlp/layers_0/kernel", True),
+    ],
+)
+def test_which_parameters_decay(name: str, decayed: bool) -> None:
+    assert bool(NO_DECAY.search(name)) != decayed
