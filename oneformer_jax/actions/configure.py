@@ -1,15 +1,17 @@
 """Spec keys to the settings of each part: the only place that knows both."""
 
 from pathlib import Path
+from typing import Literal
 
 import optax
 
 from oneformer_jax.data.augmentation import AugmentationSettings
-from oneformer_jax.data.categories import Categories, load_label_map
+from oneformer_jax.data.categories import check_agreement, load_label_map
 from oneformer_jax.data.coco_panoptic import PanopticDataset
 from oneformer_jax.data.geometry import Geometry, short_edge
 from oneformer_jax.data.pipeline import PipelineSettings
-from oneformer_jax.losses.criterion import CriterionConfig
+from oneformer_jax.evaluation.evaluator import Evaluator
+from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.models.config import (
     OneFormerConfig,
     PixelDecoderConfig,
@@ -18,7 +20,7 @@ from oneformer_jax.models.config import (
     TransformerConfig,
 )
 from oneformer_jax.postprocess.thresholds import Thresholds
-from oneformer_jax.spec import Spec
+from oneformer_jax.spec import Spec, require
 from oneformer_jax.spec.tasks import TASKS, Task
 from oneformer_jax.training.optimizer import OptimizerConfig
 from oneformer_jax.training.schedule import multi_step, warmup_poly
@@ -150,9 +152,7 @@ def tasks(spec: Spec) -> tuple[Task, ...]:
 def thresholds(spec: Spec) -> Thresholds:
     """Post-processing thresholds."""
     test = spec.model.test
-    return Thresholds(
-        object_mask=test.object_mask_threshold, overlap=test.overlap_threshold, top_k=test.test_topk_per_image
-    )
+    return Thresholds(test.object_mask_threshold, test.overlap_threshold, test.test_topk_per_image)
 
 
 def geometry_policy(spec: Spec, original: tuple[int, int]) -> Geometry:
@@ -161,11 +161,32 @@ def geometry_policy(spec: Spec, original: tuple[int, int]) -> Geometry:
     return short_edge(original, augmentation.test_min_size, augmentation.test_max_size)
 
 
-def open_dataset(spec: Spec, split: str) -> PanopticDataset:
-    """The data set of a split, all its files checked against each other, the label map and the model."""
-    raise NotImplementedError
+def evaluator(spec: Spec, dataset: PanopticDataset, batch_size: int) -> Evaluator:
+    """The evaluator of a data set under the spec's tasks, geometry and thresholds."""
+    return Evaluator(
+        dataset,
+        policy=lambda original: geometry_policy(spec, original),
+        policy_name="short_edge",
+        batch_size=batch_size,
+        tasks=tasks(spec),
+        thresholds=thresholds(spec),
+    )
 
 
-def label_map(spec: Spec) -> Categories | None:
-    """The label map, None if unset."""
-    return load_label_map(Path(spec.dataset.label_map)) if spec.dataset.label_map else None
+def open_dataset(spec: Spec, split: Literal["train", "val", "test"]) -> PanopticDataset:
+    """The data set of a split, its files checked against each other, the label map and `num_classes`.
+
+    Raises SpecError if a key of the split is unset, DataError if its files cannot be used.
+    """
+    section = getattr(spec.dataset, split)
+    require(spec, f"dataset.{split}.annotations", f"dataset.{split}.panoptic")
+    dataset = PanopticDataset(
+        Path(section.images) if section.images else None,
+        Path(section.panoptic),
+        Path(section.annotations),
+        contiguous_id=spec.dataset.contiguous_id,
+    )
+    if spec.dataset.label_map:
+        label_map = load_label_map(Path(spec.dataset.label_map), contiguous_id=spec.dataset.contiguous_id)
+        check_agreement(dataset.categories, label_map, where=spec.dataset.label_map)
+    return dataset

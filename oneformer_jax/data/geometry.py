@@ -29,8 +29,8 @@ def short_edge(original: Size, min_size: int, max_size: int, multiple: int = 32)
     """
     height, width = original
     scale = min_size / min(height, width)
-    # Written as Detectron2 orders it: rounding of the product decides the last pixel.
-    target = (min_size, scale * width) if height < width else (scale * height, min_size)
+    # Written as detectron2 orders it: rounding of the product decides the last pixel.
+    target: tuple[float, float] = (min_size, scale * width) if height < width else (scale * height, min_size)
     if max(target) > max_size:
         cap = max_size / max(target)
         target = (target[0] * cap, target[1] * cap)

@@ -8,16 +8,19 @@ from PIL import Image, ImageOps
 
 from oneformer_jax.errors import DataError
 
-SUFFIXES = frozenset(
-    ".bmp .dib .eps .gif .icns .ico .im .jpeg .jpg .jpe .msp .pcx .png .ppm .pgm .pbm .pnm .sgi .tga .tif .tiff "
-    ".webp .xbm".split()
-)
+# fmt: off
+SUFFIXES = frozenset({
+    ".bmp", ".dib", ".eps", ".gif", ".icns", ".ico", ".im", ".jpeg", ".jpg", ".jpe", ".msp", ".pcx", ".png", ".ppm",
+    ".pgm", ".pbm", ".pnm", ".sgi", ".tga", ".tif", ".tiff", ".webp", ".xbm",
+})
+# fmt: on
 
 
 def _open(path: Path) -> Image.Image:
     try:
-        image = Image.open(path)
-        image.load()
+        with Image.open(path) as image:
+            image.load()
+            return image
     except FileNotFoundError:
         raise DataError("the image does not exist", where=str(path)) from None
     # Pillow's decoders raise OSError, SyntaxError or ValueError on damaged files, depending on the format.

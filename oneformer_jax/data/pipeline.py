@@ -4,7 +4,6 @@ Position i of the endless, per epoch shuffled stream is the global sample index:
 random draw. Neither the number of workers nor of processes changes a sample, and a run resumes by seeking.
 """
 
-import logging
 import math
 import multiprocessing
 import os
@@ -22,7 +21,7 @@ from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.coco_panoptic import PanopticDataset
 from oneformer_jax.data.segments import segment_rows, segment_targets
 from oneformer_jax.data.task_text import prompt_rows
-from oneformer_jax.errors import DataError, SpecError
+from oneformer_jax.errors import SpecError
 from oneformer_jax.spec.tasks import TASKS
 
 # Decoding and OpenCV release the interpreter lock: few workers are threads, which start at once and share memory.
@@ -157,7 +156,9 @@ def _iterate(batches: "grain.MapDataset[Batch]", num_workers: int) -> Iterator[B
         )
     iterator = iter(stream)
     try:
-        yield from iterator
+        for batch in iterator:
+            # What worker processes send lies in shared memory that ends with them; the copy does not.
+            yield batch if num_workers <= _MAX_THREADS else Batch(*(np.array(field) for field in batch))
     finally:
         iterator.close()
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int, Int16, Int32
@@ -18,7 +18,8 @@ VOID = -1  # a pixel of no segment; negative, so that it can never be the index 
 _UNLISTED = -2
 
 
-class SegmentTargets(NamedTuple):
+@dataclass(frozen=True)
+class SegmentTargets:
     """Ground truth of one image for one task, laid out as `data.batch.Batch` describes it.
 
     `index` (R, H, W) holds rows of the segment table or `VOID`; `classes` and `planes` (T,) are the table, whose

@@ -1,20 +1,28 @@
 """A trained model, ready to use: `load_model` and the JAX backend of the evaluator."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Shaped, UInt8
 
+from oneformer_jax.data.categories import Categories
+from oneformer_jax.data.geometry import Geometry, resize_and_pad, short_edge
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.normalise import normalise
 from oneformer_jax.models.predictions import Features, Predictions
+from oneformer_jax.postprocess.result import Result, finished_result
+from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.spec import Spec
 from oneformer_jax.spec.tasks import TASKS, Task
+from oneformer_jax.training.checkpoints import Description, find_checkpoint, load_description, load_params
 
 
 class JaxBackend:
@@ -54,3 +62,74 @@ class JaxBackend:
         return results
 
 
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint in memory. `params` is a plain nested dictionary of arrays for `models.oneformer`'s functions."""
+
+    config: OneFormerConfig
+    params: Any
+    categories: Categories
+    description: Description
+
+    @cached_property
+    def backend(self) -> JaxBackend:
+        """The evaluator's view of this model."""
+        return JaxBackend(self.config, self.params, self.description.pixel_mean, self.description.pixel_std)
+
+    @cached_property
+    def _spec(self) -> Spec:
+        return Spec.model_validate(self.description.spec)
+
+    @cached_property
+    def _forward(self) -> Any:
+        def forward(params: Any, images: Any, tokens: Any) -> Predictions:
+            features = oneformer.encode(params, images, config=self.config)
+            return oneformer.decode(params, features, tokens, config=self.config).final()
+
+        return jax.jit(forward)
+
+    def forward(self, images: Float[Any, "b h w 3"], task_tokens: Shaped[Any, "b n"]) -> Predictions:
+        """Raw logits of normalised float32 images, H and W multiples of 32, and task token rows."""
+        return self._forward(self.params, jnp.asarray(images), jnp.asarray(task_tokens))
+
+    def predict(self, image: UInt8[np.ndarray, "h w 3"], task: Task) -> Result:
+        """The finished result for one RGB picture, at its own size.
+
+        semantic: class indices (H, W); instance: instances, best first; panoptic: segment ids (H, W) with segments.
+        Geometry and thresholds are those of the spec that the model was trained with. Raises ValueError: unknown task.
+        """
+        if task not in TASKS:
+            raise ValueError(f"task must be one of {TASKS}, not {task!r}")
+        augmentation, test = self._spec.dataset.augmentation, self._spec.model.test
+        geometry = short_edge(image.shape[:2], augmentation.test_min_size, augmentation.test_max_size)
+        thresholds = Thresholds(test.object_mask_threshold, test.overlap_threshold, test.test_topk_per_image)
+        return self.predict_tasks(image, [task], geometry, thresholds)[task]
+
+    def predict_tasks(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        tasks: Sequence[Task],
+        geometry: Geometry,
+        thresholds: Thresholds,
+    ) -> dict[Task, Result]:
+        """`predict` for several tasks, the image encoded once, with explicit geometry and thresholds."""
+        padded = resize_and_pad(image, geometry)[None]
+        logits = self.backend.predict(padded, np.array([geometry.resized], np.int32), tasks)
+        is_thing = np.zeros(self.config.num_classes, bool)
+        is_thing[: len(self.categories)] = self.categories.is_thing
+        return {
+            task: finished_result(task, class_logits[0], mask_logits[0], geometry, is_thing, thresholds)
+            for task, (class_logits, mask_logits) in logits.items()
+        }
+
+
+def load_model(path: Path | str) -> LoadedModel:
+    """Opens a checkpoint: a step folder, or a run folder (its best checkpoint, else its latest).
+
+    Raises CheckpointError: no checkpoint there, or a damaged one.
+    """
+    step_dir = find_checkpoint(Path(path))
+    description = load_description(step_dir)
+    like = jax.eval_shape(partial(oneformer.init, description.model), jax.random.key(0))
+    params = load_params(step_dir, like)
+    return LoadedModel(description.model, params, description.categories, description)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from oneformer_jax.models.linear import Initializer, linear, xavier_uniform
-from oneformer_jax.models.normalization import layer_norm
+from oneformer_jax.models.norms import layer_norm
 
 
 class MultiHeadAttention(nn.Module):
@@ -31,19 +31,28 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Array, "b q c"]:
         """`blocked` marks keys that a query may not attend to; no row may be blocked entirely."""
         width = query.shape[-1]
-        kernels = jnp.split(self.param("in_proj_kernel", self.in_proj_init, (width, 3 * width)), 3, axis=1)
-        biases = jnp.split(self.param("in_proj_bias", nn.initializers.zeros, (3 * width,)), 3)
-        heads = [
-            (x @ kernel + bias[None, None]).reshape(*x.shape[:2], self.num_heads, width // self.num_heads)
-            for x, kernel, bias in zip((query, key, value), kernels, biases, strict=True)
-        ]
-        q, k, v = heads
+        kernel, bias = InProjection(self.in_proj_init, name="in_proj")(width)
+        q, k, v = (
+            (x @ w + b[None, None]).reshape(*x.shape[:2], self.num_heads, width // self.num_heads)
+            for x, w, b in zip((query, key, value), jnp.split(kernel, 3, axis=1), jnp.split(bias, 3), strict=True)
+        )
         logits = jnp.einsum("bqhd,bkhd->bhqk", q * q.shape[-1] ** -0.5, k)
         if blocked is not None:
             logits = jnp.where(blocked[:, None], jnp.finfo(logits.dtype).min, logits)
         weights = nn.Dropout(self.dropout)(nn.softmax(logits), deterministic=deterministic)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(query.shape)
         return nn.Dense(width, kernel_init=self.out_proj_init, name="out_proj")(mixed)
+
+
+class InProjection(nn.Module):
+    """Kernel and bias of the projections to queries, keys and values, side by side."""
+
+    kernel_init: Initializer
+
+    @nn.compact
+    def __call__(self, width: int) -> tuple[Float[Array, "c 3*c"], Float[Array, "3*c"]]:
+        kernel = self.param("kernel", self.kernel_init, (width, 3 * width))
+        return kernel, self.param("bias", nn.initializers.zeros, (3 * width,))
 
 
 class SelfAttentionLayer(nn.Module):

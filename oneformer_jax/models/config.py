@@ -5,11 +5,12 @@ Defaults are those of the published Swin-L configuration. A checkpoint stores on
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 
 
+@runtime_checkable
 class BackboneConfig(Protocol):
     """Any hashable object with `build()` is a backbone configuration.
 

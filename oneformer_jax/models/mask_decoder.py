@@ -7,8 +7,8 @@ from jaxtyping import Array, Bool, Float
 
 from oneformer_jax.models.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from oneformer_jax.models.config import TransformerConfig
-from oneformer_jax.models.linear import MLP, fan_in_xavier, linear
-from oneformer_jax.models.normalization import layer_norm
+from oneformer_jax.models.linear import MLP, fan_in_uniform, fan_in_xavier, uniform_bias
+from oneformer_jax.models.norms import layer_norm
 from oneformer_jax.models.positions import sine_positions
 from oneformer_jax.models.predictions import Features, LayerPredictions
 from oneformer_jax.models.resize import resize
@@ -19,7 +19,7 @@ class MaskDecoder(nn.Module):
     """Masked-attention transformer decoder (Cheng et al. 2022, section 3.2) on task-conditioned queries
     (Jain et al. 2023, section 3.2).
 
-    `decoder_norm` normalises the task vector, too: the weights are shared in the original.
+    `decoder_norm` also normalises the task vector: the original shares it.
     """
 
     config: TransformerConfig
@@ -27,34 +27,101 @@ class MaskDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, task: Float[Array, "b d"], features: Features, *, deterministic: bool) -> LayerPredictions:
-        config = self.config
-        mask_features = features.mask_features
-        decoder_norm = layer_norm(name="decoder_norm")
-        mask_embed = MLP(config.hidden_dim, mask_features.shape[-1], 3, name="mask_embed")
-        class_embed = nn.Dense(self.num_classes + 1, name="class_embed", **_linear_init(config.hidden_dim))
+        config, hidden = self.config, self.config.hidden_dim
+        mask_features, maps = features.mask_features, features.multi_scale
         normal = nn.initializers.normal(1.0)
-        query_embed = self.param("query_embed", normal, (config.num_queries, config.hidden_dim))
-        level_embed = self.param("level_embed", normal, (len(features.multi_scale), config.hidden_dim))
+        query_embed = self.param("query_embed", normal, (config.num_queries, hidden))
+        level_embed = self.param("level_embed", normal, (len(maps), hidden))
+        decoder_norm = layer_norm(name="decoder_norm")
+        class_embed = nn.Dense(
+            self.num_classes + 1, kernel_init=fan_in_uniform, bias_init=uniform_bias(hidden), name="class_embed"
+        )
+        mask_embed = MLP(hidden, mask_features.shape[-1], 3, name="mask_embed")
 
-        queries = object_queries = self._initial_queries(task, query_embed, mask_features, decoder_norm, deterministic)
-        levels = [
-            self._level(i, x, embed)
-            for i, (x, embed) in enumerate(zip(features.multi_scale, level_embed, strict=True))
-        ]
-        # Interpolation and the product with the mask embeddings commute: the features are resized once a level.
-        level_mask_features = [
-            resize(jax.lax.stop_gradient(mask_features), (x.shape[1], x.shape[2])) for x in features.multi_scale
-        ]
-        class_logits, mask_embeddings = [], []
+        if config.use_task_norm:
+            task = decoder_norm(task)
+        projected = nn.Conv(hidden, (1, 1), kernel_init=fan_in_xavier, name="class_input_proj")(mask_features)
+        task_queries = ClassTransformer(config, name="class_transformer")(
+            task if config.use_task_norm else None,
+            query_embed[:-1],
+            flatten(jnp.broadcast_to(positions_of(projected), projected.shape)),
+            flatten(projected),
+            deterministic=deterministic,
+        )
+        queries = object_queries = jnp.concatenate([task_queries, task[:, None]], axis=1)
+
+        memories = []
+        for i, x in enumerate(maps):
+            if x.shape[-1] != hidden or config.enforce_input_proj:
+                x = nn.Conv(hidden, (1, 1), kernel_init=fan_in_xavier, name=f"input_proj_{i}")(x)
+            memories.append((flatten(x) + level_embed[i][None, None], flatten(positions_of(x))))
+        # Interpolation and the product with mask embeddings commute: the features are resized, once a level.
+        level_features = [resize(jax.lax.stop_gradient(mask_features), (x.shape[1], x.shape[2])) for x in maps]
+
+        class_logits: list[Array] = []
+        mask_embeddings: list[Array] = []
         for i in range(config.dec_layers):
+            if i > 0:
+                level = (i - 1) % len(maps)
+                queries = DecoderLayer(config, name=f"layer_{i - 1}")(
+                    queries,
+                    query_embed[None],
+                    *memories[level],
+                    unblock_full_rows(blocked_keys(mask_embeddings[-1], level_features[level])),
+                    deterministic=deterministic,
+                )
             normalised = decoder_norm(queries)
             class_logits.append(class_embed(normalised))
             mask_embeddings.append(mask_embed(normalised))
-            if i == config.dec_layers - 1:
-                break
-            memory, memory_positions = levels[i % len(levels)]
-            blocked = attention_mask(mask_embeddings[-1], level_mask_features[i % len(levels)])
-            queries = DecoderLayer(config, name=f"layer_{i}")(
-                queries, query_embed, memory, memory_positions, unblock_full_rows(blocked), deterministic=deterministic
-            )
         return LayerPredictions(jnp.stack(class_logits), jnp.stack(mask_embeddings), mask_features, object_queries)
+
+
+class DecoderLayer(nn.Module):
+    """Masked cross-attention, self-attention, feed-forward. The original uses no dropout here."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        queries: Float[Array, "b q c"],
+        query_positions: Float[Array, "1 q c"],
+        memory: Float[Array, "b k c"],
+        memory_positions: Float[Array, "1 k c"],
+        blocked: Bool[Array, "b q k"],
+        *,
+        deterministic: bool,
+    ) -> Float[Array, "b q c"]:
+        heads, pre_norm = self.config.num_heads, self.config.pre_norm
+        queries = CrossAttentionLayer(heads, 0.0, pre_norm, name="cross_attention")(
+            queries, query_positions, memory, memory_positions, blocked, deterministic=deterministic
+        )
+        queries = SelfAttentionLayer(heads, 0.0, pre_norm, name="self_attention")(
+            queries, query_positions, deterministic=deterministic
+        )
+        return FeedForwardLayer(self.config.dim_feedforward, 0.0, pre_norm, name="feed_forward")(
+            queries, deterministic=deterministic
+        )
+
+
+def blocked_keys(
+    mask_embeddings: Float[Array, "b q c"], level_features: Float[Array, "b h w c"]
+) -> Bool[Array, "b q h*w"]:
+    """Where the predicted mask, at the size of one level, is background (probability below one half). No gradient."""
+    logits = jnp.einsum("bqc,bhwc->bqhw", jax.lax.stop_gradient(mask_embeddings), level_features)
+    return logits.reshape(*logits.shape[:2], -1) < 0
+
+
+def unblock_full_rows(blocked: Bool[Array, "b q k"]) -> Bool[Array, "b q k"]:
+    """A query whose mask is empty attends everywhere."""
+    return jnp.logical_and(blocked, ~jnp.all(blocked, axis=-1, keepdims=True))
+
+
+def positions_of(x: Float[Array, "b h w c"]) -> Float[Array, "1 h w c"]:
+    """The sine position encoding of a map's pixels, as wide as the map."""
+    return sine_positions(*x.shape[1:])[None]
+
+
+def flatten(x: Float[Array, "b h w c"]) -> Float[Array, "b h*w c"]:
+    """A map as a sequence of pixels."""
+    return x.reshape(x.shape[0], -1, x.shape[-1])

@@ -14,7 +14,7 @@ from oneformer_jax.models.attention import FeedForwardLayer
 from oneformer_jax.models.config import PixelDecoderConfig
 from oneformer_jax.models.deformable_attention import deformable_attention
 from oneformer_jax.models.linear import Initializer, fan_in_xavier, xavier_uniform
-from oneformer_jax.models.normalization import GroupNorm, layer_norm
+from oneformer_jax.models.norms import GroupNorm, layer_norm
 from oneformer_jax.models.positions import reference_points, sine_positions
 from oneformer_jax.models.predictions import Features
 from oneformer_jax.models.resize import resize
@@ -34,7 +34,9 @@ class PixelDecoder(nn.Module):
     def __call__(self, features: dict[str, Float[Array, "b _h _w _c"]], *, deterministic: bool) -> Features:
         config = self.config
         maps = [
-            ConvNorm(config.conv_dim, kernel_init=xavier_uniform, use_bias=True, name=f"input_proj_{i}")(features[level])
+            ConvNorm(config.conv_dim, kernel_init=xavier_uniform, use_bias=True, name=f"input_proj_{i}")(
+                features[level]
+            )
             for i, level in enumerate(LEVELS)
         ]
         shapes = tuple((x.shape[1], x.shape[2]) for x in maps)
@@ -71,9 +73,9 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        x = nn.Conv(
-            self.features, self.kernel_size, use_bias=self.use_bias, kernel_init=self.kernel_init, name="conv"
-        )(x)
+        x = nn.Conv(self.features, self.kernel_size, use_bias=self.use_bias, kernel_init=self.kernel_init, name="conv")(
+            x
+        )
         return GroupNorm(name="norm")(x)
 
 
@@ -119,7 +121,7 @@ class DeformableSelfAttention(nn.Module):
         weights = nn.softmax(weights.reshape(batch, length, heads, levels * points))
 
         sizes = np.array([(w, h) for h, w in self.shapes], np.float32)  # offsets are pixels of their own level
-        origin = reference_points(self.shapes)[None, :, None, None, None]
+        origin = jnp.asarray(reference_points(self.shapes))[None, :, None, None, None]
         locations = origin + offsets / sizes[None, None, None, :, None]
         mixed = deformable_attention(
             values.reshape(batch, length, heads, width // heads),

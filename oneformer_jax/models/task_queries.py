@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from oneformer_jax.models.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from oneformer_jax.models.config import TransformerConfig
-from oneformer_jax.models.normalization import layer_norm
+from oneformer_jax.models.norms import layer_norm
 
 
 class ClassTransformer(nn.Module):
@@ -30,16 +30,14 @@ class ClassTransformer(nn.Module):
     ) -> Float[Array, "b q c"]:
         """The queries start as copies of `task`, or as zeros without it."""
         config = self.config
-        attention = {"num_heads": config.num_heads, "dropout": config.dropout, "pre_norm": config.pre_norm}
-        feed_forward = {"hidden": config.dim_feedforward, "dropout": config.dropout, "pre_norm": config.pre_norm}
+        attention = config.num_heads, config.dropout, config.pre_norm
+        feed_forward = config.dim_feedforward, config.dropout, config.pre_norm
 
         for i in range(config.enc_layers):
-            memory = SelfAttentionLayer(**attention, name=f"encoder_{i}_self_attention")(
-                memory, memory_positions, deterministic=deterministic
-            )
-            memory = FeedForwardLayer(**feed_forward, name=f"encoder_{i}_feed_forward")(
-                memory, deterministic=deterministic
-            )
+            attend = SelfAttentionLayer(*attention, name=f"encoder_{i}_self_attention")
+            memory = attend(memory, memory_positions, deterministic=deterministic)
+            transform = FeedForwardLayer(*feed_forward, name=f"encoder_{i}_feed_forward")
+            memory = transform(memory, deterministic=deterministic)
         if config.enc_layers and config.pre_norm:
             memory = layer_norm(name="encoder_norm")(memory)
 
@@ -47,13 +45,10 @@ class ClassTransformer(nn.Module):
         shape = (memory.shape[0], *query_positions.shape)
         queries = jnp.zeros(shape, memory.dtype) if task is None else jnp.broadcast_to(task[:, None], shape)
         for i in range(config.class_dec_layers):
-            queries = SelfAttentionLayer(**attention, name=f"decoder_{i}_self_attention")(
-                queries, positions, deterministic=deterministic
-            )
-            queries = CrossAttentionLayer(**attention, name=f"decoder_{i}_cross_attention")(
-                queries, positions, memory, memory_positions, deterministic=deterministic
-            )
-            queries = FeedForwardLayer(**feed_forward, name=f"decoder_{i}_feed_forward")(
-                queries, deterministic=deterministic
-            )
+            attend = SelfAttentionLayer(*attention, name=f"decoder_{i}_self_attention")
+            queries = attend(queries, positions, deterministic=deterministic)
+            look = CrossAttentionLayer(*attention, name=f"decoder_{i}_cross_attention")
+            queries = look(queries, positions, memory, memory_positions, deterministic=deterministic)
+            transform = FeedForwardLayer(*feed_forward, name=f"decoder_{i}_feed_forward")
+            queries = transform(queries, deterministic=deterministic)
         return layer_norm(name="decoder_norm")(queries)

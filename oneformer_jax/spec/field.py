@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import annotated_types
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -30,8 +30,8 @@ class Key:
     `honoured`: True, False, or a predicate of the value; when not True, `note` says why.
     """
 
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: int | float | None = None
+    maximum: int | float | None = None
     enum: tuple[str, ...] = ()
     math_cond: str = ""
     automl: bool | None = None
@@ -77,7 +77,7 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+    def _read(cls, value: Any, info: Any) -> Any:  # ValidationInfo: a protocol that cannot be checked when run
         """Choices match in any case and through their aliases; true and false are not numbers."""
         field = cls.model_fields[str(info.field_name)]
         kind = tao_type(field.annotation)
@@ -176,9 +176,7 @@ def expected(field: FieldInfo) -> str:
         return " or ".join(str(plain(value)) for value in key_of(field).only)
     text = " or ".join(_describe(member) for member in _members(field.annotation))
     signs = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
-    bounds = [
-        f"{sign} {getattr(rule, name)}" for rule in field.metadata for name, sign in signs if hasattr(rule, name)
-    ]
+    bounds = [f"{sign} {getattr(rule, name)}" for rule in field.metadata for name, sign in signs if hasattr(rule, name)]
     patterns = [f"that matches {rule.pattern}" for rule in field.metadata if getattr(rule, "pattern", None)]
     return " ".join([text, " and ".join(dict.fromkeys(bounds)), *patterns]).replace("  ", " ").strip()
 
@@ -214,7 +212,12 @@ def _describe(annotation: Any) -> str:
                 "collection": "mapping",
             }
             signs = {annotated_types.Gt: ">", annotated_types.Ge: ">="}
-            bounds = [f" {sign} {getattr(rule, sign_name(rule))}" for rule in rules for cls, sign in signs.items() if isinstance(rule, cls)]
+            bounds = [
+                f" {sign} {getattr(rule, sign_name(rule))}"
+                for rule in rules
+                for cls, sign in signs.items()
+                if isinstance(rule, cls)
+            ]
             return words[kind] + "".join(bounds)
 
 

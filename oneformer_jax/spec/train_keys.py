@@ -1,12 +1,13 @@
 """The section `train`: length, devices, optimizer, schedule, clipping, checkpoints."""
 
-import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from oneformer_jax.spec.field import Section, key, section
+
+ClipType = Literal["full_model", "value"]
 
 
 class Optim(Section):
@@ -14,38 +15,71 @@ class Optim(Section):
 
     type: Literal["AdamW"] = key("AdamW", "optimizer", "The optimizer.")
     monitor_name: Literal["val_loss", "train_loss"] = key(
-        "train_loss", "monitor_name", "Quantity an automatic schedule would watch.",
-        honoured=False, note="no schedule watches a metric",
+        "train_loss",
+        "monitor_name",
+        "Quantity an automatic schedule would watch.",
+        honoured=False,
+        note="no schedule watches a metric",
     )
     lr: float = key(
-        1e-5, "learning rate", "Peak learning rate of everything but the backbone.",
-        minimum=0.0, maximum=1.0, math_cond="> 0.0", automl=True,
+        1e-5,
+        "learning rate",
+        "Peak learning rate of everything but the backbone.",
+        minimum=0.0,
+        maximum=1.0,
+        math_cond="> 0.0",
+        automl=True,
     )
     backbone_multiplier: float = key(
-        0.1, "backbone learning rate multiplier", "Learning rate of the backbone as a share of lr.",
-        minimum=0.0, maximum=1.0, math_cond="> 0.0", automl=True, popular=True,
+        0.1,
+        "backbone learning rate multiplier",
+        "Learning rate of the backbone as a share of lr.",
+        minimum=0.0,
+        maximum=1.0,
+        math_cond="> 0.0",
+        automl=True,
+        popular=True,
     )
     momentum: float = key(
-        0.9, "momentum - AdamW", "First moment decay (beta 1) of AdamW.",
-        minimum=0.0, maximum=1.0, math_cond="> 0.0", automl=True, popular=True,
+        0.9,
+        "momentum - AdamW",
+        "First moment decay (beta 1) of AdamW.",
+        minimum=0.0,
+        maximum=1.0,
+        math_cond="> 0.0",
+        automl=True,
+        popular=True,
     )
     weight_decay: float = key(
-        0.05, "weight decay", "Decoupled weight decay; normalisation and embedding weights have none.",
-        minimum=0.0, maximum=1.0, math_cond="> 0.0", automl=True, popular=True,
+        0.05,
+        "weight decay",
+        "Decoupled weight decay; normalisation and embedding weights have none.",
+        minimum=0.0,
+        maximum=1.0,
+        math_cond="> 0.0",
+        automl=True,
+        popular=True,
     )
     lr_scheduler: Literal["MultiStep", "Warmuppoly"] = key(
-        "Warmuppoly", "learning rate scheduler", "Polynomial decay after a warmup, or steps by a factor. Any case.",
+        "Warmuppoly",
+        "learning rate scheduler",
+        "Polynomial decay after a warmup, or steps by a factor. Any case.",
     )
     milestones: tuple[NonNegativeInt, ...] = key(
-        (88, 96), "learning rate decay epochs.", "Epochs at which a stepwise schedule would decay.",
-        honoured=False, note="MultiStep reads train.optim.steps, counted in iterations",
+        (88, 96),
+        "learning rate decay epochs.",
+        "Epochs at which a stepwise schedule would decay.",
+        honoured=False,
+        note="MultiStep reads train.optim.steps, counted in iterations",
     )
     gamma: float = key(0.1, "gamma", "Factor of each decay of MultiStep.", math_cond="> 0.0")
     warmup_iters: NonNegativeInt = key(1000, "warmup iters", "Iterations of linear warmup.")
     warmup_factor: NonNegativeFloat = key(0.001, "warmup factor", "Share of the learning rate at the first iteration.")
     max_iter: PositiveInt = key(368750, "max iter", "Upper limit of training iterations.")
     steps: tuple[NonNegativeInt, ...] = key(
-        (327778, 355092), "learning rate decay epochs.", "Iterations at which MultiStep decays.",
+        (327778, 355092),
+        "learning rate decay epochs.",
+        "Iterations at which MultiStep decays.",
     )
 
 
@@ -54,36 +88,42 @@ class ClipGradients(Section):
 
     enabled: bool = key(True, "enable clip gradient", "Clip gradients.")
     clip_type: str = key(
-        "full_model", "clip gradient type", "What the norm is taken over: all parameters together.",
-        only=("full_model",),
+        "full_model",
+        "clip gradient type",
+        "Clip the norm over all parameters, or each value.",
+        only=("full_model", "value"),
     )
     clip_value: PositiveFloat = key(1.0, "clip gradient value", "Largest norm of the gradient.")
-    norm_type: PositiveFloat = key(2.0, "clip gradient norm type", "Order of the norm.", only=(2.0,))
+    norm_type: PositiveFloat = key(2.0, "clip gradient norm type", "Order of the norm.")
 
 
 class Cudnn(Section):
     """`train.cudnn`"""
 
     benchmark: bool = key(
-        False, "benchmark", "Search for the fastest convolution kernels.",
-        honoured=False, note="XLA picks the kernels itself",
+        False,
+        "benchmark",
+        "Search for the fastest convolution kernels.",
+        honoured=False,
+        note="XLA picks the kernels itself",
     )
     deterministic: bool = key(
-        True, "deterministic", "Use deterministic kernels only.",
-        honoured=False, note="set XLA_FLAGS=--xla_gpu_deterministic_ops=true for deterministic GPU kernels",
+        True,
+        "deterministic",
+        "Use deterministic kernels only.",
+        honoured=False,
+        note="set XLA_FLAGS=--xla_gpu_deterministic_ops=true for deterministic GPU kernels",
     )
 
 
 @dataclass(frozen=True)
 class GradientClip:
-    """Gradients are scaled so that their norm of order `norm_type` is at most `max_norm`."""
+    """`full_model`: all gradients are scaled so that their norm of order `norm_type` is at most `max_norm`; `value`:
+    each entry is cut to [-max_norm, max_norm]."""
 
     max_norm: float
-    norm_type: float
-
-
-def _is_default_precision(value: Any) -> bool:
-    return bool(value == "32")
+    norm_type: float = 2.0
+    clip_type: ClipType = "full_model"
 
 
 class Train(Section):
@@ -91,75 +131,128 @@ class Train(Section):
 
     num_gpus: PositiveInt = key(1, "number of gpus", "Devices to train on, on each host.")
     gpu_ids: tuple[NonNegativeInt, ...] = key(
-        (0,), "GPU IDs", "Indices of the devices.", popular=True,
-        honoured=False, note="choose devices with CUDA_VISIBLE_DEVICES; train.num_gpus counts them",
+        (0,),
+        "GPU IDs",
+        "Indices of the devices.",
+        popular=True,
+        honoured=False,
+        note="choose devices with CUDA_VISIBLE_DEVICES; train.num_gpus counts them",
     )
     num_nodes: PositiveInt = key(
-        1, "number of nodes", "Hosts to train on.", honoured=False, note="training uses one host so far",
+        1,
+        "number of nodes",
+        "Hosts to train on.",
+        honoured=False,
+        note="training uses one host so far",
     )
     seed: NonNegativeInt = key(123, "seed", "Seed of every random draw.")
     cudnn: Cudnn = section(Cudnn, "Kernel selection on NVIDIA GPUs.")
     num_epochs: PositiveInt = key(50, "number of epochs", "Passes over the training data.")
     checkpoint_interval: PositiveInt = key(
-        1, "Checkpoint interval", "Distance between checkpoints, in checkpoint_interval_unit.",
+        1,
+        "Checkpoint interval",
+        "Distance between checkpoints, in checkpoint_interval_unit.",
     )
     checkpoint_interval_unit: Literal["epoch", "step"] = key(
-        "epoch", "Checkpoint interval unit", "Unit of checkpoint_interval.",
+        "epoch",
+        "Checkpoint interval unit",
+        "Unit of checkpoint_interval.",
     )
     keep_checkpoints: NonNegativeInt = key(
-        3, "checkpoints kept", "Newest checkpoints kept beside the best one; 0 keeps all.", extension=True,
+        3,
+        "checkpoints kept",
+        "Newest checkpoints kept beside the best one; 0 keeps all.",
+        extension=True,
     )
     validation_interval: PositiveInt = key(1, "validation interval", "Epochs between validations.")
     val_check_interval: PositiveFloat = key(
-        1.0, "validation check interval", "Below 1: validate after this share of an epoch.",
-        extension=True, honoured=False, note="validation happens every train.validation_interval epochs",
+        1.0,
+        "validation check interval",
+        "Below 1: validate after this share of an epoch.",
+        extension=True,
+        honoured=False,
+        note="validation happens every train.validation_interval epochs",
     )
     resume_training_checkpoint_path: str = key("", "resume checkpoint", "Checkpoint to continue from.")
     results_dir: str = key("", "Results directory", "Folder of this action; empty: <results_dir>/train.")
     freeze: tuple[str, ...] = key(
-        (), "freeze", "Parts of the model that are not trained.", honoured=False, note="every part is trained",
+        (),
+        "freeze",
+        "Parts of the model that are not trained.",
+        honoured=False,
+        note="every part is trained",
     )
     pretrained_model: str = key(
-        "", "pretrained model", "Checkpoint whose weights start the training.",
-        honoured=False, note="use train.resume_training_checkpoint_path to continue a run",
+        "",
+        "pretrained model",
+        "Checkpoint whose weights start the training.",
+        honoured=False,
+        note="use train.resume_training_checkpoint_path to continue a run",
     )
     clip_grad_norm: NonNegativeFloat = key(
-        0.1, "clip gradient norm",
-        "Largest gradient norm, 0: no clipping. Counts only when changed; see clip_gradients.", math_cond="> 0.0",
+        0.1,
+        "clip gradient norm",
+        "Largest gradient norm, 0: no clipping. Counts only when changed; see clip_gradients.",
+        math_cond="> 0.0",
     )
     clip_grad_norm_type: PositiveFloat = key(
-        2.0, "clip gradient norm type", "Order of the norm for clip_grad_norm.", extension=True, only=(2.0,),
+        2.0, "clip gradient norm type", "Order of the norm for clip_grad_norm.", extension=True
     )
     clip_grad_type: str = key(
-        "full", "clip gradient type", "What clip_grad_norm is taken over: all parameters together.", only=("full",),
+        "full",
+        "clip gradient type",
+        "What clip_grad_norm is taken over: all parameters together.",
+        only=("full",),
     )
     is_dry_run: bool = key(
-        False, "Is dry run", "Check the spec without training.", honoured=False, note="there is no dry run yet",
+        False,
+        "Is dry run",
+        "Check the spec without training.",
+        honoured=False,
+        note="there is no dry run yet",
     )
     optim: Optim = section(Optim, "Optimizer and learning rate schedule.")
     precision: Literal["32", "16-mixed", "bf16-mixed"] = key(
-        "32", "precision", "Number format of the computation; parameters stay in float32.",
+        "32",
+        "precision",
+        "Number format of the computation; parameters stay in float32.",
         enum=("fp16", "fp32"),
         aliases=(("fp32", "32"), ("32-true", "32"), ("16", "16-mixed"), ("fp16", "16-mixed"), ("bf16", "bf16-mixed")),
-        honoured=_is_default_precision, note="computes in float32 so far",
+        honoured=lambda value: value == "32",
+        note="computes in float32 so far",
     )
     distributed_strategy: Literal["ddp", "fsdp"] = key(
-        "ddp", "distributed_strategy", "Replicated (ddp) or sharded (fsdp) parameters.",
-        honoured=lambda value: value == "ddp", note="parameters are replicated; fsdp is not there yet",
+        "ddp",
+        "distributed_strategy",
+        "Replicated (ddp) or sharded (fsdp) parameters.",
+        honoured=lambda value: value == "ddp",
+        note="parameters are replicated; fsdp is not there yet",
     )
     verbose: bool = key(
-        False, "enable verbose logs", "Print more about the optimizer.", honoured=False, note="one log level so far",
+        False,
+        "enable verbose logs",
+        "Print more about the optimizer.",
+        honoured=False,
+        note="one log level so far",
     )
     accumulate_grad_batches: PositiveInt = key(
-        1, "accumulate grad batches", "Batches whose gradients make one step.",
-        honoured=False, note="every batch is one step",
+        1,
+        "accumulate grad batches",
+        "Batches whose gradients make one step.",
+        honoured=False,
+        note="every batch is one step",
     )
     pretrained_backbone: str = key(
-        "", "pretrained backbone", "Weights that start the backbone.",
-        honoured=False, note="the backbone starts from random weights",
+        "",
+        "pretrained backbone",
+        "Weights that start the backbone.",
+        honoured=False,
+        note="the backbone starts from random weights",
     )
     iters_per_epoch: PositiveInt | None = key(
-        None, "iteration per epoch", "Iterations of an epoch; unset: the length of the training data.",
+        None,
+        "iteration per epoch",
+        "Iterations of an epoch; unset: the length of the training data.",
     )
     clip_gradients: ClipGradients = section(ClipGradients, "Gradient clipping.")
 
@@ -169,7 +262,13 @@ class Train(Section):
         `clip_gradients` decides (norm 1.0 by default) unless `clip_grad_norm` differs from its default: then that one
         does, and 0 switches clipping off. Both changed is a contradiction which loading refuses.
         """
-        if not math.isclose(self.clip_grad_norm, type(self).model_fields["clip_grad_norm"].default):
+        if self.clips_by_grad_norm:
             return GradientClip(self.clip_grad_norm, self.clip_grad_norm_type) if self.clip_grad_norm > 0 else None
         clip = self.clip_gradients
-        return GradientClip(clip.clip_value, clip.norm_type) if clip.enabled else None
+        kind: ClipType = "value" if clip.clip_type == "value" else "full_model"
+        return GradientClip(clip.clip_value, clip.norm_type, kind) if clip.enabled else None
+
+    @property
+    def clips_by_grad_norm(self) -> bool:
+        """Whether `clip_grad_norm` was changed and so decides."""
+        return bool(self.clip_grad_norm != type(self).model_fields["clip_grad_norm"].default)

@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from oneformer_jax.errors import OneFormerError
+from oneformer_jax.losses.assignment import Pairs
 
 DATA_AXIS = "data"
 
@@ -39,6 +40,13 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
     """This process's part of a global batch (NumPy, leading axis first) as global arrays."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
+
+
+def put_pairs(pairs: Pairs, mesh: Mesh) -> Pairs:
+    """Matched pairs of this process's images: groups, one a device, are split over the data axis."""
+    by_layer = NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
+    query = jax.make_array_from_process_local_data(by_layer, pairs.query)
+    return Pairs(query, *put_batch((pairs.image, pairs.target), mesh))
 
 
 def put_replicated(tree: Any, mesh: Mesh) -> Any:

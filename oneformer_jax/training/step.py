@@ -16,13 +16,19 @@ import optax
 from jax.sharding import Mesh
 
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.losses.assignment import assign, matching_costs
-from oneformer_jax.losses.criterion import CriterionConfig, criterion
+from oneformer_jax.losses.assignment import assign, pair_slots
+from oneformer_jax.losses.config import CriterionConfig
+from oneformer_jax.losses.criterion import criterion
+from oneformer_jax.losses.matching import matching_costs
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.normalise import normalise
 from oneformer_jax.training.optimizer import global_norm
-from oneformer_jax.training.sharding import put_batch
+from oneformer_jax.training.sharding import put_batch, put_pairs
+
+
+# Dropout draws apart from the losses, which use the streams below these of the same key of the step.
+ENCODER_STREAM, DECODER_STREAM = 2, 3
 
 
 class TrainState(NamedTuple):
@@ -57,42 +63,39 @@ def make_train_step(
 ) -> TrainStep:
     """A function from (state, host batch) to (new state, scalars on the device); it consumes the state it is given.
 
+    The scalars are the total loss, the last layer's share of each loss (unweighted), gradient norm and learning rate.
     Random draws depend on (seed, step, global sample index) alone. An update whose gradient is not finite is left out;
     `skipped` counts it in the returned scalars.
     """
 
-    def keys(step: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        dropout, matching, points = jax.random.split(jax.random.fold_in(jax.random.key(seed), step), 3)
-        return dropout, matching, points
+    def step_key(step: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.key(seed), step)
 
     @jax.jit
     def forward(params: Any, step: jax.Array, batch: Batch) -> tuple[Any, jax.Array, Any]:
-        dropout_key, matching_key, _ = keys(step)
+        key = step_key(step)
         images = normalise(batch.images, inputs.pixel_mean, inputs.pixel_std)
         tokens = jnp.asarray(inputs.task_rows)[batch.task]
 
         def predict(params: Any) -> Any:
-            features = oneformer.encode(params, images, config=config, rng=jax.random.fold_in(dropout_key, 0))
-            layers = oneformer.decode(
-                params, features, tokens, config=config, rng=jax.random.fold_in(dropout_key, 1)
-            )
-            texts = None
-            if criterion_config.contrastive_weight > 0:
-                texts = oneformer.encode_text(params, jnp.asarray(inputs.prompt_table), batch.prompts, config=config)
+            features = oneformer.encode(params, images, config=config, rng=jax.random.fold_in(key, ENCODER_STREAM))
+            rng = jax.random.fold_in(key, DECODER_STREAM)
+            layers = oneformer.decode(params, features, tokens, config=config, rng=rng)
+            texts = oneformer.encode_text(params, jnp.asarray(inputs.prompt_table), batch.prompts, config=config)
             return layers, texts, params["logit_scale"]
 
         outputs, pullback = jax.vjp(predict, params)
-        costs = matching_costs(jax.lax.stop_gradient(outputs[0]), batch, matching_key, criterion_config)
+        costs = matching_costs(outputs[0], batch, key, criterion_config)
         return outputs, costs, pullback
 
     @jax.jit
     def losses(outputs: Any, step: jax.Array, batch: Batch, pairs: Any) -> Any:
         def total(outputs: Any) -> Any:
             layers, texts, logit_scale = outputs
-            return criterion(layers, batch, pairs, texts, logit_scale, keys(step)[2], criterion_config)
+            return criterion(layers, batch, pairs, texts, logit_scale, step_key(step), criterion_config)
 
         (loss, parts), cotangents = jax.value_and_grad(total, has_aux=True)(outputs)
-        return loss, parts, cotangents
+        return loss, {name: jnp.ravel(part)[-1] for name, part in parts.items()}, cotangents
 
     @jax.jit
     def backward(pullback: Any, cotangents: Any) -> Any:
@@ -115,8 +118,9 @@ def make_train_step(
         batch = put_batch(host_batch, mesh)
         outputs, costs, pullback = forward(state.params, state.step, batch)
         num_segments = (host_batch.segment_class >= 0).sum(axis=1)
-        pairs = put_batch(assign(jax.device_get(costs), num_segments, num_groups=mesh.size), mesh)
-        loss, parts, cotangents = losses(outputs, state.step, batch, pairs)
+        slots = pair_slots(num_segments, mesh.size)
+        pairs = assign(jax.device_get(costs), num_segments, num_groups=mesh.size, slots=slots)
+        loss, parts, cotangents = losses(outputs, state.step, batch, put_pairs(pairs, mesh))
         gradients = backward(pullback, cotangents)
         new_state, scalars = update(state, gradients)
         return new_state, {"loss": loss} | parts | scalars

@@ -1,0 +1,54 @@
+"""The evaluate action: a checkpoint and annotated images in, metrics.json and a table out."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from oneformer_jax.actions import configure
+from oneformer_jax.actions.status import StatusFile
+from oneformer_jax.errors import DataError
+from oneformer_jax.evaluation.evaluator import Metrics
+from oneformer_jax.evaluation.report import metrics_json, metrics_table
+from oneformer_jax.inference.predictor import load_model
+from oneformer_jax.spec import Spec, require
+
+
+def evaluate(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Metrics:
+    """Scores `evaluate.checkpoint` on `dataset.test` if it has annotations, else on `dataset.val`.
+
+    The architecture comes from the checkpoint. Raises OneFormerError (spec, data, checkpoint) before long work.
+    """
+    require(spec, "evaluate.checkpoint")
+    split = "test" if spec.dataset.test.annotations else "val"
+    dataset = configure.open_dataset(spec, split)
+    model = load_model(Path(spec.evaluate.checkpoint))
+    dataset.check_num_classes(model.config.num_classes)
+    if dataset.categories.names != model.categories.names:
+        raise DataError(
+            f"the categories differ from those that the checkpoint was trained on: {_first_difference(dataset, model)}",
+            where=str(dataset.annotations_json),
+        )
+    batch_size, split_batch_size = spec.evaluate.batch_size, getattr(spec.dataset, split).batch_size
+    evaluator = configure.evaluator(spec, dataset, batch_size if batch_size > 0 else split_batch_size)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("evaluate", total=len(dataset))
+        metrics = evaluator.run(model.backend, lambda done, _: bar.update(task, completed=done))
+    per_class = spec.evaluate.iou_per_class
+    content = metrics_json(metrics, per_class=per_class)
+    path = folder / "metrics.json"
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    console.print(metrics_table(metrics, per_class=per_class))
+    console.print(f"metrics: {path}")
+    status.write("RUNNING", "Evaluation metrics generated.", kpi={k: v for k, v in content.items() if k != "per_class"})
+    return metrics
+
+
+def _first_difference(dataset: object, model: object) -> str:
+    theirs, ours = model.categories.names, dataset.categories.names
+    pairs = [(i, a, b) for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b]
+    if pairs:
+        index, expected, found = pairs[0]
+        return f"class {index} is '{found}', expected '{expected}'"
+    return f"{len(ours)} categories, expected {len(theirs)}"

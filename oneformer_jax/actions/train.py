@@ -1,0 +1,199 @@
+"""The train action: spec in, checkpoints and curves out."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from oneformer_jax.actions import configure
+from oneformer_jax.actions.status import StatusFile
+from oneformer_jax.data.coco_panoptic import PanopticDataset
+from oneformer_jax.data.pipeline import max_segments_of, steps_per_epoch, train_batches
+from oneformer_jax.data.task_text import prompt_table, task_tokens
+from oneformer_jax.errors import CheckpointError, OneFormerError
+from oneformer_jax.evaluation.report import headline
+from oneformer_jax.inference.predictor import JaxBackend
+from oneformer_jax.models import oneformer
+from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.spec import Spec
+from oneformer_jax.training import checkpoints as ckpt
+from oneformer_jax.training.logbook import Logbook
+from oneformer_jax.training.loop import LoopSettings, train_loop
+from oneformer_jax.training.optimizer import make_optimizer
+from oneformer_jax.training.sharding import make_mesh, put_replicated
+from oneformer_jax.training.step import StepInputs, TrainState, make_train_step
+
+logger = logging.getLogger(__name__)
+
+
+def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> None:
+    """Trains what the spec describes in `folder`; resumes by itself if the folder holds checkpoints.
+
+    Raises OneFormerError (spec, data, checkpoint) before any long work where the cause is known then.
+    """
+    dataset = configure.open_dataset(spec, "train")
+    dataset.check_num_classes(spec.model.sem_seg_head.num_classes)
+    validation = configure.open_dataset(spec, "val") if spec.dataset.val.annotations else None
+    if validation is None:
+        console.print("dataset.val is not set: no validation, and so no best checkpoint")
+    elif validation.categories.names != dataset.categories.names:
+        raise OneFormerError("dataset.train and dataset.val have different categories", where="dataset.val.annotations")
+
+    config = configure.model_config(spec)
+    mesh = make_mesh(spec.train.num_gpus)
+    batch_size = spec.dataset.train.batch_size * mesh.size
+    epoch_steps = spec.train.iters_per_epoch or steps_per_epoch(dataset, batch_size)
+    settings = LoopSettings(
+        total_steps=spec.train.num_epochs * epoch_steps,
+        steps_per_epoch=epoch_steps,
+        validate_every=spec.train.validation_interval * epoch_steps,
+        checkpoint_every=spec.train.checkpoint_interval
+        * (1 if spec.train.checkpoint_interval_unit == "step" else epoch_steps),
+        global_batch_size=batch_size,
+    )
+    schedule = configure.schedule(spec, settings.total_steps)
+    optimizer = make_optimizer(configure.optimizer_config(spec), schedule)
+
+    def initial_state() -> TrainState:
+        params = oneformer.init(config, jax.random.key(spec.train.seed))
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    tasks = configure.tasks(spec)
+    monitor = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}[tasks[0]]
+    store = ckpt.Checkpoints(folder, keep=spec.train.keep_checkpoints, monitor=monitor)
+    state = _resume(spec, folder, store, config, initial_state, settings, console)
+    if state is None:
+        return
+    state = put_replicated(state, mesh)
+    start_step = int(state.step)
+    num_parameters = sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(state.params))
+    console.print(
+        f"{len(dataset)} images, {len(dataset.categories)} classes, {num_parameters / 1e6:.1f} M parameters; "
+        f"{settings.total_steps} steps of {batch_size} images on {mesh.size} {jax.default_backend()} device(s)",
+        highlight=False,
+    )
+
+    mean, std = tuple(spec.dataset.pixel_mean), tuple(spec.dataset.pixel_std)
+    step_fn = make_train_step(
+        config,
+        configure.criterion_config(spec),
+        optimizer,
+        schedule,
+        StepInputs(
+            mean,
+            std,
+            task_tokens(config.task_pad_id, config.task_seq_len),
+            prompt_table(dataset.categories.names),
+        ),
+        mesh=mesh,
+        seed=spec.train.seed,
+    )
+    max_segments = max_segments_of(dataset, config.transformer.num_queries)
+    batches = train_batches(
+        dataset, configure.pipeline_settings(spec, batch_size, max_segments), start_step=start_step
+    )
+    description = ckpt.Description(config, dataset.categories, mean, std, spec.to_dict())
+    logbook = Logbook(folder, total_steps=settings.total_steps, start_step=start_step, console=console)
+    validate = None
+    if validation is not None:
+        validate = _validation(spec, validation, JaxBackend(config, state.params, mean, std), logbook, status)
+
+    def on_epoch(epoch: int, values: dict[str, float]) -> None:
+        status.write(
+            "RUNNING",
+            "Training loop in progress",
+            epoch=epoch,
+            max_epoch=spec.train.num_epochs,
+            kpi={"train_loss": values["loss"]},
+        )
+
+    try:
+        train_loop(
+            state,
+            step_fn,
+            batches,
+            settings,
+            validate=validate,
+            checkpoints=store,
+            description=description,
+            logbook=logbook,
+            on_epoch=on_epoch,
+        )
+    finally:
+        batches.close()
+        logbook.close()
+        store.close()
+    if store.best_metric is not None:
+        console.print(f"best {monitor}: {store.best_metric:.4f} at step {store.best_step}: {folder / 'best'}")
+    console.print(f"checkpoints, curves and log: {folder}")
+
+
+def _validation(
+    spec: Spec, dataset: PanopticDataset, backend: JaxBackend, logbook: Logbook, status: StatusFile
+) -> Callable[[Any], dict[str, float]]:
+    evaluator = configure.evaluator(spec, dataset, spec.dataset.val.batch_size)
+
+    def validate(params: Any) -> dict[str, float]:
+        backend.params = params
+        metrics = headline(evaluator.run(backend))
+        logbook.message("validation  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        status.write("RUNNING", "Eval metrics generated.", kpi=metrics)
+        return metrics
+
+    return validate
+
+
+def _resume(
+    spec: Spec,
+    folder: Path,
+    store: ckpt.Checkpoints,
+    config: OneFormerConfig,
+    initial_state: Callable[[], TrainState],
+    settings: LoopSettings,
+    console: Console,
+) -> TrainState | None:
+    """The state to start from: this folder's newest checkpoint, else the spec's, else random; None if complete."""
+    own = store.latest_step()
+    if own is not None:
+        step_dir = folder / ckpt.FOLDER / str(own)
+    elif spec.train.resume_training_checkpoint_path:
+        step_dir = ckpt.find_checkpoint(Path(spec.train.resume_training_checkpoint_path))
+    else:
+        return jax.jit(initial_state)()
+    description = ckpt.load_description(step_dir)
+    if description.model != config:
+        raise CheckpointError(
+            "the checkpoint's architecture differs from the spec's: " + _differences(description.model, config),
+            where=str(step_dir),
+            hint="train in another results_dir, or restore the model keys of the spec",
+        )
+    if description.step >= settings.total_steps:
+        console.print(
+            f"already complete: {step_dir} is at step {description.step} of {settings.total_steps}; "
+            "raise train.num_epochs or use another results_dir to train on"
+        )
+        store.close()
+        return None
+    console.print(f"resuming from step {description.step}: {step_dir}")
+    like = jax.eval_shape(initial_state)
+    return TrainState(
+        jnp.asarray(description.step, jnp.int32),
+        ckpt.load_params(step_dir, like.params),
+        ckpt.load_opt_state(step_dir, like.opt_state),
+    )
+
+
+def _differences(theirs: OneFormerConfig, ours: OneFormerConfig) -> str:
+    def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        items: dict[str, Any] = {}
+        for key, value in tree.items():
+            items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        return items
+
+    a, b = flat(theirs.to_json()), flat(ours.to_json())
+    return ", ".join(f"{key} {a.get(key)} -> {b.get(key)}" for key in sorted(a | b) if a.get(key) != b.get(key))

@@ -1,0 +1,191 @@
+"""Scores any backend on a data set: each task with its own prediction, every image at its original size."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int64, UInt8
+
+from oneformer_jax.data.coco_panoptic import PanopticDataset
+from oneformer_jax.data.geometry import Geometry, Size, resize_and_pad
+from oneformer_jax.evaluation.ground_truth import GroundTruth
+from oneformer_jax.evaluation.mask_ap import InstanceScores, TrueInstance, mask_average_precision, true_instances
+from oneformer_jax.evaluation.miou import SemanticScores, confusion_matrix, semantic_scores
+from oneformer_jax.evaluation.panoptic_quality import PanopticCounts, PanopticScores, count_segments, panoptic_scores
+from oneformer_jax.postprocess.instance import Instance, instance_segmentation
+from oneformer_jax.postprocess.panoptic import panoptic_segmentation
+from oneformer_jax.postprocess.semantic import semantic_map
+from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.spec.tasks import TASKS, Task
+
+BatchLogits = tuple[Float[np.ndarray, "b q k1"], Float[np.ndarray, "b q h w"]]
+Progress = Callable[[int, int], None]
+"""Called with the number of finished images and of all images."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Whatever turns images into logits: the JAX model, ONNX Runtime, TensorRT."""
+
+    def predict(
+        self, images: UInt8[np.ndarray, "b h w 3"], sizes: Int[np.ndarray, "b 2"], tasks: Sequence[Task]
+    ) -> dict[Task, BatchLogits]:
+        """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4) for each task; features of the images are
+        computed once. `sizes` are the resized (height, width) inside the padded images."""
+        ...
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Scores of the tasks that ran; None for the others. `geometry` names the policy that sized the images."""
+
+    class_names: tuple[str, ...]
+    num_images: int
+    geometry: str
+    semantic: SemanticScores | None = None
+    instance: InstanceScores | None = None
+    panoptic: PanopticScores | None = None
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """`policy` maps an original size to its geometry; `policy_name` is what the metrics record about it.
+
+    Images of one padded shape form batches of exactly `batch_size` (the last one repeats its last image, and the
+    repetitions are not scored), so a backend sees one input shape per padded shape. `workers` host threads read images
+    ahead and post-process while the backend computes.
+    """
+
+    dataset: PanopticDataset
+    policy: Callable[[Size], Geometry]
+    policy_name: str
+    batch_size: int
+    tasks: tuple[Task, ...] = TASKS
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    workers: int = 4
+
+    def run(self, backend: Backend, progress: Progress | None = None) -> Metrics:
+        """Predict and score the whole data set.
+
+        Raises:
+            DataError: an image or a panoptic PNG is unreadable or of another size than the annotations say, or the
+                model has fewer classes than the data set.
+        """
+        total = _Total(self)
+        with ThreadPoolExecutor(self.workers) as pool:
+            batches = self._batches()
+            loading = [pool.submit(self._load, index) for index in batches[0]]
+            scoring: list[Future[_ImageScore]] = []
+            for position, indices in enumerate(batches):
+                inputs = [future.result() for future in loading]
+                if position + 1 < len(batches):
+                    loading = [pool.submit(self._load, index) for index in batches[position + 1]]
+                logits = backend.predict(*self._stack(inputs), self.tasks)
+                total.add(scoring, progress)  # of the batch before: they ran beside the prediction
+                scoring = [
+                    pool.submit(self._score, index, inputs[row].geometry, row, logits)
+                    for row, index in enumerate(indices)
+                ]
+            total.add(scoring, progress)
+        return total.metrics()
+
+    def _batches(self) -> list[list[int]]:
+        groups: dict[Size, list[int]] = {}
+        for index, record in enumerate(self.dataset.records):
+            groups.setdefault(self.policy((record.height, record.width)).padded, []).append(index)
+        size = self.batch_size
+        return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+
+    def _load(self, index: int) -> "_Input":
+        image = self.dataset.read_image(index)
+        geometry = self.policy(image.shape[:2])
+        return _Input(resize_and_pad(image, geometry), geometry)
+
+    def _stack(self, inputs: list["_Input"]) -> tuple[UInt8[np.ndarray, "b h w 3"], Int[np.ndarray, "b 2"]]:
+        full = inputs + inputs[-1:] * (self.batch_size - len(inputs))
+        return np.stack([item.image for item in full]), np.array([item.geometry.resized for item in full], np.int32)
+
+    def _score(self, index: int, geometry: Geometry, row: int, logits: dict[Task, BatchLogits]) -> "_ImageScore":
+        truth = GroundTruth.from_annotation(self.dataset.read_panoptic(index), self.dataset.records[index].segments)
+        num_classes = next(iter(logits.values()))[0].shape[-1] - 1
+        self.dataset.check_num_classes(num_classes)
+        is_thing = self._is_thing(num_classes)
+        score = _ImageScore(index, geometry.original, num_classes)
+        for task, (class_logits, mask_logits) in logits.items():
+            image_logits = class_logits[row], mask_logits[row]
+            if task == "semantic":
+                classes = truth.class_map()
+                predicted = semantic_map(*image_logits, geometry)
+                score = score._replace(confusion=confusion_matrix(predicted, classes, classes >= 0, num_classes))
+            elif task == "instance":
+                found = instance_segmentation(*image_logits, geometry, is_thing, self.thresholds)
+                score = score._replace(found=found, true=true_instances(truth, is_thing))
+            else:
+                result = panoptic_segmentation(*image_logits, geometry, is_thing, self.thresholds)
+                score = score._replace(counts=count_segments(result, truth, num_classes))
+        return score
+
+    def _is_thing(self, num_classes: int) -> Bool[np.ndarray, " k"]:
+        """Outputs of a model beyond the categories of the data set are stuff without a name: always wrong."""
+        known = self.dataset.categories.is_thing
+        return np.concatenate([known, np.zeros(num_classes - len(known), bool)])
+
+
+class _Input(NamedTuple):
+    image: UInt8[np.ndarray, "h w 3"]
+    geometry: Geometry
+
+
+class _ImageScore(NamedTuple):
+    """What one image contributes; None for a task that does not run."""
+
+    image: int
+    size: Size
+    num_classes: int
+    confusion: Int64[np.ndarray, "k k"] | None = None
+    counts: PanopticCounts | None = None
+    found: tuple[Instance, ...] | None = None
+    true: tuple[TrueInstance, ...] | None = None
+
+
+class _Total:
+    """Running sums over images, and the instances, which AP needs all at once."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self.scores: list[_ImageScore] = []  # without confusion and counts, which are summed
+        self.confusion: Int64[np.ndarray, "k k"] | None = None
+        self.counts: PanopticCounts | None = None
+
+    def add(self, scoring: list["Future[_ImageScore]"], progress: Progress | None) -> None:
+        for future in scoring:
+            score = future.result()
+            if score.confusion is not None:
+                self.confusion = score.confusion if self.confusion is None else self.confusion + score.confusion
+            if score.counts is not None:
+                self.counts = score.counts if self.counts is None else self.counts + score.counts
+            self.scores.append(score._replace(confusion=None, counts=None))
+            if progress is not None:
+                progress(len(self.scores), len(self.evaluator.dataset))
+
+    def metrics(self) -> Metrics:
+        evaluator, tasks = self.evaluator, self.evaluator.tasks
+        num_classes = self.scores[0].num_classes
+        is_thing = evaluator._is_thing(num_classes)
+        known = evaluator.dataset.categories.names
+        extra = tuple(f"(output {index} of the model)" for index in range(len(known), num_classes))
+        instance = None
+        if "instance" in tasks:
+            scores = sorted(self.scores, key=lambda score: score.image)  # ties in AP must not depend on the batches
+            found, true, sizes = zip(*((s.found, s.true, s.size) for s in scores), strict=True)
+            instance = mask_average_precision(found, true, sizes, is_thing)
+        return Metrics(
+            class_names=known + extra,
+            num_images=len(self.scores),
+            geometry=evaluator.policy_name,
+            semantic=None if self.confusion is None else semantic_scores(self.confusion),
+            instance=instance,
+            panoptic=None if self.counts is None else panoptic_scores(self.counts, is_thing),
+        )

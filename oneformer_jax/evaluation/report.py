@@ -1,0 +1,86 @@
+"""Metrics for files (strict JSON, fractions) and for the screen (a table, percent)."""
+
+import math
+from collections import Counter
+from typing import Any
+
+from rich.table import Table
+
+from oneformer_jax.evaluation.evaluator import Metrics
+
+
+def metrics_json(metrics: Metrics, *, per_class: bool = True) -> dict[str, Any]:
+    """The content of metrics.json.
+
+    Fractions 0..1; null where a value is not defined (a class that does not occur). Keys of tasks that did not run
+    are missing: semantic gives mIoU and pixel_accuracy; panoptic gives PQ, SQ, RQ and the same with _things and
+    _stuff; instance gives AP, AP50, AP75. `per_class` maps class names to IoU, PQ, SQ, RQ, AP.
+    """
+    result: dict[str, Any] = {"num_images": metrics.num_images, "geometry": metrics.geometry}
+    result |= {name: _defined(value) for name, value in headline(metrics).items()}
+    if per_class:
+        rows = _per_class(metrics)
+        result["per_class"] = {
+            name: {key: _defined(float(values[index])) for key, values in rows.items()}
+            for index, name in enumerate(_unique(metrics.class_names))
+        }
+    return result
+
+
+def headline(metrics: Metrics) -> dict[str, float]:
+    """The scores over all classes by their usual names, NaN where not defined."""
+    values: dict[str, float] = {}
+    if metrics.semantic is not None:
+        values |= {"mIoU": metrics.semantic.mean_iou, "pixel_accuracy": metrics.semantic.pixel_accuracy}
+    if metrics.panoptic is not None:
+        scores = metrics.panoptic
+        for suffix, average in (("", scores.all), ("_things", scores.things), ("_stuff", scores.stuff)):
+            values |= {f"PQ{suffix}": average.pq, f"SQ{suffix}": average.sq, f"RQ{suffix}": average.rq}
+    if metrics.instance is not None:
+        values |= {"AP": metrics.instance.ap, "AP50": metrics.instance.ap50, "AP75": metrics.instance.ap75}
+    return values
+
+
+def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
+    """Percent with one decimal; a dash where a value is not defined."""
+    rows = _per_class(metrics)
+    title = f"{metrics.num_images} images, {metrics.geometry}, scored at the original size (%)"
+    table = Table(title=title, caption="  ".join(f"{k} {_percent(v)}" for k, v in headline(metrics).items()))
+    table.add_column("class")
+    for key in rows:
+        table.add_column(key, justify="right")
+    if per_class:
+        for index, name in enumerate(metrics.class_names):
+            table.add_row(name, *(_percent(float(values[index])) for values in rows.values()))
+        table.add_section()
+    means = headline(metrics)
+    table.add_row("all", *(_percent(means["mIoU" if key == "IoU" else key]) for key in rows), style="bold")
+    for group in ("things", "stuff") if metrics.panoptic is not None else ():
+        table.add_row(group, *(_percent(means.get(f"{key}_{group}", math.nan)) for key in rows), style="bold")
+    return table
+
+
+def _per_class(metrics: Metrics) -> dict[str, Any]:
+    """Column name -> array (K,) of fractions."""
+    columns: dict[str, Any] = {}
+    if metrics.semantic is not None:
+        columns["IoU"] = metrics.semantic.iou
+    if metrics.panoptic is not None:
+        columns |= {"PQ": metrics.panoptic.pq, "SQ": metrics.panoptic.sq, "RQ": metrics.panoptic.rq}
+    if metrics.instance is not None:
+        columns["AP"] = metrics.instance.per_class
+    return columns
+
+
+def _unique(names: tuple[str, ...]) -> list[str]:
+    """Category names may repeat, keys of JSON may not."""
+    count = Counter(names)
+    return [f"{name} (class {index})" if count[name] > 1 else name for index, name in enumerate(names)]
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"

@@ -1,0 +1,81 @@
+"""Binary cross entropy and dice of matched masks, at uncertain points (Cheng et al. 2022, section 3.3)."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from oneformer_jax.losses.assignment import BLOCK
+from oneformer_jax.losses.config import CriterionConfig
+from oneformer_jax.losses.points import sample_masks, sample_segment, uncertain_weights
+
+
+def pair_mask_logits(
+    mask_embeddings: Float[Array, "l b q c"],
+    mask_features: Float[Array, "b h w c"],
+    query: Int[Array, "l m"],
+    image: Int[Array, " m"],
+) -> Float[Array, "l m h w"]:
+    """Mask logits of matched queries alone, in float32; slots come in blocks of one image (`assignment.Pairs`)."""
+    layers, slots = query.shape
+    rows = jax.vmap(lambda embeddings, query: embeddings[image, query])(mask_embeddings, jnp.maximum(query, 0))
+    blocks = rows.reshape(layers, slots // BLOCK, BLOCK, -1)
+    logits = jnp.einsum(
+        "lnkc,nhwc->lnkhw",
+        blocks,
+        mask_features[image[::BLOCK]],
+        precision="highest",
+        preferred_element_type=jnp.float32,
+    )
+    return logits.reshape(layers, slots, *mask_features.shape[1:3])
+
+
+def pair_losses(
+    mask_logits: Float[Array, "l m h w"],
+    segment_index: Int[Array, "b r y x"],
+    segment_plane: Int[Array, "b t"],
+    image: Int[Array, " m"],
+    target: Int[Array, " m"],
+    points: Float[Array, "l m s 2"],
+    config: CriterionConfig,
+) -> tuple[Float[Array, "l m"], Float[Array, "l m"]]:
+    """Cross entropy, averaged over the chosen points, and dice loss of every slot in every layer.
+
+    The first `config.num_oversampled` points of a slot compete for their uncertainty, the others all count.
+    """
+    layers, slots, num_points, _ = points.shape
+    planes = segment_index.shape[1]
+
+    def flat(x: Array) -> Array:
+        return x.reshape(layers * slots, *x.shape[2:])
+
+    def every_layer(x: Array) -> Array:
+        return flat(jnp.broadcast_to(x[None], (layers, slots)))
+
+    logits = sample_masks(flat(mask_logits), flat(points))
+    segments = sample_segment(
+        segment_index.reshape(-1, *segment_index.shape[2:]),
+        every_layer(image * planes + segment_plane[image, target]),
+        every_layer(target),
+        flat(points),
+    )
+    weights = point_weights(lax.stop_gradient(logits), config)
+    cross_entropy, dice = weighted_losses(logits, segments, weights)
+    return cross_entropy.reshape(layers, slots), dice.reshape(layers, slots)
+
+
+def point_weights(logits: Float[Array, "n s"], config: CriterionConfig) -> Float[Array, "n s"]:
+    """Weights that choose the points: they sum to `config.num_points`."""
+    chosen = uncertain_weights(logits[:, : config.num_oversampled], config.num_uncertain)
+    return jnp.concatenate([chosen, jnp.ones_like(logits[:, config.num_oversampled :])], axis=1)
+
+
+def weighted_losses(
+    logits: Float[Array, "n s"], segments: Float[Array, "n s"], weights: Float[Array, "n s"]
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """Mean binary cross entropy and dice loss (1 added above and below) of each row."""
+    cross_entropy = jnp.sum(weights * (jax.nn.softplus(logits) - logits * segments), axis=-1) / jnp.sum(weights, axis=-1)
+    probability = weights * jax.nn.sigmoid(logits)
+    overlap = jnp.sum(probability * segments, axis=-1)
+    total = jnp.sum(probability, axis=-1) + jnp.sum(weights * segments, axis=-1)
+    return cross_entropy, 1 - (2 * overlap + 1) / (total + 1)

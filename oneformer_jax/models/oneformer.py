@@ -1,0 +1,123 @@
+"""OneFormer as pure functions: parameters in, arrays out.
+
+    params = init(config, rng)
+    features = encode(params, images, config=config)              # once for all tasks
+    layers = decode(params, features, task_tokens, config=config)  # for each task
+
+`params` is a plain nested dictionary. With `rng` a function runs in training mode: dropout and drop path are on.
+"""
+
+import math
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Num
+
+from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.linear import MLP
+from oneformer_jax.models.mask_decoder import MaskDecoder
+from oneformer_jax.models.pixel_decoder import PixelDecoder
+from oneformer_jax.models.predictions import Features, LayerPredictions
+from oneformer_jax.models.text_encoder import TextEncoder
+
+Params = dict[str, Any]
+
+TRAINING_ONLY = ("text_encoder", "text_projector", "prompt_ctx", "logit_scale")
+"""The parameters that only the query-text contrastive loss needs; `encode` and `decode` work without them."""
+
+TEMPERATURE = 0.07
+"""Of the contrastive loss at the start: `logit_scale` is ln(1 / temperature)."""
+
+
+@partial(jax.jit, static_argnames="config")
+def init(config: OneFormerConfig, rng: jax.Array) -> Params:
+    """Parameters for training from scratch, float32, distributed as the original's.
+
+    Top-level keys: backbone, pixel_decoder, predictor, task_mlp, text_encoder, text_projector, prompt_ctx (absent
+    without context rows), logit_scale.
+    """
+    keys = iter(jax.random.split(rng, 7))
+    text = config.text_encoder
+    backbone, pixel_decoder = config.backbone.build(), PixelDecoder(config.pixel_decoder)
+    task_mlp, predictor = _task_mlp(config), MaskDecoder(config.transformer, config.num_classes)
+
+    maps, variables = backbone.init_with_output(next(keys), jnp.zeros((1, 64, 64, 3)), deterministic=True)
+    params: Params = {"backbone": variables["params"]}
+    features, variables = pixel_decoder.init_with_output(next(keys), maps, deterministic=True)
+    params["pixel_decoder"] = variables["params"]
+    task, variables = task_mlp.init_with_output(next(keys), jnp.zeros((1, config.task_seq_len)))
+    params["task_mlp"] = variables["params"]
+    params["predictor"] = predictor.init(next(keys), task, features, deterministic=True)["params"]
+    params["text_encoder"] = TextEncoder(text).init(next(keys), jnp.zeros((1, 2), jnp.int32))["params"]
+    params["text_projector"] = _text_projector(config).init(next(keys), jnp.zeros((1, text.width)))["params"]
+    if text.n_ctx:
+        params["prompt_ctx"] = jax.random.normal(next(keys), (text.n_ctx, text.width))
+    params["logit_scale"] = jnp.asarray(math.log(1 / TEMPERATURE), jnp.float32)
+    return params
+
+
+def encode(
+    params: Params, images: Float[Array, "b h w 3"], *, config: OneFormerConfig, rng: jax.Array | None = None
+) -> Features:
+    """Images (normalised, RGB) -> what all tasks share."""
+    backbone_rng, decoder_rng = (None, None) if rng is None else jax.random.split(rng)
+    training = {"deterministic": rng is None}
+    maps = _apply(config.backbone.build(), params["backbone"], images, rng=backbone_rng, **training)
+    return _apply(PixelDecoder(config.pixel_decoder), params["pixel_decoder"], maps, rng=decoder_rng, **training)
+
+
+def decode(
+    params: Params,
+    features: Features,
+    task_tokens: Num[Array, "b t"],
+    *,
+    config: OneFormerConfig,
+    rng: jax.Array | None = None,
+) -> LayerPredictions:
+    """Features and one task per image -> predictions of all layers.
+
+    `task_tokens` are rows of `config.task_seq_len` raw token ids, padded with `config.task_pad_id`: the ids themselves
+    are the input of the task MLP.
+    """
+    task = _apply(_task_mlp(config), params["task_mlp"], task_tokens.astype(jnp.float32))
+    predictor = MaskDecoder(config.transformer, config.num_classes)
+    return _apply(predictor, params["predictor"], task, features, rng=rng, deterministic=rng is None)
+
+
+def encode_text(
+    params: Params,
+    prompt_table: Int[Array, "n l"],
+    prompts: Int[Array, "b p"],
+    *,
+    config: OneFormerConfig,
+    rng: jax.Array | None = None,
+) -> Float[Array, "b q d"]:
+    """Text queries of each image, (B, num_queries, hidden): rows `prompts` of the encoded table, then the learned
+    context rows.
+
+    The text transformer runs once on the static table. It has no dropout: `rng` changes nothing.
+    """
+    encoded = _apply(TextEncoder(config.text_encoder), params["text_encoder"], prompt_table)
+    table = _apply(_text_projector(config), params["text_projector"], encoded)
+    texts = jnp.take(table, prompts, axis=0)
+    if not config.text_encoder.n_ctx:
+        return texts
+    context = params["prompt_ctx"]
+    return jnp.concatenate([texts, jnp.broadcast_to(context[None], (texts.shape[0], *context.shape))], axis=1)
+
+
+def _task_mlp(config: OneFormerConfig) -> MLP:
+    hidden = config.transformer.hidden_dim
+    return MLP(hidden, hidden, 2)
+
+
+def _text_projector(config: OneFormerConfig) -> MLP:
+    hidden = config.transformer.hidden_dim
+    return MLP(hidden, hidden, config.text_encoder.proj_num_layers)
+
+
+def _apply(module: nn.Module, params: Params, *inputs: Any, rng: jax.Array | None = None, **modes: Any) -> Any:
+    return module.apply({"params": params}, *inputs, rngs=None if rng is None else {"dropout": rng}, **modes)

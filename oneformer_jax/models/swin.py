@@ -1,0 +1,183 @@
+"""Swin transformer backbone."""
+
+from functools import lru_cache
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from oneformer_jax.models.config import SwinConfig
+from oneformer_jax.models.linear import fan_in_uniform, uniform_bias
+from oneformer_jax.models.norms import layer_norm
+from oneformer_jax.models.resize import resize
+
+# The original truncates at +-2, which is 100 standard deviations: no truncation.
+narrow_normal = nn.initializers.normal(0.02)
+
+
+class Swin(nn.Module):
+    """Swin transformer (Liu et al. 2021, section 3): maps of four stages, each normalised on its way out.
+
+    Images of any size: patches and windows are padded at the bottom and right with zeros.
+    """
+
+    config: SwinConfig
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "b h w 3"], *, deterministic: bool
+    ) -> dict[str, Float[Array, "b _h _w _c"]]:
+        config, patch = self.config, self.config.patch_size
+        x = nn.Conv(
+            config.embed_dim,
+            (patch, patch),
+            strides=(patch, patch),
+            kernel_init=fan_in_uniform,
+            bias_init=uniform_bias(3 * patch * patch),
+            name="patch_embed",
+        )(pad_to_multiple(images, patch))
+        if config.patch_norm:
+            x = layer_norm(name="patch_norm")(x)
+        if config.ape:
+            side = config.pretrain_img_size // patch
+            table = self.param("absolute_pos_embed", narrow_normal, (1, side, side, config.embed_dim))
+            x = x + resize(table, (x.shape[1], x.shape[2]), "bicubic")
+        x = nn.Dropout(config.drop_rate)(x, deterministic=deterministic)
+
+        block = nn.remat(SwinBlock, static_argnums=(2,)) if config.use_checkpoint else SwinBlock
+        drop_path = iter(np.linspace(0, config.drop_path_rate, sum(config.depths)).tolist())
+        features = {}
+        for i, (depth, heads) in enumerate(zip(config.depths, config.num_heads, strict=True)):
+            if i > 0:
+                x = PatchMerging(name=f"merging{i - 1}")(x)
+            for j in range(depth):
+                shift = config.window_size // 2 if j % 2 else 0
+                x = block(config, heads, shift, next(drop_path), name=f"stage{i}_block{j}")(x, deterministic)
+            features[f"res{i + 2}"] = layer_norm(name=f"norm{i}")(x)
+        return features
+
+
+class SwinBlock(nn.Module):
+    """Attention inside (shifted) windows and a GELU feed-forward, each normalised before and dropped as a path."""
+
+    config: SwinConfig
+    num_heads: int
+    shift: int
+    drop_path: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], deterministic: bool) -> Float[Array, "b h w c"]:
+        config, width, (height, length) = self.config, x.shape[-1], x.shape[1:3]
+        y = pad_to_multiple(layer_norm(name="norm1")(x), config.window_size)
+        padded = (y.shape[1], y.shape[2])
+        if self.shift:
+            y = jnp.roll(y, (-self.shift, -self.shift), axis=(1, 2))
+        blocked = shift_mask(padded, config.window_size, self.shift) if self.shift else None
+        windows = partition(y, config.window_size)
+        windows = WindowAttention(config, self.num_heads, name="attention")(windows, blocked, deterministic)
+        y = unpartition(windows, padded)
+        if self.shift:
+            y = jnp.roll(y, (self.shift, self.shift), axis=(1, 2))
+        path = DropPath(self.drop_path)
+        x = x + path(y[:, :height, :length], deterministic)
+
+        dropout = nn.Dropout(config.drop_rate)
+        y = layer_norm(name="norm2")(x)
+        y = nn.Dense(int(width * config.mlp_ratio), kernel_init=narrow_normal, name="linear1")(y)
+        y = dropout(nn.gelu(y, approximate=False), deterministic=deterministic)
+        y = nn.Dense(width, kernel_init=narrow_normal, name="linear2")(y)
+        return x + path(dropout(y, deterministic=deterministic), deterministic)
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention inside windows with a relative position bias."""
+
+    config: SwinConfig
+    num_heads: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n t c"], blocked: Bool[np.ndarray, "n t t"] | None, deterministic: bool
+    ) -> Float[Array, "b n t c"]:
+        config, heads, side = self.config, self.num_heads, self.config.window_size
+        width = x.shape[-1]
+        table = self.param("relative_position_bias", narrow_normal, ((2 * side - 1) ** 2, heads))
+        bias = jnp.take(table, relative_position_index(side), axis=0).transpose(2, 0, 1)
+
+        qkv = nn.Dense(3 * width, use_bias=config.qkv_bias, kernel_init=narrow_normal, name="qkv")(x)
+        q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:3], 3, heads, width // heads), 3, 0)
+        scale = config.qk_scale or (width // heads) ** -0.5
+        logits = jnp.einsum("bnqhd,bnkhd->bnhqk", q * scale, k) + bias[None, None]
+        if blocked is not None:
+            logits = logits + jnp.where(blocked[None, :, None], -100.0, 0.0)
+        weights = nn.Dropout(config.attn_drop_rate)(nn.softmax(logits), deterministic=deterministic)
+        mixed = jnp.einsum("bnhqk,bnkhd->bnqhd", weights, v).reshape(x.shape)
+        mixed = nn.Dense(width, kernel_init=narrow_normal, name="proj")(mixed)
+        return nn.Dropout(config.drop_rate)(mixed, deterministic=deterministic)
+
+
+class PatchMerging(nn.Module):
+    """Halves a map: 2x2 pixels become one of twice the width."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w 2*c"]:
+        x = pad_to_multiple(x, 2)
+        batch, height, width, channels = x.shape
+        x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+        x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
+        x = layer_norm(name="norm")(x)
+        return nn.Dense(2 * channels, use_bias=False, kernel_init=narrow_normal, name="reduction")(x)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): a sample's whole branch is dropped with probability `rate`."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], deterministic: bool) -> Float[Array, "b h w c"]:
+        if deterministic or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0], 1, 1, 1))
+        return jnp.where(kept, x / keep, 0.0)
+
+
+def pad_to_multiple(x: Float[Array, "b h w c"], multiple: int) -> Float[Array, "b _h _w c"]:
+    """Zeros at the bottom and right up to the next multiple."""
+    bottom, right = -x.shape[1] % multiple, -x.shape[2] % multiple
+    return jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0))) if bottom or right else x
+
+
+def partition(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b n t c"]:
+    """Cuts a map into n windows of t = side * side pixels, row by row."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // side, side, width // side, side, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, (height // side) * (width // side), side * side, channels)
+
+
+def unpartition(windows: Float[Array, "b n t c"], size: tuple[int, int]) -> Float[Array, "b h w c"]:
+    """The map of `size` that `partition` cut."""
+    (height, width), side = size, int(windows.shape[2] ** 0.5)
+    x = windows.reshape(windows.shape[0], height // side, width // side, side, side, windows.shape[-1])
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(windows.shape[0], height, width, windows.shape[-1])
+
+
+@lru_cache(maxsize=8)
+def relative_position_index(side: int) -> Int[np.ndarray, "t t"]:
+    """Row of the bias table for each pair of pixels of a window: offsets (dy, dx), dy major."""
+    y, x = (axis.ravel() for axis in np.indices((side, side)))
+    dy, dx = (axis[:, None] - axis[None] + side - 1 for axis in (y, x))
+    return dy * (2 * side - 1) + dx
+
+
+@lru_cache(maxsize=64)
+def shift_mask(size: tuple[int, int], side: int, shift: int) -> Bool[np.ndarray, "n t t"]:
+    """Pairs of pixels that a shifted window must not connect: the roll brought them together from opposite edges."""
+    bands = [np.searchsorted([extent - side, extent - shift], np.arange(extent), side="right") for extent in size]
+    region = bands[0][:, None] * 3 + bands[1][None]
+    height, width = size
+    windows = region.reshape(height // side, side, width // side, side).transpose(0, 2, 1, 3).reshape(-1, side * side)
+    return windows[:, :, None] != windows[:, None]

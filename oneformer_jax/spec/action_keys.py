@@ -1,0 +1,247 @@
+"""The sections of the other actions, and `wandb`."""
+
+from typing import Any, Literal
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from oneformer_jax.spec.field import Section, key, section
+from oneformer_jax.spec.tasks import Task
+
+NO_EXPORT = "the action export is not there yet"
+NO_ENGINE = "TensorRT engines are not there yet"
+NO_QUANTIZE = "the action quantize is not there yet"
+NO_WANDB = "nothing is sent to Weights & Biases yet"
+ONE_DEVICE = "runs on the first device"
+
+
+class Wandb(Section):
+    """`wandb`"""
+
+    enable: bool = key(
+        True, "enable", "Send curves to Weights & Biases.", honoured=lambda value: not value, note=NO_WANDB
+    )
+    project: str = key("TAO Toolkit", "project", "Project.", honoured=False, note=NO_WANDB)
+    entity: str = key("", "entity", "User or team.", honoured=False, note=NO_WANDB)
+    group: str = key("", "group", "Group of runs.", honoured=False, note=NO_WANDB)
+    tags: tuple[str, ...] = key(("tao-toolkit",), "tags", "Tags.", honoured=False, note=NO_WANDB)
+    reinit: bool = key(False, "reinit", "Allow several runs in one process.", honoured=False, note=NO_WANDB)
+    sync_tensorboard: bool = key(False, "sync tensorboard", "Mirror TensorBoard.", honoured=False, note=NO_WANDB)
+    save_code: bool = key(False, "save code", "Upload the code.", honoured=False, note=NO_WANDB)
+    name: str = key("TAO Toolkit Training", "name", "Name of the run.", honoured=False, note=NO_WANDB)
+    run_id: str = key("", "run id", "Run to continue.", honoured=False, note=NO_WANDB)
+
+
+class Evaluate(Section):
+    """`evaluate`"""
+
+    num_gpus: int = key(
+        1,
+        "Number of GPUs",
+        "Devices.",
+        minimum=1,
+        popular=True,
+        honoured=False,
+        note=ONE_DEVICE,
+    )
+    gpu_ids: tuple[NonNegativeInt, ...] = key(
+        (0,),
+        "GPU IDs",
+        "Indices of the devices.",
+        popular=True,
+        honoured=False,
+        note=ONE_DEVICE,
+    )
+    num_nodes: int = key(1, "Number of nodes", "Hosts.", minimum=1, popular=True, honoured=False, note=ONE_DEVICE)
+    checkpoint: str = key("", "Checkpoint path", "Checkpoint to evaluate.")
+    trt_engine: str = key("", "TensorRT Engine", "Engine to evaluate.", honoured=False, note=NO_ENGINE)
+    results_dir: str = key("", "Results directory", "Folder of this action; empty: <results_dir>/evaluate.")
+    batch_size: int = key(-1, "batch size", "Images of a batch; -1: dataset.test.batch_size.", minimum=-1)
+    iou_per_class: bool = key(True, "IoU per class", "Report the IoU of each class.")
+    task: Literal["", "semantic", "instance", "panoptic"] = key(
+        "",
+        "task",
+        "The one task to score; empty: those that model.test switches on.",
+        extension=True,
+    )
+
+
+class Inference(Section):
+    """`inference`"""
+
+    num_gpus: int = key(
+        1,
+        "Number of GPUs",
+        "Devices.",
+        minimum=1,
+        popular=True,
+        honoured=False,
+        note=ONE_DEVICE,
+    )
+    gpu_ids: tuple[NonNegativeInt, ...] = key(
+        (0,),
+        "GPU IDs",
+        "Indices of the devices.",
+        popular=True,
+        honoured=False,
+        note=ONE_DEVICE,
+    )
+    num_nodes: int = key(1, "Number of nodes", "Hosts.", minimum=1, popular=True, honoured=False, note=ONE_DEVICE)
+    checkpoint: str = key("", "Checkpoint path", "Checkpoint to run.")
+    trt_engine: str = key("", "TensorRT Engine", "Engine to run.", honoured=False, note=NO_ENGINE)
+    results_dir: str = key("", "Results directory", "Folder of this action; empty: <results_dir>/inference.")
+    batch_size: int = key(-1, "batch size", "Images of a batch; -1: dataset.test.batch_size.", minimum=-1)
+    mode: Task = key("semantic", "Mode", "The task.")
+    image_size: tuple[PositiveInt, PositiveInt] = key(
+        (1024, 1024),
+        "Image size",
+        "[width, height] that an image is fitted into, aspect ratio kept.",
+    )
+    images_dir: str = key("", "Images directory", "Folder of the images.")
+
+
+class Export(Section):
+    """`export`"""
+
+    results_dir: str = key("", "Results directory", "Folder of this action.", honoured=False, note=NO_EXPORT)
+    gpu_id: NonNegativeInt = key(0, "GPU ID", "Device.", honoured=False, note=NO_EXPORT)
+    checkpoint: str = key("", "checkpoint", "Checkpoint to export.", honoured=False, note=NO_EXPORT)
+    onnx_file: str = key("", "onnx file", "The file to write.", honoured=False, note=NO_EXPORT)
+    on_cpu: bool = key(False, "verbose", "Write standard operators only.", honoured=False, note=NO_EXPORT)
+    input_channel: int = key(3, "input channel", "Channels of the input.", minimum=3, honoured=False, note=NO_EXPORT)
+    input_width: int = key(640, "input width", "Width of the input.", minimum=32, honoured=False, note=NO_EXPORT)
+    input_height: int = key(640, "input height", "Height of the input.", minimum=32, honoured=False, note=NO_EXPORT)
+    opset_version: int = key(17, "opset version", "ONNX operator set.", minimum=1, honoured=False, note=NO_EXPORT)
+    batch_size: int = key(-1, "batch size", "Batch; -1: any.", minimum=-1, honoured=False, note=NO_EXPORT)
+    verbose: bool = key(False, "verbose", "Print more.", honoured=False, note=NO_EXPORT)
+    task: Task = key("semantic", "task", "Task of the exported model.", honoured=False, note=NO_EXPORT)
+
+
+class TensorRT(Section):
+    """`gen_trt_engine.tensorrt`"""
+
+    data_type: Literal["fp16", "fp32"] = key(
+        "fp16",
+        "data type",
+        "Number format of the engine.",
+        honoured=False,
+        note=NO_ENGINE,
+    )
+    workspace_size: int = key(
+        1024,
+        "workspace size",
+        "Memory of the builder in MiB.",
+        minimum=1,
+        honoured=False,
+        note=NO_ENGINE,
+    )
+    min_batch_size: int = key(
+        1,
+        "Min batch size",
+        "Smallest batch.",
+        minimum=1,
+        popular=True,
+        honoured=False,
+        note=NO_ENGINE,
+    )
+    opt_batch_size: int = key(
+        1,
+        "Optimum batch size",
+        "Batch to optimise for.",
+        minimum=1,
+        popular=True,
+        honoured=False,
+        note=NO_ENGINE,
+    )
+    max_batch_size: int = key(
+        1,
+        "Maximum batch size",
+        "Largest batch.",
+        minimum=1,
+        popular=True,
+        honoured=False,
+        note=NO_ENGINE,
+    )
+    layers_precision: tuple[str, ...] = key(
+        (),
+        "layers_precision",
+        "Number formats of layers, as layer:format.",
+        honoured=False,
+        note=NO_ENGINE,
+    )
+
+
+class GenTrtEngine(Section):
+    """`gen_trt_engine`"""
+
+    results_dir: str = key("", "Results directory", "Folder of this action.", honoured=False, note=NO_ENGINE)
+    gpu_id: int = key(0, "GPU ID", "Device.", minimum=0, popular=True, honoured=False, note=NO_ENGINE)
+    onnx_file: str = key("", "ONNX file", "The exported model.", honoured=False, note=NO_ENGINE)
+    trt_engine: str = key("", "TensorRT engine", "The file to write.", honoured=False, note=NO_ENGINE)
+    timing_cache: str = key("", "TensorRT timing cache", "Cache of kernel timings.", honoured=False, note=NO_ENGINE)
+    batch_size: int = key(0, "Batch size", "Batch of the engine.", honoured=False, note=NO_ENGINE)
+    verbose: bool = key(False, "Verbose", "Print more.", honoured=False, note=NO_ENGINE)
+    tensorrt: TensorRT = section(TensorRT, "How the engine is built.")
+
+
+class Quantize(Section):
+    """`quantize`"""
+
+    backend: Literal["modelopt.pytorch", "torchao", "modelopt.onnx"] = key(
+        "torchao",
+        "Quantization backend",
+        "Library that quantizes.",
+        honoured=False,
+        note=NO_QUANTIZE,
+    )
+    mode: Literal["static_ptq", "weight_only_ptq"] = key(
+        "weight_only_ptq",
+        "Quantization mode",
+        "Weights only, or activations too.",
+        honoured=False,
+        note=NO_QUANTIZE,
+    )
+    algorithm: Literal["minmax", "max", "entropy", "awq_clip", "awq_lite", "awq_full", "rtn_dq"] = key(
+        "minmax",
+        "Calibration algorithm",
+        "How ranges are found.",
+        honoured=False,
+        note=NO_QUANTIZE,
+    )
+    layers: tuple[dict[str, Any], ...] = key(
+        (),
+        "Layer quantization configs",
+        "Modules and their number formats.",
+        honoured=False,
+        note=NO_QUANTIZE,
+    )
+    skip_names: tuple[str, ...] = key(
+        (),
+        "Skip names",
+        "Modules left as they are.",
+        honoured=False,
+        note=NO_QUANTIZE,
+    )
+    model_path: str = key("", "Model path", "Model to quantize.", required=True, honoured=False, note=NO_QUANTIZE)
+    results_dir: str = key(
+        "",
+        "Results directory",
+        "Folder of this action.",
+        required=True,
+        honoured=False,
+        note=NO_QUANTIZE,
+    )
+    backend_kwargs: dict[str, Any] = key(
+        {},
+        "Backend kwargs",
+        "Further options of the backend.",
+        honoured=False,
+        note=NO_QUANTIZE,
+    )
+    device: str = key(
+        "cuda",
+        "Calibration device",
+        "Device of the calibration.",
+        pattern="^(cuda|cpu|trt|cuda:[0-9]+)$",
+        honoured=False,
+        note=NO_QUANTIZE,
+    )

@@ -1,0 +1,96 @@
+"""The root of the spec: `Spec().train.optim.lr` has the path of its key, `train.optim.lr`."""
+
+import re
+from typing import Any
+
+import yaml
+from pydantic import PrivateAttr
+
+from oneformer_jax.errors import SpecError
+from oneformer_jax.spec.action_keys import Evaluate, Export, GenTrtEngine, Inference, Quantize, Wandb
+from oneformer_jax.spec.dataset_keys import Dataset
+from oneformer_jax.spec.field import Section, key, plain, section
+from oneformer_jax.spec.model_keys import Model
+from oneformer_jax.spec.train_keys import Train
+
+REDACTED = "<redacted>"
+
+
+class Spec(Section):
+    """A whole spec, every key with its value or default."""
+
+    model_name: str = key(
+        "",
+        "Model name",
+        "Model of a generic entry point.",
+        honoured=False,
+        note="the model is always OneFormer",
+    )
+    encryption_key: str = key(
+        "",
+        "Encryption key",
+        "Key of encrypted checkpoints.",
+        honoured=False,
+        note="checkpoints are not encrypted, and the key is never stored",
+    )
+    results_dir: str = key("", "Results directory", "Folder under which each action has its own.")
+    wandb: Wandb = section(Wandb, "Weights & Biases.")
+    model: Model = section(Model, "The model.")
+    dataset: Dataset = section(Dataset, "The data.")
+    train: Train = section(Train, "Training.")
+    evaluate: Evaluate = section(Evaluate, "Evaluation.")
+    inference: Inference = section(Inference, "Inference.")
+    export: Export = section(Export, "Export to ONNX.")
+    gen_trt_engine: GenTrtEngine = section(GenTrtEngine, "TensorRT engine.")
+    quantize: Quantize = section(Quantize, "Quantization.")
+
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal values; where they were written does not count."""
+        return isinstance(other, Spec) and plain(self) == plain(other)
+
+    def value(self, path: str) -> Any:
+        """The value or section at a dotted path."""
+        found: Any = self
+        for name in path.split("."):
+            found = getattr(found, name)
+        return found
+
+    def is_set(self, path: str) -> bool:
+        """Whether the file or the command line gives this key a value."""
+        parent, _, name = path.rpartition(".")
+        return name in (self.value(parent) if parent else self).model_fields_set
+
+    def place(self, path: str) -> str:
+        """Where the key, or the nearest section above it, is written: `file:line`, `command line: ...`, or ``."""
+        while path and path not in self._places:
+            path = path.rpartition(".")[0]
+        return self._places.get(path, "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys as plain YAML data; the encryption key is redacted."""
+        data: dict[str, Any] = plain(self)
+        return data | {"encryption_key": REDACTED if self.encryption_key else ""}
+
+
+def require(spec: Spec, *paths: str) -> None:
+    """Raises SpecError that names every key of `paths` that has no value (blank, `???` or absent)."""
+    missing = [path for path in paths if spec.value(path) in (None, "", ())]
+    if missing:
+        places = [f"{path} ({spec.place(path)})" if path in spec._places else path for path in missing]
+        raise SpecError(f"no value for {', '.join(places)}", hint=f"set it in the spec or with {missing[0]}=...")
+
+
+def dump_yaml(spec: Spec) -> str:
+    """All keys as YAML that `load_spec` reads back to an equal spec (but for the redacted encryption key)."""
+    return yaml.safe_dump(_literal(spec.to_dict()), sort_keys=False)
+
+
+def _literal(value: Any) -> Any:
+    """Text that looks like an interpolation is escaped: values are resolved already."""
+    if isinstance(value, dict):
+        return {name: _literal(element) for name, element in value.items()}
+    if isinstance(value, list):
+        return [_literal(element) for element in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

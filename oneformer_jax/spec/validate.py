@@ -1,0 +1,104 @@
+"""Agreement between keys, and values that the spec allows but this project does not have."""
+
+from collections.abc import Iterator
+
+from oneformer_jax.spec.field import expected, leaves, plain
+from oneformer_jax.spec.problems import Problem
+from oneformer_jax.spec.source import describe
+from oneformer_jax.spec.spec import Spec
+
+HEAD = "model.sem_seg_head"
+TRANSFORMER = "model.one_former"
+TEXT = "model.text_encoder"
+SWIN = "model.backbone.swin"
+GROUPS = 32  # of the pixel decoder's group norm
+TEXT_HEAD_WIDTH = 64
+
+
+def disagreements(spec: Spec) -> list[Problem]:
+    """All contradictions within a spec whose keys are fine one by one."""
+    found = [*_not_available(spec), *_widths(spec), *_backbone(spec), *_text(spec), *_data(spec), *_run(spec)]
+    return [Problem(what, next(filter(None, map(spec.place, paths)), "")) for what, paths in found]
+
+
+Finding = tuple[str, tuple[str, ...]]  # what is wrong, and the keys involved
+
+
+def _not_available(spec: Spec) -> Iterator[Finding]:
+    for leaf in leaves(Spec):
+        value = spec.value(leaf.path)
+        if leaf.key.only and value not in leaf.key.only:
+            found = f"{leaf.path}: {describe(plain(value))} is not available; use {expected(leaf.field)}"
+            yield found, (leaf.path,)
+
+
+def _widths(spec: Spec) -> Iterator[Finding]:
+    head, transformer = spec.model.sem_seg_head, spec.model.one_former
+    if head.mask_dim != head.convs_dim:
+        paths = (f"{HEAD}.mask_dim", f"{HEAD}.convs_dim")
+        yield f"{paths[0]} is {head.mask_dim} but {paths[1]} is {head.convs_dim}: they must be equal", paths
+    for path, width in ((f"{TRANSFORMER}.hidden_dim", transformer.hidden_dim), (f"{HEAD}.convs_dim", head.convs_dim)):
+        if width % transformer.nheads:
+            yield f"{path} {width} is not divisible by {TRANSFORMER}.nheads {transformer.nheads}", (path,)
+        if width % 4:
+            yield f"{path} {width} is not divisible by 4, as the position encoding needs", (path,)
+    if head.convs_dim % GROUPS:
+        path = f"{HEAD}.convs_dim"
+        yield f"{path} {head.convs_dim} is not divisible by {GROUPS}, the groups of its normalisation", (path,)
+
+
+def _backbone(spec: Spec) -> Iterator[Finding]:
+    swin = spec.model.backbone.swin
+    for stage, heads in enumerate(swin.num_heads):
+        width = swin.embed_dim * 2**stage
+        if width % heads:
+            paths = (f"{SWIN}.num_heads", f"{SWIN}.embed_dim")
+            yield f"{paths[0]}: stage {stage} has {width} channels, not divisible by {heads} heads", paths
+
+
+def _text(spec: Spec) -> Iterator[Finding]:
+    text, transformer = spec.model.text_encoder, spec.model.one_former
+    if text.n_ctx > 0 and text.width != transformer.hidden_dim:
+        paths = (f"{TEXT}.width", f"{TRANSFORMER}.hidden_dim")
+        what = (
+            f"{paths[0]} is {text.width} but {paths[1]} is {transformer.hidden_dim}: they must be equal while n_ctx > 0"
+        )
+        yield what, paths
+    if text.width % max(1, text.width // TEXT_HEAD_WIDTH):
+        yield f"{TEXT}.width {text.width} does not divide into heads of {TEXT_HEAD_WIDTH}", (f"{TEXT}.width",)
+    if transformer.num_object_queries <= text.n_ctx:
+        paths = (f"{TRANSFORMER}.num_object_queries", f"{TEXT}.n_ctx")
+        yield f"{paths[0]} is {transformer.num_object_queries}: it must exceed {paths[1]}, {text.n_ctx}", paths
+    if text.context_length != spec.dataset.max_seq_len:
+        paths = (f"{TEXT}.context_length", "dataset.max_seq_len")
+        yield (
+            f"{paths[0]} is {text.context_length} but {paths[1]} is {spec.dataset.max_seq_len}: they must be equal",
+            paths,
+        )
+
+
+def _data(spec: Spec) -> Iterator[Finding]:
+    data = spec.dataset
+    if data.min_scale > data.max_scale:
+        paths = ("dataset.min_scale", "dataset.max_scale")
+        yield f"{paths[0]} {data.min_scale} exceeds {paths[1]} {data.max_scale}", paths
+    if data.augmentation.test_min_size > data.augmentation.test_max_size:
+        paths = ("dataset.augmentation.test_min_size", "dataset.augmentation.test_max_size")
+        sizes = data.augmentation.test_min_size, data.augmentation.test_max_size
+        yield f"{paths[0]} {sizes[0]} exceeds {paths[1]} {sizes[1]}", paths
+    for name, chances in (("task_prob_train", data.task_prob_train), ("task_prob_val", data.task_prob_val)):
+        if chances.semantic + chances.instance + chances.panoptic <= 0:
+            path = f"dataset.{name}"
+            yield f"{path}: no task has a chance; a task that is not named has none", (path,)
+
+
+def _run(spec: Spec) -> Iterator[Finding]:
+    for path in ("evaluate.batch_size", "inference.batch_size"):
+        if spec.value(path) == 0:
+            yield f"{path} is 0: give 1 or more, or -1 for dataset.test.batch_size", (path,)
+    train = spec.train
+    clip = type(train.clip_gradients)()
+    changed = train.clip_gradients.clip_value != clip.clip_value or train.clip_gradients.clip_type != clip.clip_type
+    if train.clips_by_grad_norm and changed:
+        paths = ("train.clip_grad_norm", "train.clip_gradients")
+        yield f"{paths[0]} {train.clip_grad_norm} and {paths[1]} both ask for clipping: change only one of them", paths

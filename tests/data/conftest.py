@@ -1,0 +1,47 @@
+"""A few drawn pictures on disk, and copies of them to break."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oneformer_jax.data.coco_panoptic import PanopticDataset
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    write_drawn_shapes(folder, {"train": 10, "val": 4}, size=64, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def open_split() -> Callable[..., PanopticDataset]:
+    def opened(folder: Path, **options: bool) -> PanopticDataset:
+        return PanopticDataset(folder / "images", folder / "panoptic", folder / "annotations.json", **options)
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def train(drawn: Path, open_split: Callable[..., PanopticDataset]) -> PanopticDataset:
+    return open_split(drawn / "train")
+
+
+@pytest.fixture
+def broken(drawn: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
+    """A copy of the `val` split whose annotations a function may spoil."""
+
+    def spoil(change: Callable[[dict[str, Any]], None]) -> Path:
+        folder = tmp_path / "split"
+        shutil.copytree(drawn / "val", folder)
+        content = json.loads((folder / "annotations.json").read_text())
+        change(content)
+        (folder / "annotations.json").write_text(json.dumps(content))
+        return folder
+
+    return spoil

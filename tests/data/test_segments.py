@@ -1,0 +1,126 @@
+import logging
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oneformer_jax.data import segments as segments_module
+from oneformer_jax.data.coco_panoptic import PanopticDataset, Segment
+from oneformer_jax.data.segments import VOID, SegmentTargets, overlapping_targets, segment_rows, segment_targets
+from oneformer_jax.data.task_text import prompt_rows
+from oneformer_jax.errors import DataError
+from oneformer_jax.spec.tasks import TASKS, Task
+
+IS_THING = np.array([True, False, True, False])
+
+
+def dense(targets: SegmentTargets) -> list[tuple[int, list[int]]]:
+    """(class, pixels) of every row, as the contract of `Batch` defines them."""
+    result = []
+    for t in range(targets.count):
+        mask = targets.index[targets.planes[t]] == t
+        result.append((int(targets.classes[t]), np.flatnonzero(mask).tolist()))
+    return result
+
+
+segment_lists = st.lists(
+    st.builds(Segment, id=st.integers(1, (1 << 24) - 1), category=st.integers(0, 3), iscrowd=st.booleans()),
+    max_size=8,
+    unique_by=lambda segment: segment.id,
+)
+
+
+@settings(deadline=None)
+@given(segment_lists, st.sampled_from(TASKS), st.integers(0, 1000))
+def test_targets_equal_masks_built_one_by_one(segments: list[Segment], task: Task, seed: int) -> None:
+    ids = np.random.default_rng(seed).choice([0, *(s.id for s in segments)], (5, 6)).astype(np.int32)
+    expected: dict[object, tuple[int, set[int]]] = {}
+    for segment in segments:
+        pixels = set(np.flatnonzero(ids == segment.id).tolist())
+        if segment.iscrowd or not pixels or (task == "instance" and not IS_THING[segment.category]):
+            continue
+        key = segment.category if task == "semantic" else segment
+        expected.setdefault(key, (segment.category, set()))[1].update(pixels)
+    targets = segment_targets(segment_rows(ids, segments), segments, task, IS_THING, 16, planes=2)
+    assert sorted(dense(targets)) == sorted(((c, sorted(p)) for c, p in expected.values()))
+    assert targets.index.shape == (2, 5, 6)
+    assert (targets.index[1] == VOID).all()
+    assert (targets.classes[targets.count :] == -1).all()
+    assert (np.diff(targets.classes[: targets.count]) >= 0).all()
+
+
+def test_ids_that_the_annotations_do_not_list_are_refused() -> None:
+    ids = np.array([[0, 5], [5, 9]], np.int32)
+    with pytest.raises(DataError, match=r"a.png: .* segment id 9"):
+        segment_rows(ids, [Segment(5, 0, False)], where="a.png")
+    # The lookup table is clean again.
+    with pytest.raises(DataError, match="segment id 5"):
+        segment_rows(ids, [Segment(9, 0, False)])
+    assert segment_rows(ids, [Segment(9, 0, False), Segment(5, 1, False)]).tolist() == [[-1, 1], [1, 0]]
+
+
+def test_what_was_cropped_away_has_neither_segment_nor_prompt() -> None:
+    segments = [Segment(1, 2, False), Segment(2, 0, False), Segment(3, 2, False)]
+    ids = np.array([[1, 1, 2, 2, 3]], np.int32)
+    cropped = segment_rows(ids, segments)[:, :2]
+    targets = segment_targets(cropped, segments, "panoptic", IS_THING, 8)
+    assert targets.classes[: targets.count].tolist() == [2]
+    prompts = prompt_rows(targets.classes[: targets.count], TASKS.index("panoptic"), 4, 5)
+    assert prompts.tolist() == [2, 6, 6, 6, 6]
+
+
+def test_an_image_without_segments() -> None:
+    targets = segment_targets(np.full((2, 3), VOID, np.int16), [], "panoptic", IS_THING, 8)
+    assert targets.count == 0
+    assert (targets.index == VOID).all()
+
+
+def test_the_largest_segments_stay_and_it_is_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments_module, "_warned", threading.Event())
+    segments = [Segment(i, category, False) for i, category in ((1, 3), (2, 0), (3, 1))]
+    rows = segment_rows(np.array([[1, 1, 1, 2, 3, 3]], np.int32), segments)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            targets = segment_targets(rows, segments, "panoptic", IS_THING, 2)
+    assert targets.classes.tolist() == [1, 3]
+    assert targets.index.tolist() == [[[1, 1, 1, -1, 0, 0]]]
+    assert len(caplog.records) == 1
+    assert "3 segments" in caplog.text
+
+
+@given(st.integers(0, 6), st.integers(0, 1000))
+def test_overlapping_masks_are_recovered_from_their_planes(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks = rng.random((count, 4, 5)) < 0.4
+    classes = rng.integers(0, 4, count).astype(np.int32)
+    targets = overlapping_targets(masks, classes, max_segments=8, planes=6)
+    expected = [(int(c), np.flatnonzero(m).tolist()) for c, m in zip(classes, masks, strict=True) if m.any()]
+    assert sorted(dense(targets)) == sorted(expected)
+
+
+def test_masks_use_no_more_planes_than_they_overlap() -> None:
+    masks = np.zeros((3, 1, 4), bool)
+    masks[0, 0, :2] = masks[1, 0, 1:3] = masks[2, 0, 3:] = True
+    targets = overlapping_targets(masks, np.array([0, 1, 2], np.int32), 4, planes=2)
+    assert targets.planes.tolist() == [0, 1, 0, 0]
+    with pytest.raises(DataError, match="overlap more than 1 times"):
+        overlapping_targets(masks, np.array([0, 1, 2], np.int32), 4, planes=1)
+
+
+def test_real_picture(shared: Path) -> None:
+    root = shared / "data" / "coco_panoptic_sample"
+    dataset = PanopticDataset(root / "images", root / "panoptic", root / "annotations.json")
+    record, ids = dataset.records[0], dataset.read_panoptic(0)
+    rows = segment_rows(ids, record.segments)
+    counts = {
+        task: segment_targets(rows, record.segments, task, dataset.categories.is_thing, 64).count for task in TASKS
+    }
+    alive = [s for s in record.segments if not s.iscrowd]
+    assert counts["panoptic"] == len(alive)
+    assert counts["semantic"] == len({s.category for s in alive})
+    assert counts["instance"] == sum(bool(dataset.categories.is_thing[s.category]) for s in alive)
