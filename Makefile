@@ -14,7 +14,7 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 quickstart: install
-	$(RUN) cli.py quickstart --results-dir runs/quickstart
+	$(RUN) cli.py quickstart
 
 format: install
 	$(VENV)/bin/ruff format .

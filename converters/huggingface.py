@@ -20,7 +20,7 @@ _RUNTIME_TO_PUBLISHED = [
     ("mlp.fc2.", "output.dense."),
 ]
 
-_SWIN = "model.pixel_level_module.encode"
+_SWIN = "model.pixel_level_module.encoder"
 _BLOCK, _OUR_BLOCK = f"{_SWIN}.encoder.layers.{{stage}}.blocks.{{block}}", "backbone/stage{stage}_block{block}"
 _MERGING = f"{_SWIN}.encoder.layers.{{stage}}.downsample"
 SWIN = [
@@ -33,7 +33,7 @@ SWIN = [
     *linear(f"{_BLOCK}.attention.self.key", f"{_OUR_BLOCK}/attention/qkv", part=(1, 3)),
     *linear(f"{_BLOCK}.attention.self.value", f"{_OUR_BLOCK}/attention/qkv", part=(2, 3)),
     *linear(f"{_BLOCK}.attention.output.dense", f"{_OUR_BLOCK}/attention/proj"),
-    *norm(f"{_BLOCK}.layernorm_afte", f"{_OUR_BLOCK}/norm2"),
+    *norm(f"{_BLOCK}.layernorm_after", f"{_OUR_BLOCK}/norm2"),
     *linear(f"{_BLOCK}.intermediate.dense", f"{_OUR_BLOCK}/linear1"),
     *linear(f"{_BLOCK}.output.dense", f"{_OUR_BLOCK}/linear2"),
     *norm(f"{_MERGING}.norm", "backbone/merging{stage}/norm"),
@@ -43,7 +43,7 @@ SWIN = [
     skip(f"{_SWIN}.layernorm.bias", "of the classifier, unused"),
 ]
 
-_PIXEL = "model.pixel_level_module.decode"
+_PIXEL = "model.pixel_level_module.decoder"
 _ENCODER, _OUR_ENCODER = f"{_PIXEL}.encoder.layers.{{i}}", "pixel_decoder/layer_{i}"
 PIXEL_DECODER = [
     *conv(f"{_PIXEL}.input_projections.{{i}}.0", "pixel_decoder/input_proj_{i}/conv"),
@@ -64,8 +64,8 @@ PIXEL_DECODER = [
     *norm(f"{_PIXEL}.layer_1.1", "pixel_decoder/output/norm"),
 ]
 
-_DECODER = "model.transformer_module.decode"
-_QUERY, _OUR_QUERY = f"{_DECODER}.query_transformer.decode", "predictor/class_transformer/decode"
+_DECODER = "model.transformer_module.decoder"
+_QUERY, _OUR_QUERY = f"{_DECODER}.query_transformer.decoder", "predictor/class_transformer/decoder"
 _LAYER, _OUR_LAYER = f"{_DECODER}.layers.{{i}}", "predictor/layer_{i}"
 PREDICTOR = [
     *fused_attention(f"{_QUERY}.layers.{{i}}.self_attn", f"{_OUR_QUERY}_{{i}}_self_attention/attention"),

@@ -19,6 +19,8 @@ from oneformer_jax.errors import CheckpointError
 StateDict = Mapping[str, np.ndarray]
 Params = dict[str, Any]
 
+FIT = "The model configuration must be the one of these weights."
+
 
 class Layout(Enum):
     """Our order of axes, in terms of PyTorch's."""
@@ -117,8 +119,9 @@ def to_params(
     absent = tuple(part for part in optional if not any(_top(target) == part for target in found))
     wanted = {target: leaf for target, leaf in expected.items() if _top(target) not in absent}
     missing = [target for target in wanted if len(found.get(target, {})) < counts.get(target, 1)]
-    _refuse(where, "has no values for", missing, "Is the model configuration the one of these weights?")
-    _refuse(where, "has unexpected arrays", unexpected, "Is the model configuration the one of these weights?")
+    complaints = [_list("no values for", missing), _list("unexpected arrays", unexpected)]
+    if missing or unexpected:
+        raise CheckpointError("; ".join(filter(None, complaints)), where=where, hint=FIT)
 
     flat = {target: _join(found[target]) for target in wanted}
     misfits = [
@@ -126,7 +129,8 @@ def to_params(
         for target, leaf in wanted.items()
         if flat[target].shape != leaf.shape
     ]
-    _refuse(where, "has other shapes:", misfits, "Set the model keys to the sizes of these weights.")
+    if misfits:
+        raise CheckpointError(_list("shapes that do not fit:", misfits), where=where, hint=FIT)
     tree = unflatten_dict({tuple(k.split("/")): v.astype(wanted[k].dtype, copy=False) for k, v in flat.items()})
     return tree, Report(tuple(matched), skipped, absent)
 
@@ -154,7 +158,6 @@ def _top(target: str) -> str:
     return target.split("/", 1)[0]
 
 
-def _refuse(where: str, what: str, names: Sequence[str], hint: str, shown: int = 8) -> None:
-    if names:
-        more = f" and {len(names) - shown} more" if len(names) > shown else ""
-        raise CheckpointError(f"the checkpoint {what} {', '.join(names[:shown])}{more}", where=where, hint=hint)
+def _list(what: str, names: Sequence[str], shown: int = 8) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return f"{what} {', '.join(names[:shown])}{more}" if names else ""

@@ -4,21 +4,17 @@ Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 int
 are imported by the command that needs them, so that `--help` and a typo in the spec answer at once.
 """
 
-import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from oneformer_jax.actions.execute import Action, execute
 from oneformer_jax.errors import OneFormerError
-
-if TYPE_CHECKING:
-    from oneformer_jax.actions.status import StatusFile
-    from oneformer_jax.spec import Spec
 
 app = typer.Typer(
     add_completion=False,
@@ -29,7 +25,6 @@ app = typer.Typer(
 
 SpecPath = Annotated[Path, typer.Option("--spec", "-e", help="The spec file (YAML).")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of spec keys.")]
-Action = Callable[["Spec", Path, "StatusFile", Console], Any]
 
 
 @app.command()
@@ -57,48 +52,16 @@ def inference(spec: SpecPath, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def quickstart(
-    results_dir: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("runs/quickstart"),
-    overrides: Overrides = None,
-) -> None:
+def quickstart(spec: SpecPath = Path("configs/quickstart.yaml"), overrides: Overrides = None) -> None:
     """Draw a small data set, train on it, evaluate all three tasks and show the pictures."""
     from oneformer_jax.actions.quickstart import quickstart as action
 
-    guarded(lambda console: action(results_dir, overrides or [], console))
+    guarded(lambda console: action(spec, overrides or [], console))
 
 
 def run_action(name: str, spec_path: Path, overrides: list[str], action: Action) -> None:
     """Loads the spec, prepares the result folder, runs the action and ends the process with its exit code."""
     guarded(lambda console: execute(name, spec_path, overrides, action, console))
-
-
-def execute(name: str, spec_path: Path, overrides: list[str], action: Action, console: Console) -> Any:
-    """One action inside its result folder: experiment.yaml and status.json are written whatever happens."""
-    from oneformer_jax.actions.status import StatusFile, result_folder
-    from oneformer_jax.spec import dump_yaml, load_spec, unsupported_keys
-
-    spec = load_spec(spec_path, overrides)
-    unsupported = unsupported_keys(spec)
-    if unsupported:
-        console.print(f"warning: accepted but not honoured yet: {', '.join(unsupported)}", style="yellow")
-    folder = result_folder(spec.results_dir, getattr(spec, name).results_dir, name)
-    status = StatusFile(folder)
-    status.write("STARTED", f"Starting OneFormer {name}.")
-    try:
-        (folder / "experiment.yaml").write_text(dump_yaml(spec))
-        enable_compilation_cache()
-        result = action(spec, folder, status, console)
-    except KeyboardInterrupt:
-        status.write("FAILURE", f"{name} was interrupted.")
-        raise
-    except SystemExit:
-        status.write("FAILURE", f"{name} was terminated.")
-        raise
-    except BaseException as error:
-        status.write("FAILURE", f"{type(error).__name__}: {error}")
-        raise
-    status.write("SUCCESS", f"{name} finished successfully.")
-    return result
 
 
 def guarded(run: Callable[[Console], Any]) -> None:
@@ -117,13 +80,3 @@ def guarded(run: Callable[[Console], Any]) -> None:
         place = f"{error.filename}: " if error.filename else ""
         Console(stderr=True).print(f"error: {place}{error.strerror}", style="red", markup=False, highlight=False)
         raise typer.Exit(1) from None
-
-
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs between starts; JAX_COMPILATION_CACHE_DIR chooses another folder."""
-    import jax
-
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path.home() / ".cache" / "oneformer_jax" / "xla")
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

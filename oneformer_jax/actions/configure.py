@@ -1,5 +1,6 @@
 """Spec keys to the settings of each part: the only place that knows both."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -8,8 +9,9 @@ import optax
 from oneformer_jax.data.augmentation import AugmentationSettings
 from oneformer_jax.data.categories import check_agreement, load_label_map
 from oneformer_jax.data.coco_panoptic import PanopticDataset
-from oneformer_jax.data.geometry import Geometry, short_edge
+from oneformer_jax.data.geometry import Geometry, letterbox, short_edge
 from oneformer_jax.data.pipeline import PipelineSettings
+from oneformer_jax.errors import SpecError
 from oneformer_jax.evaluation.evaluator import Evaluator
 from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.models.config import (
@@ -98,17 +100,17 @@ def criterion_config(spec: Spec) -> CriterionConfig:
 
 
 def optimizer_config(spec: Spec) -> OptimizerConfig:
-    """AdamW and its clipping. `clip_gradients` (on by default) rules; with it off, `clip_grad_norm` does."""
-    train = spec.train
-    clip = train.clip_gradients
-    return OptimizerConfig(
-        weight_decay=train.optim.weight_decay,
-        momentum=train.optim.momentum,
-        backbone_multiplier=train.optim.backbone_multiplier,
-        clip_type="full_model" if not clip.enabled else clip.clip_type,
-        clip_value=clip.clip_value if clip.enabled else train.clip_grad_norm,
-        clip_norm_type=clip.norm_type if clip.enabled else train.clip_grad_norm_type,
+    """AdamW and its clipping."""
+    optim, clip = spec.train.optim, spec.train.gradient_clip()
+    groups = OptimizerConfig(
+        weight_decay=optim.weight_decay,
+        momentum=optim.momentum,
+        backbone_multiplier=optim.backbone_multiplier,
+        clip_value=0.0,
     )
+    if clip is None:
+        return groups
+    return replace(groups, clip_type=clip.clip_type, clip_value=clip.max_norm, clip_norm_type=clip.norm_type)
 
 
 def schedule(spec: Spec, total_steps: int) -> optax.Schedule:
@@ -131,7 +133,7 @@ def pipeline_settings(spec: Spec, global_batch_size: int, max_segments: int) -> 
         max_segments=max_segments,
         task_prob=dict(dataset.task_prob_train),
         augmentation=AugmentationSettings(
-            crop=tuple(augmentation.train_crop_size),
+            crop=(augmentation.train_crop_size[0], augmentation.train_crop_size[1]),
             min_scale=dataset.min_scale,
             max_scale=dataset.max_scale,
             flip_prob=augmentation.flip_prob,
@@ -146,7 +148,12 @@ def pipeline_settings(spec: Spec, global_batch_size: int, max_segments: int) -> 
 
 def tasks(spec: Spec) -> tuple[Task, ...]:
     """The tasks to evaluate: `evaluate.task` if set, else those that `model.test.*_on` switch on."""
-    return tuple(task for task in TASKS if getattr(spec.model.test, f"{task}_on"))
+    if spec.evaluate.task:
+        return (spec.evaluate.task,)
+    chosen = tuple(task for task in TASKS if getattr(spec.model.test, f"{task}_on"))
+    if not chosen:
+        raise SpecError("no task is switched on", where="model.test", hint="set model.test.semantic_on: true")
+    return chosen
 
 
 def thresholds(spec: Spec) -> Thresholds:
@@ -159,6 +166,15 @@ def geometry_policy(spec: Spec, original: tuple[int, int]) -> Geometry:
     """The test-time geometry of an image of size `original` (height, width)."""
     augmentation = spec.dataset.augmentation
     return short_edge(original, augmentation.test_min_size, augmentation.test_max_size)
+
+
+def inference_geometry(spec: Spec, original: tuple[int, int]) -> Geometry:
+    """Like `geometry_policy`, but fitted into `inference.image_size` ([width, height]) where that is set."""
+    if spec.is_set("inference.image_size"):
+        width, height = spec.inference.image_size
+        fitted = letterbox(original, (height, width))
+        return replace(fitted, padded=(-(-height // 32) * 32, -(-width // 32) * 32))  # the network's strides
+    return geometry_policy(spec, original)
 
 
 def evaluator(spec: Spec, dataset: PanopticDataset, batch_size: int) -> Evaluator:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import Progress
@@ -21,13 +22,14 @@ def evaluate(spec: Spec, folder: Path, status: StatusFile, console: Console) -> 
     The architecture comes from the checkpoint. Raises OneFormerError (spec, data, checkpoint) before long work.
     """
     require(spec, "evaluate.checkpoint")
-    split = "test" if spec.dataset.test.annotations else "val"
+    split: Literal["test", "val"] = "test" if spec.dataset.test.annotations else "val"
     dataset = configure.open_dataset(spec, split)
     model = load_model(Path(spec.evaluate.checkpoint))
     dataset.check_num_classes(model.config.num_classes)
     if dataset.categories.names != model.categories.names:
         raise DataError(
-            f"the categories differ from those that the checkpoint was trained on: {_first_difference(dataset, model)}",
+            "the categories differ from those that the checkpoint was trained on: "
+            + _first_difference(model.categories.names, dataset.categories.names),
             where=str(dataset.annotations_json),
         )
     batch_size, split_batch_size = spec.evaluate.batch_size, getattr(spec.dataset, split).batch_size
@@ -45,8 +47,7 @@ def evaluate(spec: Spec, folder: Path, status: StatusFile, console: Console) -> 
     return metrics
 
 
-def _first_difference(dataset: object, model: object) -> str:
-    theirs, ours = model.categories.names, dataset.categories.names
+def _first_difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
     pairs = [(i, a, b) for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b]
     if pairs:
         index, expected, found = pairs[0]

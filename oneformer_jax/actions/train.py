@@ -49,7 +49,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
     batch_size = spec.dataset.train.batch_size * mesh.size
     epoch_steps = spec.train.iters_per_epoch or steps_per_epoch(dataset, batch_size)
     settings = LoopSettings(
-        total_steps=spec.train.num_epochs * epoch_steps,
+        total_steps=min(spec.train.num_epochs * epoch_steps, spec.train.optim.max_iter),
         steps_per_epoch=epoch_steps,
         validate_every=spec.train.validation_interval * epoch_steps,
         checkpoint_every=spec.train.checkpoint_interval
@@ -61,6 +61,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
 
     def initial_state() -> TrainState:
         params = oneformer.init(config, jax.random.key(spec.train.seed))
+        params["logit_scale"] = jnp.log(1.0 / spec.model.one_former.contrastive_temperature)
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
     tasks = configure.tasks(spec)
@@ -78,7 +79,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
         highlight=False,
     )
 
-    mean, std = tuple(spec.dataset.pixel_mean), tuple(spec.dataset.pixel_std)
+    mean, std = spec.dataset.pixel_mean, spec.dataset.pixel_std
     step_fn = make_train_step(
         config,
         configure.criterion_config(spec),
@@ -94,9 +95,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
         seed=spec.train.seed,
     )
     max_segments = max_segments_of(dataset, config.transformer.num_queries)
-    batches = train_batches(
-        dataset, configure.pipeline_settings(spec, batch_size, max_segments), start_step=start_step
-    )
+    batches = train_batches(dataset, configure.pipeline_settings(spec, batch_size, max_segments), start_step=start_step)
     description = ckpt.Description(config, dataset.categories, mean, std, spec.to_dict())
     logbook = Logbook(folder, total_steps=settings.total_steps, start_step=start_step, console=console)
     validate = None

@@ -1,12 +1,10 @@
 """The contract between the data pipeline and the model: one training batch of fixed shape."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 from jaxtyping import Int, UInt8
 
-Array = jax.Array | np.ndarray
+Array = Any  # np.ndarray on the host, jax.Array on the device
 
 
 class Batch(NamedTuple):

@@ -8,7 +8,7 @@ import math
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -118,7 +118,7 @@ def train_batches(
     start_step: int,
     process_index: int = 0,
     process_count: int = 1,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Endless batches from `start_step` on: this process's share of every global batch.
 
     Process p of n holds samples p, p + n, p + 2n, ... of each step: the global batch of a step is the same on every
@@ -144,7 +144,7 @@ def _stack(samples: Sequence[Batch]) -> Batch:
     return Batch(*(np.stack(field) for field in zip(*samples, strict=True)))
 
 
-def _iterate(batches: "grain.MapDataset[Batch]", num_workers: int) -> Iterator[Batch]:
+def _iterate(batches: "grain.MapDataset[Batch]", num_workers: int) -> Generator[Batch, None, None]:
     if num_workers <= _MAX_THREADS:
         ahead = min(_BATCHES_AHEAD, num_workers + 1)
         stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=ahead))

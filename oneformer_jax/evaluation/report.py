@@ -43,9 +43,12 @@ def headline(metrics: Metrics) -> dict[str, float]:
 
 def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
     """Percent with one decimal; a dash where a value is not defined."""
-    rows = _per_class(metrics)
-    title = f"{metrics.num_images} images, {metrics.geometry}, scored at the original size (%)"
-    table = Table(title=title, caption="  ".join(f"{k} {_percent(v)}" for k, v in headline(metrics).items()))
+    rows, means = _per_class(metrics), headline(metrics)
+    without_column = [key for key in ("pixel_accuracy", "AP50", "AP75") if key in means]
+    table = Table(
+        title=f"{metrics.num_images} images, {metrics.geometry}, %",
+        caption="  ".join(f"{key} {_percent(means[key])}" for key in without_column),
+    )
     table.add_column("class")
     for key in rows:
         table.add_column(key, justify="right")
@@ -53,7 +56,6 @@ def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
         for index, name in enumerate(metrics.class_names):
             table.add_row(name, *(_percent(float(values[index])) for values in rows.values()))
         table.add_section()
-    means = headline(metrics)
     table.add_row("all", *(_percent(means["mIoU" if key == "IoU" else key]) for key in rows), style="bold")
     for group in ("things", "stuff") if metrics.panoptic is not None else ():
         table.add_row(group, *(_percent(means.get(f"{key}_{group}", math.nan)) for key in rows), style="bold")

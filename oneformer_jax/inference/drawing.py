@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Int32, Integer, UInt8
+from jaxtyping import Bool, Int32, Integer, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
@@ -98,7 +98,7 @@ def _shade(color: Color, number: int) -> Color:
     """Number 0 is the colour itself, the others differ from it in lightness and a little in hue."""
     if number == 0:
         return color
-    offset = (number * _GOLDEN_RATIO) % 1.0 - 0.5  # spreads evenly however many there are
+    offset = (number * _GOLDEN_RATIO + 0.5) % 1.0 - 0.5  # spreads evenly however many there are
     hue, lightness, saturation = colorsys.rgb_to_hls(*(value / 255 for value in color))
     lightness = min(0.75, max(0.25, lightness + 0.5 * offset))
     red, green, blue = colorsys.hls_to_rgb((hue + 0.1 * offset) % 1.0, lightness, saturation)
@@ -158,7 +158,9 @@ def _draw_labels(picture: Picture, ids: Int32[np.ndarray, "h w"], regions: Seque
             continue
         for size in (base, max(11.0, 0.8 * base)):
             font = ImageFont.load_default(size)
-            box = _place(ids == number, font.getbbox(region.label, anchor="lt"), 0.25 * size, taken)
+            text_left, text_top, text_right, text_bottom = font.getbbox(region.label, anchor="lt")
+            width, height = (math.ceil(n + 0.5 * size) for n in (text_right - text_left, text_bottom - text_top))
+            box = _place(ids == number, width, height, taken)
             if box is not None:
                 taken.append(box)
                 dark = tuple(value * 2 // 5 for value in region.color)
@@ -171,12 +173,9 @@ def _draw_labels(picture: Picture, ids: Int32[np.ndarray, "h w"], regions: Seque
     return np.asarray(page)
 
 
-def _place(
-    mask: np.ndarray, text: tuple[float, float, float, float], padding: float, taken: Sequence[_Box]
-) -> _Box | None:
-    """Where a label of the size `text` goes: wholly inside the segment if it fits, as far from the border as possible;
-    else around the widest spot, if that is at least half as high as the label and the segment half as wide."""
-    width, height = (math.ceil(text[i + 2] - text[i] + 2 * padding) for i in (0, 1))
+def _place(mask: Bool[np.ndarray, "h w"], width: int, height: int, taken: Sequence[_Box]) -> _Box | None:
+    """Where a label goes: wholly inside the segment if it fits, as far from the border as possible; else around the
+    widest spot, if that is at least half as high as the label and the segment half as wide."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     top, left = int(rows[0]), int(columns[0])
     crop = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.uint8), 1)

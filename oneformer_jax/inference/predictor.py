@@ -103,24 +103,25 @@ class LoadedModel:
         augmentation, test = self._spec.dataset.augmentation, self._spec.model.test
         geometry = short_edge(image.shape[:2], augmentation.test_min_size, augmentation.test_max_size)
         thresholds = Thresholds(test.object_mask_threshold, test.overlap_threshold, test.test_topk_per_image)
-        return self.predict_tasks(image, [task], geometry, thresholds)[task]
+        return self.predict_batch([image], task, [geometry], thresholds)[0]
 
-    def predict_tasks(
+    def predict_batch(
         self,
-        image: UInt8[np.ndarray, "h w 3"],
-        tasks: Sequence[Task],
-        geometry: Geometry,
+        images: Sequence[UInt8[np.ndarray, "_h _w 3"]],
+        task: Task,
+        geometries: Sequence[Geometry],
         thresholds: Thresholds,
-    ) -> dict[Task, Result]:
-        """`predict` for several tasks, the image encoded once, with explicit geometry and thresholds."""
-        padded = resize_and_pad(image, geometry)[None]
-        logits = self.backend.predict(padded, np.array([geometry.resized], np.int32), tasks)
+    ) -> list[Result]:
+        """`predict` for pictures whose geometries pad them to one common size."""
+        padded = np.stack([resize_and_pad(*pair) for pair in zip(images, geometries, strict=True)])
+        sizes = np.array([geometry.resized for geometry in geometries], np.int32)
+        class_logits, mask_logits = self.backend.predict(padded, sizes, [task])[task]
         is_thing = np.zeros(self.config.num_classes, bool)
         is_thing[: len(self.categories)] = self.categories.is_thing
-        return {
-            task: finished_result(task, class_logits[0], mask_logits[0], geometry, is_thing, thresholds)
-            for task, (class_logits, mask_logits) in logits.items()
-        }
+        return [
+            finished_result(task, class_logits[i], mask_logits[i], geometry, is_thing, thresholds)
+            for i, geometry in enumerate(geometries)
+        ]
 
 
 def load_model(path: Path | str) -> LoadedModel:

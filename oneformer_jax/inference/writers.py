@@ -152,7 +152,8 @@ def write_image(path: Path, pixels: Shaped[np.ndarray, "h w *rgb"]) -> None:
     """RGB or grey pixels in the format of the suffix: .jpg (quality 92) or .png. Raises OneFormerError."""
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(path.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else []
+    _, encoded = cv2.imencode(path.suffix, pixels, options)
     write_bytes(path, encoded.tobytes())
 
 

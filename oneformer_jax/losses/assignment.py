@@ -1,13 +1,12 @@
 """Which query answers for which segment: assignment on the host, pairs packed for the device."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 
-Array = jax.Array | np.ndarray
+Array = Any  # np.ndarray on the host, jax.Array on the device
 
 # Pairs are packed in blocks of this many, each of one image: mask logits of a block are one matrix product with the
 # features of that image, which are copied once a block.

@@ -9,7 +9,7 @@ from oneformer_jax.losses.assignment import Pairs
 from oneformer_jax.losses.class_loss import class_loss
 from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.losses.contrastive_loss import contrastive_loss
-from oneformer_jax.losses.mask_losses import pair_losses, pair_mask_logits
+from oneformer_jax.losses.mask_losses import pair_mask_logits, point_weights, sample_pairs, weighted_losses
 from oneformer_jax.losses.points import uniform_points
 from oneformer_jax.models.predictions import LayerPredictions
 
@@ -71,9 +71,7 @@ def _groups(x: Array, num_groups: int, axis: int = 0) -> Array:
     return x.reshape(*x.shape[:axis], num_groups, -1, *x.shape[axis + 1 :])
 
 
-def _pair_points(
-    batch: Batch, pairs: Pairs, key: Key[Array, ""], config: CriterionConfig
-) -> Float[Array, "l g m s 2"]:
+def _pair_points(batch: Batch, pairs: Pairs, key: Key[Array, ""], config: CriterionConfig) -> Float[Array, "l g m s 2"]:
     layers, num_groups, _ = pairs.query.shape
     shape = (layers, config.num_oversampled + config.num_points - config.num_uncertain)
 
@@ -102,10 +100,10 @@ def _mask_losses(
         points: Array,
     ) -> tuple[Array, Array]:
         logits = pair_mask_logits(mask_embeddings, mask_features, query, image)
-        return pair_losses(logits, segment_index, segment_plane, image, target, points, config)
+        return sample_pairs(logits, segment_index, segment_plane, image, target, points)
 
-    num_groups = pairs.image.shape[0]
-    cross_entropy, dice = jax.vmap(group, in_axes=(1, 0, 0, 0, 1, 0, 0, 1), out_axes=1)(
+    layers, num_groups, slots = pairs.query.shape
+    sampled = jax.vmap(group, in_axes=(1, 0, 0, 0, 1, 0, 0, 1))(
         _groups(outputs.mask_embeddings, num_groups, axis=1),
         _groups(outputs.mask_features, num_groups),
         _groups(batch.segment_index, num_groups),
@@ -115,7 +113,14 @@ def _mask_losses(
         pairs.target,
         points,
     )
-    return jnp.where(pairs.valid, cross_entropy, 0), jnp.where(pairs.valid, dice, 0)
+    # Two axes from here on: XLA's CPU reductions over three are five times as slow.
+    logits, segments = (x.reshape(-1, x.shape[-1]) for x in sampled)
+
+    def per_slot(losses: Float[Array, " glm"]) -> Float[Array, "l g m"]:
+        return jnp.where(pairs.valid, losses.reshape(num_groups, layers, slots).swapaxes(0, 1), 0)
+
+    cross_entropy, dice = weighted_losses(logits, segments, point_weights(logits, config))
+    return per_slot(cross_entropy), per_slot(dice)
 
 
 def _target_class(outputs: LayerPredictions, batch: Batch, pairs: Pairs) -> Int[Array, "l b q"]:

@@ -30,20 +30,16 @@ def pair_mask_logits(
     return logits.reshape(layers, slots, *mask_features.shape[1:3])
 
 
-def pair_losses(
+def sample_pairs(
     mask_logits: Float[Array, "l m h w"],
     segment_index: Int[Array, "b r y x"],
     segment_plane: Int[Array, "b t"],
     image: Int[Array, " m"],
     target: Int[Array, " m"],
     points: Float[Array, "l m s 2"],
-    config: CriterionConfig,
-) -> tuple[Float[Array, "l m"], Float[Array, "l m"]]:
-    """Cross entropy, averaged over the chosen points, and dice loss of every slot in every layer.
-
-    The first `config.num_oversampled` points of a slot compete for their uncertainty, the others all count.
-    """
-    layers, slots, num_points, _ = points.shape
+) -> tuple[Float[Array, "lm s"], Float[Array, "lm s"]]:
+    """Mask logits and segment masks of all slots of all layers at their points."""
+    layers, slots = points.shape[:2]
     planes = segment_index.shape[1]
 
     def flat(x: Array) -> Array:
@@ -52,20 +48,21 @@ def pair_losses(
     def every_layer(x: Array) -> Array:
         return flat(jnp.broadcast_to(x[None], (layers, slots)))
 
-    logits = sample_masks(flat(mask_logits), flat(points))
     segments = sample_segment(
         segment_index.reshape(-1, *segment_index.shape[2:]),
         every_layer(image * planes + segment_plane[image, target]),
         every_layer(target),
         flat(points),
     )
-    weights = point_weights(lax.stop_gradient(logits), config)
-    cross_entropy, dice = weighted_losses(logits, segments, weights)
-    return cross_entropy.reshape(layers, slots), dice.reshape(layers, slots)
+    return sample_masks(flat(mask_logits), flat(points)), segments
 
 
 def point_weights(logits: Float[Array, "n s"], config: CriterionConfig) -> Float[Array, "n s"]:
-    """Weights that choose the points: they sum to `config.num_points`."""
+    """Weights that choose the points: they sum to `config.num_points`. No gradient flows back.
+
+    The first `config.num_oversampled` points of a row compete for their uncertainty, the others all count.
+    """
+    logits = lax.stop_gradient(logits)
     chosen = uncertain_weights(logits[:, : config.num_oversampled], config.num_uncertain)
     return jnp.concatenate([chosen, jnp.ones_like(logits[:, config.num_oversampled :])], axis=1)
 
@@ -74,7 +71,9 @@ def weighted_losses(
     logits: Float[Array, "n s"], segments: Float[Array, "n s"], weights: Float[Array, "n s"]
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """Mean binary cross entropy and dice loss (1 added above and below) of each row."""
-    cross_entropy = jnp.sum(weights * (jax.nn.softplus(logits) - logits * segments), axis=-1) / jnp.sum(weights, axis=-1)
+    cross_entropy = jnp.sum(weights * (jax.nn.softplus(logits) - logits * segments), axis=-1) / jnp.sum(
+        weights, axis=-1
+    )
     probability = weights * jax.nn.sigmoid(logits)
     overlap = jnp.sum(probability * segments, axis=-1)
     total = jnp.sum(probability, axis=-1) + jnp.sum(weights * segments, axis=-1)

@@ -38,8 +38,7 @@ def deformable_attention(
 
     # vmap keeps the batch a batch dimension of the gathers: a batch sharded over devices stays where it is.
     def one_image(value: Array, locations: Array, weights: Array) -> Array:
-        index, steps, coefficients = _corners(shapes, locations, weights)
-        return _weighted_rows(_padded_rows(shapes, value), index, steps, coefficients)
+        return _weighted_rows(_padded_rows(shapes, value), *_corners(shapes, locations, weights))
 
     out = jax.vmap(one_image)(value, locations, weights)
     return out.reshape(*out.shape[:2], -1)
@@ -59,30 +58,29 @@ def _padded_rows(shapes: Shapes, value: Array) -> Array:
     return jnp.concatenate(levels)
 
 
-def _corners(shapes: Shapes, locations: Array, weights: Array) -> tuple[Array, Array, Array]:
-    """Where the four neighbours of each sample lie in the table, and how much each of them counts.
+def _corners(shapes: Shapes, locations: Array, weights: Array) -> tuple[Array, Array]:
+    """The rows of the four neighbours of each sample and how much each of them counts, both (k, 4, q, n).
 
-    Levels and points become one axis k. Returns the row of the upper left neighbour (k, q, n), the steps from there to
-    all four (k, 4) and their coefficients (k, 4, q, n).
+    Levels and points are one axis k.
     """
     _, n, _, p, _ = locations.shape
-    index, steps, coefficients, start = [], [], [], 0
+    rows, coefficients, start = [], [], 0
     for level, (h, w) in enumerate(shapes):
         x0, fx = _cell(jnp.moveaxis(locations[:, :, level, :, 0], 2, 0) * w - 0.5, w)
         y0, fy = _cell(jnp.moveaxis(locations[:, :, level, :, 1], 2, 0) * h - 0.5, h)
         stride = w + 2
-        index.append((start + y0 * stride + x0) * n + jnp.arange(n, dtype=jnp.int32)[None, None, :])
-        steps += [[0, n, stride * n, (stride + 1) * n]] * p
+        upper_left = (start + y0 * stride + x0) * n + jnp.arange(n, dtype=jnp.int32)[None, None, :]
+        rows.append(jnp.stack([upper_left + step * n for step in (0, 1, stride, stride + 1)], axis=1))
         bilinear = jnp.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], axis=1)
         coefficients.append(bilinear * jnp.moveaxis(weights[:, :, level], 2, 0)[:, None])
         start += (h + 2) * stride
-    return jnp.concatenate(index), jnp.array(steps, jnp.int32), jnp.concatenate(coefficients)
+    return jnp.concatenate(rows), jnp.concatenate(coefficients)
 
 
 def _cell(coordinate: Array, size: int) -> tuple[Array, Array]:
     """Integer and fractional part of a pixel coordinate, the integer counted from the border pixel before the first.
 
-    What reaches no pixel is put on that border. The integer is always in range, also where the coordinate is NaN.
+    What reaches no pixel is put on that border. The integer is in range also where the coordinate is not a number.
     """
     outside = (coordinate < -1) | (coordinate >= size)
     coordinate = jnp.where(outside, -1.0, coordinate)
@@ -91,54 +89,52 @@ def _cell(coordinate: Array, size: int) -> tuple[Array, Array]:
 
 
 @jax.custom_vjp
-def _weighted_rows(table: Array, index: Array, steps: Array, coefficients: Array) -> Array:
-    """out[q, n] = sum over k and c of coefficients[k, c, q, n] * table[index[k, q, n] + steps[k, c]].
+def _weighted_rows(table: Array, rows: Array, coefficients: Array) -> Array:
+    """Sum over k and c of coefficients[k, c, q, n] * table[rows[k, c, q, n]]: (q, n, d).
 
-    A loop over k, because XLA for CPU then makes one pass of the four gathers, products and sums of a step. Unrolled, or
-    with the coefficients computed inside, its fusions repeat that arithmetic for every channel and take several times
-    as long.
+    A loop over k whose step reads finished arrays: XLA for CPU makes it one pass of gathers, products and sums.
+    Unrolled, its fusions swallow the computation of the coefficients and repeat it for every channel, several times
+    as slow.
     """
 
-    def add(total: Array, at: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        index, steps, coefficients = at
-        for c in range(4):
-            total = total + coefficients[c, :, :, None] * _rows(table, index + steps[c])
+    def add(total: Array, step: tuple[Array, Array]) -> tuple[Array, None]:
+        for row, coefficient in zip(*step, strict=True):
+            total = total + coefficient[..., None] * _take(table, row)
         return total, None
 
-    total = jnp.zeros((*index.shape[1:], table.shape[1]), table.dtype)
-    return lax.scan(add, total, (index, steps, coefficients))[0]
+    total = jnp.zeros((*rows.shape[2:], table.shape[1]), table.dtype)
+    return lax.scan(add, total, (rows, coefficients))[0]
 
 
-def _rows(table: Array, index: Array) -> Array:
-    return table.at[index].get(mode="promise_in_bounds")
+def _take(table: Array, row: Array) -> Array:
+    return table.at[row].get(mode="promise_in_bounds")
 
 
-def _weighted_rows_forward(
-    table: Array, index: Array, steps: Array, coefficients: Array
-) -> tuple[Array, tuple[Array, Array, Array, Array]]:
-    return _weighted_rows(table, index, steps, coefficients), (table, index, steps, coefficients)
+def _weighted_rows_forward(table: Array, rows: Array, coefficients: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    return _weighted_rows(table, rows, coefficients), (table, rows, coefficients)
 
 
-def _weighted_rows_backward(
-    residuals: tuple[Array, Array, Array, Array], cotangent: Array
-) -> tuple[Array, None, None, Array]:
-    """Gathers again for the coefficients, scatter-adds rows of d channels for the table."""
-    table, index, steps, coefficients = residuals
-    ones = jnp.ones(table.shape[1], table.dtype)
+def _weighted_rows_backward(residuals: tuple[Array, Array, Array], cotangent: Array) -> tuple[Array, None, Array]:
+    """Two loops: gathers again for the coefficients, scatter-adds of rows for the table (one loop is slower)."""
+    table, rows, coefficients = residuals
 
-    def pull(gradient: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        index, steps, coefficients = at
-        products = []
-        for c in range(4):
-            # As a matrix product the sum over channels is vectorised; a plain sum is one serial chain of additions.
-            products.append((cotangent * _rows(table, index + steps[c])) @ ones)
-            gradient = gradient.at[index + steps[c]].add(
-                coefficients[c, :, :, None] * cotangent, mode="promise_in_bounds"
-            )
-        return gradient, jnp.stack(products)
+    def dot(_: None, rows: Array) -> tuple[None, Array]:
+        # One reduction over channels for the four corners: a lone float sum is a serial chain that nothing overlaps.
+        products = tuple(cotangent * _take(table, row) for row in rows)
+        zeros = (jnp.zeros((), table.dtype),) * len(products)
+        return None, jnp.stack(lax.reduce(products, zeros, _add_each, (2,)))
 
-    gradient, products = lax.scan(pull, jnp.zeros_like(table), (index, steps, coefficients))
-    return gradient, None, None, products
+    def scatter(gradient: Array, step: tuple[Array, Array]) -> tuple[Array, None]:
+        row, coefficient = step
+        return gradient.at[row].add(coefficient[..., None] * cotangent, mode="promise_in_bounds"), None
+
+    corners = (rows.reshape(-1, *rows.shape[2:]), coefficients.reshape(-1, *rows.shape[2:]))
+    table_gradient = lax.scan(scatter, jnp.zeros_like(table), corners)[0]
+    return table_gradient, None, lax.scan(dot, None, rows)[1]
+
+
+def _add_each(left: tuple[Array, ...], right: tuple[Array, ...]) -> tuple[Array, ...]:
+    return tuple(a + b for a, b in zip(left, right, strict=True))
 
 
 _weighted_rows.defvjp(_weighted_rows_forward, _weighted_rows_backward)

@@ -13,17 +13,17 @@ DATA_AXIS = "data"
 
 
 def make_mesh(num_devices: int) -> Mesh:
-    """A one-dimensional mesh over the first `num_devices` devices; -1 takes all that are visible.
+    """A one-dimensional mesh over the first `num_devices` devices.
 
     Raises OneFormerError if there are fewer devices.
     """
     devices = jax.devices()
-    if num_devices > len(devices) or num_devices == 0 or num_devices < -1:
+    if num_devices > len(devices):
         raise OneFormerError(
             f"train.num_gpus is {num_devices}, found {len(devices)} device(s) ({devices[0].platform})",
-            hint=f"set train.num_gpus to 1..{len(devices)}, or to -1 for all of them",
+            hint=f"set train.num_gpus to 1..{len(devices)}",
         )
-    return Mesh(np.array(devices if num_devices == -1 else devices[:num_devices]), (DATA_AXIS,))
+    return Mesh(np.array(devices[:num_devices]), (DATA_AXIS,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

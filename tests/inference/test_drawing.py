@@ -55,7 +55,9 @@ def test_the_best_instance_is_on_top_and_weak_ones_are_missing() -> None:
     def square(category: int, score: float, size: int) -> Instance:
         mask = np.zeros((400, 400), np.uint8)
         mask[:size, :size] = 1
-        return Instance(category, score, coco_mask.encode(np.asfortranarray(mask)), (0.0, 0.0, size, size))
+        return Instance(
+            category, score, coco_mask.encode(np.asfortranarray(mask)), (0.0, 0.0, float(size), float(size))
+        )
 
     image = np.full((400, 400, 3), 200, np.uint8)
     instances = (square(2, 0.9, 100), square(1, 0.8, 300), square(1, 0.1, 400))

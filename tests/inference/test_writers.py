@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,8 +31,8 @@ def test_semantic(tmp_path: Path) -> None:
     with ResultWriter(tmp_path / "new/out", "semantic", CATEGORIES, [path]) as writer:
         overlay, raw = writer.add(path, IMAGE, classes)
     assert overlay == tmp_path / "new/out/a.jpg"
-    assert Image.open(overlay).size == (480, 320), "enlarged 16 times, to be readable"
-    np.testing.assert_array_equal(np.asarray(Image.open(raw)), classes)
+    assert cv2.imread(overlay).shape == (320, 480, 3), "enlarged 16 times, to be readable"
+    np.testing.assert_array_equal(cv2.imread(raw, cv2.IMREAD_UNCHANGED), classes)
     assert load_label_map(tmp_path / "new/out/label_map.json") == CATEGORIES
 
 

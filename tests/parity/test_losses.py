@@ -119,9 +119,7 @@ def predictions(
 
 
 @pytest.fixture(scope="module")
-def costs(
-    predictions: tuple[LayerPredictions, jax.Array, jax.Array], batch: Batch, golden: Golden
-) -> np.ndarray:
+def costs(predictions: tuple[LayerPredictions, jax.Array, jax.Array], batch: Batch, golden: Golden) -> np.ndarray:
     points = np.stack([[golden[f"loss/{layer}/match_points_{b}"][0] for b in range(2)] for layer in LAYERS])
     return np.asarray(costs_at_points(predictions[0], jax.tree.map(jnp.asarray, batch), jnp.asarray(points), CRITERION))
 
@@ -198,9 +196,7 @@ def test_losses_and_gradients(
     @jax.jit
     def gradients(params: dict[str, Any]) -> Any:
         """As a training step does it: the criterion's cotangents enter the pullback of the forward pass."""
-        (outputs, text_queries, logit_scale), pullback = jax.vjp(
-            partial(predict, golden=golden, config=config), params
-        )
+        (outputs, text_queries, logit_scale), pullback = jax.vjp(partial(predict, golden=golden, config=config), params)
 
         def objective(outputs: LayerPredictions, text_queries: jax.Array, logit_scale: jax.Array) -> Any:
             return criterion_at_points(
