@@ -1,1 +1,25 @@
-"""OneFormer in JAX."""
+"""OneFormer with a Swin backbone as pure JAX functions, driven by TAO spec files."""
+
+from importlib import import_module
+from typing import Any
+
+# Public name -> module; resolved on first use, so that the parts that need no JAX import without it.
+_PUBLIC = {
+    "load_model": "oneformer_jax.inference.predictor",
+    "load_spec": "oneformer_jax.spec",
+    "OneFormerConfig": "oneformer_jax.models.config",
+    "OneFormerError": "oneformer_jax.errors",
+    "Predictions": "oneformer_jax.models.predictions",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

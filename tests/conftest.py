@@ -3,11 +3,16 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+# A slow machine is not a failure, and compilation makes the first example slow on any.
+hypothesis.settings.register_profile("default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("default")
 
 
 def pytest_configure() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ def _key(entry: Any, key: str, where: str) -> Any:
 
 def _check_unique(ids: list[Any], what: str, where: str) -> None:
     if len(set(ids)) < len(ids):
-        double = next(item for i, item in enumerate(ids) if item in ids[:i])
+        double, _ = Counter(ids).most_common(1)[0]
         raise DataError(f"{what} id {double} appears twice", where=where)
 
 

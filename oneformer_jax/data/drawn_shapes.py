@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int32, Shaped, UInt8
+from jaxtyping import Bool, Float, Int32, UInt8
 
 from oneformer_jax.data.categories import Categories, Category
 
@@ -34,6 +34,7 @@ _SUPERSAMPLING = 4
 _MIN_COLOR_DISTANCE = 70.0  # Euclidean in RGB, between any two segments of a picture
 _MIN_VISIBLE = 0.4  # of each segment's area
 _MIN_AREA = 0.01  # of the picture, for every segment
+_MIN_CONTACT = 6  # pixels along which the touching pair meets, before anti-aliased drawing moves the edges
 _NOISE = 7.0  # standard deviation of the noise of each pixel
 
 _NEIGHBOURS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))  # pixels that share an edge
@@ -75,7 +76,7 @@ def draw_picture(
         index = np.zeros(layers[0].shape, np.uint8)
         for i, layer in enumerate(layers):
             index[layer] = i
-        if _is_valid(index, layers, classes):
+        if _is_valid(index, layers):
             break
     half = _SUPERSAMPLING // 2
     ids = np.array([1000 * CATEGORIES.items[c].id + n for n, c in enumerate(classes, start=1)], np.int32)
@@ -83,7 +84,7 @@ def draw_picture(
     return image, ids[index[half::_SUPERSAMPLING, half::_SUPERSAMPLING]]
 
 
-def _layout(size: int, rng: np.random.Generator) -> tuple[list[Shaped[np.ndarray, "s s"]], list[int]]:
+def _layout(size: int, rng: np.random.Generator) -> tuple[list[Bool[np.ndarray, "s s"]], list[int]]:
     """Masks from back to front, supersampled, and their class indices: ground, band, things, the touching pair."""
     edge = size * _SUPERSAMPLING
     layers, classes = [np.ones((edge, edge), bool), _mask(_band(size, rng), edge)], [_GROUND, _BAND]
@@ -100,12 +101,12 @@ def _layout(size: int, rng: np.random.Generator) -> tuple[list[Shaped[np.ndarray
     reach = cv2.dilate(_mask(_shape(kind, center, radius, angle), size, scale=1).astype(np.uint8), _NEIGHBOURS)
     for distance in np.arange(1.3 * (radius + other_radius), 0, -0.5):
         other = _shape(kind, center + distance * step, other_radius, other_angle)
-        if (_mask(other, size, scale=1) & (reach > 0)).any():
+        if (_mask(other, size, scale=1) & (reach > 0)).sum() >= _MIN_CONTACT:
             break
     return [*layers, _mask(_shape(kind, center, radius, angle), edge), _mask(other, edge)], [*classes, kind, kind]
 
 
-def _is_valid(index: UInt8[np.ndarray, "s s"], layers: list[Shaped[np.ndarray, "s s"]], classes: list[int]) -> bool:
+def _is_valid(index: UInt8[np.ndarray, "s s"], layers: list[Bool[np.ndarray, "s s"]]) -> bool:
     """Whether every segment shows enough of itself inside the picture and the pair in front touches."""
     visible = np.bincount(index.ravel(), minlength=len(layers))
     whole = np.array([layer.sum() for layer in layers])  # inside the picture, hidden or not
@@ -113,7 +114,7 @@ def _is_valid(index: UInt8[np.ndarray, "s s"], layers: list[Shaped[np.ndarray, "
         return False
     small = index[_SUPERSAMPLING // 2 :: _SUPERSAMPLING, _SUPERSAMPLING // 2 :: _SUPERSAMPLING]
     first = cv2.dilate((small == len(layers) - 2).astype(np.uint8), _NEIGHBOURS)
-    return bool((first.astype(bool) & (small == len(layers) - 1)).sum() >= 2)
+    return bool((first.astype(bool) & (small == len(layers) - 1)).any())
 
 
 def _pose(size: int, rng: np.random.Generator) -> tuple[Float[np.ndarray, "2"], float, float]:
@@ -155,7 +156,7 @@ def _shape(kind: int, center: Float[np.ndarray, "2"], radius: float, angle: floa
     return [regular({"triangle": 3, "square": 4}[name])]
 
 
-def _mask(polygons: Polygons, edge: int, scale: int = _SUPERSAMPLING) -> Shaped[np.ndarray, "s s"]:
+def _mask(polygons: Polygons, edge: int, scale: int = _SUPERSAMPLING) -> Bool[np.ndarray, "s s"]:
     canvas = np.zeros((edge, edge), np.uint8)
     # Coordinates with 4 fractional bits. Several outlines in one call fill by the even-odd rule.
     points = [np.round((p * scale - 0.5) * 16).astype(np.int32) for p in polygons]

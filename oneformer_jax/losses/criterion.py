@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from oneformer_jax.data.batch import Batch
@@ -42,7 +43,7 @@ def criterion_at_points(
     pairs: Pairs,
     text_queries: Float[Array, "b q d"],
     logit_scale: Float[Array, ""],
-    points: Float[Array, "l g m s 2"],
+    points: Float[Array, "g m l s 2"],
     config: CriterionConfig,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """`criterion` at given points: the oversampled ones of each pair, then its random ones."""
@@ -71,21 +72,29 @@ def _groups(x: Array, num_groups: int, axis: int = 0) -> Array:
     return x.reshape(*x.shape[:axis], num_groups, -1, *x.shape[axis + 1 :])
 
 
-def _pair_points(batch: Batch, pairs: Pairs, key: Key[Array, ""], config: CriterionConfig) -> Float[Array, "l g m s 2"]:
+def _pair_points(
+    batch: Batch, pairs: Pairs, key: Key[Array, ""], config: CriterionConfig
+) -> Float[Array, "g m l s 2"]:
     layers, num_groups, _ = pairs.query.shape
-    shape = (layers, config.num_oversampled + config.num_points - config.num_uncertain)
+    count = config.num_oversampled + config.num_points - config.num_uncertain
 
-    def points(sample: Int[Array, ""], target: Int[Array, ""]) -> Float[Array, "l s 2"]:
-        return uniform_points(jax.random.fold_in(jax.random.fold_in(key, sample), target), shape)
+    def pair_key(sample: Int[Array, ""], target: Int[Array, ""]) -> Key[Array, ""]:
+        return jax.random.fold_in(jax.random.fold_in(key, sample), target)
 
-    def group(samples: Int[Array, " b"], image: Int[Array, " m"], target: Int[Array, " m"]) -> Float[Array, "l m s 2"]:
-        return jax.vmap(points, out_axes=1)(samples[image], target)
+    def group_keys(samples: Int[Array, " b"], image: Int[Array, " m"], target: Int[Array, " m"]) -> Key[Array, " m"]:
+        return jax.vmap(pair_key)(samples[image], target)
 
-    return jax.vmap(group, out_axes=1)(_groups(batch.sample, num_groups), pairs.image, pairs.target)
+    keys = jax.vmap(group_keys)(_groups(batch.sample, num_groups), pairs.image, pairs.target)
+
+    def layer_points(layer: Int[Array, ""]) -> Float[Array, "g m s 2"]:
+        return jax.vmap(jax.vmap(lambda key: uniform_points(jax.random.fold_in(key, layer), (count,))))(keys)
+
+    # A loop, as XLA would otherwise fuse the drawing into every use of the points.
+    return jnp.moveaxis(lax.map(layer_points, jnp.arange(layers)), 0, 2)
 
 
 def _mask_losses(
-    outputs: LayerPredictions, batch: Batch, pairs: Pairs, points: Float[Array, "l g m s 2"], config: CriterionConfig
+    outputs: LayerPredictions, batch: Batch, pairs: Pairs, points: Float[Array, "g m l s 2"], config: CriterionConfig
 ) -> tuple[Float[Array, "l g m"], Float[Array, "l g m"]]:
     """Cross entropy and dice of every slot, 0 where it holds no pair. Groups do not see each other's images."""
 
@@ -103,7 +112,7 @@ def _mask_losses(
         return sample_pairs(logits, segment_index, segment_plane, image, target, points)
 
     layers, num_groups, slots = pairs.query.shape
-    sampled = jax.vmap(group, in_axes=(1, 0, 0, 0, 1, 0, 0, 1))(
+    sampled = jax.vmap(group, in_axes=(1, 0, 0, 0, 1, 0, 0, 0))(
         _groups(outputs.mask_embeddings, num_groups, axis=1),
         _groups(outputs.mask_features, num_groups),
         _groups(batch.segment_index, num_groups),
@@ -116,8 +125,8 @@ def _mask_losses(
     # Two axes from here on: XLA's CPU reductions over three are five times as slow.
     logits, segments = (x.reshape(-1, x.shape[-1]) for x in sampled)
 
-    def per_slot(losses: Float[Array, " glm"]) -> Float[Array, "l g m"]:
-        return jnp.where(pairs.valid, losses.reshape(num_groups, layers, slots).swapaxes(0, 1), 0)
+    def per_slot(losses: Float[Array, " gml"]) -> Float[Array, "l g m"]:
+        return jnp.where(pairs.valid, jnp.moveaxis(losses.reshape(num_groups, slots, layers), 2, 0), 0)
 
     cross_entropy, dice = weighted_losses(logits, segments, point_weights(logits, config))
     return per_slot(cross_entropy), per_slot(dice)

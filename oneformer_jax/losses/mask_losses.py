@@ -15,38 +15,39 @@ def pair_mask_logits(
     mask_features: Float[Array, "b h w c"],
     query: Int[Array, "l m"],
     image: Int[Array, " m"],
-) -> Float[Array, "l m h w"]:
+) -> Float[Array, "m l h w"]:
     """Mask logits of matched queries alone, in float32; slots come in blocks of one image (`assignment.Pairs`)."""
     layers, slots = query.shape
-    rows = jax.vmap(lambda embeddings, query: embeddings[image, query])(mask_embeddings, jnp.maximum(query, 0))
-    blocks = rows.reshape(layers, slots // BLOCK, BLOCK, -1)
+    rows = jax.vmap(lambda embeddings, query: embeddings[image, query], out_axes=1)(
+        mask_embeddings, jnp.maximum(query, 0)
+    )
     logits = jnp.einsum(
-        "lnkc,nhwc->lnkhw",
-        blocks,
+        "nkc,nhwc->nkhw",
+        rows.reshape(slots // BLOCK, BLOCK * layers, -1),
         mask_features[image[::BLOCK]],
         precision="highest",
         preferred_element_type=jnp.float32,
     )
-    return logits.reshape(layers, slots, *mask_features.shape[1:3])
+    return logits.reshape(slots, layers, *mask_features.shape[1:3])
 
 
 def sample_pairs(
-    mask_logits: Float[Array, "l m h w"],
+    mask_logits: Float[Array, "m l h w"],
     segment_index: Int[Array, "b r y x"],
     segment_plane: Int[Array, "b t"],
     image: Int[Array, " m"],
     target: Int[Array, " m"],
-    points: Float[Array, "l m s 2"],
-) -> tuple[Float[Array, "lm s"], Float[Array, "lm s"]]:
-    """Mask logits and segment masks of all slots of all layers at their points."""
-    layers, slots = points.shape[:2]
+    points: Float[Array, "m l s 2"],
+) -> tuple[Float[Array, "ml s"], Float[Array, "ml s"]]:
+    """Mask logits and segment masks of all layers of all slots at their points."""
+    slots, layers = points.shape[:2]
     planes = segment_index.shape[1]
 
     def flat(x: Array) -> Array:
-        return x.reshape(layers * slots, *x.shape[2:])
+        return x.reshape(slots * layers, *x.shape[2:])
 
     def every_layer(x: Array) -> Array:
-        return flat(jnp.broadcast_to(x[None], (layers, slots)))
+        return flat(jnp.broadcast_to(x[:, None], (slots, layers)))
 
     segments = sample_segment(
         segment_index.reshape(-1, *segment_index.shape[2:]),

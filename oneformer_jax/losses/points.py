@@ -20,7 +20,8 @@ def uniform_points(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, 
     Both coordinates come from one 32-bit draw: drawing is a sizeable part of the losses on CPU.
     """
     bits = jax.random.bits(key, shape, jnp.uint32)
-    halves = jnp.stack([bits >> 16, bits & 0xFFFF], axis=-1)
+    shift = jnp.array([16, 0], jnp.uint32).reshape((1,) * len(shape) + (2,))
+    halves = (bits[..., None] >> shift) & 0xFFFF
     return (halves.astype(jnp.float32) + 0.5) / 65536
 
 

@@ -1,11 +1,12 @@
-"""Core of multi-scale deformable attention (Zhu et al. 2021, equation 3): bilinear samples of every level, summed by weight.
+"""Multi-scale deformable attention (Zhu et al. 2021, equation 3): bilinear samples of every level, summed by weight.
 
-Every sample is four rows of one table times four coefficients, so the whole operation is one weighted sum of gathered
-rows. Only that sum has a derivative of its own (`_weighted_rows`); the arithmetic around it is left to autodiff.
+Every sample is four rows of one table times four coefficients, so the whole operation is a weighted sum of gathered
+rows. Only that sum has a derivative of its own (`_weighted_samples`); the arithmetic around it is left to autodiff.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
@@ -38,7 +39,9 @@ def deformable_attention(
 
     # vmap keeps the batch a batch dimension of the gathers: a batch sharded over devices stays where it is.
     def one_image(value: Array, locations: Array, weights: Array) -> Array:
-        return _weighted_rows(_padded_rows(shapes, value), *_corners(shapes, locations, weights))
+        q, n, *_ = weights.shape
+        flat_weights = jnp.transpose(weights, (2, 3, 0, 1)).reshape(-1, q, n)
+        return _weighted_samples(_padded_rows(shapes, value), *_cells(shapes, locations), flat_weights)
 
     out = jax.vmap(one_image)(value, locations, weights)
     return out.reshape(*out.shape[:2], -1)
@@ -58,83 +61,99 @@ def _padded_rows(shapes: Shapes, value: Array) -> Array:
     return jnp.concatenate(levels)
 
 
-def _corners(shapes: Shapes, locations: Array, weights: Array) -> tuple[Array, Array]:
-    """The rows of the four neighbours of each sample and how much each of them counts, both (k, 4, q, n).
+def _cells(shapes: Shapes, locations: Array) -> tuple[Array, Array, Array]:
+    """Which pixels each sample lies between. Levels and points become one axis k.
 
-    Levels and points are one axis k.
+    Returns the table row of the upper left pixel (k, q, n), how far that row is from the row below it (k,), and the
+    position between the pixels, x and y in [0, 1]: (k, 2, q, n).
     """
-    _, n, _, p, _ = locations.shape
-    rows, coefficients, start = [], [], 0
-    for level, (h, w) in enumerate(shapes):
-        x0, fx = _cell(jnp.moveaxis(locations[:, :, level, :, 0], 2, 0) * w - 0.5, w)
-        y0, fy = _cell(jnp.moveaxis(locations[:, :, level, :, 1], 2, 0) * h - 0.5, h)
-        stride = w + 2
-        upper_left = (start + y0 * stride + x0) * n + jnp.arange(n, dtype=jnp.int32)[None, None, :]
-        rows.append(jnp.stack([upper_left + step * n for step in (0, 1, stride, stride + 1)], axis=1))
-        bilinear = jnp.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], axis=1)
-        coefficients.append(bilinear * jnp.moveaxis(weights[:, :, level], 2, 0)[:, None])
-        start += (h + 2) * stride
-    return jnp.concatenate(rows), jnp.concatenate(coefficients)
+    q, n, _, points, _ = locations.shape
+    size = np.repeat(np.array(shapes, np.int32)[:, ::-1], points, axis=0)[..., None, None]
+    stride = size[:, 0] + 2
+    areas = [(h + 2) * (w + 2) for h, w in shapes]
+    start = np.repeat(np.cumsum([0, *areas[:-1]], dtype=np.int32), points)[:, None, None]
 
-
-def _cell(coordinate: Array, size: int) -> tuple[Array, Array]:
-    """Integer and fractional part of a pixel coordinate, the integer counted from the border pixel before the first.
-
-    What reaches no pixel is put on that border. The integer is in range also where the coordinate is not a number.
-    """
-    outside = (coordinate < -1) | (coordinate >= size)
-    coordinate = jnp.where(outside, -1.0, coordinate)
+    coordinate = jnp.transpose(locations, (2, 3, 4, 0, 1)).reshape(-1, 2, q, n) * size.astype(np.float32) - 0.5
+    # What reaches no pixel is put on the border. The cell is in range also where the coordinate is not a number.
+    coordinate = jnp.where((coordinate < -1) | (coordinate >= size), -1.0, coordinate)
     cell = jnp.clip(jnp.floor(coordinate).astype(jnp.int32), -1, size - 1)
-    return cell + 1, coordinate - cell
+    x, y = cell[:, 0] + 1, cell[:, 1] + 1
+    upper_left = (start + y * stride + x) * n + np.arange(n, dtype=np.int32)[None, None, :]
+    return upper_left, jnp.asarray(stride[:, 0, 0] * n), coordinate - cell
 
 
 @jax.custom_vjp
-def _weighted_rows(table: Array, rows: Array, coefficients: Array) -> Array:
-    """Sum over k and c of coefficients[k, c, q, n] * table[rows[k, c, q, n]]: (q, n, d).
+def _weighted_samples(table: Array, upper_left: Array, below: Array, fraction: Array, weights: Array) -> Array:
+    """Sum over k of weights[k] (k, q, n) times the bilinear samples: (q, n, d).
 
     A loop over k whose step reads finished arrays: XLA for CPU makes it one pass of gathers, products and sums.
-    Unrolled, its fusions swallow the computation of the coefficients and repeat it for every channel, several times
-    as slow.
+    Unrolled, its fusions swallow the computation of the cells and repeat it for every channel, many times as slow.
     """
+    n = weights.shape[2]
 
-    def add(total: Array, step: tuple[Array, Array]) -> tuple[Array, None]:
-        for row, coefficient in zip(*step, strict=True):
+    def add(total: Array, step: tuple[Array, Array, Array, Array]) -> tuple[Array, None]:
+        upper_left, below, fraction, weights = step
+        for row, coefficient in _corners(n, upper_left, below, fraction, weights):
             total = total + coefficient[..., None] * _take(table, row)
         return total, None
 
-    total = jnp.zeros((*rows.shape[2:], table.shape[1]), table.dtype)
-    return lax.scan(add, total, (rows, coefficients))[0]
+    total = jnp.zeros((*weights.shape[1:], table.shape[1]), table.dtype)
+    return lax.scan(add, total, (upper_left, below, fraction, weights))[0]
+
+
+def _corners(
+    n: int, upper_left: Array, below: Array, fraction: Array, weights: Array
+) -> tuple[tuple[Array, Array], ...]:
+    """Row and coefficient (q, n) of the four pixels around each sample, the upper two first, left before right."""
+    fx, fy = fraction
+    lower_left = upper_left + below
+    return (
+        (upper_left, weights * (1 - fy) * (1 - fx)),
+        (upper_left + n, weights * (1 - fy) * fx),
+        (lower_left, weights * fy * (1 - fx)),
+        (lower_left + n, weights * fy * fx),
+    )
 
 
 def _take(table: Array, row: Array) -> Array:
     return table.at[row].get(mode="promise_in_bounds")
 
 
-def _weighted_rows_forward(table: Array, rows: Array, coefficients: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    return _weighted_rows(table, rows, coefficients), (table, rows, coefficients)
+def _weighted_samples_forward(*inputs: Array) -> tuple[Array, tuple[Array, ...]]:
+    return _weighted_samples(*inputs), inputs
 
 
-def _weighted_rows_backward(residuals: tuple[Array, Array, Array], cotangent: Array) -> tuple[Array, None, Array]:
-    """Two loops: gathers again for the coefficients, scatter-adds of rows for the table (one loop is slower)."""
-    table, rows, coefficients = residuals
+def _weighted_samples_backward(
+    residuals: tuple[Array, ...], cotangent: Array
+) -> tuple[Array, None, None, Array, Array]:
+    """Two loops (one that does both is slower): scatter-adds of rows for the table, gathers again for the rest."""
+    table, *steps = residuals
+    n = cotangent.shape[1]
 
-    def dot(_: None, rows: Array) -> tuple[None, Array]:
-        # One reduction over channels for the four corners: a lone float sum is a serial chain that nothing overlaps.
-        products = tuple(cotangent * _take(table, row) for row in rows)
-        zeros = (jnp.zeros((), table.dtype),) * len(products)
-        return None, jnp.stack(lax.reduce(products, zeros, _add_each, (2,)))
+    def scatter(gradient: Array, step: list[Array]) -> tuple[Array, None]:
+        for row, coefficient in _corners(n, *step):
+            gradient = gradient.at[row].add(coefficient[..., None] * cotangent, mode="promise_in_bounds")
+        return gradient, None
 
-    def scatter(gradient: Array, step: tuple[Array, Array]) -> tuple[Array, None]:
-        row, coefficient = step
-        return gradient.at[row].add(coefficient[..., None] * cotangent, mode="promise_in_bounds"), None
+    def gather(_: None, step: list[Array]) -> tuple[None, tuple[Array, Array]]:
+        (fx, fy), weights = step[2:]
+        products = tuple(cotangent * _take(table, row) for row, _ in _corners(n, *step))
+        # One reduction over channels for all four: a lone float sum is a serial chain that nothing overlaps.
+        zeros = (jnp.zeros((), table.dtype),) * 4
+        upper_left, upper_right, lower_left, lower_right = lax.reduce(products, zeros, _add_each, (2,))
+        upper = upper_left + fx * (upper_right - upper_left)
+        lower = lower_left + fx * (lower_right - lower_left)
+        along_x = upper_right - upper_left + fy * (lower_right - lower_left - upper_right + upper_left)
+        along_y = lower - upper
+        return None, (weights[None] * jnp.stack([along_x, along_y]), upper + fy * along_y)
 
-    corners = (rows.reshape(-1, *rows.shape[2:]), coefficients.reshape(-1, *rows.shape[2:]))
-    table_gradient = lax.scan(scatter, jnp.zeros_like(table), corners)[0]
-    return table_gradient, None, lax.scan(dot, None, rows)[1]
+    table_gradient = lax.scan(scatter, jnp.zeros_like(table), steps)[0]
+    fraction_gradient, weights_gradient = lax.scan(gather, None, steps)[1]
+    return table_gradient, None, None, fraction_gradient, weights_gradient
 
 
 def _add_each(left: tuple[Array, ...], right: tuple[Array, ...]) -> tuple[Array, ...]:
     return tuple(a + b for a, b in zip(left, right, strict=True))
 
 
-_weighted_rows.defvjp(_weighted_rows_forward, _weighted_rows_backward)
+_weighted_samples.defvjp(_weighted_samples_forward, _weighted_samples_backward)

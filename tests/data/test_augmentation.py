@@ -11,12 +11,12 @@ GEOMETRY_ONLY = {"color_prob": 0.0, "blur_prob": 0.0}
 
 
 def picture(height: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Large random rectangles, some of them void, and an image whose red value is 20 times the row plus 40."""
+    """Random rectangles on a grid of 20 pixels, some of them void, and an image with colour 40 + 20 * row."""
     rng = np.random.default_rng(seed)
     rows = np.zeros((height, width), np.int16)
     for i in range(1, 6):
-        y, x = rng.integers(0, height), rng.integers(0, width)
-        rows[y : y + height // 2, x : x + width // 2] = VOID if i == 3 else i
+        y, x = 20 * rng.integers(0, (height // 20 + 1, width // 20 + 1))
+        rows[y : y + 40, x : x + 60] = VOID if i == 3 else i
     return np.repeat((40 + 20 * rows)[..., None], 3, axis=-1).astype(np.uint8), rows
 
 
@@ -69,6 +69,7 @@ def test_image_and_rows_move_together(scale: float, turned: bool, mirrored: bool
     # Where a row fills a neighbourhood, interpolation has nothing to mix: the colour is that of the row.
     reach = np.ones((5, 5), np.uint8)
     inside = (cv2.dilate(new_rows, reach) == cv2.erode(new_rows, reach)) & (new_rows != VOID)
+    inside[[0, 1, -2, -1]] = inside[:, [0, 1, -2, -1]] = False  # what lies beyond the crop is unknown
     if scale >= 0.5:  # smaller copies may have no inside
         np.testing.assert_allclose(new_image[inside, 0], 40 + 20 * new_rows[inside], atol=1)
 

@@ -1,5 +1,9 @@
 """Deformable attention against PyTorch's grid_sample: values and the gradients of all three inputs."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,8 +47,8 @@ def random_inputs(
     return value, locations, weights
 
 
-def both_gradients(shapes: tuple[tuple[int, int], ...], inputs: tuple[np.ndarray, ...]) -> None:
-    """Assert that the outputs and the gradients of a random linear functional agree."""
+def assert_equals_torch(shapes: tuple[tuple[int, int], ...], inputs: tuple[np.ndarray, ...]) -> None:
+    """The outputs and the gradients of a random linear functional agree with PyTorch."""
     tensors = [torch.tensor(x, requires_grad=True) for x in inputs]
     expected = torch_reference(tensors[0], shapes, tensors[1], tensors[2])
     cotangent = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32)
@@ -61,4 +65,71 @@ def both_gradients(shapes: tuple[tuple[int, int], ...], inputs: tuple[np.ndarray
 
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 def test_equals_grid_sample(shapes: tuple[tuple[int, int], ...]) -> None:
-    both_gradients(shapes, random_inputs(shapes))
+    assert_equals_torch(shapes, random_inputs(shapes))
+
+
+def test_on_borders_and_far_outside() -> None:
+    """Pixel coordinates that are exact in float32: integers, half integers, the first and last that count as outside."""
+    h, w = 2, 4
+    x = (np.array([-(2.0**40), -3, -1.5, -1, -0.5, 0, 0.5, 1, 3, 3.5, 4, 4.5, 9, 2.0**40]) + 0.5) / w
+    y = (np.array([-(2.0**40), -2, -1, -0.5, 0, 1, 1.5, 2, 7, 2.0**40]) + 0.5) / h
+    grid = np.stack(np.meshgrid(x, y), -1).reshape(1, -1, 1, 1, 1, 2).astype(np.float32)
+    rng = np.random.default_rng(0)
+    value = rng.normal(size=(1, h * w, 1, 3)).astype(np.float32)
+    weights = rng.normal(size=grid.shape[:-1]).astype(np.float32)
+    assert_equals_torch(((h, w),), (value, grid, weights))
+
+
+def test_infinite_and_nan_locations_stay_with_their_query() -> None:
+    shapes = ((3, 4),)
+    value, locations, weights = random_inputs(shapes, b=1, q=3, n=1, p=1)
+    locations[0, 0], locations[0, 1] = np.nan, np.inf
+    out = np.asarray(deformable_attention(jnp.asarray(value), shapes, jnp.asarray(locations), jnp.asarray(weights)))
+    assert np.isnan(out[0, 0]).all()
+    np.testing.assert_array_equal(out[0, 1], 0)
+    assert np.isfinite(out[0, 2]).all()
+
+
+def test_under_vmap_and_jit() -> None:
+    """Gradients of many models at once equal those of one after the other."""
+    shapes = ((4, 3), (2, 2))
+    inputs = [jnp.asarray(np.stack(x)) for x in zip(*(random_inputs(shapes, seed=i) for i in range(3)), strict=True)]
+
+    def loss(value: jax.Array, locations: jax.Array, weights: jax.Array) -> jax.Array:
+        return jnp.sum(deformable_attention(value, shapes, locations, weights) ** 2)
+
+    gradient = jax.grad(loss, argnums=(0, 1, 2))
+    together = jax.jit(jax.vmap(gradient))(*inputs)
+    for i in range(3):
+        for ours, single in zip(together, gradient(*(x[i] for x in inputs)), strict=True):
+            np.testing.assert_allclose(ours[i], single, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shapes", [((3, 5),), ((3, 5), (2, 2)), ((3, 4), (1, 2), (1, 1))], ids=str)
+def test_refuses_shapes_that_do_not_fit(shapes: tuple[tuple[int, int], ...]) -> None:
+    value, locations, weights = random_inputs(((3, 4), (1, 2)))
+    with pytest.raises(ValueError, match="do not fit"):
+        deformable_attention(jnp.asarray(value), shapes, jnp.asarray(locations), jnp.asarray(weights))
+
+
+SHARDED = """
+import jax, jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from oneformer_jax.models.deformable_attention import deformable_attention
+shapes = ((4, 4), (2, 2))
+inputs = jnp.ones((4, 20, 2, 8)), jnp.full((4, 5, 2, 2, 3, 2), 0.4), jnp.ones((4, 5, 2, 2, 3))
+sharding = NamedSharding(Mesh(jax.devices(), ("batch",)), PartitionSpec("batch"))
+loss = lambda *x: jnp.square(deformable_attention(x[0], shapes, *x[1:])).sum((1, 2))
+step = jax.jit(lambda *x: jax.vjp(loss, *x)[1](jnp.ones(4)), in_shardings=sharding, out_shardings=sharding)
+text = step.lower(*inputs).compile().as_text()
+assert len(jax.devices()) == 2
+assert not any(name in text for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute")), text
+print("local")
+"""
+
+
+def test_sharded_batch_needs_no_communication() -> None:
+    """Forward and backward of a batch split over two devices: in a process of its own, as devices are set at start."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run([sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "local", done.stderr

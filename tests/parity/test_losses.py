@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from converters.shi_labs import from_shi_labs
 
+from converters.shi_labs import from_shi_labs
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.losses.assignment import Pairs, assign, pair_slots
 from oneformer_jax.losses.config import CriterionConfig

@@ -1,0 +1,50 @@
+"""The converters against the published names and shapes of the Swin-L checkpoints, and against each other."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.huggingface import from_huggingface, published_name
+from converters.shi_labs import from_shi_labs
+from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.oneformer import TRAINING_ONLY
+
+SWIN_LARGE_COCO = OneFormerConfig()
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def array(row: dict[str, str]) -> np.ndarray:
+    """One element, broadcast: the shapes are real, the memory is not."""
+    shape = () if row["shape"] == "scalar" else tuple(int(n) for n in row["shape"].split("x"))
+    return np.broadcast_to(np.zeros((), row["dtype"]), shape)
+
+
+def test_every_name_of_the_original_is_known(shared: Path) -> None:
+    manifest = rows(shared / "reference/keys_shi_labs_swinl_coco.csv")
+    _, report = from_shi_labs({row["key"]: array(row) for row in manifest}, SWIN_LARGE_COCO)
+    assert set(report.matched) == {row["key"] for row in manifest if row["kind"] == "param"}
+    assert set(report.skipped) == {row["key"] for row in manifest if row["kind"] == "buffer"}
+    assert report.absent == ()
+
+
+@pytest.mark.parametrize("column", ["key_hf_published_4x", "key_hf_runtime_5_23"])
+def test_every_name_of_hugging_face_is_known(column: str, shared: Path) -> None:
+    manifest = [row for row in rows(shared / "reference/keys_hf_swinl_coco.csv") if row[column]]
+    _, report = from_huggingface({row[column]: array(row) for row in manifest}, SWIN_LARGE_COCO)
+    parameters = {published_name(row[column]) for row in manifest if row["shi_labs_key"] and row["kind"] == "param"}
+    assert set(report.matched) == parameters
+    assert report.absent == ()
+
+
+def test_a_file_for_inference_lacks_the_text_encoder(shared: Path) -> None:
+    manifest = rows(shared / "reference/keys_shi_labs_swinl_coco.csv")
+    inference = [row for row in manifest if not row["key"].startswith(("text_", "prompt_ctx", "criterion"))]
+    params, report = from_shi_labs({row["key"]: array(row) for row in inference}, SWIN_LARGE_COCO)
+    assert report.absent == TRAINING_ONLY
+    assert set(params) == {"backbone", "pixel_decoder", "predictor", "task_mlp"}

@@ -1,0 +1,129 @@
+"""The functions that everything else calls: init, encode, decode, encode_text."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import TINY
+
+from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.oneformer import TRAINING_ONLY, decode, encode, encode_text, init
+
+Params = dict[str, Any]
+TASK = jnp.arange(2 * 16).reshape(2, 16)
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """Another backbone: one strided convolution a level."""
+
+    width: int = 4
+
+    def build(self, name: str | None = None) -> nn.Module:
+        return ConvBackbone(self, name=name)
+
+
+class ConvBackbone(nn.Module):
+    config: ConvConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, deterministic: bool) -> dict[str, jax.Array]:
+        features, x = {}, images
+        for i, stride in enumerate((4, 2, 2, 2)):
+            x = nn.gelu(nn.Conv(self.config.width * 2**i, (3, 3), strides=(stride, stride))(x))
+            features[f"res{i + 2}"] = x
+        return features
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return init(TINY, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def images() -> jax.Array:
+    return jax.random.normal(jax.random.key(1), (2, 64, 96, 3))
+
+
+def forward(params: Params, images: jax.Array, config: OneFormerConfig, rng: jax.Array | None = None) -> Any:
+    return decode(params, encode(params, images, config=config, rng=rng), TASK, config=config, rng=rng)
+
+
+def test_parameters_are_a_plain_float32_tree(params: Params) -> None:
+    assert set(params) == {"backbone", "pixel_decoder", "predictor", "task_mlp", *TRAINING_ONLY}
+    assert type(params["backbone"]) is dict
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    assert params["logit_scale"].shape == ()
+    np.testing.assert_allclose(params["logit_scale"], np.log(1 / 0.07), rtol=1e-6)
+
+
+def test_shapes(params: Params, images: jax.Array) -> None:
+    features = encode(params, images, config=TINY)
+    assert features.mask_features.shape == (2, 16, 24, 32)
+    assert [x.shape[1:3] for x in features.multi_scale] == [(2, 3), (4, 6), (8, 12)]
+    layers = decode(params, features, TASK, config=TINY)
+    assert layers.class_logits.shape == (3, 2, 5, 4)
+    assert layers.mask_embeddings.shape == (3, 2, 5, 32)
+    assert layers.object_queries.shape == (2, 5, 32)
+    assert layers.final().mask_logits.shape == (2, 5, 16, 24)
+
+
+def test_inference_needs_no_training_parts(params: Params, images: jax.Array) -> None:
+    trimmed = {key: value for key, value in params.items() if key not in TRAINING_ONLY}
+    np.testing.assert_array_equal(
+        forward(trimmed, images, TINY).class_logits, forward(params, images, TINY).class_logits
+    )
+
+
+def test_images_of_a_batch_do_not_mix(params: Params, images: jax.Array) -> None:
+    both = forward(params, images, TINY)
+    alone = decode(params, encode(params, images[1:], config=TINY), TASK[1:], config=TINY)
+    np.testing.assert_allclose(alone.class_logits[:, 0], both.class_logits[:, 1], atol=2e-5)
+
+
+def test_an_rng_switches_training_mode_on(params: Params, images: jax.Array) -> None:
+    first, again, other = (forward(params, images, TINY, jax.random.key(seed)).class_logits for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+    assert not np.allclose(first, forward(params, images, TINY).class_logits)
+
+
+def test_the_task_changes_the_queries_but_not_the_features(params: Params, images: jax.Array) -> None:
+    features = encode(params, images, config=TINY)
+    first = decode(params, features, TASK, config=TINY)
+    second = decode(params, features, TASK + 1, config=TINY)
+    assert not np.allclose(first.object_queries, second.object_queries)
+    np.testing.assert_array_equal(first.mask_features, second.mask_features)
+
+
+def test_text_queries_are_gathered_rows_and_the_context(params: Params) -> None:
+    table = jnp.array([[62, 5, 63, 0], [62, 7, 9, 63], [62, 63, 0, 0]])
+    texts = encode_text(params, table, jnp.array([[0, 1, 2], [2, 2, 0]]), config=TINY)
+    assert texts.shape == (2, 5, 32)
+    np.testing.assert_array_equal(texts[0, 2], texts[1, 0])
+    np.testing.assert_array_equal(texts[1, 0], texts[1, 1])
+    np.testing.assert_array_equal(texts[0, 3:], params["prompt_ctx"])
+
+
+def test_any_backbone_and_per_sample_gradients(images: jax.Array) -> None:
+    config = dataclasses.replace(TINY, backbone=ConvConfig())
+    params = init(config, jax.random.key(0))
+
+    def loss(params: Params, image: jax.Array, task: jax.Array) -> jax.Array:
+        layers = decode(params, encode(params, image[None], config=config), task[None], config=config)
+        return jnp.mean(layers.final().mask_logits ** 2)
+
+    each = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0)))(params, images, TASK)
+    second = jax.jit(jax.grad(loss))(params, images[1], TASK[1])
+    for batched, single in zip(jax.tree.leaves(each), jax.tree.leaves(second), strict=True):
+        np.testing.assert_allclose(batched[1], single, rtol=1e-3, atol=1e-4 * float(jnp.abs(single).max()) + 1e-7)
+    assert float(jnp.abs(each["backbone"]["Conv_0"]["kernel"]).max()) > 0
+
+
+def test_a_configuration_survives_json() -> None:
+    assert OneFormerConfig.from_json(TINY.to_json()) == TINY

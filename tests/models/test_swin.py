@@ -1,0 +1,63 @@
+"""Swin's parts that the small goldens cannot show."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oneformer_jax.models.config import SwinConfig
+from oneformer_jax.models.swin import DropPath, partition, shift_mask, unpartition
+
+SMALL = SwinConfig(embed_dim=8, depths=(2, 1, 1, 1), num_heads=(1, 2, 2, 2), window_size=4, drop_path_rate=0.0)
+
+
+@pytest.mark.parametrize(("side", "shift", "size"), [(4, 2, (8, 12)), (7, 3, (21, 14))])
+def test_shift_mask_keeps_neighbours_together(side: int, shift: int, size: tuple[int, int]) -> None:
+    """A pair is blocked exactly when its pixels lie further apart in the map than a window is wide."""
+    y, x = (np.roll(axis, (-shift, -shift), (0, 1)) for axis in np.indices(size))
+    y, x = (np.asarray(partition(jnp.asarray(a[None, ..., None], jnp.float32), side))[0, ..., 0] for a in (y, x))
+    far = [np.abs(axis[:, :, None] - axis[:, None]) >= side for axis in (y, x)]
+    np.testing.assert_array_equal(shift_mask(size, side, shift), far[0] | far[1])
+
+
+def test_partition_and_back() -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 8, 12, 3))
+    windows = partition(x, 4)
+    assert windows.shape == (2, 6, 16, 3)
+    np.testing.assert_array_equal(windows[1, 4].reshape(4, 4, 3), x[1, 4:8, 4:8])
+    np.testing.assert_array_equal(unpartition(windows, (8, 12)), x)
+
+
+def test_any_image_size_and_absolute_positions() -> None:
+    config = dataclasses.replace(SMALL, ape=True, pretrain_img_size=32)
+    images = jax.random.normal(jax.random.key(0), (1, 45, 70, 3))
+    maps, variables = config.build().init_with_output(jax.random.key(1), images, deterministic=True)
+    assert variables["params"]["absolute_pos_embed"].shape == (1, 8, 8, 8)
+    sizes = [(12, 18), (6, 9), (3, 5), (2, 3)]
+    assert [maps[f"res{i + 2}"].shape for i in range(4)] == [(1, *s, 8 * 2**i) for i, s in enumerate(sizes)]
+
+
+def test_rematerialisation_changes_nothing() -> None:
+    images = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
+    remat = dataclasses.replace(SMALL, use_checkpoint=True)
+    variables = SMALL.build().init(jax.random.key(1), images, deterministic=True)
+
+    def gradient(config: SwinConfig) -> jax.Array:
+        def loss(images: jax.Array) -> jax.Array:
+            return jnp.sum(config.build().apply(variables, images, deterministic=True)["res5"] ** 2)
+
+        return jax.jit(jax.grad(loss))(images)
+
+    expected = gradient(SMALL)
+    np.testing.assert_allclose(gradient(remat), expected, atol=1e-4 * float(jnp.abs(expected).max()))
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
+    x = jnp.ones((4000, 2, 2, 1))
+    y = DropPath(0.25).apply({}, x, deterministic=False, rngs={"dropout": jax.random.key(0)})
+    per_sample = np.asarray(y).reshape(4000, 4)
+    assert (per_sample == per_sample[:, :1]).all()
+    np.testing.assert_allclose(np.unique(per_sample), [0, 1 / 0.75], rtol=1e-6)
+    np.testing.assert_allclose(per_sample.mean(), 1.0, atol=0.03)

@@ -1,0 +1,39 @@
+"""Every spec in configs/ describes a model and a training step whose shapes fit, without computing anything."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from oneformer_jax.actions import configure
+from oneformer_jax.models import oneformer
+from oneformer_jax.spec import load_spec, unsupported_keys
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shapes(path: Path) -> None:
+    spec = load_spec(path)
+    assert unsupported_keys(spec) == []
+    config = configure.model_config(spec)
+    height, width = spec.dataset.augmentation.train_crop_size
+    batch, queries = spec.dataset.train.batch_size, spec.model.one_former.num_object_queries
+
+    def forward(key: jax.Array) -> tuple:
+        params = oneformer.init(config, key)
+        features = oneformer.encode(params, jnp.zeros((batch, height, width, 3)), config=config, rng=key)
+        layers = oneformer.decode(params, features, jnp.zeros((batch, config.task_seq_len)), config=config, rng=key)
+        prompts = jnp.zeros((batch, queries - config.text_encoder.n_ctx), jnp.int32)
+        texts = oneformer.encode_text(params, jnp.zeros((10, 9), jnp.int32), prompts, config=config)
+        return layers.final(), layers.object_queries, texts
+
+    (class_logits, mask_logits), object_queries, texts = jax.eval_shape(forward, jax.random.key(0))
+    assert class_logits.shape == (batch, queries, spec.model.sem_seg_head.num_classes + 1)
+    assert mask_logits.shape == (batch, queries, height // 4, width // 4)
+    assert object_queries.shape == texts.shape == (batch, queries, spec.model.one_former.hidden_dim)
+
+
+def test_there_are_configs() -> None:
+    assert len(CONFIGS) >= 3
