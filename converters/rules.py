@@ -116,7 +116,8 @@ def to_params(
         found.setdefault(target, {})[index] = _lay_out(np.asarray(array), rule.layout)
         matched.append(name)
 
-    absent = tuple(part for part in optional if not any(_top(target) == part for target in found))
+    present = {_top(target) for target in found}
+    absent = tuple(part for part in optional if part in template and part not in present)
     wanted = {target: leaf for target, leaf in expected.items() if _top(target) not in absent}
     missing = [target for target in wanted if len(found.get(target, {})) < counts.get(target, 1)]
     complaints = [_list("no values for", missing), _list("unexpected arrays", unexpected)]

@@ -66,7 +66,7 @@ def run_action(name: str, spec_path: Path, overrides: list[str], action: Action)
 
 def guarded(run: Callable[[Console], Any]) -> None:
     """Turns what a person can meet into one message and an exit code; a defect keeps its traceback."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         run(console)

@@ -179,10 +179,11 @@ def inference_geometry(spec: Spec, original: tuple[int, int]) -> Geometry:
 
 def evaluator(spec: Spec, dataset: PanopticDataset, batch_size: int) -> Evaluator:
     """The evaluator of a data set under the spec's tasks, geometry and thresholds."""
+    augmentation = spec.dataset.augmentation
     return Evaluator(
         dataset,
         policy=lambda original: geometry_policy(spec, original),
-        policy_name="short_edge",
+        policy_name=f"short_edge {augmentation.test_min_size}, at most {augmentation.test_max_size}",
         batch_size=batch_size,
         tasks=tasks(spec),
         thresholds=thresholds(spec),

@@ -29,9 +29,9 @@ def criterion(
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The weighted sum of the losses, and each of them unweighted.
 
-    `key` belongs to the step; the points of a pair depend on it, on the sample and on the row of the segment table, not
-    on how images are grouped. Returns `loss_ce`, `loss_mask` and `loss_dice` with one value a supervised layer, the last
-    being the model's output, and the scalar `loss_contrastive`.
+    `key` belongs to the step; the points of a pair depend on it, on the sample and on the row of the segment table,
+    not on how images are grouped. Returns `loss_ce`, `loss_mask` and `loss_dice` with one value a supervised layer,
+    the last being the model's output, and the scalar `loss_contrastive`.
     """
     points = _pair_points(batch, pairs, jax.random.fold_in(key, STREAM), config)
     return criterion_at_points(outputs, batch, pairs, text_queries, logit_scale, points, config)
@@ -72,9 +72,7 @@ def _groups(x: Array, num_groups: int, axis: int = 0) -> Array:
     return x.reshape(*x.shape[:axis], num_groups, -1, *x.shape[axis + 1 :])
 
 
-def _pair_points(
-    batch: Batch, pairs: Pairs, key: Key[Array, ""], config: CriterionConfig
-) -> Float[Array, "g m l s 2"]:
+def _pair_points(batch: Batch, pairs: Pairs, key: Key[Array, ""], config: CriterionConfig) -> Float[Array, "g m l s 2"]:
     layers, num_groups, _ = pairs.query.shape
     count = config.num_oversampled + config.num_points - config.num_uncertain
 

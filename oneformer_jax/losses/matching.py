@@ -40,9 +40,7 @@ def costs_at_points(
     def layer(inputs: tuple[Array, Array, Array]) -> Array:
         class_logits, mask_embeddings, points = inputs
         features = sample_features(outputs.mask_features, points)
-        logits = jnp.einsum(
-            "bqc,bpc->bqp", mask_embeddings, features, precision="highest", preferred_element_type=jnp.float32
-        )
+        logits = jnp.einsum("bqc,bpc->bqp", mask_embeddings.astype(jnp.float32), features, precision="highest")
         segments = sample_segments(batch.segment_index, points, batch.segment_class.shape[1])
         mask_cost, dice_cost = _mask_costs(logits, segments)
         return (

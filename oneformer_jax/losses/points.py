@@ -81,14 +81,18 @@ def sample_masks(masks: Float[Array, "n h w"], points: Float[Array, "n p 2"]) ->
 
 
 def sample_features(features: Float[Array, "b h w c"], points: Float[Array, "b p 2"]) -> Float[Array, "b p c"]:
-    """Feature vectors of each image at its points."""
-    height, width, channels = features.shape[1:]
-    padded = jnp.pad(features, [(0, 0), (1, 1), (1, 1), (0, 0)]).reshape(len(features), -1, channels)
-    corners = (
-        weight[..., None] * jax.vmap(lambda rows, i: rows.at[i].get(mode="promise_in_bounds"))(padded, index)
-        for index, weight in _corners(points, height, width)
-    )
-    return functools.reduce(jnp.add, corners)
+    """Feature vectors of each image at its points, in float32."""
+    images, height, width, channels = features.shape
+    flat = features.reshape(images, height * width, channels)
+    total = jnp.zeros((images, points.shape[1], channels), jnp.float32)
+    for index, weight in _corners(points, height, width):
+        # No border here: it would be a copy of the largest array of the step.
+        row, column = index // (width + 2) - 1, index % (width + 2) - 1
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
+        taken = jax.vmap(lambda rows, i: rows.at[i].get(mode="promise_in_bounds"))(flat, row * width + column)
+        total += jnp.where(inside, weight, 0)[..., None] * taken.astype(jnp.float32)
+    return total
 
 
 def sample_segments(

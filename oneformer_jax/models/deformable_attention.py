@@ -79,7 +79,7 @@ def _cells(shapes: Shapes, locations: Array) -> tuple[Array, Array, Array]:
     cell = jnp.clip(jnp.floor(coordinate).astype(jnp.int32), -1, size - 1)
     x, y = cell[:, 0] + 1, cell[:, 1] + 1
     upper_left = (start + y * stride + x) * n + np.arange(n, dtype=np.int32)[None, None, :]
-    return upper_left, jnp.asarray(stride[:, 0, 0] * n), coordinate - cell
+    return jnp.asarray(upper_left), jnp.asarray(stride[:, 0, 0] * n), coordinate - cell
 
 
 @jax.custom_vjp

@@ -27,7 +27,8 @@ class Logbook:
         self._path.write_text("".join(json.dumps(record) + "\n" for record in kept))
         self._file = self._path.open("a")
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step, flush_secs=30)
-        self._total, self._start, self._since = total_steps, start_step, time.monotonic()
+        self._total = total_steps
+        self._first: tuple[int, float] | None = None  # step and time of the first report, which includes compilation
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -44,11 +45,12 @@ class Logbook:
     def train(self, step: int, scalars: dict[str, float], images_per_second: float) -> None:
         """One logged training step: `scalars` hold at least `loss` and `lr`."""
         self._write(step, "train", scalars | {"images_per_second": images_per_second})
-        remaining = (time.monotonic() - self._since) / max(step - self._start, 1) * (self._total - step)
-        numbers = (
-            f"loss {scalars['loss']:.3f}  lr {scalars['lr']:.2e}  {images_per_second:.1f} images/s  "
-            f"ETA {_duration(remaining)}"
-        )
+        numbers = f"loss {scalars['loss']:.3f}  lr {scalars['lr']:.2e}  {images_per_second:.1f} images/s"
+        if self._first is None:
+            self._first = (step, time.monotonic())
+        elif step > self._first[0]:
+            seconds_per_step = (time.monotonic() - self._first[1]) / (step - self._first[0])
+            numbers += f"  ETA {_duration(seconds_per_step * (self._total - step))}"
         self._progress.update(self._task, completed=step, numbers=numbers)
         if not self._console.is_terminal:
             self._console.print(f"step {step}/{self._total}  {numbers}", highlight=False)

@@ -26,7 +26,6 @@ from oneformer_jax.models.normalise import normalise
 from oneformer_jax.training.optimizer import global_norm
 from oneformer_jax.training.sharding import put_batch, put_pairs
 
-
 # Dropout draws apart from the losses, which use the streams below these of the same key of the step.
 ENCODER_STREAM, DECODER_STREAM = 2, 3
 

@@ -1,6 +1,7 @@
 """The converters against the published names and shapes of the Swin-L checkpoints, and against each other."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from converters.huggingface import from_huggingface, published_name
 from converters.shi_labs import from_shi_labs
-from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.config import OneFormerConfig, SwinConfig, TransformerConfig
 from oneformer_jax.models.oneformer import TRAINING_ONLY
 
 SWIN_LARGE_COCO = OneFormerConfig()
@@ -48,3 +49,30 @@ def test_a_file_for_inference_lacks_the_text_encoder(shared: Path) -> None:
     params, report = from_shi_labs({row["key"]: array(row) for row in inference}, SWIN_LARGE_COCO)
     assert report.absent == TRAINING_ONLY
     assert set(params) == {"backbone", "pixel_decoder", "predictor", "task_mlp"}
+
+
+def test_names_that_only_some_configurations_have(shared: Path) -> None:
+    manifest = rows(shared / "reference/keys_shi_labs_swinl_coco.csv")
+    state = {row["key"]: array(row) for row in manifest}
+    predictor = "sem_seg_head.predictor"
+    layer = f"{predictor}.class_transformer.decoder.layers.0."
+    encoder = {
+        name.replace(".decoder.", ".encoder."): x
+        for name, x in state.items()
+        if name.startswith(layer) and "multihead_attn" not in name and "norm3" not in name
+    }
+    added = {
+        **encoder,
+        f"{predictor}.class_transformer.encoder.norm.weight": np.zeros(256),
+        f"{predictor}.class_transformer.encoder.norm.bias": np.zeros(256),
+        **{f"{predictor}.input_proj.{i}.weight": np.zeros((256, 256, 1, 1)) for i in range(3)},
+        **{f"{predictor}.input_proj.{i}.bias": np.zeros(256) for i in range(3)},
+        "backbone.absolute_pos_embed": np.zeros((1, 192, 96, 96)),
+    }
+    config = dataclasses.replace(
+        SWIN_LARGE_COCO,
+        backbone=SwinConfig(ape=True),
+        transformer=TransformerConfig(enc_layers=1, pre_norm=True, enforce_input_proj=True),
+    )
+    _, report = from_shi_labs(state | added, config)
+    assert set(added) <= set(report.matched)

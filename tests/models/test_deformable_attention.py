@@ -69,7 +69,7 @@ def test_equals_grid_sample(shapes: tuple[tuple[int, int], ...]) -> None:
 
 
 def test_on_borders_and_far_outside() -> None:
-    """Pixel coordinates that are exact in float32: integers, half integers, the first and last that count as outside."""
+    """Pixel coordinates that float32 holds exactly: whole, half, and the first and last that reach no pixel."""
     h, w = 2, 4
     x = (np.array([-(2.0**40), -3, -1.5, -1, -0.5, 0, 0.5, 1, 3, 3.5, 4, 4.5, 9, 2.0**40]) + 0.5) / w
     y = (np.array([-(2.0**40), -2, -1, -0.5, 0, 1, 1.5, 2, 7, 2.0**40]) + 0.5) / h

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ from tiny import TINY
 
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import TRAINING_ONLY, decode, encode, encode_text, init
+from oneformer_jax.models.predictions import LayerPredictions
 
 Params = dict[str, Any]
 TASK = jnp.arange(2 * 16).reshape(2, 16)
@@ -50,8 +52,9 @@ def images() -> jax.Array:
     return jax.random.normal(jax.random.key(1), (2, 64, 96, 3))
 
 
-def forward(params: Params, images: jax.Array, config: OneFormerConfig, rng: jax.Array | None = None) -> Any:
-    return decode(params, encode(params, images, config=config, rng=rng), TASK, config=config, rng=rng)
+@partial(jax.jit, static_argnames="config")
+def forward(params: Params, images: jax.Array, task: jax.Array, config: OneFormerConfig, rng: Any = None) -> Any:
+    return decode(params, encode(params, images, config=config, rng=rng), task, config=config, rng=rng)
 
 
 def test_parameters_are_a_plain_float32_tree(params: Params) -> None:
@@ -63,40 +66,39 @@ def test_parameters_are_a_plain_float32_tree(params: Params) -> None:
 
 
 def test_shapes(params: Params, images: jax.Array) -> None:
-    features = encode(params, images, config=TINY)
+    features = jax.eval_shape(partial(encode, config=TINY), params, images)
     assert features.mask_features.shape == (2, 16, 24, 32)
     assert [x.shape[1:3] for x in features.multi_scale] == [(2, 3), (4, 6), (8, 12)]
-    layers = decode(params, features, TASK, config=TINY)
+    layers = jax.eval_shape(partial(decode, config=TINY), params, features, TASK)
     assert layers.class_logits.shape == (3, 2, 5, 4)
     assert layers.mask_embeddings.shape == (3, 2, 5, 32)
     assert layers.object_queries.shape == (2, 5, 32)
-    assert layers.final().mask_logits.shape == (2, 5, 16, 24)
+    assert jax.eval_shape(LayerPredictions.final, layers).mask_logits.shape == (2, 5, 16, 24)
 
 
 def test_inference_needs_no_training_parts(params: Params, images: jax.Array) -> None:
     trimmed = {key: value for key, value in params.items() if key not in TRAINING_ONLY}
-    np.testing.assert_array_equal(
-        forward(trimmed, images, TINY).class_logits, forward(params, images, TINY).class_logits
-    )
+    features = jax.eval_shape(partial(encode, config=TINY), trimmed, images)
+    jax.eval_shape(partial(decode, config=TINY), trimmed, features, TASK)
 
 
 def test_images_of_a_batch_do_not_mix(params: Params, images: jax.Array) -> None:
-    both = forward(params, images, TINY)
-    alone = decode(params, encode(params, images[1:], config=TINY), TASK[1:], config=TINY)
-    np.testing.assert_allclose(alone.class_logits[:, 0], both.class_logits[:, 1], atol=2e-5)
+    both = forward(params, images, TASK, TINY)
+    other = forward(params, images.at[0].add(1.0), TASK.at[0].add(1), TINY)
+    assert not np.allclose(both.class_logits[:, 0], other.class_logits[:, 0])
+    np.testing.assert_allclose(both.class_logits[:, 1], other.class_logits[:, 1], atol=1e-6)
 
 
 def test_an_rng_switches_training_mode_on(params: Params, images: jax.Array) -> None:
-    first, again, other = (forward(params, images, TINY, jax.random.key(seed)).class_logits for seed in (0, 0, 1))
+    rngs = [jax.random.key(seed) for seed in (0, 0, 1)]
+    first, again, other = (forward(params, images, TASK, TINY, rng).class_logits for rng in rngs)
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
-    assert not np.allclose(first, forward(params, images, TINY).class_logits)
+    assert not np.allclose(first, forward(params, images, TASK, TINY).class_logits)
 
 
 def test_the_task_changes_the_queries_but_not_the_features(params: Params, images: jax.Array) -> None:
-    features = encode(params, images, config=TINY)
-    first = decode(params, features, TASK, config=TINY)
-    second = decode(params, features, TASK + 1, config=TINY)
+    first, second = (forward(params, images, task, TINY) for task in (TASK, TASK + 1))
     assert not np.allclose(first.object_queries, second.object_queries)
     np.testing.assert_array_equal(first.mask_features, second.mask_features)
 
@@ -111,18 +113,21 @@ def test_text_queries_are_gathered_rows_and_the_context(params: Params) -> None:
 
 
 def test_any_backbone_and_per_sample_gradients(images: jax.Array) -> None:
-    config = dataclasses.replace(TINY, backbone=ConvConfig())
+    """The gradients of a sample are its own: exchanging the samples exchanges the gradients."""
+    transformer = dataclasses.replace(TINY.transformer, dec_layers=2)
+    config = dataclasses.replace(TINY, backbone=ConvConfig(), transformer=transformer)
     params = init(config, jax.random.key(0))
 
     def loss(params: Params, image: jax.Array, task: jax.Array) -> jax.Array:
         layers = decode(params, encode(params, image[None], config=config), task[None], config=config)
         return jnp.mean(layers.final().mask_logits ** 2)
 
-    each = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0)))(params, images, TASK)
-    second = jax.jit(jax.grad(loss))(params, images[1], TASK[1])
-    for batched, single in zip(jax.tree.leaves(each), jax.tree.leaves(second), strict=True):
-        np.testing.assert_allclose(batched[1], single, rtol=1e-3, atol=1e-4 * float(jnp.abs(single).max()) + 1e-7)
-    assert float(jnp.abs(each["backbone"]["Conv_0"]["kernel"]).max()) > 0
+    gradients = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0)))
+    forwards, backwards = gradients(params, images, TASK), gradients(params, images[::-1], TASK[::-1])
+    for one, other in zip(jax.tree.leaves(forwards), jax.tree.leaves(backwards), strict=True):
+        np.testing.assert_allclose(one, other[::-1], rtol=1e-3, atol=1e-5 * float(jnp.abs(one).max()) + 1e-9)
+    first_layer = forwards["backbone"]["Conv_0"]["kernel"]
+    assert not np.allclose(first_layer[0], first_layer[1])
 
 
 def test_a_configuration_survives_json() -> None:

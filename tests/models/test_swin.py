@@ -1,6 +1,7 @@
 """Swin's parts that the small goldens cannot show."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from oneformer_jax.models.config import SwinConfig
 from oneformer_jax.models.swin import DropPath, partition, shift_mask, unpartition
 
-SMALL = SwinConfig(embed_dim=8, depths=(2, 1, 1, 1), num_heads=(1, 2, 2, 2), window_size=4, drop_path_rate=0.0)
+SMALL = SwinConfig(embed_dim=8, depths=(2, 1), num_heads=(1, 2), window_size=4, drop_path_rate=0.0)
 
 
 @pytest.mark.parametrize(("side", "shift", "size"), [(4, 2, (8, 12)), (7, 3, (21, 14))])
@@ -32,25 +33,27 @@ def test_partition_and_back() -> None:
 
 def test_any_image_size_and_absolute_positions() -> None:
     config = dataclasses.replace(SMALL, ape=True, pretrain_img_size=32)
-    images = jax.random.normal(jax.random.key(0), (1, 45, 70, 3))
-    maps, variables = config.build().init_with_output(jax.random.key(1), images, deterministic=True)
+    images = jnp.zeros((1, 45, 71, 3))
+    run = partial(config.build().init_with_output, deterministic=True)
+    maps, variables = jax.eval_shape(run, jax.random.key(1), images)
     assert variables["params"]["absolute_pos_embed"].shape == (1, 8, 8, 8)
-    sizes = [(12, 18), (6, 9), (3, 5), (2, 3)]
-    assert [maps[f"res{i + 2}"].shape for i in range(4)] == [(1, *s, 8 * 2**i) for i, s in enumerate(sizes)]
+    sizes = [(12, 18), (6, 9)]
+    assert [maps[f"res{i + 2}"].shape for i in range(2)] == [(1, *s, 8 * 2**i) for i, s in enumerate(sizes)]
 
 
 def test_rematerialisation_changes_nothing() -> None:
     images = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
-    remat = dataclasses.replace(SMALL, use_checkpoint=True)
-    variables = SMALL.build().init(jax.random.key(1), images, deterministic=True)
+    plain = dataclasses.replace(SMALL, depths=(2,), num_heads=(1,))
+    remat = dataclasses.replace(plain, use_checkpoint=True)
+    variables = plain.build().init(jax.random.key(1), images, deterministic=True)
 
     def gradient(config: SwinConfig) -> jax.Array:
         def loss(images: jax.Array) -> jax.Array:
-            return jnp.sum(config.build().apply(variables, images, deterministic=True)["res5"] ** 2)
+            return jnp.sum(config.build().apply(variables, images, deterministic=True)["res2"] ** 2)
 
         return jax.jit(jax.grad(loss))(images)
 
-    expected = gradient(SMALL)
+    expected = gradient(plain)
     np.testing.assert_allclose(gradient(remat), expected, atol=1e-4 * float(jnp.abs(expected).max()))
 
 

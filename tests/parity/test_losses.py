@@ -1,6 +1,5 @@
 """Costs, assignments, losses and gradients of the original OneFormer, at its own random points."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from goldens import Golden, channels_last, load_golden
 
 from converters.shi_labs import from_shi_labs
 from oneformer_jax.data.batch import Batch
@@ -19,68 +19,22 @@ from oneformer_jax.losses.mask_losses import pair_mask_logits, point_weights
 from oneformer_jax.losses.matching import costs_at_points
 from oneformer_jax.losses.points import sample_masks
 from oneformer_jax.models import oneformer
-from oneformer_jax.models.config import (
-    OneFormerConfig,
-    PixelDecoderConfig,
-    SwinConfig,
-    TextEncoderConfig,
-    TransformerConfig,
-)
 from oneformer_jax.models.predictions import LayerPredictions
 
-Golden = dict[str, np.ndarray]
 LAYERS = ("aux0", "aux1", "aux2", "final")
 CRITERION = CriterionConfig(num_points=96)
+Outputs = tuple[LayerPredictions, jax.Array, jax.Array]
 
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> Golden:
-    with np.load(shared / "reference" / "golden" / "shi_tiny_dev.npz") as file:
-        return {name: file[name] for name in file.files}
+    return load_golden(shared / "reference" / "golden" / "shi_tiny_dev.npz")
 
 
 @pytest.fixture(scope="module")
-def config(golden: Golden) -> OneFormerConfig:
-    c = json.loads(str(golden["meta_json"]))["config"]
-    return OneFormerConfig(
-        num_classes=c["classes"],
-        backbone=SwinConfig(
-            embed_dim=c["embed"],
-            depths=tuple(c["depths"]),
-            num_heads=tuple(c["heads"]),
-            window_size=c["window"],
-            drop_path_rate=0.0,
-        ),
-        pixel_decoder=PixelDecoderConfig(c["hidden"], c["hidden"], c["enc_layers"], c["nheads"], dropout=0.0),
-        transformer=TransformerConfig(
-            hidden_dim=c["hidden"],
-            num_queries=c["queries"],
-            num_heads=c["nheads"],
-            dim_feedforward=c["ffn"],
-            dec_layers=c["dec_layers"],
-            class_dec_layers=c["class_dec"],
-            dropout=0.0,
-        ),
-        text_encoder=TextEncoderConfig(
-            width=c["text_width"],
-            num_layers=c["text_layers"],
-            vocab_size=c["vocab"],
-            context_length=c["ctx"],
-            n_ctx=c["n_ctx"],
-            proj_num_layers=c["proj_layers"],
-        ),
-    )
-
-
-def to_params(arrays: Golden, config: OneFormerConfig) -> dict[str, Any]:
-    return from_shi_labs(arrays, config)[0]
-
-
-@pytest.fixture(scope="module")
-def params(golden: Golden, config: OneFormerConfig) -> dict[str, Any]:
-    state = {name.removeprefix("sd/"): array for name, array in golden.items() if name.startswith("sd/")}
-    state.setdefault("criterion.logit_scale", np.log(np.float32(1 / 0.07)))
-    return to_params(state, config)
+def params(golden: Golden) -> dict[str, Any]:
+    scale = {"criterion.logit_scale": np.log(np.float32(1 / golden.meta["contrast_temperature"]))}
+    return from_shi_labs(scale | golden.state, golden.config)[0]
 
 
 @pytest.fixture(scope="module")
@@ -100,26 +54,21 @@ def batch(golden: Golden) -> Batch:
     return Batch(empty, index, segment_class, plane, np.zeros(2, np.int32), np.zeros((2, 6), np.int32), np.arange(2))
 
 
-def predict(
-    params: dict[str, Any], golden: Golden, config: OneFormerConfig
-) -> tuple[LayerPredictions, jax.Array, jax.Array]:
-    images = jnp.asarray(golden["in/image"].transpose(0, 2, 3, 1))
-    features = oneformer.encode(params, images, config=config)
+def predict(params: dict[str, Any], golden: Golden) -> Outputs:
+    config = golden.config
+    features = oneformer.encode(params, jnp.asarray(channels_last(golden["in/image"])), config=config)
     outputs = oneformer.decode(params, features, jnp.asarray(golden["in/task_tokens"]), config=config)
-    tokens = jnp.asarray(golden["in/text_tokens"].reshape(12, 77))
-    text_queries = oneformer.encode_text(params, tokens, jnp.arange(12).reshape(2, 6), config=config)
-    return outputs, text_queries, params["logit_scale"]
+    table, prompts = jnp.asarray(golden.prompt_table), jnp.asarray(golden.prompts)
+    return outputs, oneformer.encode_text(params, table, prompts, config=config), params["logit_scale"]
 
 
 @pytest.fixture(scope="module")
-def predictions(
-    params: dict[str, Any], golden: Golden, config: OneFormerConfig
-) -> tuple[LayerPredictions, jax.Array, jax.Array]:
-    return jax.jit(partial(predict, golden=golden, config=config))(params)
+def predictions(params: dict[str, Any], golden: Golden) -> Outputs:
+    return jax.jit(partial(predict, golden=golden))(params)
 
 
 @pytest.fixture(scope="module")
-def costs(predictions: tuple[LayerPredictions, jax.Array, jax.Array], batch: Batch, golden: Golden) -> np.ndarray:
+def costs(predictions: Outputs, batch: Batch, golden: Golden) -> np.ndarray:
     points = np.stack([[golden[f"loss/{layer}/match_points_{b}"][0] for b in range(2)] for layer in LAYERS])
     return np.asarray(costs_at_points(predictions[0], jax.tree.map(jnp.asarray, batch), jnp.asarray(points), CRITERION))
 
@@ -144,16 +93,16 @@ def slots(pairs: Pairs, golden: Golden, layer: str) -> list[tuple[int, int, int]
 
 def golden_points(pairs: Pairs, golden: Golden) -> jax.Array:
     size = golden["loss/final/rand_oversampled"].shape[1] + golden["loss/final/rand_extra"].shape[1]
-    points = np.full((*pairs.query.shape, size, 2), 0.5, np.float32)
+    points = np.full((*pairs.image.shape, len(LAYERS), size, 2), 0.5, np.float32)
     for i, layer in enumerate(LAYERS):
         drawn = np.concatenate([golden[f"loss/{layer}/rand_oversampled"], golden[f"loss/{layer}/rand_extra"]], axis=1)
         for group, slot, row in slots(pairs, golden, layer):
-            points[i, group, slot] = drawn[row]
+            points[group, slot, i] = drawn[row]
     return jnp.asarray(points)
 
 
 def test_costs_and_assignments(costs: np.ndarray, golden: Golden) -> None:
-    query = np.asarray(paired(costs, 1).query)
+    query = np.asarray(paired(costs, num_groups=1).query)
     for i, layer in enumerate(LAYERS):
         for b, start in ((0, 0), (1, 8)):
             expected = golden[f"loss/{layer}/match_cost_{b}"]
@@ -162,41 +111,35 @@ def test_costs_and_assignments(costs: np.ndarray, golden: Golden) -> None:
             np.testing.assert_array_equal(query[i, 0, start + target], golden[f"loss/{layer}/match_query_{b}"])
 
 
-def test_chosen_points(
-    predictions: tuple[LayerPredictions, jax.Array, jax.Array], costs: np.ndarray, golden: Golden
-) -> None:
-    pairs = paired(costs, 1)
-    points = golden_points(pairs, golden)[:, 0]
+def test_chosen_points(predictions: Outputs, costs: np.ndarray, golden: Golden) -> None:
+    pairs = paired(costs, num_groups=1)
+    points = golden_points(pairs, golden)[0]
     outputs = predictions[0]
     masks = pair_mask_logits(
         outputs.mask_embeddings, outputs.mask_features, jnp.asarray(pairs.query[:, 0]), jnp.asarray(pairs.image[0])
     )
     for i, layer in enumerate(LAYERS):
-        weights = np.asarray(point_weights(sample_masks(masks[i], points[i]), CRITERION))
+        weights = np.asarray(point_weights(sample_masks(masks[:, i], points[:, i]), CRITERION))
         for _, slot, row in slots(pairs, golden, layer):
             assert set(np.unique(weights[slot])) == {0.0, 1.0}
-            chosen = {tuple(point) for point in np.asarray(points[i, slot])[weights[slot] == 1]}
+            chosen = {tuple(point) for point in np.asarray(points[slot, i])[weights[slot] == 1]}
             assert chosen == {tuple(point) for point in golden[f"loss/{layer}/point_coords"][row]}
 
 
-@pytest.mark.parametrize("num_groups", [1, 2])
 def test_losses_and_gradients(
-    num_groups: int,
     params: dict[str, Any],
-    predictions: tuple[LayerPredictions, jax.Array, jax.Array],
     costs: np.ndarray,
     batch: Batch,
     golden: Golden,
-    config: OneFormerConfig,
 ) -> None:
-    pairs = paired(costs, num_groups)
+    pairs = paired(costs, num_groups=2)
     points = golden_points(pairs, golden)
     device_batch, device_pairs = jax.tree.map(jnp.asarray, (batch, pairs))
 
     @jax.jit
     def gradients(params: dict[str, Any]) -> Any:
         """As a training step does it: the criterion's cotangents enter the pullback of the forward pass."""
-        (outputs, text_queries, logit_scale), pullback = jax.vjp(partial(predict, golden=golden, config=config), params)
+        (outputs, text_queries, logit_scale), pullback = jax.vjp(partial(predict, golden=golden), params)
 
         def objective(outputs: LayerPredictions, text_queries: jax.Array, logit_scale: jax.Array) -> Any:
             return criterion_at_points(
@@ -217,11 +160,12 @@ def test_losses_and_gradients(
 
     # The converter lays out the original's gradients, and constants that are their norms, as it does parameters.
     names = [str(name) for name in golden["grad_names"]]
-    shape = {name: golden[f"sd/{name}"].shape if f"sd/{name}" in golden else () for name in names}
-    known = {name: golden.get(f"grad/{name}", np.full(shape[name], np.nan, np.float32)) for name in names}
+    shape = {name: golden.state[name].shape if name in golden.state else () for name in names}
+    known = {name: golden.arrays.get(f"grad/{name}", np.full(shape[name], np.nan, np.float32)) for name in names}
     norms = dict(zip(names, golden["grad_norms"], strict=True))
-    expected_grads = to_params(known, config)
-    expected_norms = to_params({name: np.full(shape[name], norms[name], np.float32) for name in names}, config)
+    expected_grads = from_shi_labs(known, golden.config)[0]
+    constants = {name: np.full(shape[name], norms[name], np.float32) for name in names}
+    expected_norms = from_shi_labs(constants, golden.config)[0]
     compared = 0
     for (path, gradient), expected, norm in zip(
         jax.tree.leaves_with_path(grads), jax.tree.leaves(expected_grads), jax.tree.leaves(expected_norms), strict=True
@@ -232,4 +176,4 @@ def test_losses_and_gradients(
             compared += 1
             tolerance = 2e-4 * np.abs(expected).max()
             np.testing.assert_allclose(gradient, expected, rtol=0, atol=tolerance, err_msg=place)
-    assert compared == sum(name.startswith("grad/") for name in golden)
+    assert compared == sum(name.startswith("grad/") for name in golden.arrays)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from goldens import Golden, channels_last, load_golden
 
+from converters.huggingface import from_huggingface
 from converters.shi_labs import from_shi_labs
 from oneformer_jax.models.mask_decoder import MaskDecoder, blocked_keys, unblock_full_rows
 from oneformer_jax.models.oneformer import decode, encode, encode_text
@@ -186,3 +187,10 @@ def test_one_raw_image(golden: Golden, params: dict[str, Any]) -> None:
     predictions = predict(image, golden["e2e/task_tokens"])
     close(predictions.class_logits, golden["e2e/pred_logits"], LOGITS)
     close(predictions.mask_logits, golden["e2e/pred_masks"], MASKS)
+
+
+def test_hugging_faces_file_of_the_same_weights_converts_to_the_same(shared: Path, golden: Golden) -> None:
+    ported = load_golden(shared / "reference/golden/hf_tiny_dev.npz")
+    ours, _ = from_shi_labs(golden.state, golden.config)
+    theirs, _ = from_huggingface(ported.state, golden.config)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)

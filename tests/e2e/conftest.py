@@ -1,0 +1,81 @@
+"""A data set, a spec and a trained run that the end-to-end tests share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TINY = """
+results_dir: {folder}/results
+model:
+  backbone:
+    swin:
+      {{embed_dim: 8, depths: [1, 1, 1, 1], num_heads: [1, 1, 2, 2], window_size: 4, mlp_ratio: 2.0,
+        drop_path_rate: 0.1}}
+  sem_seg_head: {{num_classes: 7, convs_dim: 64, mask_dim: 64, transformer_enc_layers: 1}}
+  one_former:
+    {{hidden_dim: 64, nheads: 2, num_object_queries: 12, dim_feedforward: 32, dec_layers: 2, class_dec_layers: 1,
+      train_num_points: 64}}
+  text_encoder: {{width: 64, num_layers: 1, n_ctx: 2, proj_num_layers: 1}}
+  test: {{semantic_on: true, instance_on: true, panoptic_on: true}}
+dataset:
+  train:
+    images: {folder}/data/train/images
+    annotations: {folder}/data/train/annotations.json
+    panoptic: {folder}/data/train/panoptic
+    batch_size: 4
+  val:
+    images: {folder}/data/val/images
+    annotations: {folder}/data/val/annotations.json
+    panoptic: {folder}/data/val/panoptic
+    batch_size: 2
+  test: {{images: {folder}/data/val/images}}
+  label_map: {folder}/data/label_map.json
+  augmentation: {{train_crop_size: [64, 64], test_min_size: 64, test_max_size: 64}}
+train:
+  num_epochs: 2
+  optim: {{lr: 1.0e-3, warmup_iters: 1}}
+"""
+
+CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def command_line() -> CommandLine:
+    """Runs `python cli.py ...` in the checkout; `cwd` and `preexec_fn` may be given."""
+
+    def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "120"},
+            **{"cwd": ROOT, "timeout": 600} | options,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data/` (10 training and 3 validation pictures) and `spec.yaml`."""
+    folder = tmp_path_factory.mktemp("workspace")
+    write_drawn_shapes(folder / "data", {"train": 10, "val": 3}, size=64, seed=1)
+    (folder / "spec.yaml").write_text(TINY.format(folder=folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(workspace: Path, command_line: CommandLine) -> Path:
+    """The results folder after `train` ran to its end."""
+    result = command_line("train", "--spec", workspace / "spec.yaml")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return workspace / "results"

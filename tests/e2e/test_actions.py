@@ -1,0 +1,140 @@
+"""The command line on real files: train, resume, evaluate, inference, and the library on what they wrote."""
+
+import json
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+from oneformer_jax import load_model
+from oneformer_jax.data.images import read_image, read_panoptic
+from oneformer_jax.data.task_text import task_tokens
+from oneformer_jax.spec import load_spec
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_training_leaves_checkpoints_links_curves_log_and_status(trained: Path) -> None:
+    folder = trained / "train"
+    assert (folder / "best").resolve().parent == (folder / "checkpoints").resolve()
+    assert (folder / "latest").resolve().name == "6"  # 10 images in batches of 4: 3 steps an epoch, 2 epochs
+    assert (folder / "curves.png").stat().st_size > 1000
+    assert list((folder / "tensorboard").glob("events*"))
+    log = lines_of(folder / "log.jsonl")
+    assert {record["kind"] for record in log} == {"train", "validation"}
+    assert all(np.isfinite(record["loss"]) for record in log if record["kind"] == "train")
+    status = lines_of(folder / "status.json")
+    assert status[0]["status"] == "STARTED"
+    assert status[-1]["status"] == "SUCCESS"
+    assert any("mIoU" in line.get("kpi", {}) for line in status)
+    assert load_spec(folder / "experiment.yaml").train.num_epochs == 2
+
+
+def test_a_finished_training_says_so_and_changes_nothing(workspace: Path, trained: Path, command_line) -> None:
+    before = (trained / "train" / "log.jsonl").read_text()
+    result = command_line("train", "--spec", workspace / "spec.yaml")
+    assert result.returncode == 0
+    assert "already complete" in result.stdout
+    assert (trained / "train" / "log.jsonl").read_text() == before
+
+
+def test_evaluate_scores_all_tasks_at_the_original_size(workspace: Path, trained: Path, command_line) -> None:
+    result = command_line("evaluate", "-e", workspace / "spec.yaml", f"evaluate.checkpoint={trained / 'train'}")
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((trained / "evaluate" / "metrics.json").read_text())
+    for name in ("mIoU", "pixel_accuracy", "PQ", "SQ", "RQ", "PQ_things", "PQ_stuff", "AP", "AP50", "AP75"):
+        assert metrics[name] is None or 0 <= metrics[name] <= 1
+    assert metrics["num_images"] == 3
+    assert set(metrics["per_class"]) == {"disk", "square", "triangle", "cross", "ring", "ground", "band"}
+    assert f"mIoU {100 * metrics['mIoU']:.1f}" in result.stdout
+
+
+def test_evaluate_runs_only_the_tasks_that_are_on(workspace: Path, trained: Path, command_line, tmp_path: Path) -> None:
+    result = command_line(
+        "evaluate",
+        "-e",
+        workspace / "spec.yaml",
+        f"evaluate.checkpoint={trained / 'train' / 'latest'}",
+        f"evaluate.results_dir={tmp_path}",
+        "evaluate.task=panoptic",
+        "evaluate.iou_per_class=false",
+    )
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert "PQ" in metrics
+    assert {"mIoU", "AP", "per_class"}.isdisjoint(metrics)
+
+
+@pytest.mark.parametrize("task", ["semantic", "instance", "panoptic"])
+def test_inference_writes_pictures_and_raw_results(workspace: Path, trained: Path, command_line, task: str) -> None:
+    folder = trained / f"inference_{task}"
+    result = command_line(
+        "inference",
+        "-e",
+        workspace / "spec.yaml",
+        f"inference.checkpoint={trained / 'train'}",
+        f"inference.results_dir={folder}",
+        f"inference.mode={task}",
+    )
+    assert result.returncode == 0, result.stderr
+    images = sorted((workspace / "data" / "val" / "images").iterdir())
+    for path in images:
+        assert cv2.imread(str(folder / f"{path.stem}.jpg")) is not None
+    if task == "semantic":
+        classes = cv2.imread(str(folder / "semantic" / f"{images[0].stem}.png"), cv2.IMREAD_UNCHANGED)
+        assert classes.shape == (64, 64)
+        assert classes.max() < 7
+    elif task == "panoptic":
+        content = json.loads((folder / "panoptic.json").read_text())
+        for annotation in content["annotations"]:
+            ids = read_panoptic(folder / "panoptic" / annotation["file_name"])
+            assert set(np.unique(ids)) - {0} == {segment["id"] for segment in annotation["segments_info"]}
+    else:
+        assert isinstance(json.loads((folder / "instance.json").read_text()), list)
+
+
+def test_a_loaded_model_predicts_like_its_parts(workspace: Path, trained: Path) -> None:
+    model = load_model(trained / "train")
+    assert model.categories.names[0] == "disk"
+    image = read_image(next((workspace / "data" / "val" / "images").iterdir()))
+    classes = model.predict(image, "semantic")
+    assert classes.shape == image.shape[:2]
+    panoptic = model.predict(image, "panoptic")
+    assert set(np.unique(panoptic.ids)) - {0} == {segment.id for segment in panoptic.segments}
+    with pytest.raises(ValueError, match="task must be one of"):
+        model.predict(image, "depth")
+
+    mean, std = (np.array(x, np.float32) for x in (model.description.pixel_mean, model.description.pixel_std))
+    normalised = ((image.astype(np.float32) - mean) / std)[None]
+    predictions = model.forward(normalised, task_tokens(0, 77)[:1])
+    assert predictions.class_logits.shape == (1, 12, 8)
+    assert predictions.mask_logits.shape == (1, 12, 16, 16)
+    logits = model.backend.predict(image[None], np.array([[64, 64]], np.int32), ["semantic"])["semantic"]
+    np.testing.assert_allclose(predictions.class_logits, logits[0], atol=1e-4)
+    np.testing.assert_allclose(predictions.mask_logits, logits[1], atol=1e-3)
+
+
+def test_training_resumes_where_it_stopped(workspace: Path, command_line, tmp_path: Path) -> None:
+    """Three epochs in one go equal two, and then the third from the checkpoint."""
+    common = [
+        "train",
+        "-e",
+        workspace / "spec.yaml",
+        "train.validation_interval=100",
+        "train.optim.lr_scheduler=MultiStep",
+    ]
+    once = command_line(*common, f"results_dir={tmp_path / 'once'}", "train.num_epochs=3")
+    first = command_line(*common, f"results_dir={tmp_path / 'twice'}", "train.num_epochs=2")
+    second = command_line(*common, f"results_dir={tmp_path / 'twice'}", "train.num_epochs=3")
+    for result in (once, first, second):
+        assert result.returncode == 0, result.stderr
+    assert "resuming from step 6" in second.stdout
+    ours, theirs = (load_model(tmp_path / name / "train" / "latest").params for name in ("once", "twice"))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    steps = [record["step"] for record in lines_of(tmp_path / "twice" / "train" / "log.jsonl")]
+    assert steps == sorted(steps)

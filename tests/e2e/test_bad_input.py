@@ -1,0 +1,152 @@
+"""Bad input ends with one message that names the culprit, and exit code 1 (2 for usage), before any long work."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def edit_json(path: Path, change: Callable[[dict], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def broken(workspace: Path, tmp_path: Path) -> Path:
+    """A copy of the data to break."""
+    shutil.copytree(workspace / "data", tmp_path / "data")
+    return tmp_path / "data"
+
+
+def paths_in(data: Path) -> list[str]:
+    return [
+        f"dataset.{split}.{key}={data / split / name}"
+        for split in ("train", "val")
+        for key, name in (("images", "images"), ("panoptic", "panoptic"), ("annotations", "annotations.json"))
+    ]
+
+
+def remove_first_image(data: Path) -> str:
+    path = sorted((data / "train" / "images").iterdir())[0]
+    path.unlink()
+    return path.name
+
+
+def remove_first_png(data: Path) -> str:
+    path = sorted((data / "train" / "panoptic").iterdir())[0]
+    path.unlink()
+    return path.name
+
+
+def remove_folder(data: Path) -> str:
+    shutil.rmtree(data / "train" / "images")
+    return str(data / "train" / "images")
+
+
+def remove_annotations(data: Path) -> str:
+    (data / "train" / "annotations.json").unlink()
+    return str(data / "train" / "annotations.json")
+
+
+def empty_data_set(data: Path) -> str:
+    edit_json(data / "train" / "annotations.json", lambda content: content["annotations"].clear())
+    return "empty"
+
+
+def damage_image(data: Path) -> str:
+    for path in (data / "train" / "images").iterdir():
+        path.write_bytes(b"not an image")
+    return "cannot be read"
+
+
+def damage_json(data: Path) -> str:
+    (data / "train" / "annotations.json").write_text('{"images": [')
+    return "annotations.json"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        remove_first_image,
+        remove_first_png,
+        remove_folder,
+        remove_annotations,
+        empty_data_set,
+        damage_image,
+        damage_json,
+    ],
+    ids=lambda damage: damage.__name__,
+)
+def test_bad_data(workspace: Path, broken: Path, command_line, tmp_path: Path, damage: Callable[[Path], str]) -> None:
+    culprit = damage(broken)
+    result = command_line("train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path / 'out'}", *paths_in(broken))
+    check_failure(result, tmp_path / "out" / "train", culprit)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "culprit"),
+    [
+        (["model.sem_seg_head.num_classes=3"], "num_classes"),
+        (["dataset.label_map=/nowhere/labels.json"], "/nowhere/labels.json"),
+        (["train.num_gpus=64"], "train.num_gpus"),
+        (["dataset.train.annotations="], "dataset.train.annotations"),
+        (["train.resume_training_checkpoint_path=/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_keys_that_need_the_files(
+    workspace: Path, command_line, tmp_path: Path, overrides: list[str], culprit: str
+) -> None:
+    result = command_line("train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", *overrides)
+    check_failure(result, tmp_path / "train", culprit)
+
+
+def check_failure(result, folder: Path, culprit: str) -> None:
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert culprit in result.stderr.replace("\n", "")
+    assert "Traceback" not in result.stderr
+    last = json.loads((folder / "status.json").read_text().splitlines()[-1])
+    assert last["status"] == "FAILURE"
+    assert not (folder / "latest").exists()
+
+
+@pytest.mark.parametrize("action", ["train", "evaluate", "inference"])
+def test_a_typo_in_the_spec(workspace: Path, command_line, tmp_path: Path, action: str) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text((workspace / "spec.yaml").read_text().replace("num_epochs", "num_epoch"))
+    result = command_line(action, "-e", spec)
+    assert result.returncode == 1
+    assert "train.num_epochs" in result.stderr
+    assert "spec.yaml:" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["trian", "-e", "x.yaml"], ["train", "--specs", "x.yaml"]])
+def test_wrong_usage(command_line, arguments: list[str]) -> None:
+    result = command_line(*arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("action", ["evaluate", "inference"])
+def test_a_missing_checkpoint(workspace: Path, command_line, tmp_path: Path, action: str) -> None:
+    arguments = [action, "-e", workspace / "spec.yaml", f"results_dir={tmp_path}"]
+    unset = command_line(*arguments)
+    assert unset.returncode == 1
+    assert f"{action}.checkpoint" in unset.stderr
+    missing = command_line(*arguments, f"{action}.checkpoint={tmp_path / 'nothing'}")
+    check_failure(missing, tmp_path / action, "nothing")
+
+
+def test_inference_without_images(workspace: Path, trained: Path, command_line, tmp_path: Path) -> None:
+    result = command_line(
+        "inference",
+        "-e",
+        workspace / "spec.yaml",
+        f"results_dir={tmp_path}",
+        f"inference.checkpoint={trained / 'train'}",
+        f"inference.images_dir={tmp_path}",
+    )
+    check_failure(result, tmp_path / "inference", "no image")

@@ -1,0 +1,109 @@
+"""Checkpoints: what goes in comes out, the newest and the best stay, a failed save harms nothing."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oneformer_jax.data.categories import Categories, Category
+from oneformer_jax.errors import CheckpointError
+from oneformer_jax.models.config import OneFormerConfig, SwinConfig
+from oneformer_jax.training.checkpoints import (
+    Checkpoints,
+    Description,
+    find_checkpoint,
+    load_description,
+    load_opt_state,
+    load_params,
+)
+
+
+def describe(step: int, **metrics: float) -> Description:
+    return Description(
+        model=OneFormerConfig(num_classes=2, backbone=SwinConfig(depths=(1, 1, 1, 1), qk_scale=0.5)),
+        categories=Categories((Category(7, "road", False, (1, 2, 3)), Category(9, "car", True, (4, 5, 6)))),
+        pixel_mean=(1.0, 2.0, 3.0),
+        pixel_std=(4.0, 5.0, 6.0),
+        spec={"train": {"num_epochs": 3}},
+        step=step,
+        epoch=step // 2,
+        metrics=metrics,
+    )
+
+
+def arrays(value: float) -> dict:
+    return {"a": {"b": jnp.full((3, 2), value)}, "c": jnp.arange(4)}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(tmp_path, keep=2, monitor="mIoU")
+
+
+def test_round_trip(run: Checkpoints, tmp_path: Path) -> None:
+    run.save(arrays(1.5), {"mu": arrays(2.5)}, describe(4, mIoU=0.5, PQ=0.25))
+    run.close()
+    folder = find_checkpoint(tmp_path)
+    assert load_description(folder) == describe(4, mIoU=0.5, PQ=0.25)
+    like = jax.eval_shape(lambda: arrays(0.0))
+    for ours, theirs in zip(jax.tree.leaves(load_params(folder, like)), jax.tree.leaves(arrays(1.5)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    restored = load_opt_state(folder, {"mu": like})
+    np.testing.assert_array_equal(restored["mu"]["a"]["b"], np.full((3, 2), 2.5))
+
+
+def test_the_newest_two_and_the_best_are_kept(run: Checkpoints, tmp_path: Path) -> None:
+    for step, score in enumerate([0.1, 0.9, 0.3, 0.2, 0.4], start=1):
+        run.save(arrays(step), {}, describe(step, mIoU=score))
+    run.close()
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [2, 4, 5]
+    assert (tmp_path / "best").resolve().name == "2"
+    assert (tmp_path / "latest").resolve().name == "5"
+    assert find_checkpoint(tmp_path).name == "2"
+    again = Checkpoints(tmp_path, keep=2, monitor="mIoU")
+    assert (again.best_metric, again.best_step) == (0.9, 2)
+    again.close()
+
+
+def test_without_metrics_there_is_no_best(run: Checkpoints, tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        run.save(arrays(step), {}, describe(step))
+    run.close()
+    assert not (tmp_path / "best").exists()
+    assert find_checkpoint(tmp_path).name == "3"
+
+
+def test_an_unwritable_checkpoint_names_the_folder_and_harms_nothing(
+    run: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.save(arrays(1.0), {}, describe(1))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run._manager, "save", full)
+    with pytest.raises(CheckpointError, match="No space left") as caught:
+        run.save(arrays(2.0), {}, describe(2))
+    assert str(tmp_path) in str(caught.value)
+    run.close()
+    assert find_checkpoint(tmp_path).name == "1"
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such file"):
+        find_checkpoint(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        find_checkpoint(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(run: Checkpoints, tmp_path: Path) -> None:
+    run.save(arrays(1.0), {}, describe(1))
+    run.close()
+    folder = find_checkpoint(tmp_path)
+    for path in (folder / "params").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="could not be read"):
+        load_params(folder, jax.eval_shape(lambda: arrays(0.0)))
