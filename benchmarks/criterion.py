@@ -118,8 +118,7 @@ def torch_stages(size: Size, outputs: LayerPredictions, batch: Batch) -> dict[st
         return torch.einsum("lbqc,bhwc->lbqhw", embeddings, features)
 
     @torch.no_grad()
-    def match(all_masks: torch.Tensor | None = None) -> list[list[tuple[np.ndarray, np.ndarray]]]:
-        all_masks = masks() if all_masks is None else all_masks
+    def match(all_masks: torch.Tensor) -> list[list[tuple[np.ndarray, np.ndarray]]]:
         return [
             [match_one(logits[layer, b], all_masks[layer, b], b) for b in range(size.batch)]
             for layer in range(size.layers)
@@ -135,7 +134,9 @@ def torch_stages(size: Size, outputs: LayerPredictions, batch: Batch) -> dict[st
         cost = 5 * cross_entropy + 5 * dice - 2 * logits.softmax(-1)[:, classes[b]]
         return linear_sum_assignment(cost.numpy())
 
-    fixed = match()
+    # The masks of all queries are computed once a step; their time counts in the second stage.
+    computed = masks().detach()
+    fixed = match(computed)
 
     def loss() -> None:
         for leaf in leaves:
@@ -163,7 +164,7 @@ def torch_stages(size: Size, outputs: LayerPredictions, batch: Batch) -> dict[st
             total = total + 2 * entropy + 5 * (cross_entropy + dice) / (size.batch * size.segments)
         total.backward()
 
-    return {"matching": match, "loss and gradients": loss}
+    return {"matching": partial(match, computed), "loss and gradients": loss}
 
 
 def milliseconds(run: Callable[[], Any], repeats: int = 5) -> float:

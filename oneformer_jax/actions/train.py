@@ -1,6 +1,6 @@
 """The train action: spec in, checkpoints and curves out."""
 
-import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,6 @@ from oneformer_jax.training.loop import LoopSettings, train_loop
 from oneformer_jax.training.optimizer import make_optimizer
 from oneformer_jax.training.sharding import make_mesh, put_replicated
 from oneformer_jax.training.step import StepInputs, TrainState, make_train_step
-
-logger = logging.getLogger(__name__)
 
 
 def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> None:
@@ -139,7 +137,8 @@ def _validation(
 
     def validate(params: Any) -> dict[str, float]:
         backend.params = params
-        metrics = headline(evaluator.run(backend))
+        # A score that is not defined (no such segment in the data) is left out.
+        metrics = {name: value for name, value in headline(evaluator.run(backend)).items() if not math.isnan(value)}
         logbook.message("validation  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         status.write("RUNNING", "Eval metrics generated.", kpi=metrics)
         return metrics

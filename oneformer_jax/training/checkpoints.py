@@ -60,13 +60,18 @@ class Checkpoints:
     def __init__(self, run_dir: Path, *, keep: int, monitor: str) -> None:
         self.run_dir = run_dir
         self.monitor = monitor
-        best = managers.BestN(
-            get_metric_fn=lambda metrics: metrics[monitor], n=1, keep_checkpoints_without_metrics=False
-        )
-        policy = managers.AnyPreservationPolicy([managers.LatestN(keep), best]) if keep else None
+
+        def score(metrics: dict[str, float]) -> float:
+            return metrics[monitor]
+
+        best = managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
+        policy = managers.AnyPreservationPolicy([managers.LatestN(keep), best]) if keep else managers.LatestN()
         self._manager = ocp.CheckpointManager(
             (run_dir / FOLDER).absolute(),
-            options=ocp.CheckpointManagerOptions(preservation_policy=policy, cleanup_tmp_directories=True),
+            # Orbax stores metrics only where best_fn is set; what stays is the policy's choice.
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy, best_fn=score, cleanup_tmp_directories=True
+            ),
         )
         self.best_metric, self.best_step = self._find_best()
 
@@ -78,6 +83,11 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """The newest complete step, or None."""
         return self._manager.latest_step()
+
+    def would_be_best(self, metrics: dict[str, float]) -> bool:
+        """Whether a checkpoint with these metrics would become the best."""
+        metric = metrics.get(self.monitor)
+        return metric is not None and (self.best_metric is None or metric > self.best_metric)
 
     def save(self, params: Any, opt_state: Any, description: Description) -> None:
         """Writes one checkpoint and moves the links; blocks until it is on disk.
@@ -104,7 +114,7 @@ class Checkpoints:
                 hint="free disk space or fix permissions, then run the same command again: it resumes",
             ) from error
         self._link("latest", description.step)
-        if metric is not None and (self.best_metric is None or metric > self.best_metric):
+        if self.would_be_best(description.metrics):
             self.best_metric, self.best_step = metric, description.step
             self._link("best", description.step)
 

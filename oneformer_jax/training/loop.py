@@ -4,8 +4,10 @@ The order at a boundary is a contract: validate, then checkpoint (which stores t
 checkpoint of step s holds everything after s updates, and the pipeline seeks to s on resume.
 """
 
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,8 +50,8 @@ def train_loop(
 ) -> TrainState:
     """Trains from `state.step` to `settings.total_steps` and returns the last state.
 
-    On any interruption (Ctrl-C, SIGTERM as SystemExit) the last finished step is saved before the exception goes on.
-    Raises OneFormerError when the gradients stay non-finite.
+    After SIGINT or SIGTERM the running step is finished and saved, then KeyboardInterrupt or SystemExit is raised. Call
+    it in the main thread. Raises OneFormerError when the gradients stay non-finite.
     """
     step = int(jax.device_get(state.step))
     saved, epoch = step, step // settings.steps_per_epoch
@@ -63,8 +65,14 @@ def train_loop(
         checkpoints.save(state.params, state.opt_state, now)
         saved = step
 
-    try:
+    with stop_requests() as stop:
         while step < settings.total_steps:
+            if stop.signal is not None:
+                if step > saved:
+                    metrics = {}
+                    logbook.message(f"interrupted: saving step {step}")
+                    save()
+                raise KeyboardInterrupt if stop.signal == signal.SIGINT else SystemExit(128 + stop.signal)
             batch = next(batches)
             with jax.transfer_guard("disallow"):
                 state, scalars = step_fn(state, batch)
@@ -88,18 +96,37 @@ def train_loop(
             if validate is not None and settings.validate_every and (step % settings.validate_every == 0 or last):
                 metrics = validate(state.params)
                 logbook.validation(step, metrics)
-                better = checkpoints.best_metric is None or metrics[checkpoints.monitor] > checkpoints.best_metric
-                if better and not (last or step % settings.checkpoint_every == 0):
-                    save()
                 since, since_step = time.monotonic(), step
-            if step % settings.checkpoint_every == 0 or last:
+            if step % settings.checkpoint_every == 0 or last or checkpoints.would_be_best(metrics):
                 save()
                 since, since_step = time.monotonic(), step
             metrics = {}
-    except (KeyboardInterrupt, SystemExit):
-        if step > saved:
-            metrics = {}
-            logbook.message(f"interrupted: saving step {step}")
-            save()
-        raise
     return state
+
+
+class StopRequest:
+    """The signal that asked the loop to stop, if any."""
+
+    signal: int | None = None
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """SIGINT and SIGTERM are noted instead of raised: a step that gave its buffers away must not be cut in two.
+
+    The second SIGINT is raised at once, for whoever will not wait for the step to end.
+    """
+    request = StopRequest()
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: object) -> None:
+        request.signal = number
+        signal.signal(signal.SIGINT, previous[signal.SIGINT])
+
+    try:
+        for number in previous:
+            signal.signal(number, note)
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

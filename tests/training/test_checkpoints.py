@@ -56,7 +56,7 @@ def test_round_trip(run: Checkpoints, tmp_path: Path) -> None:
 
 def test_the_newest_two_and_the_best_are_kept(run: Checkpoints, tmp_path: Path) -> None:
     for step, score in enumerate([0.1, 0.9, 0.3, 0.2, 0.4], start=1):
-        run.save(arrays(step), {}, describe(step, mIoU=score))
+        run.save(arrays(step), arrays(step), describe(step, mIoU=score))
     run.close()
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [2, 4, 5]
     assert (tmp_path / "best").resolve().name == "2"
@@ -69,7 +69,7 @@ def test_the_newest_two_and_the_best_are_kept(run: Checkpoints, tmp_path: Path) 
 
 def test_without_metrics_there_is_no_best(run: Checkpoints, tmp_path: Path) -> None:
     for step in (1, 2, 3):
-        run.save(arrays(step), {}, describe(step))
+        run.save(arrays(step), arrays(step), describe(step))
     run.close()
     assert not (tmp_path / "best").exists()
     assert find_checkpoint(tmp_path).name == "3"
@@ -78,14 +78,14 @@ def test_without_metrics_there_is_no_best(run: Checkpoints, tmp_path: Path) -> N
 def test_an_unwritable_checkpoint_names_the_folder_and_harms_nothing(
     run: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run.save(arrays(1.0), {}, describe(1))
+    run.save(arrays(1.0), arrays(0.0), describe(1))
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run._manager, "save", full)
     with pytest.raises(CheckpointError, match="No space left") as caught:
-        run.save(arrays(2.0), {}, describe(2))
+        run.save(arrays(2.0), arrays(0.0), describe(2))
     assert str(tmp_path) in str(caught.value)
     run.close()
     assert find_checkpoint(tmp_path).name == "1"
@@ -99,7 +99,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_named(run: Checkpoints, tmp_path: Path) -> None:
-    run.save(arrays(1.0), {}, describe(1))
+    run.save(arrays(1.0), arrays(0.0), describe(1))
     run.close()
     folder = find_checkpoint(tmp_path)
     for path in (folder / "params").rglob("*"):
