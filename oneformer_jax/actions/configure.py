@@ -50,6 +50,7 @@ def model_config(spec: Spec) -> OneFormerConfig:
             patch_norm=swin.patch_norm,
             pretrain_img_size=swin.pretrain_img_size,
             use_checkpoint=swin.use_checkpoint,
+            init=swin.init,
         ),
         pixel_decoder=PixelDecoderConfig(
             conv_dim=head.convs_dim,

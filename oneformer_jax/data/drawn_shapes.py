@@ -1,8 +1,9 @@
 """A small data set of drawn pictures whose classes differ by shape only.
 
 Every segment, stuff included, draws its colour from one and the same distribution, so colour says nothing about the
-class: what learns this has learned shapes (`data.colour_baseline` measures what colours alone give). Each picture
-holds two touching things of one class, and things may hide one another.
+class: what learns this has learned shapes (`data.colour_baseline` measures what colours alone give). All borders are
+inked like those of a drawing: with bare borders between random colours, networks need far longer to notice that shape is
+what counts. Each picture holds two touching things of one class, and things may hide one another.
 """
 
 import json
@@ -31,11 +32,13 @@ _THINGS = 5
 _GROUND, _BAND = 5, 6
 
 _SUPERSAMPLING = 4
-_MIN_COLOR_DISTANCE = 70.0  # Euclidean in RGB, between any two segments of a picture
-_MIN_VISIBLE = 0.4  # of each segment's area
+_MIN_COLOR_DISTANCE = 50.0  # Euclidean in RGB, between any two segments of a picture
+_MIN_VISIBLE = 0.5  # of each segment's area
 _MIN_AREA = 0.01  # of the picture, for every segment
 _MIN_CONTACT = 6  # pixels along which the touching pair meets, before anti-aliased drawing moves the edges
-_NOISE = 7.0  # standard deviation of the noise of each pixel
+_TILT = np.pi / 12  # of the upright things, at most to either side
+_INK = 25.0  # grey value of the lines along all borders
+_NOISE = 5.0  # standard deviation of the noise of each pixel
 
 _NEIGHBOURS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))  # pixels that share an edge
 
@@ -119,8 +122,8 @@ def _is_valid(index: UInt8[np.ndarray, "s s"], layers: list[Bool[np.ndarray, "s 
 
 def _pose(size: int, rng: np.random.Generator) -> tuple[Float[np.ndarray, "2"], float, float]:
     """Centre (x, y), radius, both in pixels, and angle of a thing."""
-    radius = size * rng.uniform(0.1, 0.2)
-    return rng.uniform(0.8 * radius, size - 0.8 * radius, 2), float(radius), float(rng.uniform(0, 2 * np.pi))
+    radius = size * rng.uniform(0.12, 0.2)
+    return rng.uniform(radius, size - radius, 2), float(radius), float(rng.uniform(-_TILT, _TILT))
 
 
 def _band(size: int, rng: np.random.Generator) -> Polygons:
@@ -140,7 +143,7 @@ def _shape(kind: int, center: Float[np.ndarray, "2"], radius: float, angle: floa
         return center + unit * np.broadcast_to(radii, angles.shape)[:, None]
 
     def regular(corners: int) -> Float[np.ndarray, "n 2"]:
-        return outline(np.arange(corners) * 2 * np.pi / corners, 1.2 * radius)
+        return outline((np.arange(corners) + 0.5) * 2 * np.pi / corners + np.pi / 2, 1.2 * radius)
 
     circle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     name = CATEGORIES.items[kind].name
@@ -167,18 +170,27 @@ def _mask(polygons: Polygons, edge: int, scale: int = _SUPERSAMPLING) -> Bool[np
 def _paint(
     index: UInt8[np.ndarray, "s s"], count: int, size: int, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """Colours, anti-aliased edges, an uneven light and noise; none of it depends on the class."""
+    """Colours, inked and anti-aliased borders, an uneven light and noise; none of it depends on the class."""
     colors: list[Any] = []
     while len(colors) < count:
-        color = rng.uniform(20, 235, 3)
+        color = rng.uniform(90, 255, 3)
         if all(np.linalg.norm(color - other) > _MIN_COLOR_DISTANCE for other in colors):
             colors.append(color)
     # Later colours had to avoid earlier ones; the shuffle makes all segments draw from one distribution.
     palette = rng.permutation(np.array(colors, np.float32))
-    image = cv2.resize(palette[index], (size, size), interpolation=cv2.INTER_AREA)
+    image = palette[index]
+    image[_borders(index)] = _INK
+    image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     light = cv2.resize(rng.normal(0, 10, (4, 4)), (size, size), interpolation=cv2.INTER_CUBIC)
     image = image + light[..., None] + rng.normal(0, _NOISE, image.shape)
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+
+
+def _borders(index: UInt8[np.ndarray, "s s"]) -> Bool[np.ndarray, "s s"]:
+    """A line along every border between segments, a pixel and a half wide in the final picture."""
+    width = round(1.5 * _SUPERSAMPLING)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    return cv2.dilate(index, kernel) != cv2.erode(index, kernel)
 
 
 def _id_colors(ids: Int32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -5,7 +5,7 @@ Defaults are those of the published Swin-L configuration. A checkpoint stores on
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import flax.linen as nn
 
@@ -23,7 +23,11 @@ class BackboneConfig(Protocol):
 
 @dataclass(frozen=True)
 class SwinConfig:
-    """Swin transformer (Liu et al. 2021, section 3)."""
+    """Swin transformer (Liu et al. 2021, section 3).
+
+    `init` is the distribution of initial kernels: "original" (normal, 0.02) or "fan_in" (normal, 1 / sqrt(inputs)). The
+    original's suits wide networks; a narrow one that starts from it hardly leaves the plateau of its first epochs.
+    """
 
     embed_dim: int = 192
     depths: tuple[int, ...] = (2, 2, 18, 2)
@@ -40,6 +44,7 @@ class SwinConfig:
     patch_norm: bool = True
     pretrain_img_size: int = 384
     use_checkpoint: bool = False
+    init: Literal["original", "fan_in"] = "original"
 
     def build(self, name: str | None = None) -> nn.Module:
         from oneformer_jax.models.swin import Swin  # the configuration stays importable without its module

@@ -15,6 +15,7 @@ from oneformer_jax.models.resize import resize
 
 # The original truncates at +-2, which is 100 standard deviations: no truncation.
 narrow_normal = nn.initializers.normal(0.02)
+INITIALIZERS = {"original": narrow_normal, "fan_in": nn.initializers.variance_scaling(1.0, "fan_in", "normal")}
 
 
 class Swin(nn.Module):
@@ -51,7 +52,7 @@ class Swin(nn.Module):
         features = {}
         for i, (depth, heads) in enumerate(zip(config.depths, config.num_heads, strict=True)):
             if i > 0:
-                x = PatchMerging(name=f"merging{i - 1}")(x)
+                x = PatchMerging(config, name=f"merging{i - 1}")(x)
             for j in range(depth):
                 shift = config.window_size // 2 if j % 2 else 0
                 x = block(config, heads, shift, next(drop_path), name=f"stage{i}_block{j}")(x, deterministic)
@@ -83,11 +84,11 @@ class SwinBlock(nn.Module):
         path = DropPath(self.drop_path)
         x = x + path(y[:, :height, :length], deterministic)
 
-        dropout = nn.Dropout(config.drop_rate)
+        dropout, kernel_init = nn.Dropout(config.drop_rate), INITIALIZERS[config.init]
         y = layer_norm(name="norm2")(x)
-        y = nn.Dense(int(width * config.mlp_ratio), kernel_init=narrow_normal, name="linear1")(y)
+        y = nn.Dense(int(width * config.mlp_ratio), kernel_init=kernel_init, name="linear1")(y)
         y = dropout(nn.gelu(y, approximate=False), deterministic=deterministic)
-        y = nn.Dense(width, kernel_init=narrow_normal, name="linear2")(y)
+        y = nn.Dense(width, kernel_init=kernel_init, name="linear2")(y)
         return x + path(dropout(y, deterministic=deterministic), deterministic)
 
 
@@ -106,7 +107,8 @@ class WindowAttention(nn.Module):
         table = self.param("relative_position_bias", narrow_normal, ((2 * side - 1) ** 2, heads))
         bias = jnp.take(table, relative_position_index(side), axis=0).transpose(2, 0, 1)
 
-        qkv = nn.Dense(3 * width, use_bias=config.qkv_bias, kernel_init=narrow_normal, name="qkv")(x)
+        kernel_init = INITIALIZERS[config.init]
+        qkv = nn.Dense(3 * width, use_bias=config.qkv_bias, kernel_init=kernel_init, name="qkv")(x)
         # Heads go before tokens at once: XLA's CPU products over strided heads are several times slower.
         q, k, v = qkv.reshape(*x.shape[:3], 3, heads, width // heads).transpose(3, 0, 1, 4, 2, 5)
         scale = config.qk_scale or (width // heads) ** -0.5
@@ -115,12 +117,14 @@ class WindowAttention(nn.Module):
             logits = logits + jnp.where(blocked[None, :, None], -100.0, 0.0)
         weights = nn.Dropout(config.attn_drop_rate)(nn.softmax(logits), deterministic=deterministic)
         mixed = jnp.einsum("bnhqk,bnhkd->bnhqd", weights, v).swapaxes(2, 3).reshape(x.shape)
-        mixed = nn.Dense(width, kernel_init=narrow_normal, name="proj")(mixed)
+        mixed = nn.Dense(width, kernel_init=kernel_init, name="proj")(mixed)
         return nn.Dropout(config.drop_rate)(mixed, deterministic=deterministic)
 
 
 class PatchMerging(nn.Module):
     """Halves a map: 2x2 pixels become one of twice the width."""
+
+    config: SwinConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _h _w 2*c"]:
@@ -129,7 +133,7 @@ class PatchMerging(nn.Module):
         x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
         x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
         x = layer_norm(name="norm")(x)
-        return nn.Dense(2 * channels, use_bias=False, kernel_init=narrow_normal, name="reduction")(x)
+        return nn.Dense(2 * channels, use_bias=False, kernel_init=INITIALIZERS[self.config.init], name="reduction")(x)
 
 
 class DropPath(nn.Module):

@@ -1,6 +1,6 @@
 """The section `model`: backbone, segmentation head, transformer, text encoder, and what a test run switches on."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -27,6 +27,12 @@ class Swin(Section):
     )
     window_size: PositiveInt = key(12, "window size", "Side of an attention window, in patches.")
     mlp_ratio: PositiveFloat = key(4.0, "MLP ratio", "Hidden width of a block's MLP over its channels.")
+    init: Literal["original", "fan_in"] = key(
+        "original",
+        "initial weights",
+        "original: normal, 0.02; fan_in: normal, 1 / sqrt(inputs), for narrow backbones without pretrained weights.",
+        extension=True,
+    )
     qkv_bias: bool = key(True, "QKV bias", "Give queries, keys and values a bias.")
     qk_scale: PositiveFloat | None = key(None, "qk scale", "Scale of attention logits; unset: head width ** -0.5.")
     attn_drop_rate: Probability = key(0.0, "attn drop rate", "Dropout of attention weights.")

@@ -16,8 +16,8 @@ import optax
 BACKBONE = re.compile(r"^backbone/")
 # Normalisation layers (scale and bias), learned embeddings, position tables.
 NO_DECAY = re.compile(
-    r"norm[^/]*/(scale|bias)$|relative_position_bias_table$|absolute_pos_embed$|ln_\w+/(scale|bias)$"
-    r"|(query_embed|level_embed|token_embedding|prompt_ctx|positional_embedding)(/embedding)?$|logit_scale$"
+    r"norm[^/]*/(scale|bias)$|/(relative_position_bias|absolute_pos_embed|positional_embedding)$"
+    r"|/(query_embed|level_embed|token_embedding)$|^(prompt_ctx|logit_scale)$"
 )
 
 
