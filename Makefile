@@ -26,4 +26,4 @@ check: install
 	$(VENV)/bin/mypy
 
 test: install
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n 2 --dist loadfile

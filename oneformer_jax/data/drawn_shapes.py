@@ -1,9 +1,10 @@
 """A small data set of drawn pictures whose classes differ by shape only.
 
 Every segment, stuff included, draws its colour from one and the same distribution, so colour says nothing about the
-class: what learns this has learned shapes (`data.colour_baseline` measures what colours alone give). All borders are
-inked like those of a drawing: with bare borders between random colours, networks need far longer to notice that shape is
-what counts. Each picture holds two touching things of one class, and things may hide one another.
+class: what learns this has learned shapes (`data.colour_baseline` measures what colours alone give). Each picture
+holds two touching things of one class, and things may hide one another. Things stand upright, give or take a small
+tilt, and all borders are inked like those of a drawing: without them, between random colours, networks need far longer
+to notice that shape is what counts.
 """
 
 import json
