@@ -92,7 +92,7 @@ class LoadedModel:
         """Raw logits of normalised float32 images, H and W multiples of 32, and task token rows."""
         return self._forward(self.params, jnp.asarray(images), jnp.asarray(task_tokens))
 
-    def predict(self, image: UInt8[np.ndarray, "h w 3"], task: Task) -> Result:
+    def predict(self, image: UInt8[np.ndarray, "h w 3"], task: Task | str) -> Result:
         """The finished result for one RGB picture, at its own size.
 
         semantic: class indices (H, W); instance: instances, best first; panoptic: segment ids (H, W) with segments.
@@ -100,6 +100,7 @@ class LoadedModel:
         """
         if task not in TASKS:
             raise ValueError(f"task must be one of {TASKS}, not {task!r}")
+        task = TASKS[TASKS.index(task)]
         augmentation, test = self._spec.dataset.augmentation, self._spec.model.test
         geometry = short_edge(image.shape[:2], augmentation.test_min_size, augmentation.test_max_size)
         thresholds = Thresholds(test.object_mask_threshold, test.overlap_threshold, test.test_topk_per_image)

@@ -50,7 +50,9 @@ def test_evaluate_scores_all_tasks_at_the_original_size(workspace: Path, trained
         assert metrics[name] is None or 0 <= metrics[name] <= 1
     assert metrics["num_images"] == 3
     assert set(metrics["per_class"]) == {"disk", "square", "triangle", "cross", "ring", "ground", "band"}
-    assert f"mIoU {100 * metrics['mIoU']:.1f}" in result.stdout
+    totals = next(line for line in result.stdout.splitlines() if "all" in line.split())
+    shown = [cell.strip() for cell in totals.split("│")[2:-1]]
+    assert shown == [f"{100 * metrics[name]:.1f}" for name in ("mIoU", "PQ", "SQ", "RQ", "AP")]
 
 
 def test_evaluate_runs_only_the_tasks_that_are_on(workspace: Path, trained: Path, command_line, tmp_path: Path) -> None:
