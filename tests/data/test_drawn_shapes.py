@@ -47,9 +47,9 @@ def test_colours_have_the_same_distribution_in_every_class(pictures: list[tuple[
             inside = cv2.erode((ids == segment).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
             means.setdefault(segment // 1000, []).append(image[inside].mean(0))
     for values in means.values():
-        # Uniform on 20..235: mean 127.5, standard deviation 62.
-        standard_error = 62 / len(values) ** 0.5
-        assert np.abs(np.mean(values, axis=0) - 127.5).max() < 4 * standard_error
+        # Uniform on 90..255: mean 172.5, standard deviation 47.6.
+        standard_error = 47.6 / len(values) ** 0.5
+        assert np.abs(np.mean(values, axis=0) - 172.5).max() < 4 * standard_error
 
 
 def test_neighbours_differ_in_colour(pictures: list[tuple[np.ndarray, np.ndarray]]) -> None:
