@@ -8,6 +8,7 @@ every earlier checkpoint usable.
 
 import dataclasses
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,14 @@ class Checkpoints:
         def score(metrics: dict[str, float]) -> float:
             return metrics[monitor]
 
+        folder = (run_dir / FOLDER).absolute()
+        _remove_unfinished(folder)
         best = managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         policy = managers.AnyPreservationPolicy([managers.LatestN(keep), best]) if keep else managers.LatestN()
         self._manager = ocp.CheckpointManager(
-            (run_dir / FOLDER).absolute(),
+            folder,
             # Orbax stores metrics only where best_fn is set; what stays is the policy's choice.
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy, best_fn=score, cleanup_tmp_directories=True
-            ),
+            options=ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=score),
         )
         self.best_metric, self.best_step = self._find_best()
 
@@ -129,6 +130,17 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the last write."""
         self._manager.close()
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what a killed save left behind.
+
+    Orbax's own `cleanup_tmp_directories` does it in a thread that nothing waits for before the first save: a process
+    that ends earlier ends with that thread's traceback.
+    """
+    if folder.is_dir() and jax.process_index() == 0:
+        for name in ocp.utils.tmp_checkpoints(folder):
+            shutil.rmtree(folder / name)
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -54,6 +54,15 @@ def test_round_trip(run: Checkpoints, tmp_path: Path) -> None:
     np.testing.assert_array_equal(restored["mu"]["a"]["b"], np.full((3, 2), 2.5))
 
 
+def test_what_a_killed_save_left_behind_is_removed(run: Checkpoints, tmp_path: Path) -> None:
+    run.save(arrays(1.0), arrays(2.0), describe(1))
+    leftover = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    (leftover / "params").mkdir(parents=True)
+    again = Checkpoints(tmp_path, keep=2, monitor="mIoU")
+    assert not leftover.exists()
+    assert again.latest_step() == 1
+
+
 def test_the_newest_two_and_the_best_are_kept(run: Checkpoints, tmp_path: Path) -> None:
     for step, score in enumerate([0.1, 0.9, 0.3, 0.2, 0.4], start=1):
         run.save(arrays(step), arrays(step), describe(step, mIoU=score))
