@@ -138,9 +138,9 @@ def _remove_unfinished(folder: Path) -> None:
     Orbax's own `cleanup_tmp_directories` does it in a thread that nothing waits for before the first save: a process
     that ends earlier ends with that thread's traceback.
     """
-    if folder.is_dir() and jax.process_index() == 0:
-        for name in ocp.utils.tmp_checkpoints(folder):
-            shutil.rmtree(folder / name)
+    if jax.process_index() == 0:
+        for leftover in folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+            shutil.rmtree(leftover)
 
 
 def find_checkpoint(path: Path) -> Path:
