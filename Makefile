@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: install quickstart check test format
+.PHONY: install quickstart check test bench format
 
 install: $(VENV)/installed
 
@@ -27,3 +27,12 @@ check: install
 
 test: install
 	$(VENV)/bin/pytest -n 2 --dist loadfile
+
+# On a quiet machine: benchmarks.report refuses results that others disturbed.
+bench: install
+	$(RUN) -m benchmarks.inference --backbone swin_t --size 512
+	$(RUN) -m benchmarks.inference --backbone swin_l --size 640
+	$(RUN) -m benchmarks.training --backbone swin_t --size 512 --batch 1
+	$(RUN) -m benchmarks.training --backbone swin_t --size 512 --batch 2
+	$(RUN) -m benchmarks.deformable_attention --size 512
+	$(RUN) -m benchmarks.report

@@ -56,7 +56,7 @@ def random_inputs(size: Size) -> tuple[LayerPredictions, Batch]:
     rng = np.random.default_rng(0)
     mask = size.image // 4
 
-    def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
+    def normal(*shape: int, scale: float = 1.0) -> Any:
         return rng.normal(size=shape, scale=scale).astype(np.float32)
 
     outputs = LayerPredictions(

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 
 from converters.rules import Params, Report, Rule, StateDict, conv, fused_attention, linear, norm, skip, to_params
+from converters.swin import classifier, patch_merging
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import TRAINING_ONLY, init
 
@@ -22,7 +23,6 @@ _RUNTIME_TO_PUBLISHED = [
 
 _SWIN = "model.pixel_level_module.encoder"
 _BLOCK, _OUR_BLOCK = f"{_SWIN}.encoder.layers.{{stage}}.blocks.{{block}}", "backbone/stage{stage}_block{block}"
-_MERGING = f"{_SWIN}.encoder.layers.{{stage}}.downsample"
 SWIN = [
     *conv(f"{_SWIN}.embeddings.patch_embeddings.projection", "backbone/patch_embed"),
     *norm(f"{_SWIN}.embeddings.norm", "backbone/patch_norm"),
@@ -36,11 +36,9 @@ SWIN = [
     *norm(f"{_BLOCK}.layernorm_after", f"{_OUR_BLOCK}/norm2"),
     *linear(f"{_BLOCK}.intermediate.dense", f"{_OUR_BLOCK}/linear1"),
     *linear(f"{_BLOCK}.output.dense", f"{_OUR_BLOCK}/linear2"),
-    *norm(f"{_MERGING}.norm", "backbone/merging{stage}/norm"),
-    *linear(f"{_MERGING}.reduction", "backbone/merging{stage}/reduction"),
+    *patch_merging(f"{_SWIN}.encoder.layers.{{stage}}.downsample", "backbone/merging{stage}"),
     *(rule for i in range(4) for rule in norm(f"{_SWIN}.hidden_states_norms.stage{i + 1}", f"backbone/norm{i}")),
-    skip(f"{_SWIN}.layernorm.weight", "of the classifier, unused"),
-    skip(f"{_SWIN}.layernorm.bias", "of the classifier, unused"),
+    *classifier(f"{_SWIN}.layernorm"),
 ]
 
 _PIXEL = "model.pixel_level_module.decoder"
@@ -124,12 +122,16 @@ def published_name(name: str) -> str:
     return f"{_SWIN}.{rest}"
 
 
+def published_names(state: StateDict) -> StateDict:
+    """A state dict of any version under the names that version 4 published."""
+    return {published_name(name): array for name, array in state.items()}
+
+
 def from_huggingface(state: StateDict, config: OneFormerConfig, *, where: str = "") -> tuple[Params, Report]:
     """Parameters of `config` from the published or run-time names; text encoder and logit scale may be absent.
 
-    Raises CheckpointError when names or shapes do not fit `config`, and for configurations that Hugging Face's state
+    Raises ConversionError when names or shapes do not fit `config`, and for configurations that Hugging Face's state
     dict cannot hold (its decoder's input projections are missing from it); `where` names the file in the message.
     """
     template = jax.eval_shape(partial(init, config), jax.random.key(0))
-    published = {published_name(name): array for name, array in state.items()}
-    return to_params(published, RULES, template, optional=TRAINING_ONLY, where=where)
+    return to_params(published_names(state), RULES, template, optional=TRAINING_ONLY, where=where)

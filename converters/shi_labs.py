@@ -17,25 +17,13 @@ from converters.rules import (
     skip,
     to_params,
 )
+from converters.swin import patch_merging, swin_stages
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import TRAINING_ONLY, init
 
-_BLOCK, _OUR_BLOCK = "backbone.layers.{stage}.blocks.{block}", "backbone/stage{stage}_block{block}"
 SWIN = [
-    *conv("backbone.patch_embed.proj", "backbone/patch_embed"),
-    *norm("backbone.patch_embed.norm", "backbone/patch_norm"),
-    Rule("backbone.absolute_pos_embed", "backbone/absolute_pos_embed", Layout.MAP),
-    *norm(f"{_BLOCK}.norm1", f"{_OUR_BLOCK}/norm1"),
-    Rule(f"{_BLOCK}.attn.relative_position_bias_table", f"{_OUR_BLOCK}/attention/relative_position_bias"),
-    skip(f"{_BLOCK}.attn.relative_position_index", "follows from the window size"),
-    *linear(f"{_BLOCK}.attn.qkv", f"{_OUR_BLOCK}/attention/qkv"),
-    *linear(f"{_BLOCK}.attn.proj", f"{_OUR_BLOCK}/attention/proj"),
-    *norm(f"{_BLOCK}.norm2", f"{_OUR_BLOCK}/norm2"),
-    *linear(f"{_BLOCK}.mlp.fc1", f"{_OUR_BLOCK}/linear1"),
-    *linear(f"{_BLOCK}.mlp.fc2", f"{_OUR_BLOCK}/linear2"),
-    *norm("backbone.layers.{stage}.downsample.norm", "backbone/merging{stage}/norm"),
-    *linear("backbone.layers.{stage}.downsample.reduction", "backbone/merging{stage}/reduction"),
-    *norm("backbone.norm{stage}", "backbone/norm{stage}"),
+    *swin_stages("backbone.", Layout.MAP),
+    *patch_merging("backbone.layers.{stage}.downsample", "backbone/merging{stage}"),
 ]
 
 _PIXEL = "sem_seg_head.pixel_decoder"
@@ -126,7 +114,7 @@ RULES = [*SWIN, *PIXEL_DECODER, *PREDICTOR, *TASK_AND_TEXT]
 def from_shi_labs(state: StateDict, config: OneFormerConfig, *, where: str = "") -> tuple[Params, Report]:
     """Parameters of `config` from the names of the original; text encoder and logit scale may be absent.
 
-    Raises CheckpointError when names or shapes do not fit `config`; `where` names the file in its message.
+    Raises ConversionError when names or shapes do not fit `config`; `where` names the file in its message.
     """
     template = jax.eval_shape(partial(init, config), jax.random.key(0))
     return to_params(state, RULES, template, optional=TRAINING_ONLY, where=where)

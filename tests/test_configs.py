@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from oneformer_jax.actions import configure
+from oneformer_jax.actions.architecture import model_config
 from oneformer_jax.models import oneformer
 from oneformer_jax.spec import load_spec, unsupported_keys
 
@@ -17,7 +17,7 @@ CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"
 def test_shapes(path: Path) -> None:
     spec = load_spec(path)
     assert unsupported_keys(spec) == []
-    config = configure.model_config(spec)
+    config = model_config(spec)
     height, width = spec.dataset.augmentation.train_crop_size
     batch, queries = spec.dataset.train.batch_size, spec.model.one_former.num_object_queries
 

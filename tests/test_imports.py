@@ -38,6 +38,7 @@ FREE_OF_JAX = [
     "oneformer_jax.inference.drawing",
     "oneformer_jax.inference.writers",
     "oneformer_jax.deploy",
+    "converters.files",
 ]
 
 DATA_BELOW_POSTPROCESS = {"geometry", "images", "categories", "coco_panoptic"}

@@ -7,8 +7,9 @@ are imported by the command that needs them, so that `--help` and a typo in the 
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -24,6 +25,8 @@ app = typer.Typer(
 )
 
 SpecPath = Annotated[Path, typer.Option("--spec", "-e", help="The spec file (YAML).")]
+SourceKind = Literal["auto", "shi", "tao", "huggingface", "swin", "timm"]
+TargetKind = Literal["checkpoint", "huggingface"]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of spec keys.")]
 
 
@@ -57,6 +60,21 @@ def quickstart(spec: SpecPath = Path("configs/quickstart.yaml"), overrides: Over
     from oneformer_jax.actions.quickstart import quickstart as action
 
     guarded(lambda console: action(spec, overrides or [], console))
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A .pth, .ckpt, .safetensors file, a folder, or hf://, s3://.")],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to write.")],
+    kind: Annotated[SourceKind, typer.Option("--from", help="Whose names the source has.")] = "auto",
+    target: Annotated[TargetKind, typer.Option("--to", help="What to write.")] = "checkpoint",
+    label_map: Annotated[Path | None, typer.Option(help="Class names and things: a label map or annotations.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Where to write the report as JSON.")] = None,
+) -> None:
+    """Convert PyTorch weights to a checkpoint, or a model to a Hugging Face folder."""
+    from oneformer_jax.actions.convert import convert as action
+
+    guarded(partial(action, source, destination, kind=kind, target=target, label_map=label_map, report=report))
 
 
 def run_action(name: str, spec_path: Path, overrides: list[str], action: Action) -> None:

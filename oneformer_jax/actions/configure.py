@@ -1,4 +1,4 @@
-"""Spec keys to the settings of each part: the only place that knows both."""
+"""Spec keys to the settings of each part: the only place that knows both (the model's: `actions.architecture`)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,74 +14,11 @@ from oneformer_jax.data.pipeline import PipelineSettings
 from oneformer_jax.errors import SpecError
 from oneformer_jax.evaluation.evaluator import Evaluator
 from oneformer_jax.losses.config import CriterionConfig
-from oneformer_jax.models.config import (
-    OneFormerConfig,
-    PixelDecoderConfig,
-    SwinConfig,
-    TextEncoderConfig,
-    TransformerConfig,
-)
 from oneformer_jax.postprocess.thresholds import Thresholds
 from oneformer_jax.spec import Spec, require
 from oneformer_jax.spec.tasks import TASKS, Task
 from oneformer_jax.training.optimizer import OptimizerConfig
 from oneformer_jax.training.schedule import multi_step, warmup_poly
-
-
-def model_config(spec: Spec) -> OneFormerConfig:
-    """The architecture that the `model` section describes, for training from random weights (task pad id 0)."""
-    swin, former = spec.model.backbone.swin, spec.model.one_former
-    head, text = spec.model.sem_seg_head, spec.model.text_encoder
-    return OneFormerConfig(
-        num_classes=head.num_classes,
-        backbone=SwinConfig(
-            embed_dim=swin.embed_dim,
-            depths=tuple(swin.depths),
-            num_heads=tuple(swin.num_heads),
-            window_size=swin.window_size,
-            patch_size=swin.patch_size,
-            mlp_ratio=swin.mlp_ratio,
-            qkv_bias=swin.qkv_bias,
-            qk_scale=swin.qk_scale,
-            drop_rate=swin.drop_rate,
-            attn_drop_rate=swin.attn_drop_rate,
-            drop_path_rate=swin.drop_path_rate,
-            ape=swin.ape,
-            patch_norm=swin.patch_norm,
-            pretrain_img_size=swin.pretrain_img_size,
-            use_checkpoint=swin.use_checkpoint,
-            init=swin.init,
-        ),
-        pixel_decoder=PixelDecoderConfig(
-            conv_dim=head.convs_dim,
-            mask_dim=head.mask_dim,
-            num_layers=head.transformer_enc_layers,
-            num_heads=former.nheads,
-            dropout=former.dropout,
-        ),
-        transformer=TransformerConfig(
-            hidden_dim=former.hidden_dim,
-            num_queries=former.num_object_queries,
-            num_heads=former.nheads,
-            dim_feedforward=former.dim_feedforward,
-            dec_layers=former.dec_layers,
-            class_dec_layers=former.class_dec_layers,
-            enc_layers=former.enc_layers,
-            dropout=former.dropout,
-            pre_norm=former.pre_norm,
-            enforce_input_proj=former.enforce_input_proj,
-            use_task_norm=former.use_task_norm,
-        ),
-        text_encoder=TextEncoderConfig(
-            width=text.width,
-            num_layers=text.num_layers,
-            vocab_size=text.vocab_size,
-            context_length=text.context_length,
-            n_ctx=text.n_ctx,
-            proj_num_layers=text.proj_num_layers,
-        ),
-        task_seq_len=spec.dataset.task_seq_len,
-    )
 
 
 def criterion_config(spec: Spec) -> CriterionConfig:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from oneformer_jax.actions import configure
+from oneformer_jax.actions.architecture import warn_of_contradictions
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.errors import DataError
 from oneformer_jax.evaluation.evaluator import Metrics
@@ -25,12 +26,14 @@ def evaluate(spec: Spec, folder: Path, status: StatusFile, console: Console) -> 
     split: Literal["test", "val"] = "test" if spec.dataset.test.annotations else "val"
     dataset = configure.open_dataset(spec, split)
     model = load_model(Path(spec.evaluate.checkpoint))
+    warn_of_contradictions(spec, model.config, console)
     dataset.check_num_classes(model.config.num_classes)
     if dataset.categories.names != model.categories.names:
         raise DataError(
             "the categories differ from those that the checkpoint was trained on: "
             + _first_difference(model.categories.names, dataset.categories.names),
             where=str(dataset.annotations_json),
+            hint="weights that were converted without class names: convert them again with --label-map",
         )
     batch_size, split_batch_size = spec.evaluate.batch_size, getattr(spec.dataset, split).batch_size
     evaluator = configure.evaluator(spec, dataset, batch_size if batch_size > 0 else split_batch_size)

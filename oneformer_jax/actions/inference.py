@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from oneformer_jax.actions import configure
+from oneformer_jax.actions.architecture import warn_of_contradictions
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.data.images import list_images, read_image
@@ -28,6 +29,7 @@ def inference(spec: Spec, folder: Path, status: StatusFile, console: Console) ->
     require(spec, key)
     paths = list_images(Path(spec.value(key)))
     model = load_model(Path(spec.inference.checkpoint))
+    warn_of_contradictions(spec, model.config, console)
     task, thresholds = spec.inference.mode, configure.thresholds(spec)
     batch_size = spec.inference.batch_size if spec.inference.batch_size > 0 else spec.dataset.test.batch_size
     with (

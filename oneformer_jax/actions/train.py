@@ -6,27 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
 from oneformer_jax.actions import configure
+from oneformer_jax.actions.starting_point import starting_point
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.data.coco_panoptic import PanopticDataset
 from oneformer_jax.data.pipeline import max_segments_of, steps_per_epoch, train_batches
 from oneformer_jax.data.task_text import prompt_table, task_tokens
-from oneformer_jax.errors import CheckpointError, OneFormerError
+from oneformer_jax.errors import OneFormerError
 from oneformer_jax.evaluation.report import headline
 from oneformer_jax.inference.predictor import JaxBackend
-from oneformer_jax.models import oneformer
-from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.spec import Spec
 from oneformer_jax.training import checkpoints as ckpt
 from oneformer_jax.training.logbook import Logbook
 from oneformer_jax.training.loop import LoopSettings, train_loop
 from oneformer_jax.training.optimizer import make_optimizer
 from oneformer_jax.training.sharding import make_mesh, put_replicated
-from oneformer_jax.training.step import StepInputs, TrainState, make_train_step
+from oneformer_jax.training.step import StepInputs, make_train_step
 
 
 def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> None:
@@ -42,7 +40,6 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
     elif validation.categories.names != dataset.categories.names:
         raise OneFormerError("dataset.train and dataset.val have different categories", where="dataset.val.annotations")
 
-    config = configure.model_config(spec)
     mesh = make_mesh(spec.train.num_gpus)
     batch_size = spec.dataset.train.batch_size * mesh.size
     epoch_steps = spec.train.iters_per_epoch or steps_per_epoch(dataset, batch_size)
@@ -57,19 +54,19 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
     schedule = configure.schedule(spec, settings.total_steps)
     optimizer = make_optimizer(configure.optimizer_config(spec), schedule)
 
-    def initial_state() -> TrainState:
-        params = oneformer.init(config, jax.random.key(spec.train.seed))
-        params["logit_scale"] = jnp.log(1.0 / spec.model.one_former.contrastive_temperature)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-
     tasks = configure.tasks(spec)
     monitor = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}[tasks[0]]
     store = ckpt.Checkpoints(folder, keep=spec.train.keep_checkpoints, monitor=monitor)
-    state = _resume(spec, folder, store, config, initial_state, settings, console)
-    if state is None:
+    start = starting_point(spec, store.newest(), optimizer, console)
+    config, start_step = start.config, start.step
+    if start_step >= settings.total_steps:
+        console.print(
+            f"already complete: {folder} is at step {start_step} of {settings.total_steps}; "
+            "raise train.num_epochs or use another results_dir to train on"
+        )
+        store.close()
         return
-    state = put_replicated(state, mesh)
-    start_step = int(state.step)
+    state = put_replicated(start.state(), mesh)
     num_parameters = sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(state.params))
     console.print(
         f"{len(dataset)} images, {len(dataset.categories)} classes, {num_parameters / 1e6:.1f} M parameters; "
@@ -144,54 +141,3 @@ def _validation(
         return metrics
 
     return validate
-
-
-def _resume(
-    spec: Spec,
-    folder: Path,
-    store: ckpt.Checkpoints,
-    config: OneFormerConfig,
-    initial_state: Callable[[], TrainState],
-    settings: LoopSettings,
-    console: Console,
-) -> TrainState | None:
-    """The state to start from: this folder's newest checkpoint, else the spec's, else random; None if complete."""
-    own = store.latest_step()
-    if own is not None:
-        step_dir = folder / ckpt.FOLDER / str(own)
-    elif spec.train.resume_training_checkpoint_path:
-        step_dir = ckpt.find_checkpoint(Path(spec.train.resume_training_checkpoint_path))
-    else:
-        return jax.jit(initial_state)()
-    description = ckpt.load_description(step_dir)
-    if description.model != config:
-        raise CheckpointError(
-            "the checkpoint's architecture differs from the spec's: " + _differences(description.model, config),
-            where=str(step_dir),
-            hint="train in another results_dir, or restore the model keys of the spec",
-        )
-    if description.step >= settings.total_steps:
-        console.print(
-            f"already complete: {step_dir} is at step {description.step} of {settings.total_steps}; "
-            "raise train.num_epochs or use another results_dir to train on"
-        )
-        store.close()
-        return None
-    console.print(f"resuming from step {description.step}: {step_dir}")
-    like = jax.eval_shape(initial_state)
-    return TrainState(
-        jnp.asarray(description.step, jnp.int32),
-        ckpt.load_params(step_dir, like.params),
-        ckpt.load_opt_state(step_dir, like.opt_state),
-    )
-
-
-def _differences(theirs: OneFormerConfig, ours: OneFormerConfig) -> str:
-    def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        items: dict[str, Any] = {}
-        for key, value in tree.items():
-            items |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        return items
-
-    a, b = flat(theirs.to_json()), flat(ours.to_json())
-    return ", ".join(f"{key} {a.get(key)} -> {b.get(key)}" for key in sorted(a | b) if a.get(key) != b.get(key))

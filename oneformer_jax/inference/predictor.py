@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Shaped, UInt8
 from oneformer_jax.data.categories import Categories
 from oneformer_jax.data.geometry import Geometry, resize_and_pad, short_edge
 from oneformer_jax.data.task_text import task_tokens
+from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.normalise import normalise
@@ -22,7 +23,13 @@ from oneformer_jax.postprocess.result import Result, finished_result
 from oneformer_jax.postprocess.thresholds import Thresholds
 from oneformer_jax.spec import Spec
 from oneformer_jax.spec.tasks import TASKS, Task
-from oneformer_jax.training.checkpoints import Description, find_checkpoint, load_description, load_params
+from oneformer_jax.training.checkpoints import (
+    Description,
+    find_checkpoint,
+    load_description,
+    load_params,
+    shapes_of,
+)
 
 
 class JaxBackend:
@@ -128,10 +135,16 @@ class LoadedModel:
 def load_model(path: Path | str) -> LoadedModel:
     """Opens a checkpoint: a step folder, or a run folder (its best checkpoint, else its latest).
 
-    Raises CheckpointError: no checkpoint there, or a damaged one.
+    Raises CheckpointError: no checkpoint there, a damaged one, or a backbone alone.
     """
     step_dir = find_checkpoint(Path(path))
     description = load_description(step_dir)
-    like = jax.eval_shape(partial(oneformer.init, description.model), jax.random.key(0))
-    params = load_params(step_dir, like)
+    needed = set(description.absent) - set(oneformer.TRAINING_ONLY)
+    if needed:
+        raise CheckpointError(
+            f"holds no whole model: {', '.join(sorted(needed))} missing",
+            where=str(step_dir),
+            hint="a backbone is for training: train.pretrained_backbone",
+        )
+    params = load_params(step_dir, shapes_of(description))
     return LoadedModel(description.model, params, description.categories, description)

@@ -25,6 +25,18 @@ from oneformer_jax.models.text_encoder import TextEncoder
 
 Params = dict[str, Any]
 
+PARTS = (
+    "backbone",
+    "pixel_decoder",
+    "predictor",
+    "task_mlp",
+    "text_encoder",
+    "text_projector",
+    "prompt_ctx",
+    "logit_scale",
+)
+"""The top-level keys of the parameters; `prompt_ctx` is absent without context rows."""
+
 TRAINING_ONLY = ("text_encoder", "text_projector", "prompt_ctx", "logit_scale")
 """The parameters that only the query-text contrastive loss needs; `encode` and `decode` work without them."""
 
@@ -36,8 +48,7 @@ TEMPERATURE = 0.07
 def init(config: OneFormerConfig, rng: jax.Array) -> Params:
     """Parameters for training from scratch, float32, distributed as the original's.
 
-    Top-level keys: backbone, pixel_decoder, predictor, task_mlp, text_encoder, text_projector, prompt_ctx (absent
-    without context rows), logit_scale.
+    Top-level keys: `PARTS`.
     """
     keys = iter(jax.random.split(rng, 7))
     text = config.text_encoder

@@ -185,9 +185,7 @@ class Train(Section):
     pretrained_model: str = key(
         "",
         "pretrained model",
-        "Checkpoint whose weights start the training.",
-        honoured=False,
-        note="use train.resume_training_checkpoint_path to continue a run",
+        "Weights that start the training: a checkpoint of ours, or any that `cli.py convert` reads.",
     )
     clip_grad_norm: NonNegativeFloat = key(
         0.1,
@@ -245,9 +243,7 @@ class Train(Section):
     pretrained_backbone: str = key(
         "",
         "pretrained backbone",
-        "Weights that start the backbone.",
-        honoured=False,
-        note="the backbone starts from random weights",
+        "Weights that start the backbone: an ImageNet Swin, or any model that train.pretrained_model takes.",
     )
     iters_per_epoch: PositiveInt | None = key(
         None,

@@ -1,15 +1,16 @@
 """Orbax checkpoints that know what they hold.
 
-A run folder has `checkpoints/<step>/` with three items: `params`, `optimizer` and `description` (JSON: architecture,
-categories, pixel statistics, the spec, progress). The newest few and the best are kept; the links `latest` and `best`
-beside `checkpoints` name them. A save becomes visible only when it is complete, so an interrupted or failed one leaves
-every earlier checkpoint usable.
+A run folder has `checkpoints/<step>/` with three items: `params`, `optimizer` (not where weights were converted) and
+`description` (JSON: architecture, categories, pixel statistics, the spec, progress). The newest few and the best are
+kept; the links `latest` and `best` beside `checkpoints` name them. A save becomes visible only when it is complete, so
+an interrupted or failed one leaves every earlier checkpoint usable.
 """
 
 import dataclasses
 import logging
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from oneformer_jax.data.categories import Categories
 from oneformer_jax.errors import CheckpointError
+from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 
 FOLDER = "checkpoints"
@@ -27,7 +29,11 @@ logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every step of
 
 @dataclass(frozen=True)
 class Description:
-    """Everything besides arrays that a checkpoint holds: nothing of the training spec must be repeated to use it."""
+    """Everything besides arrays that a checkpoint holds: nothing of the training spec must be repeated to use it.
+
+    `absent` names the top-level parts of the model that it lacks: those for training alone, where its source had none,
+    or all but the backbone.
+    """
 
     model: OneFormerConfig
     categories: Categories
@@ -37,6 +43,7 @@ class Description:
     step: int = 0
     epoch: int = 0
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    absent: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -51,6 +58,7 @@ class Description:
                 "categories": Categories.from_json(data["categories"]),
                 "pixel_mean": tuple(data["pixel_mean"]),
                 "pixel_std": tuple(data["pixel_std"]),
+                "absent": tuple(data.get("absent", ())),
             }
         )
 
@@ -81,9 +89,10 @@ class Checkpoints:
         values = [(metrics[self.monitor], step) for metrics, step in scored if metrics and self.monitor in metrics]
         return max(values) if values else (None, None)
 
-    def latest_step(self) -> int | None:
-        """The newest complete step, or None."""
-        return self._manager.latest_step()
+    def newest(self) -> Path | None:
+        """The folder of the newest complete step, or None."""
+        step = self._manager.latest_step()
+        return None if step is None else self.run_dir / FOLDER / str(step)
 
     def would_be_best(self, metrics: dict[str, float]) -> bool:
         """Whether a checkpoint with these metrics would become the best."""
@@ -91,19 +100,18 @@ class Checkpoints:
         return metric is not None and (self.best_metric is None or metric > self.best_metric)
 
     def save(self, params: Any, opt_state: Any, description: Description) -> None:
-        """Writes one checkpoint and moves the links; blocks until it is on disk.
+        """Writes one checkpoint and moves the links; blocks until it is on disk. `opt_state` None: not to be resumed.
 
         Raises CheckpointError naming the folder when it cannot be written (disk full, no permission).
         """
         metric = description.metrics.get(self.monitor)
+        items = {"params": ocp.args.StandardSave(params), "description": ocp.args.JsonSave(description.to_json())}
+        if opt_state is not None:
+            items["optimizer"] = ocp.args.StandardSave(opt_state)
         try:
             self._manager.save(
                 description.step,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(params),
-                    optimizer=ocp.args.StandardSave(opt_state),
-                    description=ocp.args.JsonSave(description.to_json()),
-                ),
+                args=ocp.args.Composite(**items),
                 metrics=None if metric is None else {self.monitor: metric},
                 force=True,
             )
@@ -143,13 +151,18 @@ def _remove_unfinished(folder: Path) -> None:
             shutil.rmtree(leftover)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is a step folder or a run folder with a checkpoint."""
+    return any(_is_step(candidate) for candidate in _candidates(path))
+
+
 def find_checkpoint(path: Path) -> Path:
     """The step folder that `path` means: itself, or the best (else the latest) one of a run folder.
 
     Raises CheckpointError if there is none.
     """
-    for candidate in (path, path / "best", path / "latest", path / "train" / "best", path / "train" / "latest"):
-        if (candidate / "description").is_dir() and (candidate / "params").is_dir():
+    for candidate in _candidates(path):
+        if _is_step(candidate):
             return candidate.resolve()
     if not path.exists():
         raise CheckpointError("no such file or folder", where=str(path), hint="give a checkpoint or a run folder")
@@ -160,9 +173,23 @@ def find_checkpoint(path: Path) -> Path:
     )
 
 
+def _candidates(path: Path) -> tuple[Path, ...]:
+    return path, path / "best", path / "latest", path / "train" / "best", path / "train" / "latest"
+
+
+def _is_step(folder: Path) -> bool:
+    return (folder / "description").is_dir() and (folder / "params").is_dir()
+
+
 def load_description(step_dir: Path) -> Description:
     """What a checkpoint holds, without its arrays."""
     return Description.from_json(_restore(step_dir, "description", ocp.args.JsonRestore()))
+
+
+def shapes_of(description: Description) -> Any:
+    """Shapes and dtypes of the parameters that the checkpoint holds: those of the parts that are not `absent`."""
+    shapes = jax.eval_shape(partial(oneformer.init, description.model), jax.random.key(0))
+    return {part: shape for part, shape in shapes.items() if part not in description.absent}
 
 
 def load_params(step_dir: Path, like: Any) -> Any:

@@ -1,11 +1,11 @@
 """The converters against the published names and shapes of the Swin-L checkpoints, and against each other."""
 
-import csv
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from state_dicts import array, rows
 
 from converters.huggingface import from_huggingface, published_name
 from converters.shi_labs import from_shi_labs
@@ -13,17 +13,6 @@ from oneformer_jax.models.config import OneFormerConfig, SwinConfig, Transformer
 from oneformer_jax.models.oneformer import TRAINING_ONLY
 
 SWIN_LARGE_COCO = OneFormerConfig()
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def array(row: dict[str, str]) -> np.ndarray:
-    """One element, broadcast: the shapes are real, the memory is not."""
-    shape = () if row["shape"] == "scalar" else tuple(int(n) for n in row["shape"].split("x"))
-    return np.broadcast_to(np.zeros((), row["dtype"]), shape)
 
 
 def test_every_name_of_the_original_is_known(shared: Path) -> None:

@@ -60,7 +60,7 @@ def test_what_a_killed_save_left_behind_is_removed(run: Checkpoints, tmp_path: P
     (leftover / "params").mkdir(parents=True)
     again = Checkpoints(tmp_path, keep=2, monitor="mIoU")
     assert not leftover.exists()
-    assert again.latest_step() == 1
+    assert again.newest() == tmp_path / "checkpoints" / "1"
 
 
 def test_the_newest_two_and_the_best_are_kept(run: Checkpoints, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ print("RESULT", len(misses), *losses)
 
 def fresh_process(cache: Path, *, devices: int, steps: int) -> tuple[int, list[float]]:
     script = IN_A_FRESH_PROCESS.format(tests=str(Path(__file__).parent), cache=str(cache), steps=steps, devices=devices)
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     result = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     values = next(line for line in result.stdout.splitlines() if line.startswith("RESULT")).split()[1:]

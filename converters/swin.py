@@ -1,0 +1,58 @@
+"""Weights of Microsoft's Swin transformers (ImageNet), and the table of names that other sources share."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from converters.rules import Layout, Params, Rule, conv, linear, norm, skip
+from oneformer_jax.models.config import SwinConfig
+
+OUTPUT_NORMS = tuple(f"backbone/norm{i}" for i in range(4))
+"""The norm of each stage's output: a classifier has none, so its weights leave them absent."""
+
+
+def swin_stages(prefix: str, positions: Layout) -> list[Rule]:
+    """Rules of all but the patch merging: the sources differ in which stage that belongs to.
+
+    The absolute position embedding is a map (`Layout.MAP`) in detection code and a row of tokens in classifiers.
+    """
+    block, ours = f"{prefix}layers.{{stage}}.blocks.{{block}}", "backbone/stage{stage}_block{block}"
+    return [
+        *conv(f"{prefix}patch_embed.proj", "backbone/patch_embed"),
+        *norm(f"{prefix}patch_embed.norm", "backbone/patch_norm"),
+        Rule(f"{prefix}absolute_pos_embed", "backbone/absolute_pos_embed", positions),
+        *norm(f"{block}.norm1", f"{ours}/norm1"),
+        Rule(f"{block}.attn.relative_position_bias_table", f"{ours}/attention/relative_position_bias"),
+        skip(f"{block}.attn.relative_position_index", "follows from the window size"),
+        skip(f"{block}.attn_mask", "follows from the image size"),
+        *linear(f"{block}.attn.qkv", f"{ours}/attention/qkv"),
+        *linear(f"{block}.attn.proj", f"{ours}/attention/proj"),
+        *norm(f"{block}.norm2", f"{ours}/norm2"),
+        *linear(f"{block}.mlp.fc1", f"{ours}/linear1"),
+        *linear(f"{block}.mlp.fc2", f"{ours}/linear2"),
+        *norm(f"{prefix}norm{{stage}}", "backbone/norm{stage}"),
+    ]
+
+
+def patch_merging(source: str, target: str) -> list[Rule]:
+    """Rules of one patch merging layer."""
+    return [*norm(f"{source}.norm", f"{target}/norm"), *linear(f"{source}.reduction", f"{target}/reduction")]
+
+
+def classifier(*names: str) -> list[Rule]:
+    """Rules that skip a classifier: linear layers or norms by their names."""
+    return [skip(f"{name}.{kind}", "of the classifier, unused") for name in names for kind in ("weight", "bias")]
+
+
+RULES = [
+    *swin_stages("", Layout.TOKENS),
+    *patch_merging("layers.{stage}.downsample", "backbone/merging{stage}"),
+    *classifier("norm", "head"),
+]
+
+
+def backbone_template(config: SwinConfig) -> Params:
+    """Shapes and dtypes of a backbone, under the key `backbone`."""
+    init = partial(config.build().init, deterministic=True)
+    return {"backbone": jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]}

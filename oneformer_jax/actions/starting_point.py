@@ -1,0 +1,128 @@
+"""Where a training starts: the run's newest checkpoint, another run's, pretrained weights, or random ones."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from rich.console import Console
+
+from converters.pretrained import fit_backbone, fit_model
+from converters.rules import Report
+from oneformer_jax.actions.architecture import differences, model_config
+from oneformer_jax.actions.weights import Weights, read_weights
+from oneformer_jax.errors import CheckpointError
+from oneformer_jax.models import oneformer
+from oneformer_jax.models.config import OneFormerConfig, SwinConfig
+from oneformer_jax.spec import Spec
+from oneformer_jax.training import checkpoints as ckpt
+from oneformer_jax.training.step import TrainState
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """The architecture, the updates done so far, and a function that makes the state to go on from."""
+
+    config: OneFormerConfig
+    step: int
+    state: Callable[[], TrainState]
+
+
+def starting_point(
+    spec: Spec, newest: Path | None, optimizer: optax.GradientTransformation, console: Console
+) -> StartingPoint:
+    """`newest` is the newest checkpoint of the run itself; else the spec's keys decide.
+
+    Raises CheckpointError where a checkpoint cannot be read or does not fit the spec's architecture.
+    """
+    resumed = spec.train.resume_training_checkpoint_path
+    step_dir = newest or (ckpt.find_checkpoint(Path(resumed)) if resumed else None)
+    if step_dir is not None:
+        return _resume(spec, step_dir, optimizer, console)
+
+    model = read_weights(spec.train.pretrained_model) if spec.train.pretrained_model else None
+    config = model_config(spec, task_pad_id=model.config.task_pad_id if model else 0)
+    params = _fresh_params(spec, config)
+    if model is not None:
+        params = _pretrained_model(params, model, config, console)
+    if spec.train.pretrained_backbone:
+        params |= _pretrained_backbone(params, spec.train.pretrained_backbone, console)
+    return StartingPoint(config, 0, partial(_initial_state, params, optimizer))
+
+
+def _initial_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    params = jax.tree.map(jnp.asarray, params)
+    return TrainState(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(params))
+
+
+def _fresh_params(spec: Spec, config: OneFormerConfig) -> dict[str, Any]:
+    params = oneformer.init(config, jax.random.key(spec.train.seed))
+    return params | {"logit_scale": jnp.log(1.0 / spec.model.one_former.contrastive_temperature)}
+
+
+def _resume(spec: Spec, step_dir: Path, optimizer: optax.GradientTransformation, console: Console) -> StartingPoint:
+    description = ckpt.load_description(step_dir)
+    config = model_config(spec, task_pad_id=description.model.task_pad_id)
+    _refuse_other_architecture(description.model, config, str(step_dir))
+
+    def state() -> TrainState:
+        console.print(f"resuming from step {description.step}: {step_dir}")
+        like = ckpt.shapes_of(description)
+        return TrainState(
+            jnp.asarray(description.step, jnp.int32),
+            ckpt.load_params(step_dir, like),
+            ckpt.load_opt_state(step_dir, jax.eval_shape(optimizer.init, like)),
+        )
+
+    return StartingPoint(config, description.step, state)
+
+
+def _pretrained_model(
+    fresh: dict[str, Any], weights: Weights, config: OneFormerConfig, console: Console
+) -> dict[str, Any]:
+    if "predictor" not in weights.params:
+        raise CheckpointError("a backbone alone", where=weights.location, hint="name it in train.pretrained_backbone")
+    _refuse_other_architecture(_adaptable(weights, config), config, weights.location)
+    params, report = fit_model(weights.params, fresh)
+    _tell(f"model: {weights.location}", report, console)
+    return params
+
+
+def _adaptable(weights: Weights, config: OneFormerConfig) -> OneFormerConfig:
+    """The weights' architecture but for what `fit_model` adapts, which is as in `config`."""
+    theirs, ours = weights.config, config
+    assert isinstance(theirs.backbone, SwinConfig)
+    assert isinstance(ours.backbone, SwinConfig)
+    window_size, image_size = ours.backbone.window_size, ours.backbone.pretrain_img_size
+    text = replace(theirs.text_encoder, n_ctx=ours.text_encoder.n_ctx)
+    return replace(
+        theirs,
+        num_classes=ours.num_classes,
+        backbone=replace(theirs.backbone, window_size=window_size, pretrain_img_size=image_size),
+        transformer=replace(theirs.transformer, num_queries=ours.transformer.num_queries),
+        text_encoder=ours.text_encoder if "text_encoder" in weights.absent else text,
+    )
+
+
+def _pretrained_backbone(fresh: dict[str, Any], location: str, console: Console) -> dict[str, Any]:
+    backbone, report = fit_backbone(read_weights(location).params["backbone"], fresh["backbone"])
+    _tell(f"backbone: {location}", report, console)
+    return {"backbone": backbone}
+
+
+def _tell(what: str, report: Report, console: Console) -> None:
+    console.print(f"{what}: {'; '.join(report.lines())}", highlight=False, soft_wrap=True)
+
+
+def _refuse_other_architecture(theirs: OneFormerConfig, ours: OneFormerConfig, where: str) -> None:
+    different = differences(theirs, ours)
+    if different:
+        raise CheckpointError(
+            "the checkpoint's architecture differs from the spec's: " + "; ".join(different),
+            where=where,
+            hint="set these model keys of the spec to the checkpoint's values, or train in another results_dir",
+        )

@@ -1,0 +1,102 @@
+"""Nothing in a pickle can run, whatever it names and however it is wrapped."""
+
+import builtins
+import collections
+import functools
+import importlib
+import marshal
+import operator
+import os
+import pathlib
+import pickle
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from converters.pickle_reader import read_pickle
+from oneformer_jax.errors import CheckpointError
+
+
+class Calls:
+    """Pickles as a call."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.reduced = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
+class Builds(Calls):
+    """Pickles as an object whose state is the call."""
+
+    def __reduce__(self) -> Any:
+        return collections.OrderedDict, (), {"state": Calls(*self.reduced[:1], *self.reduced[1])}
+
+
+BOMBS: dict[str, Callable[[str], tuple[Any, ...]]] = {
+    "system": lambda mark: (os.system, f"touch {mark}"),
+    "eval": lambda mark: (eval, f"open({mark!r}, 'w')"),
+    "exec": lambda mark: (exec, f"open({mark!r}, 'w')"),
+    "getattr": lambda mark: (getattr, Calls(importlib.import_module, "os"), "mkdir"),
+    "open": lambda mark: (open, mark, "w"),
+    "Popen": lambda mark: (subprocess.Popen, ["touch", mark]),
+    "import": lambda mark: (builtins.__import__, "antigravity"),
+    "compile": lambda mark: (compile, "1", "", "eval"),
+    "attrgetter": lambda mark: (operator.attrgetter, "system"),
+    "methodcaller": lambda mark: (operator.methodcaller, "mkdir", mark),
+    "partial": lambda mark: (functools.partial, os.mkdir, mark),
+    "marshal": lambda mark: (marshal.loads, b"N"),
+    "in typing": lambda mark: (list, (Calls(os.mkdir, mark),)),
+    "pickle": lambda mark: (pickle.loads, pickle.dumps(Calls(os.mkdir, mark))),
+    "unlink": lambda mark: (pathlib.Path.unlink, pathlib.Path(mark)),
+}
+
+
+@pytest.mark.parametrize("kind", [Calls, Builds])
+@pytest.mark.parametrize("how", ["zip", "legacy", "pickle"])
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_file_that_would_run_code_is_refused(bomb: str, how: str, kind: type[Calls], tmp_path: Path) -> None:
+    mark, path = tmp_path / "mark", tmp_path / "x.pth"
+    content = {"state_dict": {"w": torch.ones(2) if how != "pickle" else 1}, "x": kind(*BOMBS[bomb](str(mark)))}
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(content, 4))
+    else:
+        torch.save(content, path, pickle_protocol=4, _use_new_zipfile_serialization=how == "zip")
+    with pytest.raises(CheckpointError, match=r"x\.pth: [\w.]+ refused: would run code"):
+        read_pickle(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["os system", "posix system", "__builtin__ eval", "builtins getattr", "nt popen"])
+@pytest.mark.parametrize("opcode", ["c{0}\n{1}\n", "(i{0}\n{1}\n", "X\x01\0\0\0a0\x8c{2}{0}\x8c{3}{1}\x93"])
+def test_every_opcode_that_names_something(name: str, opcode: str, tmp_path: Path) -> None:
+    module, attribute = name.split()
+    program = opcode.format(module, attribute, chr(len(module)), chr(len(attribute)))
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x04" + program.encode("latin1") + b".")
+    with pytest.raises(CheckpointError, match="refused"):
+        read_pickle(tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize("attribute", ["__call__", "__new__", "__defaults__", "_function", "__setstate__"])
+@pytest.mark.parametrize(
+    "name",
+    ["torch._utils _rebuild_parameter", "collections OrderedDict", "builtins dict", "foreign thing", "numpy dtype"],
+)
+def test_a_file_cannot_change_what_reads_it(name: str, attribute: str, tmp_path: Path) -> None:
+    """The opcode BUILD sets attributes of whatever a pickle names, functions and classes as well."""
+    good, evil = tmp_path / "good.pth", tmp_path / "evil.pkl"
+    torch.save(collections.OrderedDict(x=torch.nn.Parameter(torch.ones(2))), good)
+    key = b"X" + len(attribute).to_bytes(4, "little") + attribute.encode()
+    for state in (b"}" + key + b"Ns", b"N}" + key + b"Ns\x86"):  # of __dict__, and of attributes one by one
+        evil.write_bytes(b"\x80\x02c" + name.replace(" ", "\n").encode() + b"\n" + state + b"b.")
+        try:
+            read_pickle(evil)
+        except CheckpointError as error:
+            assert "damaged" in str(error)  # noqa: PT017
+    np.testing.assert_array_equal(read_pickle(good)["x"], [1, 1])

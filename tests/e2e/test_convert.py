@@ -1,0 +1,155 @@
+"""The convert action and pretrained weights: out to Hugging Face, back, and into another training."""
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from oneformer_jax import load_model
+from oneformer_jax.actions import configure
+from oneformer_jax.actions.starting_point import starting_point
+from oneformer_jax.spec import load_spec
+from oneformer_jax.training.optimizer import make_optimizer
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path, command_line, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model as a Hugging Face folder."""
+    folder = tmp_path_factory.mktemp("exported") / "huggingface"
+    result = command_line("convert", trained / "train", folder, "--to", "huggingface")
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_there_and_back_again(trained: Path, exported: Path, workspace: Path, tmp_path: Path, command_line) -> None:
+    report = tmp_path / "report.json"
+    label_map = workspace / "data" / "label_map.json"
+    back = tmp_path / "back"
+    result = command_line("convert", exported, back, "--label-map", label_map, "--report", report)
+    assert result.returncode == 0, result.stderr
+    content = json.loads(report.read_text())
+    assert not content["missing"]
+    assert not content["unexpected"]
+
+    before, after = load_model(trained / "train"), load_model(back)
+    assert after.categories == before.categories
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    ours, theirs = before.predict(image, "panoptic"), after.predict(image, "panoptic")
+    np.testing.assert_array_equal(ours.ids, theirs.ids)
+    for part in ("backbone", "pixel_decoder", "predictor", "task_mlp"):
+        jax.tree.map(np.testing.assert_array_equal, before.params[part], after.params[part])
+
+
+def test_evaluate_needs_no_model_keys_and_tells_which_contradict(
+    trained: Path, exported: Path, workspace: Path, tmp_path: Path, command_line
+) -> None:
+    back = tmp_path / "back"
+    command_line("convert", exported, back, "--label-map", workspace / "data" / "label_map.json")
+    lines = (workspace / "spec.yaml").read_text().splitlines()
+    start, end = lines.index("model:"), lines.index("dataset:")
+    bare = tmp_path / "bare.yaml"
+    tasks = ["model:", "  one_former: {num_object_queries: 99}", "  test: {semantic_on: true, panoptic_on: true}"]
+    bare.write_text("\n".join([*lines[:start], *tasks, *lines[end:]]))
+    result = command_line("evaluate", "-e", bare, f"results_dir={tmp_path}", f"evaluate.checkpoint={back}")
+    assert result.returncode == 0, result.stderr
+    warnings = " ".join(result.stdout.split())
+    assert "model.one_former.num_object_queries is 99 in the spec, 12 in the checkpoint" in warnings
+    expected = command_line(
+        "evaluate", "-e", workspace / "spec.yaml", f"results_dir={tmp_path / 'o'}", f"evaluate.checkpoint={trained}"
+    )
+    assert expected.returncode == 0, expected.stderr
+    ours, theirs = (
+        json.loads((folder / "evaluate" / "metrics.json").read_text()) for folder in (tmp_path, tmp_path / "o")
+    )
+    assert {name: ours[name] for name in ("mIoU", "PQ")} == {name: theirs[name] for name in ("mIoU", "PQ")}
+
+
+def start_of(workspace: Path, *overrides: str):
+    spec = load_spec(workspace / "spec.yaml", list(overrides))
+    optimizer = make_optimizer(configure.optimizer_config(spec), configure.schedule(spec, 10))
+    console = Console(record=True, width=1000)
+    return starting_point(spec, None, optimizer, console), console
+
+
+def test_a_training_starts_from_exactly_the_pretrained_parameters(
+    exported: Path, trained: Path, workspace: Path
+) -> None:
+    start, _ = start_of(workspace, f"train.pretrained_model={exported}")
+    model = load_model(trained / "train")
+    state = start.state()
+    assert int(state.step) == 0
+    for part in ("backbone", "pixel_decoder", "predictor", "task_mlp"):
+        jax.tree.map(np.testing.assert_array_equal, model.params[part], state.params[part])
+
+
+def test_another_number_of_classes_starts_a_new_head(exported: Path, trained: Path, workspace: Path) -> None:
+    start, console = start_of(workspace, f"train.pretrained_model={exported}", "model.sem_seg_head.num_classes=11")
+    params = start.state().params
+    assert params["predictor"]["class_embed"]["kernel"].shape == (64, 12)
+    text = console.export_text()
+    assert "11" in text or "12" in text
+    assert "starts afresh" in text
+    model = load_model(trained / "train")
+    jax.tree.map(np.testing.assert_array_equal, model.params["backbone"], params["backbone"])
+
+
+def test_a_backbone_of_another_window_is_interpolated(exported: Path, workspace: Path) -> None:
+    start, console = start_of(workspace, f"train.pretrained_backbone={exported}", "model.backbone.swin.window_size=5")
+    assert start.state().params["backbone"]["stage0_block0"]["attention"]["relative_position_bias"].shape == (81, 1)
+    assert "bicubic, 7x7 to 9x9" in console.export_text()
+
+
+def test_a_pretrained_model_trains(exported: Path, workspace: Path, tmp_path: Path, command_line) -> None:
+    result = command_line(
+        *("train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", "train.num_epochs=1"),
+        f"train.pretrained_model={exported}",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "arrays matched" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "culprit"),
+    [
+        (["train.pretrained_model=/nowhere/model.pth"], "/nowhere/model.pth"),
+        (["train.pretrained_backbone=/nowhere/swin.pth"], "/nowhere/swin.pth"),
+        (
+            ["train.pretrained_model={exported}", "model.one_former.dim_feedforward=64"],
+            "model.one_former.dim_feedforward",
+        ),
+        (["train.pretrained_model={exported}", "model.backbone.swin.depths=[1,1,2,1]"], "model.backbone.swin.depths"),
+        (["train.pretrained_backbone={exported}", "model.backbone.swin.embed_dim=16"], "embed_dim"),
+    ],
+)
+def test_weights_that_do_not_fit(
+    exported: Path, workspace: Path, tmp_path: Path, command_line, overrides: list[str], culprit: str
+) -> None:
+    overrides = [override.format(exported=exported) for override in overrides]
+    result = command_line("train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", *overrides)
+    assert result.returncode == 1, result.stdout
+    assert culprit in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_source_or_destination_that_cannot_be_used(exported: Path, tmp_path: Path, command_line) -> None:
+    strange = tmp_path / "strange.pth"
+    torch.save(OrderedDict(weight=torch.zeros(3)), strange)
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "file").write_text("kept")
+    for source, destination, culprit in (
+        (tmp_path / "absent.pth", tmp_path / "new", "absent.pth"),
+        (strange, tmp_path / "new", "no known source"),
+        (exported, taken, "exists already"),
+    ):
+        result = command_line("convert", source, destination)
+        assert result.returncode == 1
+        assert culprit in result.stderr
+        assert "Traceback" not in result.stderr
+    assert not (tmp_path / "new").exists()
+    assert (taken / "file").read_text() == "kept"
