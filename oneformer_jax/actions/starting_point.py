@@ -12,7 +12,7 @@ import optax
 from rich.console import Console
 
 from converters.pretrained import fit_backbone, fit_model
-from converters.rules import Report
+from converters.rules import ConversionError, Report
 from oneformer_jax.actions.architecture import differences, model_config
 from oneformer_jax.actions.weights import Weights, read_weights
 from oneformer_jax.errors import CheckpointError
@@ -50,7 +50,7 @@ def starting_point(
     if model is not None:
         params = _pretrained_model(params, model, config, console)
     if spec.train.pretrained_backbone:
-        params |= _pretrained_backbone(params, spec.train.pretrained_backbone, console)
+        params |= _pretrained_backbone(params, spec.train.pretrained_backbone, config, console)
     return StartingPoint(config, 0, partial(_initial_state, params, optimizer))
 
 
@@ -108,8 +108,17 @@ def _adaptable(weights: Weights, config: OneFormerConfig) -> OneFormerConfig:
     )
 
 
-def _pretrained_backbone(fresh: dict[str, Any], location: str, console: Console) -> dict[str, Any]:
-    backbone, report = fit_backbone(read_weights(location).params["backbone"], fresh["backbone"])
+def _pretrained_backbone(
+    fresh: dict[str, Any], location: str, config: OneFormerConfig, console: Console
+) -> dict[str, Any]:
+    weights = read_weights(location)
+    try:
+        backbone, report = fit_backbone(weights.params["backbone"], fresh["backbone"])
+    except ConversionError as error:
+        theirs = OneFormerConfig(backbone=weights.config.backbone)
+        different = differences(theirs, OneFormerConfig(backbone=config.backbone))
+        hint = f"the weights have {'; '.join(different)}" if different else error.hint
+        raise CheckpointError(error.what, where=location, hint=hint) from error
     _tell(f"backbone: {location}", report, console)
     return {"backbone": backbone}
 

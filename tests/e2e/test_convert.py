@@ -123,7 +123,10 @@ def test_a_pretrained_model_trains(exported: Path, workspace: Path, tmp_path: Pa
             "model.one_former.dim_feedforward",
         ),
         (["train.pretrained_model={exported}", "model.backbone.swin.depths=[1,1,2,1]"], "model.backbone.swin.depths"),
-        (["train.pretrained_backbone={exported}", "model.backbone.swin.embed_dim=16"], "embed_dim"),
+        (
+            ["train.pretrained_backbone={exported}", "model.backbone.swin.embed_dim=16"],
+            "model.backbone.swin.embed_dim 8, not 16",
+        ),
     ],
 )
 def test_weights_that_do_not_fit(
