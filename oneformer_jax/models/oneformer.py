@@ -25,20 +25,11 @@ from oneformer_jax.models.text_encoder import TextEncoder
 
 Params = dict[str, Any]
 
-PARTS = (
-    "backbone",
-    "pixel_decoder",
-    "predictor",
-    "task_mlp",
-    "text_encoder",
-    "text_projector",
-    "prompt_ctx",
-    "logit_scale",
-)
-"""The top-level keys of the parameters; `prompt_ctx` is absent without context rows."""
-
 TRAINING_ONLY = ("text_encoder", "text_projector", "prompt_ctx", "logit_scale")
 """The parameters that only the query-text contrastive loss needs; `encode` and `decode` work without them."""
+
+PARTS = ("backbone", "pixel_decoder", "predictor", "task_mlp", *TRAINING_ONLY)
+"""The top-level keys of the parameters; `prompt_ctx` is absent without context rows."""
 
 TEMPERATURE = 0.07
 """Of the contrastive loss at the start: `logit_scale` is ln(1 / temperature)."""
