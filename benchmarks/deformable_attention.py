@@ -5,31 +5,19 @@
 Without the linear projections around it. Both sides return the sums and the gradients of values, locations and weights.
 """
 
-import argparse
-import dataclasses
 from functools import partial
 
-from benchmarks import duel
+from benchmarks import contest, duel
 from benchmarks.workload import AttentionWorkload
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    duel.add_options(parser)
-    options = parser.parse_args()
+    options = contest.option_parser(__doc__).parse_args()
     from benchmarks import ours, peer  # not above: every contestant's process imports this file, and one of the two
 
     workload = AttentionWorkload(options.size, options.batch, options.device)
-    result = duel.duel(
-        partial(ours.Attention, workload),
-        partial(peer.Attention, workload),
-        rounds=options.rounds,
-        device=options.device,
-        inspect=duel.agreement,
-        count_flops=False,
-    )
-    name = f"deformable_attention-{workload.size}-b{workload.batch}-{workload.device}"
-    duel.save(options.output, name, {"kind": "deformable attention", "workload": dataclasses.asdict(workload)} | result)
+    pair = partial(ours.Attention, workload), partial(peer.Attention, workload)
+    contest.measure(workload, pair, options, inspect=duel.agreement, count_flops=False)
 
 
 if __name__ == "__main__":

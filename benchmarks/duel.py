@@ -3,21 +3,22 @@
 Each process holds one library and nothing of the other, so its peak memory is its own and no thread pool meets another.
 While one works the other waits. This project starts twice, with an empty compilation cache and with a filled one.
 
+A turn is one call that does not count and some timed ones, whose median is the time of the turn: right after the other
+side's turn a call finds the processor's caches cold, on both sides.
+
 Work of others on the machine is measured too, as it does not hurt both sides alike: threads of PyTorch's OpenMP wait by
 spinning, and where a core is taken away a call can take fifty times as long.
 """
 
-import argparse
-import json
 import multiprocessing
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import date
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ import numpy as np
 from benchmarks.machine import busy_seconds, cores, describe, process_seconds
 from cli import ALLOCATOR
 
-RESULTS = Path(__file__).parent / "results"
-WARM_UP = 2
+WARM_UP = 2  # calls after the first one
+CALLS = 3  # timed calls of a turn
 QUIET = 0.05  # the share of the processors that others may take
 PAUSE = 0.05  # seconds between turns: thread pools spin a little after their work
 
@@ -38,12 +39,13 @@ class Worker(AbstractContextManager["Worker"]):
     """A contestant in a process of its own, whose methods are called by name."""
 
     def __init__(self, contestant: Contestant) -> None:
+        """Raises RuntimeError, as every call does, where the process has ended."""
         self._connection, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(theirs, contestant))
         self._process.start()
         self.pid = self._process.pid or 0
         theirs.close()
-        self._connection.recv()
+        self._answer()
 
     def __call__(self, method: str, *arguments: Any) -> Any:
         return self.timed(method, *arguments)[1]
@@ -51,11 +53,23 @@ class Worker(AbstractContextManager["Worker"]):
     def timed(self, method: str, *arguments: Any) -> tuple[float, Any]:
         """Seconds, as the process itself measures them, and the result."""
         self._connection.send((method, arguments))
-        return self._connection.recv()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            return self._connection.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            code = self._process.exitcode
+            raise RuntimeError(f"a contestant ended with exit code {code} (-9: often for want of memory)") from None
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
         self._process.join()
+
+
+# Looks at this project's side and at the other; what it returns becomes part of the result.
+Inspection = Callable[[Worker, Worker], dict[str, Any]]
 
 
 def _serve(connection: Connection, contestant: Contestant) -> None:
@@ -105,18 +119,19 @@ def duel(
     *,
     rounds: int,
     device: str,
-    inspect: Callable[[Worker, Worker], dict[str, Any]],
+    inspect: Inspection,
     count_flops: bool = True,
 ) -> dict[str, Any]:
     """Everything measured: `ours`, `peer`, FLOPs, the peak of matrix products before and after, the machine.
 
-    `inspect` looks at both after the warm-up; what it returns becomes part of the result. Both processes get the
-    allocator settings of `cli.py`.
+    `inspect` is called after the warm-up, when both have run equally often. Both processes get the allocator settings
+    of `cli.py`.
     """
     os.environ["GLIBC_TUNABLES"] = ALLOCATOR
     os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = "0.4"  # two processes share a GPU
-    if device == "cpu":
-        os.environ["JAX_PLATFORMS"] = "cpu"
+    # Unless told, a JAX without CUDA takes the CPU of a machine with a GPU.
+    os.environ["JAX_PLATFORMS"] = "cpu" if device == "cpu" else "cuda,cpu"
+    print("cold start of this project: it compiles, which may take minutes", flush=True)
     with tempfile.TemporaryDirectory() as cache:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
         with Worker(ours) as worker:
@@ -127,16 +142,19 @@ def duel(
             flops = worker("flops") if count_flops else None
         with Worker(ours) as us, Worker(peer) as them:
             first = {"ours": us.timed("run")[0], "peer": them.timed("run")[0]}
-            _take_turns(us, them, WARM_UP)
+            warm = [us.timed("run")[0] + them.timed("run")[0] for _ in range(WARM_UP)]
             memory = {"ours": us("memory"), "peer": them("memory")}
             found = inspect(us, them)
             peaks = [us("matmul_peak")]
+            seconds = rounds * (2 * PAUSE + (1 + CALLS) * warm[-1])
+            print(f"{rounds} turns of each side: about {seconds:.0f} s", flush=True)
             with Others([os.getpid(), us.pid, them.pid]) as others:
                 times = _take_turns(us, them, rounds)
             peaks.append(us("matmul_peak"))
             name = us("device")
-    if others.share > QUIET:
-        print(f"warning: others took {others.share:.0%} of the processors: benchmarks.report will refuse this result")
+    others_share = round(others.share, 3)
+    if others_share > QUIET:
+        print(f"warning: others took {others_share:.0%} of the processors: benchmarks.report will refuse this result")
     return {
         "date": date.today().isoformat(),
         "machine": describe() | {"device": name},
@@ -149,19 +167,21 @@ def duel(
         },
         "peer": {"first_s": round(first["peer"], 3), "peak_mib": round(memory["peer"]), "times_ms": times["peer"]},
         "model_gflop": None if flops is None else round(flops / 1e9, 2),
-        "others_share": round(others.share, 3),
+        "others_share": others_share,
         "matmul_gflop_s": [round(peak / 1e9, 1) for peak in peaks],
     } | found
 
 
 def _take_turns(us: Worker, them: Worker, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each round; who begins alternates."""
+    """Milliseconds of each turn; who begins alternates."""
     times: dict[str, list[float]] = {"ours": [], "peer": []}
     for round_ in range(rounds):
         turns = [("ours", us), ("peer", them)]
         for name, worker in turns if round_ % 2 == 0 else reversed(turns):
             time.sleep(PAUSE)
-            times[name].append(round(1000 * worker.timed("run")[0], 2))
+            worker("run")
+            seconds = statistics.median(worker.timed("run")[0] for _ in range(CALLS))
+            times[name].append(round(1000 * seconds, 2))
     return times
 
 
@@ -178,21 +198,3 @@ def agreement(us: Worker, them: Worker) -> dict[str, Any]:
 def losses(us: Worker, them: Worker) -> dict[str, Any]:
     """Of the same step on both sides, which differ in their random points and dropout."""
     return {"loss": {"ours": round(us("loss"), 3), "peer": round(them("loss"), 3)}}
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """What every comparison understands."""
-    parser.add_argument("--size", type=int, default=512, help="side of the square images, a multiple of 32")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--rounds", type=int, default=20, help="timed pairs")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the result")
-
-
-def save(folder: Path, name: str, result: dict[str, Any]) -> None:
-    """Writes `<folder>/<name>.json`, and the main figures to the terminal."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    ours, peer = (np.median(result[side]["times_ms"]) for side in ("ours", "peer"))
-    print(f"{name}: ours {ours:.0f} ms, Hugging Face {peer:.0f} ms, ratio {peer / ours:.2f} -> {path}")

@@ -28,12 +28,18 @@ def describe() -> dict[str, str]:
 
 
 def busy_seconds() -> float:
-    """Processor time that the whole machine has spent, on anything, since it started; 0 where it does not tell."""
+    """How long the processors that this process may use have worked, on anything; 0 where the system does not tell."""
     statistics = Path("/proc/stat")
     if not statistics.is_file():
         return 0.0
-    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, statistics.read_text().split()[1:9])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    usable = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    ticks = 0
+    for line in statistics.read_text().splitlines():
+        name, *counts = line.split()
+        if name in usable:
+            user, nice, system, _idle, _wait, irq, softirq, steal = map(int, counts[:8])
+            ticks += user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def process_seconds(pid: int) -> float:

@@ -29,6 +29,15 @@ class Workload:
     device: str = "cpu"
     training: bool = False
 
+    @property
+    def kind(self) -> str:
+        return "training" if self.training else "inference"
+
+    @property
+    def name(self) -> str:
+        """Of the result's file."""
+        return f"{self.kind}-{self.backbone}-{self.size}-b{self.batch}-{self.device}"
+
     @cached_property
     def pixels(self) -> np.ndarray:
         """uint8 (B, H, W, 3)."""
@@ -75,7 +84,13 @@ class AttentionWorkload:
     batch: int = 1
     device: str = "cpu"
 
+    kind = "deformable attention"
     heads, points, channels = 8, 4, 32
+
+    @property
+    def name(self) -> str:
+        """Of the result's file."""
+        return f"deformable_attention-{self.size}-b{self.batch}-{self.device}"
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:

@@ -1,0 +1,114 @@
+import os
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from contestants import Burden, Idler, fail_at_once
+
+from benchmarks import duel
+
+
+class Scripted:
+    """Stands for a worker: calls last what the script says, and a list notes whose they were."""
+
+    def __init__(self, name: str, seconds: list[float], called: list[str]) -> None:
+        self._name, self._seconds, self._called = name, iter(seconds), called
+
+    def timed(self, method: str) -> tuple[float, None]:
+        assert method == "run"
+        self._called.append(self._name)
+        return next(self._seconds), None
+
+    def __call__(self, method: str) -> None:
+        self.timed(method)
+
+
+class Holder:
+    """Stands for a worker that has outputs."""
+
+    def __init__(self, *outputs: list[float]) -> None:
+        self._outputs = [np.array(output) for output in outputs]
+
+    def __call__(self, method: str) -> list[np.ndarray]:
+        assert method == "outputs"
+        return self._outputs
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Takes back what a duel sets for its processes."""
+    for name in ("GLIBC_TUNABLES", "XLA_PYTHON_CLIENT_MEM_FRACTION", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    yield
+    monkeypatch.undo()
+
+
+def test_the_first_call_of_a_turn_does_not_count_and_the_median_of_three_does() -> None:
+    called: list[str] = []
+    us = Scripted("us", [9.0, 0.1, 0.3, 0.2, 9.0, 0.5, 0.4, 0.6, 9.0, 0.7, 0.7, 9.0], called)
+    them = Scripted("them", [9.0, 1.0, 1.0, 1.0, 9.0, 1.5, 1.4, 9.0, 9.0, 2.0, 0.1, 2.25], called)
+    times = duel._take_turns(us, them, 3)
+    assert times == {"ours": [200.0, 500.0, 700.0], "peer": [1000.0, 1500.0, 2000.0]}
+    turns = ["us", "them", "them", "us", "us", "them"]
+    assert called == [name for name in turns for _ in range(4)], "who begins alternates"
+
+
+def test_agreement_is_relative_to_the_largest_entry() -> None:
+    us = Holder([0.0, 2.002, -4.2], [[1.0, 1.0]])
+    them = Holder([0.0, 2.0, -4.0], [[1.0, 1.0]])
+    assert duel.agreement(us, them) == {
+        "largest_difference": [0.05, 0.0],
+        "share_within_1e-3": [round(2 / 3, 5), 1.0],
+    }
+
+
+def test_a_worker_is_another_process_that_measures_its_own_time() -> None:
+    with duel.Worker(partial(Idler, 0.05)) as worker:
+        assert worker.pid != os.getpid()
+        seconds, result = worker.timed("run")
+        assert 0.05 <= seconds < 1
+        assert result is None
+        assert worker("runs") == 1
+
+
+def test_a_contestant_that_fails_ends_with_a_word_about_it(capfd: pytest.CaptureFixture[str]) -> None:
+    with duel.Worker(Burden) as worker, pytest.raises(RuntimeError, match="a contestant ended with exit code 1"):
+        worker("fail")
+    assert "ValueError: on purpose" in capfd.readouterr().err
+    with pytest.raises(RuntimeError, match="a contestant ended with exit code 1"):
+        duel.Worker(fail_at_once)
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        duel.in_process(fail_at_once)
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(("device", "platforms"), [("cpu", "cpu"), ("gpu", "cuda,cpu")])
+def test_a_duel(device: str, platforms: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def inspect(us: duel.Worker, them: duel.Worker) -> dict[str, Any]:
+        return {
+            "runs": [us("runs"), them("runs")],
+            "platforms": {side("environment", "JAX_PLATFORMS") for side in (us, them)},
+            "cache": os.path.isdir(us("environment", "JAX_COMPILATION_CACHE_DIR")),
+        }
+
+    slow, quick = partial(Idler, 0.1), partial(Idler, 0.01)
+    result = duel.duel(slow, quick, rounds=2, device=device, inspect=inspect)
+    assert result["runs"] == [1 + duel.WARM_UP] * 2, "what is compared then is the same step of both"
+    assert result["platforms"] == {platforms}
+    assert result["cache"]
+    assert result["model_gflop"] == 3
+    assert result["matmul_gflop_s"] == [5, 5]
+    assert result["machine"]["device"] == "none"
+    assert [len(result[side]["times_ms"]) for side in ("ours", "peer")] == [2, 2]
+    assert min(result["ours"]["times_ms"]) >= 100
+    assert min(result["ours"]["first_s"], result["ours"]["first_cached_s"]) >= 0.1
+    assert min(result["peer"]["times_ms"]) >= 10
+    assert 0 < result["ours"]["peak_mib"] < 1000
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("cold start")
+    estimate = re.fullmatch(r"2 turns of each side: about (\d+) s", printed[1])
+    assert estimate
+    assert 1 <= int(estimate[1]) <= 3, "2 turns of 4 calls of 0.11 s, pauses, and what a busy machine adds"

@@ -1,0 +1,118 @@
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import report
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    measured = {
+        "kind": "inference",
+        "workload": {"backbone": "swin_t", "size": 512, "batch": 2, "device": "cpu", "training": False},
+        "date": "2020-02-20",
+        "machine": {"processor": "Abacus, 2 cores, 8 GiB", "versions": "Python 3.11", "device": "cpu"},
+        "ours": {
+            "first_s": 30.04,
+            "first_cached_s": 4.06,
+            "peak_mib": 1500,
+            "peak_cached_mib": 1200,
+            "times_ms": [1000.0, 2000.0, 4000.0],
+        },
+        "peer": {"first_s": 2.5, "peak_mib": 1800, "times_ms": [3000.0, 3000.0, 4000.0]},
+        "model_gflop": 100.0,
+        "others_share": 0.01,
+        "matmul_gflop_s": [80.0, 100.0],
+        "share_within_1e-3": [1.0, 0.99951],
+    }
+    return measured | changes
+
+
+def attention() -> dict[str, Any]:
+    times = {"first_s": 1.0, "peak_mib": 400, "times_ms": [12.345]}
+    return result(
+        kind="deformable attention",
+        workload={"size": 64, "batch": 1, "device": "gpu"},
+        machine=result()["machine"] | {"device": "Accelerator 1"},
+        ours=times | {"first_cached_s": 0.5, "peak_cached_mib": 300},
+        peer=times,
+        model_gflop=None,
+    )
+
+
+def training() -> dict[str, Any]:
+    measured = result(kind="training", loss={"ours": 99.5, "peer": 101.25})
+    del measured["share_within_1e-3"]
+    return measured
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Files with these results, of which `report.main` shall make a page."""
+
+    def write(**results: dict[str, Any]) -> Path:
+        for name, content in results.items():
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        page = tmp_path / "page.md"
+        monkeypatch.setattr(sys, "argv", ["report", "--results", str(tmp_path), "--page", str(page)])
+        return page
+
+    return write
+
+
+def test_a_row_by_hand() -> None:
+    # The ratios of the turns are 3, 1.5 and 1: the tenths between them by linear interpolation.
+    assert report.row(result()) == [
+        "inference, Swin-T 512, batch 2",
+        "2000",
+        "3000",
+        "1.50 (1.10-2.70)",
+        "30.0 (4.1) / 2.5",
+        "1500 (1200) / 1800",
+        "100",
+        "50% / 33%",
+    ]
+
+
+def test_a_row_without_flops() -> None:
+    row = report.row(attention())
+    assert row[0] == "deformable attention, 64, batch 1"
+    assert row[1:4] == ["12.3", "12.3", "1.00 (1.00-1.00)"]
+    assert row[-2:] == ["", ""]
+
+
+def test_a_page_has_a_table_for_each_machine_and_says_how_well_outputs_agree() -> None:
+    page = report.render([result(), attention(), training()])
+    assert page.startswith(report.INTRODUCTION)
+    assert page.count("\n## ") == 2
+    assert "## Abacus, 2 cores, 8 GiB\n\n2020-02-20. Python 3.11.\n" in page
+    assert "## Abacus, 2 cores, 8 GiB, Accelerator 1\n" in page
+    tables = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(tables) == 2 * 2 + 3
+    assert {line.count("|") for line in tables} == {len(report.HEAD) + 1}
+    assert (
+        "- inference, Swin-T 512, batch 2: outputs within 0.001 of the largest entry: 100.00%, 99.95%\n"
+        "- training, Swin-T 512, batch 2: loss 99.5 / 101.25 (other random points and dropout)\n"
+    ) in page
+
+
+def test_the_command_writes_the_page(write: Any) -> None:
+    page = write(a=result(), b=training())
+    report.main()
+    assert page.read_text() == report.render([result(), training()])
+
+
+def test_no_results(write: Any) -> None:
+    page = write()
+    with pytest.raises(SystemExit, match="no results; run `make bench`"):
+        report.main()
+    assert not page.exists()
+
+
+def test_disturbed_results_are_refused(write: Any) -> None:
+    page = write(calm=result(others_share=0.05), noisy=result(others_share=0.12))
+    with pytest.raises(SystemExit, match=r"during: noisy\.json \(12%\); measure again on a quiet machine"):
+        report.main()
+    assert not page.exists()
