@@ -8,7 +8,10 @@ to notice that shape is what counts.
 """
 
 import json
+import multiprocessing
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,8 @@ _TILT = np.pi / 12  # of the upright things, at most to either side
 _INK = 25.0  # grey value of the lines along all borders
 _NOISE = 5.0  # standard deviation of the noise of each pixel
 
+_WORTH_PROCESSES = 500  # pictures in a split: fewer are drawn sooner than processes start
+
 _NEIGHBOURS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))  # pixels that share an edge
 
 Polygons = list[Float[np.ndarray, "n 2"]]
@@ -59,16 +64,27 @@ def write_drawn_shapes(folder: Path, split_sizes: Mapping[str, int], size: int =
     for position, (split, count) in enumerate(split_sizes.items()):
         for name in ("images", "panoptic"):
             (folder / split / name).mkdir(parents=True, exist_ok=True)
-        images, annotations = [], []
-        for i in range(count):
-            image, ids = draw_picture(size, np.random.default_rng((seed, position, i)))
-            name = f"{i:06d}.png"
-            cv2.imwrite(str(folder / split / "images" / name), image[..., ::-1])
-            cv2.imwrite(str(folder / split / "panoptic" / name), _id_colors(ids)[..., ::-1])
-            images.append({"id": i, "file_name": name, "height": size, "width": size})
-            annotations.append({"image_id": i, "file_name": name, "segments_info": _segments_info(ids)})
+        write = partial(_write_picture, folder / split, size, (seed, position))
+        if count < _WORTH_PROCESSES:
+            annotations = list(map(write, range(count)))
+        else:
+            with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+                annotations = list(pool.map(write, range(count), chunksize=50))
+        images = [
+            {"id": annotation["image_id"], "file_name": annotation["file_name"], "height": size, "width": size}
+            for annotation in annotations
+        ]
         content = {"images": images, "annotations": annotations, "categories": CATEGORIES.to_json()}
         (folder / split / "annotations.json").write_text(json.dumps(content))
+
+
+def _write_picture(folder: Path, size: int, seed: tuple[int, int], i: int) -> dict[str, Any]:
+    """Writes picture i of a split and returns its annotation."""
+    image, ids = draw_picture(size, np.random.default_rng((*seed, i)))
+    name = f"{i:06d}.png"
+    cv2.imwrite(str(folder / "images" / name), image[..., ::-1])
+    cv2.imwrite(str(folder / "panoptic" / name), _id_colors(ids)[..., ::-1])
+    return {"image_id": i, "file_name": name, "segments_info": _segments_info(ids)}
 
 
 def draw_picture(
@@ -103,8 +119,9 @@ def _layout(size: int, rng: np.random.Generator) -> tuple[list[Bool[np.ndarray, 
     step = np.array([np.cos(direction), np.sin(direction)])
     # The second thing approaches from a random direction until it meets the first (found on a coarse canvas).
     reach = cv2.dilate(_mask(_shape(kind, center, radius, angle), size, scale=1).astype(np.uint8), _NEIGHBOURS)
+    start = _shape(kind, center, other_radius, other_angle)
     for distance in np.arange(1.3 * (radius + other_radius), 0, -0.5):
-        other = _shape(kind, center + distance * step, other_radius, other_angle)
+        other = [outline + distance * step for outline in start]
         if (_mask(other, size, scale=1) & (reach > 0)).sum() >= _MIN_CONTACT:
             break
     return [*layers, _mask(_shape(kind, center, radius, angle), edge), _mask(other, edge)], [*classes, kind, kind]
@@ -138,26 +155,22 @@ def _band(size: int, rng: np.random.Generator) -> Polygons:
 
 def _shape(kind: int, center: Float[np.ndarray, "2"], radius: float, angle: float) -> Polygons:
     """Outlines of a thing; the area between two outlines is filled (ring)."""
-
-    def outline(angles: Float[np.ndarray, " n"], radii: Float[np.ndarray, " n"] | float) -> Float[np.ndarray, "n 2"]:
-        unit = np.stack([np.cos(angles + angle), np.sin(angles + angle)], axis=-1)
-        return center + unit * np.broadcast_to(radii, angles.shape)[:, None]
-
-    def regular(corners: int) -> Float[np.ndarray, "n 2"]:
-        return outline((np.arange(corners) + 0.5) * 2 * np.pi / corners + np.pi / 2, 1.2 * radius)
-
-    circle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     name = CATEGORIES.items[kind].name
-    if name == "disk":
-        return [outline(circle, radius)]
-    if name == "ring":
-        return [outline(circle, 1.1 * radius), outline(circle, 0.55 * radius)]
     if name == "cross":
         arm, half = 1.2 * radius, 0.36 * radius
         x = np.array([half, half, arm, arm, half, half, -half, -half, -arm, -arm, -half, -half])
         y = np.array([-arm, -half, -half, half, half, arm, arm, half, half, -half, -half, -arm])
-        return [outline(np.arctan2(y, x), np.hypot(x, y))]
-    return [regular({"triangle": 3, "square": 4}[name])]
+        return [center + _outline(np.arctan2(y, x) + angle, np.hypot(x, y))]
+    if name in ("triangle", "square"):
+        corners = {"triangle": 3, "square": 4}[name]
+        return [center + _outline((np.arange(corners) + 0.5) * 2 * np.pi / corners + np.pi / 2 + angle, 1.2 * radius)]
+    circle = np.linspace(0, 2 * np.pi, 72, endpoint=False) + angle
+    return [center + _outline(circle, r * radius) for r in {"disk": (1.0,), "ring": (1.1, 0.55)}[name]]
+
+
+def _outline(angles: Float[np.ndarray, " n"], radii: Float[np.ndarray, " n"] | float) -> Float[np.ndarray, "n 2"]:
+    """Corners (x, y) around the origin."""
+    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=-1)
 
 
 def _mask(polygons: Polygons, edge: int, scale: int = _SUPERSAMPLING) -> Bool[np.ndarray, "s s"]:
