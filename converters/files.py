@@ -15,6 +15,9 @@ from converters.remote import fetch, is_remote
 from converters.safetensors_reader import read_safetensors
 from oneformer_jax.errors import CheckpointError
 
+CLASS_INFO = "class_info.json"
+"""What we call the file of the classes in a Hugging Face folder; `preprocessor_config.json` may name another."""
+
 # The first that a Hugging Face folder has is read; those of several files come with an index.
 _FOLDER = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 
@@ -47,6 +50,28 @@ def read_source(location: str | Path) -> Source:
         return _read(path, location)
     except CheckpointError as error:
         raise CheckpointError(error.what, where=f"{location} (in {error.where})", hint=error.hint) from error
+
+
+def read_classes(location: str | Path) -> list[Any] | None:
+    """The classes that a Hugging Face folder tells its image processor, as the entries of a label map.
+
+    They lie in the file that `preprocessor_config.json` names or, where that is elsewhere, in its `metadata`. None if
+    there is neither, and where `location` is no such folder. Raises CheckpointError unless they are numbered from 0.
+    """
+    folder = Path(location).expanduser()
+    processor = _read_json(folder / "preprocessor_config.json", needed=False) or {}
+    name = Path(str(processor.get("class_info_file") or CLASS_INFO)).name  # nothing outside the folder is read
+    info = _read_json(folder / name, needed=False)
+    metadata = processor.get("metadata")
+    if info is None and isinstance(metadata, dict) and isinstance(metadata.get("thing_ids"), list):
+        names = {key: name for key, name in metadata.items() if key.isdecimal()}
+        info = {key: {"name": name, "isthing": int(key) in metadata["thing_ids"]} for key, name in names.items()}
+    if info is None:
+        return None
+    if absent := {str(index) for index in range(len(info))} - set(info):
+        raise CheckpointError(f"names {len(info)} classes, among them no {min(absent, key=int)}", where=str(folder))
+    entries = [info[str(index)] for index in range(len(info))]
+    return [{"id": i} | entry if isinstance(entry, dict) else entry for i, entry in enumerate(entries)]
 
 
 def _read(path: Path, location: str) -> Source:

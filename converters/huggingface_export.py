@@ -11,20 +11,23 @@ absolute path of the folder: after a move, load it with `repo_path=` the new one
 import json
 import math
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int32
 
+from converters.files import CLASS_INFO
 from converters.huggingface import RULES
 from converters.rules import Params, from_params
+from oneformer_jax.data.categories import Categories
+from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.models.config import OneFormerConfig, SwinConfig
 from oneformer_jax.models.oneformer import PARTS, TEMPERATURE, TRAINING_ONLY
 
-CLASS_INFO = "class_info.json"
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 _LAYER_NORM = "model.pixel_level_module.encoder.swin.layernorm"
 
@@ -34,19 +37,20 @@ def write_huggingface(
     params: Params,
     config: OneFormerConfig,
     *,
-    labels: Sequence[str],
-    things: Collection[int],
+    categories: Categories,
     pixel_mean: Sequence[float],
     pixel_std: Sequence[float],
     image_size: tuple[int, int] = (800, 1333),
     training: bool = False,
-) -> None:
+) -> list[str]:
     """Writes config.json, model.safetensors, preprocessor_config.json, processor_config.json and class_info.json.
+
+    Returns a line about each layer that was adapted to what Hugging Face's processor writes.
 
     Args:
         folder: a new or empty folder.
         params: float32 parameters of `config`.
-        labels: names of the classes, in order; `things` are the indices of countable ones.
+        categories: the classes in order; class_info.json holds all of them, so that it converts back.
         pixel_mean, pixel_std: of R, G, B on 0..255.
         image_size: shortest and longest edge of the images that the processor makes.
         training: with the text encoder, for training on; the model then demands texts with every image.
@@ -59,8 +63,8 @@ def write_huggingface(
         problems.append("text_encoder.width below 64 (one attention head)")
     needed = [part for part in PARTS if part != "prompt_ctx" or config.text_encoder.n_ctx]
     problems += [f"no {part}" for part in needed if part not in params and (training or part not in TRAINING_ONLY)]
-    if len(labels) != config.num_classes:
-        problems.append(f"{len(labels)} labels for {config.num_classes} classes")
+    if len(categories) != config.num_classes:
+        problems.append(f"{len(categories)} categories for {config.num_classes} classes")
     if problems:
         raise CheckpointError("Hugging Face's OneFormer cannot hold this model: " + "; ".join(problems))
 
@@ -81,18 +85,25 @@ def write_huggingface(
         "max_seq_length": config.text_encoder.context_length,
         "task_seq_length": config.task_seq_len,
     }
+    adapted = []
+    if config.task_pad_id:
+        params = pad_with_zeros(params, config)
+        adapted.append(
+            f"adapted: task_mlp/layer_0 expects task texts padded with 0, as Hugging Face pads them: what padding with "
+            f"{config.task_pad_id} added is now in its bias"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise CheckpointError("the folder is not empty", where=str(folder), hint="give a new one")
         write_safetensors(folder / "model.safetensors", _state(params, config, training))
-        _write_json(folder / "config.json", model_json(config, labels, training=training))
-        info = {str(i): {"isthing": int(i in things), "name": name} for i, name in enumerate(labels)}
-        _write_json(folder / CLASS_INFO, info)
+        _write_json(folder / "config.json", model_json(config, categories.names, training=training))
+        _write_json(folder / CLASS_INFO, {str(i): entry for i, entry in enumerate(categories.to_json())})
         _write_json(folder / "preprocessor_config.json", images)
         _write_json(folder / "processor_config.json", texts)
     except OSError as error:
         raise CheckpointError(f"could not be written: {error}", where=str(folder)) from error
+    return adapted
 
 
 def obstacles(config: OneFormerConfig) -> list[str]:
@@ -110,9 +121,41 @@ def obstacles(config: OneFormerConfig) -> list[str]:
         "pixel_decoder.mask_dim other than conv_dim": pixel.mask_dim != pixel.conv_dim,
         "transformer.enforce_input_proj": transformer.enforce_input_proj,
         "transformer.enc_layers": transformer.enc_layers > 0,
-        "task_pad_id other than 0 (its processor pads with 0)": config.task_pad_id != 0,
+        f"task_pad_id {config.task_pad_id} (its processor pads with 0)": not _padding_is_constant(config),
     }
     return [name for name, applies in refused.items() if applies]
+
+
+def pad_with_zeros(params: Params, config: OneFormerConfig) -> Params:
+    """Parameters that compute from task texts padded with 0 what `params` compute from those of `config`.
+
+    At every place where these texts differ all tasks have the same id: TAO pads with the end token, so the longer
+    texts end with what pads the shorter. What that id adds to the first layer of the task MLP is therefore a constant.
+    It joins the bias, and the kernel's rows there become 0, for the end token remains in the longer texts.
+    """
+    texts, differ = _task_texts(config)
+    layer = params["task_mlp"]["layer_0"]
+    kernel, bias = np.asarray(layer["kernel"]), np.asarray(layer["bias"])
+    constant = texts[0, differ].astype(np.float64) @ kernel[differ].astype(np.float64)
+    adapted = {
+        "kernel": np.where(differ[:, None], np.float32(0), kernel),
+        "bias": (bias + constant).astype(np.float32),
+    }
+    return params | {"task_mlp": params["task_mlp"] | {"layer_0": adapted}}
+
+
+def _padding_is_constant(config: OneFormerConfig) -> bool:
+    """Whether all tasks have the same id wherever texts padded with 0 differ from those of `config`."""
+    if config.task_pad_id == 0:
+        return True
+    texts, differ = _task_texts(config)
+    return bool((texts == texts[0])[:, differ].all())
+
+
+def _task_texts(config: OneFormerConfig) -> tuple[Int32[np.ndarray, "3 t"], Bool[np.ndarray, " t"]]:
+    """The ids of all tasks as the weights know them, and where Hugging Face's differ for any of them."""
+    ours, theirs = (task_tokens(pad_id, config.task_seq_len) for pad_id in (config.task_pad_id, 0))
+    return ours, (ours != theirs).any(axis=0)
 
 
 def model_json(config: OneFormerConfig, labels: Sequence[str], *, training: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from converters.files import read_classes
 from converters.huggingface_export import write_huggingface
 from converters.sources import Kind
 from oneformer_jax.actions.weights import Weights, read_weights
@@ -29,8 +30,8 @@ def convert(
 ) -> None:
     """Writes `destination`, a folder that must not exist yet or be empty, and prints what became of every name.
 
-    Raises OneFormerError: the source cannot be read or does not fit, the label map has another number of classes, the
-    destination is taken, the target cannot hold the configuration.
+    Raises OneFormerError: the source cannot be read or does not fit, the label map or the source's own classes are of
+    another number, the destination is taken, the target cannot hold the configuration.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise CheckpointError("exists already", where=str(destination), hint="give a folder that is empty or new")
@@ -41,15 +42,16 @@ def convert(
             report.write_text(json.dumps(weights.report.to_json(), indent=2) + "\n")
     description = _describe(weights, label_map, console)
     if target == "huggingface":
-        write_huggingface(
+        adapted = write_huggingface(
             destination,
             weights.params,
             weights.config,
-            labels=description.categories.names,
-            things=[index for index, thing in enumerate(description.categories.is_thing) if thing],
+            categories=description.categories,
             pixel_mean=description.pixel_mean,
             pixel_std=description.pixel_std,
         )
+        for line in adapted:
+            console.print(line, highlight=False, soft_wrap=True)
     else:
         store = Checkpoints(destination, keep=0, monitor="mIoU")
         store.save(weights.params, None, description)
@@ -72,19 +74,29 @@ def _describe(weights: Weights, label_map: Path | None, console: Console) -> Des
 
 
 def _categories(weights: Weights, label_map: Path | None, console: Console) -> Categories:
-    """Those of the label map (or of an annotation file's `categories`); else the source's names, else numbers."""
+    """Those of the label map (or of an annotation file's `categories`); else the source's, its names or numbers."""
     classes = weights.config.num_classes
     if label_map is not None:
         content = read_json(label_map)
         entries = content.get("categories") if isinstance(content, dict) else content
-        categories = Categories.from_json(entries, where=str(label_map))
-        if len(categories) != classes:
-            raise DataError(f"{len(categories)} categories, the weights have {classes} classes", where=str(label_map))
-        return categories
+        return _as_many(classes, Categories.from_json(entries, where=str(label_map)), str(label_map))
     if "predictor" in weights.params:
+        if (told := read_classes(weights.location)) is not None:
+            known = Categories.from_json(told, where=weights.location, isthing_required=True)
+            return _as_many(classes, known, weights.location)
         console.print(
             "warning: which classes are things is not known: give --label-map for instance and panoptic results",
             style="yellow",
         )
     names = weights.class_names or tuple(f"class {index}" for index in range(classes))
     return Categories.from_json([{"id": index, "name": name} for index, name in enumerate(names)])
+
+
+def _as_many(classes: int, categories: Categories, where: str) -> Categories:
+    if len(categories) != classes:
+        raise DataError(
+            f"{len(categories)} categories, the weights have {classes} classes",
+            where=where,
+            hint="give a --label-map with the classes of these weights, in their order",
+        )
+    return categories

@@ -17,7 +17,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.files import read_source
+from converters.files import read_classes, read_source
 from converters.safetensors_reader import read_safetensors
 from oneformer_jax.errors import CheckpointError
 
@@ -162,6 +162,34 @@ def as_bin(folder: Path) -> None:
         }
         (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": renamed}))
         index.unlink()
+
+
+CLASSES = {"1": {"name": "sky", "isthing": 0}, "0": {"name": "person", "isthing": 1, "id": 7}}
+
+
+def test_classes_of_an_image_processor(tmp_path: Path) -> None:
+    assert read_classes(tmp_path) is None
+    (tmp_path / "class_info.json").write_text(json.dumps(CLASSES))
+    expected = [{"id": 7, "name": "person", "isthing": 1}, {"id": 1, "name": "sky", "isthing": 0}]
+    assert read_classes(str(tmp_path)) == expected
+
+    processor = tmp_path / "preprocessor_config.json"
+    processor.write_text(json.dumps({"class_info_file": "coco_panoptic.json", "repo_path": "shi-labs/oneformer_demo"}))
+    assert read_classes(tmp_path) is None  # that file lies at the hub
+    (tmp_path / "class_info.json").rename(tmp_path / "coco_panoptic.json")
+    assert read_classes(tmp_path) == expected
+
+
+@pytest.mark.parametrize("location", ["hf://owner/name", "missing/model.pth", __file__])
+def test_no_folder_names_no_classes(location: str) -> None:
+    assert read_classes(location) is None
+
+
+@pytest.mark.parametrize("keys", ["02", "1", "ab"])
+def test_classes_that_are_not_numbered_from_0(keys: str, tmp_path: Path) -> None:
+    (tmp_path / "class_info.json").write_text(json.dumps(dict.fromkeys(keys, CLASSES["1"])))
+    with pytest.raises(CheckpointError, match=rf"names {len(keys)} classes, among them no [01]"):
+        read_classes(tmp_path)
 
 
 def test_a_folder_that_lacks_something(tmp_path: Path) -> None:

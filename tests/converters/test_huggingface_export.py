@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
-from transformers import OneFormerForUniversalSegmentation
+from transformers import OneFormerForUniversalSegmentation, OneFormerProcessor
 from transformers.models.oneformer.image_processing_pil_oneformer import OneFormerImageProcessorPil
 
-from converters.files import read_source
+from converters.files import Source, read_classes, read_source
 from converters.huggingface_export import write_huggingface
 from converters.sources import convert
+from oneformer_jax.data.categories import Categories, Category
 from oneformer_jax.data.geometry import Geometry
+from oneformer_jax.data.task_text import encode as encode_words
+from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.config import (
     OneFormerConfig,
@@ -42,9 +45,11 @@ CONFIG = OneFormerConfig(
     task_seq_len=9,
 )
 THINGS = (0, 1, 2)
+NAMES = ["person", "cat", "boat", "sky", "road"]
 KINDS = {
-    "labels": ["person", "cat", "boat", "sky", "road"],
-    "things": THINGS,
+    "categories": Categories(
+        tuple(Category(10 * i + 1, name, i in THINGS, (i, 50, 200)) for i, name in enumerate(NAMES))
+    ),
     "pixel_mean": (123.675, 116.28, 103.53),
     "pixel_std": (58.395, 57.12, 57.375),
 }
@@ -77,7 +82,7 @@ def load(folder: Path) -> tuple[Any, dict[str, Any]]:
 def test_it_loads_without_a_missing_or_unexpected_name(folder: Path) -> None:
     model, info = load(folder)
     assert (set(info["missing_keys"]), set(info["unexpected_keys"]), set(info["mismatched_keys"])) == (set(),) * 3
-    assert model.config.id2label == dict(enumerate(KINDS["labels"]))
+    assert model.config.id2label == dict(enumerate(NAMES))
 
 
 def test_it_loads_for_training_too(params: dict[str, Any], tmp_path: Path) -> None:
@@ -120,13 +125,80 @@ def test_it_computes_the_same(params: dict[str, Any], folder: Path) -> None:
 def test_the_processor_knows_classes_and_statistics(folder: Path) -> None:
     processor = OneFormerImageProcessorPil.from_pretrained(folder)
     assert processor.metadata["thing_ids"] == list(THINGS)
-    assert processor.metadata["class_names"] == KINDS["labels"]
+    assert processor.metadata["class_names"] == NAMES
     assert (processor.size["shortest_edge"], processor.size["longest_edge"]) == (800, 1333)
     assert (processor.num_text, processor.num_labels) == (7, 5)
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     (pixels,) = processor(image, ["semantic"], do_resize=False, return_tensors="np")["pixel_values"]
     expected = (image - np.array(KINDS["pixel_mean"])) / np.array(KINDS["pixel_std"])
     np.testing.assert_allclose(pixels.transpose(1, 2, 0), expected, atol=1e-5)
+
+
+def test_the_classes_come_back(folder: Path, tmp_path: Path) -> None:
+    assert Categories.from_json(read_classes(folder), isthing_required=True) == KINDS["categories"]
+    # What transformers saves has names and things alone, in the configuration of the processor itself.
+    OneFormerImageProcessorPil.from_pretrained(folder).save_pretrained(tmp_path)
+    assert not (tmp_path / "class_info.json").exists()
+    saved = Categories.from_json(read_classes(tmp_path), isthing_required=True)
+    assert [(c.name, c.isthing) for c in saved.items] == [(name, i in THINGS) for i, name in enumerate(NAMES)]
+
+
+class PaddingTokenizer:
+    """CLIP's tokenizer as Hugging Face configures it: the end token pads, and a mask tells it from the text's own."""
+
+    def __call__(self, texts: list[str], max_length: int, **_: Any) -> dict[str, list[list[int]]]:
+        rows = [encode_words(text) for text in texts]
+        return {
+            "input_ids": [row + [49407] * (max_length - len(row)) for row in rows],
+            "attention_mask": [[1] * len(row) + [0] * (max_length - len(row)) for row in rows],
+        }
+
+
+def their_task_inputs(*tasks: str) -> torch.Tensor:
+    """What `OneFormerProcessor` makes of its tasks."""
+    processor = SimpleNamespace(tokenizer=PaddingTokenizer())
+    return OneFormerProcessor._preprocess_text(processor, [f"the task is {task}" for task in tasks], 77).float()
+
+
+def test_tao_computes_the_same_from_texts_padded_with_zeros(shared: Path, tmp_path: Path) -> None:
+    """Outputs that TAO's code recorded with its padding, from the exported model with Hugging Face's padding.
+
+    Class and mask logits reach 9 and 43; the tolerances are those between the code bases with one padding.
+    """
+    with np.load(shared / "reference/golden/tao_tiny_dev.npz") as golden:
+        arrays = {name: golden[name] for name in golden.files}
+    tao = convert(Source("tao", {name[3:]: x for name, x in arrays.items() if name.startswith("sd/")}, None))
+    assert isinstance(tao.config, OneFormerConfig)
+    categories = Categories(tuple(Category(i, f"class {i}", True, (i, i, i)) for i in range(tao.config.num_classes)))
+    adapted = write_huggingface(tmp_path / "model", tao.params, tao.config, **KINDS | {"categories": categories})
+    assert len(adapted) == 1
+    assert "padding with 49407" in adapted[0]
+
+    tasks = their_task_inputs("panoptic", "instance")
+    assert arrays["in/task_tokens"][:, 7:].tolist() == [[49407] * 70] * 2
+    assert tasks[:, 7:].tolist() == [[0] * 70] * 2
+    with torch.no_grad():
+        theirs = load(tmp_path / "model")[0].eval()(torch.from_numpy(arrays["in/image"]), tasks)
+    np.testing.assert_allclose(theirs.class_queries_logits, arrays["out/pred_logits"], rtol=0, atol=3e-4)
+    np.testing.assert_allclose(theirs.masks_queries_logits, arrays["out/pred_masks"], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("task", [0, 1, 2], ids=["semantic", "instance", "panoptic"])
+def test_every_task_vector_survives_another_padding(task: int, params: dict[str, Any], tmp_path: Path) -> None:
+    """In float32 the vector is exact to 1e-6 of its largest entry: the ids multiply every rounding by 49407."""
+    rng = np.random.default_rng(2)
+    config = dataclasses.replace(CONFIG, task_seq_len=77, task_pad_id=49407)
+    first = {"kernel": rng.uniform(-0.11, 0.11, (77, 64)).astype(np.float32), "bias": np.ones(64, np.float32)}
+    ours = params | {"task_mlp": params["task_mlp"] | {"layer_0": first}}
+    write_huggingface(tmp_path / "model", ours, config, **KINDS)
+    encoder = load(tmp_path / "model")[0].model.task_encoder
+    name = ("semantic", "instance", "panoptic")[task]
+    with torch.no_grad():
+        theirs = encoder(their_task_inputs(name)).numpy()[0]
+    second = {key: x.astype(np.float64) for key, x in params["task_mlp"]["layer_1"].items()}
+    hidden = np.maximum(task_tokens(49407, 77)[task] @ first["kernel"].astype(np.float64) + first["bias"], 0)
+    expected = hidden @ second["kernel"] + second["bias"]
+    np.testing.assert_allclose(theirs, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,9 +306,9 @@ def test_what_hugging_face_cannot_hold_is_refused_before_anything_is_written(
 
 
 def test_all_obstacles_are_named_at_once(params: dict[str, Any], tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, task_pad_id=49407, num_classes=6)
+    config = dataclasses.replace(CONFIG, task_pad_id=5, num_classes=6)
     inference = {part: x for part, x in params.items() if part not in ("task_mlp", "text_encoder")}
-    message = r"task_pad_id other than 0 .*; no task_mlp; no text_encoder; 5 labels for 6 classes"
+    message = r"task_pad_id 5 .*; no task_mlp; no text_encoder; 5 categories for 6 classes"
     with pytest.raises(CheckpointError, match=message):
         write_huggingface(tmp_path / "model", inference, config, **KINDS, training=True)
 

@@ -1,6 +1,7 @@
 """The convert action and pretrained weights: out to Hugging Face, back, and into another training."""
 
 import json
+import shutil
 from collections import OrderedDict
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from oneformer_jax import load_model
 from oneformer_jax.actions import configure
 from oneformer_jax.actions.starting_point import starting_point
 from oneformer_jax.spec import load_spec
+from oneformer_jax.training.checkpoints import find_checkpoint, load_description
 from oneformer_jax.training.optimizer import make_optimizer
 
 
@@ -26,12 +28,12 @@ def exported(trained: Path, command_line, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
-def test_there_and_back_again(trained: Path, exported: Path, workspace: Path, tmp_path: Path, command_line) -> None:
+def test_there_and_back_again(trained: Path, exported: Path, tmp_path: Path, command_line) -> None:
     report = tmp_path / "report.json"
-    label_map = workspace / "data" / "label_map.json"
     back = tmp_path / "back"
-    result = command_line("convert", exported, back, "--label-map", label_map, "--report", report)
+    result = command_line("convert", exported, back, "--report", report)
     assert result.returncode == 0, result.stderr
+    assert "--label-map" not in result.stdout
     content = json.loads(report.read_text())
     assert not content["missing"]
     assert not content["unexpected"]
@@ -43,6 +45,27 @@ def test_there_and_back_again(trained: Path, exported: Path, workspace: Path, tm
     np.testing.assert_array_equal(ours.ids, theirs.ids)
     for part in ("backbone", "pixel_decoder", "predictor", "task_mlp"):
         jax.tree.map(np.testing.assert_array_equal, before.params[part], after.params[part])
+
+
+def test_a_label_map_comes_before_the_classes_of_the_folder(exported: Path, tmp_path: Path, command_line) -> None:
+    label_map = tmp_path / "label_map.json"
+    label_map.write_text(json.dumps([{"id": i, "name": f"mine {i}", "isthing": 0} for i in range(7)]))
+    back = tmp_path / "back"
+    result = command_line("convert", exported, back, "--label-map", label_map)
+    assert result.returncode == 0, result.stderr
+    categories = load_description(find_checkpoint(back)).categories
+    assert categories.names == tuple(f"mine {i}" for i in range(7))
+    assert not categories.is_thing.any()
+
+
+def test_classes_of_the_folder_that_do_not_fit(exported: Path, tmp_path: Path, command_line) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(exported, other)
+    (other / "class_info.json").write_text(json.dumps({"0": {"name": "person", "isthing": 1}}))
+    result = command_line("convert", other, tmp_path / "back")
+    assert result.returncode == 1, result.stdout
+    assert "1 categories, the weights have 7 classes" in result.stderr
+    assert "--label-map" in result.stderr
 
 
 def test_evaluate_needs_no_model_keys_and_tells_which_contradict(
