@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
@@ -24,6 +25,9 @@ from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 
 FOLDER = "checkpoints"
+DATA_FILE_SIZE = 64 * 2**20
+"""Bytes of a data file. Orbax keeps what it has packed in memory until a file is full: its 2 GB hold most models."""
+
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every step of every save
 
 
@@ -105,9 +109,9 @@ class Checkpoints:
         Raises CheckpointError naming the folder when it cannot be written (disk full, no permission).
         """
         metric = description.metrics.get(self.monitor)
-        items = {"params": ocp.args.StandardSave(params), "description": ocp.args.JsonSave(description.to_json())}
+        items = {"params": _arrays(params), "description": ocp.args.JsonSave(description.to_json())}
         if opt_state is not None:
-            items["optimizer"] = ocp.args.StandardSave(opt_state)
+            items["optimizer"] = _arrays(opt_state)
         try:
             self._manager.save(
                 description.step,
@@ -138,6 +142,19 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the last write."""
         self._manager.close()
+
+
+class _Uncopied(np.ndarray):
+    """An array that Orbax does not copy before it writes it: `save` returns only when all is written."""
+
+    def __deepcopy__(self, memo: dict[int, Any] | None, /) -> "_Uncopied":
+        return self
+
+
+def _arrays(tree: Any) -> ocp.args.PyTreeSave:
+    """What StandardRestore reads, saved without holding it in memory once more."""
+    tree = jax.tree.map(lambda leaf: leaf.view(_Uncopied) if isinstance(leaf, np.ndarray) else leaf, tree)
+    return ocp.args.PyTreeSave(tree, ocdbt_target_data_file_size=DATA_FILE_SIZE)
 
 
 def _remove_unfinished(folder: Path) -> None:
@@ -193,13 +210,19 @@ def shapes_of(description: Description) -> Any:
 
 
 def load_params(step_dir: Path, like: Any) -> Any:
-    """The parameters, in the structure, dtypes and shardings of `like` (arrays or ShapeDtypeStructs)."""
-    return _restore(step_dir, "params", ocp.args.StandardRestore(like))
+    """The parameters, in the structure and dtypes of `like` (arrays or ShapeDtypeStructs), on the first device."""
+    return _restore(step_dir, "params", ocp.args.StandardRestore(_on_first_device(like)))
 
 
 def load_opt_state(step_dir: Path, like: Any) -> Any:
-    """The optimizer state, in the structure, dtypes and shardings of `like`."""
-    return _restore(step_dir, "optimizer", ocp.args.StandardRestore(like))
+    """The optimizer state, in the structure and dtypes of `like`, on the first device."""
+    return _restore(step_dir, "optimizer", ocp.args.StandardRestore(_on_first_device(like)))
+
+
+def _on_first_device(like: Any) -> Any:
+    """Shapes that say where the arrays go: Orbax otherwise wants the devices on which they were saved."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
 
 
 def _restore(step_dir: Path, item: str, args: Any) -> Any:

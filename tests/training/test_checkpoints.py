@@ -1,15 +1,21 @@
 """Checkpoints: what goes in comes out, the newest and the best stay, a failed save harms nothing."""
 
+import os
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from oneformer_jax.data.categories import Categories, Category
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.config import OneFormerConfig, SwinConfig
+from oneformer_jax.training import checkpoints
 from oneformer_jax.training.checkpoints import (
     Checkpoints,
     Description,
@@ -52,6 +58,75 @@ def test_round_trip(run: Checkpoints, tmp_path: Path) -> None:
         np.testing.assert_array_equal(ours, theirs)
     restored = load_opt_state(folder, {"mu": like})
     np.testing.assert_array_equal(restored["mu"]["a"]["b"], np.full((3, 2), 2.5))
+
+
+SAVE_FROM_TWO_DEVICES = """
+import sys
+from pathlib import Path
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+from test_checkpoints import arrays, describe
+from oneformer_jax.training.checkpoints import Checkpoints
+from oneformer_jax.training.sharding import make_mesh, put_replicated
+run = Checkpoints(Path(sys.argv[1]), keep=0, monitor="mIoU")
+run.save(put_replicated(arrays(1.5), make_mesh(2)), put_replicated(arrays(2.5), make_mesh(2)), describe(4))
+run.close()
+"""
+
+
+def test_one_device_reads_what_two_have_saved(tmp_path: Path) -> None:
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(paths)}
+    subprocess.run([sys.executable, "-c", SAVE_FROM_TWO_DEVICES, tmp_path], check=True, env=environment)
+    folder, like = find_checkpoint(tmp_path), jax.eval_shape(lambda: arrays(0.0))
+    np.testing.assert_array_equal(load_params(folder, like)["a"]["b"], np.full((3, 2), 1.5))
+    np.testing.assert_array_equal(load_opt_state(folder, like)["a"]["b"], np.full((3, 2), 2.5))
+
+
+def test_a_save_fills_one_file_after_the_other(
+    run: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is packed stays in memory until its file is full: noise cannot be packed any smaller."""
+    size = 2**20
+    monkeypatch.setattr(checkpoints, "DATA_FILE_SIZE", size)
+    rng = np.random.default_rng(0)
+    params: dict = {name: rng.standard_normal(size // 8, np.float32) for name in "abcdef"}
+    params["larger than a file"] = rng.standard_normal((3, size // 8), np.float32)
+    run.save(params, None, describe(1))
+    run.close()
+    folder = find_checkpoint(tmp_path)
+    sizes = [path.stat().st_size for path in (folder / "params").rglob("*") if path.is_file()]
+    assert sum(sizes) > 4 * size
+    assert max(sizes) < 2 * size
+    jax.tree.map(np.testing.assert_array_equal, load_params(folder, jax.eval_shape(lambda: params)), params)
+
+
+def test_a_save_copies_no_array(run: Checkpoints, tmp_path: Path) -> None:
+    """tracemalloc counts the memory of NumPy; the arrays here lie in a file, in the order of PyTorch."""
+    mapped = np.memmap(tmp_path / "weights", np.float32, "w+", shape=(4, 1024, 1024))
+    mapped[:] = np.arange(4)[:, None, None]
+    params = {str(i): np.asarray(array).T for i, array in enumerate(mapped)}
+    tracemalloc.start()
+    run.save(params, None, describe(1))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    run.close()
+    assert peak < mapped.nbytes / 4
+    like = jax.eval_shape(lambda: params)
+    jax.tree.map(np.testing.assert_array_equal, load_params(find_checkpoint(tmp_path), like), params)
+
+
+def test_a_checkpoint_in_one_file_is_read(run: Checkpoints, tmp_path: Path) -> None:
+    """As Orbax writes arrays unless told otherwise."""
+    run.save(arrays(1.5), {"mu": arrays(2.5)}, describe(4))
+    run.close()
+    with ocp.CheckpointManager(tmp_path / "other") as manager:
+        items = {"params": ocp.args.StandardSave(arrays(1.5)), "optimizer": ocp.args.StandardSave({"mu": arrays(2.5)})}
+        manager.save(4, args=ocp.args.Composite(**items))
+    like = jax.eval_shape(lambda: arrays(0.0))
+    for step_dir in (find_checkpoint(tmp_path), tmp_path / "other" / "4"):
+        jax.tree.map(np.testing.assert_array_equal, load_params(step_dir, like), arrays(1.5))
+        jax.tree.map(np.testing.assert_array_equal, load_opt_state(step_dir, {"mu": like}), {"mu": arrays(2.5)})
 
 
 def test_what_a_killed_save_left_behind_is_removed(run: Checkpoints, tmp_path: Path) -> None:
