@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from oneformer_jax.models.attention import attend
 from oneformer_jax.models.config import SwinConfig
 from oneformer_jax.models.linear import fan_in_uniform, uniform_bias
 from oneformer_jax.models.norms import layer_norm
@@ -115,8 +116,8 @@ class WindowAttention(nn.Module):
         logits = jnp.einsum("bnhqd,bnhkd->bnhqk", q * scale, k) + bias[None, None]
         if blocked is not None:
             logits = logits + jnp.where(blocked[None, :, None], -100.0, 0.0)
-        weights = nn.Dropout(config.attn_drop_rate)(nn.softmax(logits), deterministic=deterministic)
-        mixed = jnp.einsum("bnhqk,bnhkd->bnhqd", weights, v).swapaxes(2, 3).reshape(x.shape)
+        mixed = attend(logits, v, nn.Dropout(config.attn_drop_rate, deterministic=deterministic))
+        mixed = mixed.swapaxes(2, 3).reshape(x.shape)
         mixed = nn.Dense(width, kernel_init=kernel_init, name="proj")(mixed)
         return nn.Dropout(config.drop_rate)(mixed, deterministic=deterministic)
 
