@@ -24,7 +24,7 @@ from oneformer_jax.evaluation.report import headline
 from oneformer_jax.spec import Spec, load_spec
 from oneformer_jax.spec.tasks import TASKS
 
-TRAINING_IMAGES, HELD_OUT_IMAGES, PICTURES = 1200, 100, 8
+TRAINING_IMAGES, HELD_OUT_IMAGES, PICTURES = 4000, 100, 8
 
 
 def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
