@@ -17,7 +17,7 @@ ALLOWED = {
     "evaluation": {"spec", "data", "postprocess"},
     "models": set(),
     "losses": {"models", "data"},
-    "converters": {"models", "losses"},
+    "converters": {"data", "models", "losses"},
     "training": {"models", "losses", "data", "converters"},
     "inference": {"spec", "data", "models", "postprocess", "training"},
     "deploy": {"spec", "data", "postprocess", "evaluation"},
