@@ -3,8 +3,8 @@
 Each process holds one library and nothing of the other, so its peak memory is its own and no thread pool meets another.
 While one works the other waits. This project starts twice, with an empty compilation cache and with a filled one.
 
-A turn is one call that does not count and some timed ones, whose median is the time of the turn: right after the other
-side's turn a call finds the processor's caches cold, on both sides.
+A turn is one call that does not count and some timed ones, whose median is the time of the turn: the first call after
+the other side's turn can take half as long again.
 
 Work of others on the machine is measured too, as it does not hurt both sides alike: threads of PyTorch's OpenMP wait by
 spinning, and where a core is taken away a call can take fifty times as long.

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from oneformer_jax.data import drawn_shapes
 from oneformer_jax.data.categories import check_agreement, load_label_map
 from oneformer_jax.data.coco_panoptic import PanopticDataset
 from oneformer_jax.data.colour_baseline import nearest_colour_baseline
@@ -82,3 +83,15 @@ def test_colours_alone_do_not_tell_the_classes(tmp_path: Path, open_split: Calla
     hits = np.diag(confusion)
     iou = hits / (confusion.sum(0) + confusion.sum(1) - hits)
     assert iou.mean() < 0.40
+
+
+def test_several_processes_draw_what_one_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, threshold in ((tmp_path / "one", 1000), (tmp_path / "several", 1)):
+        monkeypatch.setattr(drawn_shapes, "_WORTH_PROCESSES", threshold)
+        write_drawn_shapes(folder, {"train": 60, "val": 2}, size=64, seed=3)
+    one, several = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "one", tmp_path / "several")
+    )
+    assert len(one) == 2 * 62 + 3
+    assert one == several
