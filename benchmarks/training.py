@@ -3,7 +3,7 @@
 A step is everything between two batches on both sides: forward with dropout 0.1 and drop path 0.3, matching and losses
 of all 10 predictions at 12544 points, backward, clipping, AdamW (PyTorch's fused one). Weights, images, 15 segments an
 image and 134 prompts an image are the same; random points and dropout masks are not. Hugging Face encodes the prompts
-of each image at 77 tokens, this project all prompts once at their longest length.
+of each image at 77 tokens, this project each prompt that is shown once, at the longest length.
 """
 
 from functools import partial

@@ -11,8 +11,9 @@ import numpy as np
 
 from converters.mapped_file import map_file
 from converters.pickle_reader import read_pickle
-from converters.remote import fetch, is_remote
+from converters.remote import fetch
 from converters.safetensors_reader import read_safetensors
+from oneformer_jax.data.addresses import is_address
 from oneformer_jax.errors import CheckpointError
 
 CLASS_INFO = "class_info.json"
@@ -43,7 +44,7 @@ def read_source(location: str | Path) -> Source:
     unreadable or not weights.
     """
     location = str(location)
-    if not is_remote(location):
+    if not is_address(location):
         return _read(Path(location).expanduser(), location)
     path = fetch(location)
     try:

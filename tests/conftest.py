@@ -1,12 +1,17 @@
 """Strict JAX for every test, and where the reference facts lie."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+if "ONEFORMER_CACHE_DIR" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="oneformer-tests-")
+    os.environ["ONEFORMER_CACHE_DIR"] = _cache.name
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

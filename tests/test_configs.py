@@ -1,4 +1,4 @@
-"""Every spec in configs/ describes a model and a training step whose shapes fit, without computing anything."""
+"""Every spec and template in configs/ describes a model whose shapes fit, without computing anything."""
 
 from pathlib import Path
 
@@ -10,10 +10,14 @@ from oneformer_jax.actions.architecture import model_config
 from oneformer_jax.models import oneformer
 from oneformer_jax.spec import load_spec, unsupported_keys
 
-CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
+FOLDER = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
+TEMPLATES = sorted(FOLDER.glob("skill/references/spec_template_*.yaml"))
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [*CONFIGS, FOLDER / "skill/references/spec_template_train.yaml"], ids=lambda path: path.stem
+)
 def test_shapes(path: Path) -> None:
     spec = load_spec(path)
     assert unsupported_keys(spec) == []
@@ -35,5 +39,12 @@ def test_shapes(path: Path) -> None:
     assert object_queries.shape == texts.shape == (batch, queries, spec.model.one_former.hidden_dim)
 
 
+def test_every_template_has_the_model_of_the_one_whose_shapes_are_checked() -> None:
+    for path in TEMPLATES:
+        assert model_config(load_spec(path)) == model_config(load_spec(TEMPLATES[-1])), path.stem
+
+
 def test_there_are_configs() -> None:
     assert len(CONFIGS) >= 3
+    assert TEMPLATES[-1].stem == "spec_template_train"
+    assert len(TEMPLATES) == 9

@@ -31,7 +31,9 @@ FREE_OF_JAX = [
     "oneformer_jax.data.geometry",
     "oneformer_jax.data.images",
     "oneformer_jax.data.categories",
-    "oneformer_jax.data.coco_panoptic",
+    "oneformer_jax.data.preflight",
+    "oneformer_jax.data.sources",
+    "oneformer_jax.data.storage",
     "oneformer_jax.postprocess.result",
     "oneformer_jax.evaluation.evaluator",
     "oneformer_jax.evaluation.report",
@@ -41,7 +43,7 @@ FREE_OF_JAX = [
     "converters.files",
 ]
 
-DATA_BELOW_POSTPROCESS = {"geometry", "images", "categories", "coco_panoptic"}
+DATA_BELOW_POSTPROCESS = {"geometry", "images", "categories", "dataset"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -1,9 +1,9 @@
 """The model keys of a spec and the architecture of a checkpoint: one table, read both ways."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
-from rich.console import Console
 
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.spec import Spec
@@ -63,13 +63,12 @@ def differences(theirs: OneFormerConfig, ours: OneFormerConfig) -> list[str]:
     return [f"{KEYS.get(field, field)} {a.get(field)}, not {b.get(field)}" for field in different]
 
 
-def warn_of_contradictions(spec: Spec, config: OneFormerConfig, console: Console) -> None:
+def contradictions(spec: Spec, config: OneFormerConfig) -> Iterator[str]:
     """One line for each model key that the spec sets to something else than the checkpoint's architecture has."""
     for field, theirs in _flat(config).items():
         key = KEYS.get(field)
         if key is not None and spec.is_set(key) and (ours := _plain(spec.value(key))) != theirs:
-            text = f"warning: {key} is {ours} in the spec, {theirs} in the checkpoint: the latter counts"
-            console.print(text, style="yellow", soft_wrap=True)
+            yield f"{key} is {ours} in the spec, {theirs} in the checkpoint: the latter counts"
 
 
 def _flat(config: OneFormerConfig) -> dict[str, Any]:

@@ -8,14 +8,15 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from oneformer_jax.actions.execute import Action, execute
-from oneformer_jax.errors import OneFormerError
+from oneformer_jax.actions.execute import execute
+from oneformer_jax.actions.failures import explained
 
 app = typer.Typer(
     add_completion=False,
@@ -24,7 +25,10 @@ app = typer.Typer(
     help="OneFormer in JAX: one model for semantic, instance and panoptic segmentation, driven by a spec file.",
 )
 
-SpecPath = Annotated[Path, typer.Option("--spec", "-e", help="The spec file (YAML).")]
+inspect = typer.Typer(no_args_is_help=True, help="Look at data, spec or model before training.")
+app.add_typer(inspect, name="inspect")
+
+SpecPath = Annotated[Path, typer.Option("--spec", "-e", "--experiment_spec_file", help="The spec file (YAML).")]
 SourceKind = Literal["auto", "shi", "tao", "huggingface", "swin", "timm"]
 TargetKind = Literal["checkpoint", "huggingface"]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of spec keys.")]
@@ -33,33 +37,25 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 @app.command()
 def train(spec: SpecPath, overrides: Overrides = None) -> None:
     """Train a model; run the same command again to resume."""
-    from oneformer_jax.actions.train import train as action
-
-    run_action("train", spec, overrides or [], action)
+    run_action("train", spec, overrides or [])
 
 
 @app.command()
 def evaluate(spec: SpecPath, overrides: Overrides = None) -> None:
     """Score a checkpoint: mIoU, PQ and AP of the tasks that model.test switches on."""
-    from oneformer_jax.actions.evaluate import evaluate as action
-
-    run_action("evaluate", spec, overrides or [], action)
+    run_action("evaluate", spec, overrides or [])
 
 
 @app.command()
 def inference(spec: SpecPath, overrides: Overrides = None) -> None:
     """Draw and write the results for a folder of images."""
-    from oneformer_jax.actions.inference import inference as action
-
-    run_action("inference", spec, overrides or [], action)
+    run_action("inference", spec, overrides or [])
 
 
 @app.command()
 def quickstart(spec: SpecPath = Path("configs/quickstart.yaml"), overrides: Overrides = None) -> None:
     """Draw a small data set, train on it, evaluate all three tasks and show the pictures."""
-    from oneformer_jax.actions.quickstart import quickstart as action
-
-    guarded(lambda console: action(spec, overrides or [], console))
+    guarded(lambda console: action_of("quickstart")(spec, overrides or [], console))
 
 
 @app.command()
@@ -72,14 +68,81 @@ def convert(
     report: Annotated[Path | None, typer.Option(help="Where to write the report as JSON.")] = None,
 ) -> None:
     """Convert PyTorch weights to a checkpoint, or a model to a Hugging Face folder."""
-    from oneformer_jax.actions.convert import convert as action
+    options = {"kind": kind, "target": target, "label_map": label_map, "report": report}
+    guarded(lambda console: action_of("convert")(source, destination, console, **options))
 
-    guarded(partial(action, source, destination, kind=kind, target=target, label_map=label_map, report=report))
+
+@app.command("default_specs")
+def default_specs(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[ACTION] [results_dir=FOLDER]")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", "--results_dir", "-r", help="A .yaml file, or a folder.")
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option("--spec", "-e", "--experiment_spec_file", help="A spec that names results_dir.")
+    ] = None,
+) -> None:
+    """Write a spec with every key of an action (without one: of all actions) at TAO's default, to start from."""
+    from oneformer_jax.actions.spec_files import write_default_spec as action
+    from oneformer_jax.spec.template import ACTIONS
+
+    names = [text for text in arguments or [] if "=" not in text]
+    if names[1:] or not set(names) <= set(ACTIONS):
+        raise typer.BadParameter(f"{' '.join(names)}: choose one of {', '.join(ACTIONS)}")
+    overrides = [text for text in arguments or [] if "=" in text]
+    guarded(lambda console: action("".join(names), output, spec, overrides, console))
 
 
-def run_action(name: str, spec_path: Path, overrides: list[str], action: Action) -> None:
+@app.command()
+def schema(output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]) -> None:
+    """Write the files that describe the actions to TAO's tools: schemas, spec templates, skill information."""
+    from oneformer_jax.actions.spec_files import write_schemas as action
+
+    guarded(partial(action, output))
+
+
+@inspect.command("data")
+def inspect_data(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Read every pixel, not those of 500 images.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The picture; else <results_dir>/inspect/samples.png.")
+    ] = None,
+) -> None:
+    """Check the data sets, print what they hold, and draw 16 training samples as the model will see them."""
+    options = {"strict": strict, "output": output}
+    guarded(lambda console: action_of("inspect_data")(spec, overrides or [], console, **options))
+
+
+@inspect.command("spec")
+def inspect_spec(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Print the keys that differ from their defaults and where they are set, what is not honoured, and the paths."""
+    guarded(lambda console: action_of("inspect_spec")(spec, overrides or [], console))
+
+
+@inspect.command("model")
+def inspect_model(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images; else dataset.train.batch_size.")] = None,
+    size: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="HEIGHT WIDTH", help="Pixels; else the training crop.")
+    ] = None,
+) -> None:
+    """Print the model's parameters, operations and memory, for training and for inference."""
+    options = {"batch": batch, "size": size}
+    guarded(lambda console: action_of("inspect_model")(spec, overrides or [], console, **options))
+
+
+def run_action(name: str, spec_path: Path, overrides: list[str]) -> None:
     """Loads the spec, prepares the result folder, runs the action and ends the process with its exit code."""
-    guarded(lambda console: execute(name, spec_path, overrides, action, console))
+    guarded(lambda console: execute(name, spec_path, overrides, lambda *run: action_of(name)(*run), console))
+
+
+def action_of(name: str) -> Callable[..., Any]:
+    """The function of an action, from the module of its name. Call it under `guarded`: loading JAX takes seconds."""
+    return getattr(import_module(f"oneformer_jax.actions.{name}"), name)
 
 
 def guarded(run: Callable[[Console], Any]) -> None:
@@ -88,13 +151,12 @@ def guarded(run: Callable[[Console], Any]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         run(console)
-    except OneFormerError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted", style="red")
         raise typer.Exit(128 + signal.SIGINT) from None
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        Console(stderr=True).print(f"error: {place}{error.strerror}", style="red", markup=False, highlight=False)
+    except Exception as error:
+        known = explained(error)
+        if known is None:
+            raise
+        Console(stderr=True).print(f"error: {known}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None

@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from oneformer_jax.actions import configure
-from oneformer_jax.actions.architecture import warn_of_contradictions
+from oneformer_jax.actions.architecture import contradictions
+from oneformer_jax.actions.devices import mesh_of
+from oneformer_jax.actions.kpi import kpi
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.errors import DataError
 from oneformer_jax.evaluation.evaluator import Metrics
@@ -25,18 +27,21 @@ def evaluate(spec: Spec, folder: Path, status: StatusFile, console: Console) -> 
     require(spec, "evaluate.checkpoint")
     split: Literal["test", "val"] = "test" if spec.dataset.test.annotations else "val"
     dataset = configure.open_dataset(spec, split)
-    model = load_model(Path(spec.evaluate.checkpoint))
-    warn_of_contradictions(spec, model.config, console)
+    mesh = mesh_of(spec, "evaluate", status)
+    model = load_model(Path(spec.evaluate.checkpoint), mesh)
+    for contradiction in contradictions(spec, model.config):
+        status.warning(contradiction)
     dataset.check_num_classes(model.config.num_classes)
     if dataset.categories.names != model.categories.names:
         raise DataError(
             "the categories differ from those that the checkpoint was trained on: "
             + _first_difference(model.categories.names, dataset.categories.names),
-            where=str(dataset.annotations_json),
+            where=dataset.where,
             hint="weights that were converted without class names: convert them again with --label-map",
         )
     batch_size, split_batch_size = spec.evaluate.batch_size, getattr(spec.dataset, split).batch_size
-    evaluator = configure.evaluator(spec, dataset, batch_size if batch_size > 0 else split_batch_size)
+    batch_size = (batch_size if batch_size > 0 else split_batch_size) * mesh.size
+    evaluator = configure.evaluator(spec, split, dataset, batch_size, configure.tasks(spec))
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("evaluate", total=len(dataset))
         metrics = evaluator.run(model.backend, lambda done, _: bar.update(task, completed=done))
@@ -46,7 +51,7 @@ def evaluate(spec: Spec, folder: Path, status: StatusFile, console: Console) -> 
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     console.print(metrics_table(metrics, per_class=per_class))
     console.print(f"metrics: {path}")
-    status.write("RUNNING", "Evaluation metrics generated.", kpi={k: v for k, v in content.items() if k != "per_class"})
+    status.write("RUNNING", "Evaluation metrics generated.", kpi=kpi(content, prefix="test_"))
     return metrics
 
 

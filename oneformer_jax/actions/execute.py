@@ -2,13 +2,21 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
 
+from oneformer_jax.actions.failures import explained, reason
+from oneformer_jax.actions.folder_lock import only_process_in
 from oneformer_jax.actions.status import StatusFile, result_folder
+from oneformer_jax.data.storage import cache_folder
+from oneformer_jax.errors import OneFormerError, SpecError
 from oneformer_jax.spec import Spec, dump_yaml, load_spec, unsupported_keys
+from oneformer_jax.spec.overrides import apply
+from oneformer_jax.spec.source import Source, read_yaml
+from oneformer_jax.spec.support import notes
 
 Outcome = TypeVar("Outcome")
 Action = Callable[[Spec, Path, StatusFile, Console], Outcome]
@@ -17,33 +25,64 @@ Action = Callable[[Spec, Path, StatusFile, Console], Outcome]
 def execute(name: str, spec_path: Path, overrides: list[str], action: Action[Outcome], console: Console) -> Outcome:
     """Runs `action` with the spec and its result folder; the last line of status.json tells how it ended.
 
-    Raises whatever the action raises, after writing FAILURE.
+    Raises whatever the action raises, after writing FAILURE; what a person can meet becomes a OneFormerError.
     """
-    spec = load_spec(spec_path, overrides)
-    other_actions = {"evaluate.", "inference.", "export.", "gen_trt_engine.", "quantize.", "train."} - {f"{name}."}
-    unsupported = [key for key in unsupported_keys(spec) if not key.startswith(tuple(other_actions))]
-    if unsupported:
-        console.print(f"warning: accepted but not honoured yet: {', '.join(unsupported)}", style="yellow")
-    folder = result_folder(spec.results_dir, getattr(spec, name).results_dir, name)
-    status = StatusFile(folder)
-    status.write("STARTED", f"Starting OneFormer {name}.")
     try:
-        (folder / "experiment.yaml").write_text(dump_yaml(spec))
-        enable_compilation_cache()
-        outcome = action(spec, folder, status, console)
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        status.write("FAILURE", f"{name} was interrupted." if interrupted else f"{type(error).__name__}: {error}")
+        spec = load_spec(spec_path, overrides)
+    except SpecError as error:
+        _report_refused_spec(name, spec_path, overrides, str(error), console)
         raise
-    status.write("SUCCESS", f"{name} finished successfully.")
+    folder = result_folder(spec.results_dir, getattr(spec, name).results_dir, name)
+    with only_process_in(folder):
+        status = StatusFile(folder, name, console)
+        status.write("STARTED", f"Starting OneFormer {name}.")
+        try:
+            _warn_of_unsupported_keys(spec, name, status)
+            (folder / "experiment.yaml").write_text(dump_yaml(spec))
+            enable_compilation_cache()
+            outcome = action(spec, folder, status, console)
+            status.success()
+        except BaseException as error:
+            status.failure(reason(error, name))
+            known = explained(error, name)
+            if known is None or known is error:
+                raise
+            raise known from error
     return outcome
+
+
+def _warn_of_unsupported_keys(spec: Spec, name: str, status: StatusFile) -> None:
+    other_actions = {"evaluate.", "inference.", "export.", "gen_trt_engine.", "quantize.", "train."} - {f"{name}."}
+    why = notes()
+    for key in unsupported_keys(spec):
+        if not key.startswith(tuple(other_actions)):
+            status.warning(f"{key} is accepted but not honoured: {why[key]}")
+
+
+def _report_refused_spec(name: str, spec_path: Path, overrides: list[str], why: str, console: Console) -> None:
+    """FAILURE in the result folder that the refused spec names, as far as it can be told: who watches it, waits."""
+    try:
+        source = read_yaml(spec_path)
+    except SpecError:
+        source = Source({})
+    for text in overrides:
+        apply(source, text)
+    section = source.data.get(name)
+    folders = [source.data.get("results_dir"), section.get("results_dir") if isinstance(section, dict) else None]
+    parent, own = (text if isinstance(text, str) and "${" not in text and text != "???" else "" for text in folders)
+    with suppress(OneFormerError, OSError):  # the error of the spec is the one to report
+        folder = result_folder(parent, own, name)
+        with only_process_in(folder):
+            status = StatusFile(folder, name, console)
+            status.write("STARTED", f"Starting OneFormer {name}.")
+            status.failure(why)
 
 
 def enable_compilation_cache() -> None:
     """Keeps compiled programs between starts; JAX_COMPILATION_CACHE_DIR chooses another folder."""
     import jax
 
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path.home() / ".cache" / "oneformer_jax" / "xla")
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from oneformer_jax.actions import configure
-from oneformer_jax.actions.architecture import warn_of_contradictions
+from oneformer_jax.actions.architecture import contradictions
+from oneformer_jax.actions.devices import mesh_of
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.data.images import list_images, read_image
+from oneformer_jax.data.storage import local_folder
 from oneformer_jax.inference.predictor import load_model
 from oneformer_jax.inference.writers import ResultWriter
 from oneformer_jax.spec import Spec, require
@@ -27,11 +29,15 @@ def inference(spec: Spec, folder: Path, status: StatusFile, console: Console) ->
     require(spec, "inference.checkpoint")
     key = "inference.images_dir" if spec.inference.images_dir else "dataset.test.images"
     require(spec, key)
-    paths = list_images(Path(spec.value(key)))
-    model = load_model(Path(spec.inference.checkpoint))
-    warn_of_contradictions(spec, model.config, console)
+    sources = [local_folder(location, what=key) for location in configure.path_list(spec.value(key))]
+    paths = [path for source in sources for path in list_images(source)]
+    mesh = mesh_of(spec, "inference", status)
+    model = load_model(Path(spec.inference.checkpoint), mesh)
+    for contradiction in contradictions(spec, model.config):
+        status.warning(contradiction)
     task, thresholds = spec.inference.mode, configure.thresholds(spec)
     batch_size = spec.inference.batch_size if spec.inference.batch_size > 0 else spec.dataset.test.batch_size
+    batch_size *= mesh.size
     with (
         ResultWriter(folder, task, model.categories, paths) as writer,
         Progress(console=console, disable=not console.is_terminal) as bar,

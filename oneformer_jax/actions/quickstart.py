@@ -15,8 +15,8 @@ from oneformer_jax.actions.evaluate import evaluate
 from oneformer_jax.actions.execute import execute
 from oneformer_jax.actions.inference import inference
 from oneformer_jax.actions.train import train
-from oneformer_jax.data.coco_panoptic import PanopticDataset
 from oneformer_jax.data.colour_baseline import nearest_colour_baseline
+from oneformer_jax.data.dataset import Dataset
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.evaluation.ground_truth import GroundTruth
 from oneformer_jax.evaluation.miou import confusion_matrix, semantic_scores
@@ -80,12 +80,12 @@ def _devices(spec: Spec) -> list[str]:
     return ["train.num_gpus=2", f"dataset.train.batch_size={spec.dataset.train.batch_size // 2}"]
 
 
-def baseline_miou(training: PanopticDataset, validation: PanopticDataset) -> float:
+def baseline_miou(training: Dataset, validation: Dataset) -> float:
     """What colours alone reach on the held-out images."""
     predict = nearest_colour_baseline(training)
     num_classes = len(validation.categories)
     confusion = np.zeros((num_classes, num_classes), np.int64)
     for index, record in enumerate(validation.records):
-        truth = GroundTruth.from_annotation(validation.read_panoptic(index), record.segments).class_map()
+        truth = GroundTruth.from_segments(validation.read_segments(index), record.segments).class_map()
         confusion += confusion_matrix(predict(validation.read_image(index)), truth, truth >= 0, num_classes)
     return semantic_scores(confusion).mean_iou

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
 from rich.console import Console
 
 from converters.pretrained import fit_backbone, fit_model
@@ -19,6 +20,7 @@ from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig, SwinConfig
 from oneformer_jax.spec import Spec
+from oneformer_jax.spec.field import plain
 from oneformer_jax.training import checkpoints as ckpt
 from oneformer_jax.training.step import TrainState
 
@@ -68,6 +70,7 @@ def _resume(spec: Spec, step_dir: Path, optimizer: optax.GradientTransformation,
     description = ckpt.load_description(step_dir)
     config = model_config(spec, task_pad_id=description.model.task_pad_id)
     _refuse_other_architecture(description.model, config, str(step_dir))
+    _refuse_other_frozen_parts(description.spec, spec, str(step_dir))
 
     def state() -> TrainState:
         console.print(f"resuming from step {description.step}: {step_dir}")
@@ -125,6 +128,17 @@ def _pretrained_backbone(
 
 def _tell(what: str, report: Report, console: Console) -> None:
     console.print(f"{what}: {'; '.join(report.lines())}", highlight=False, soft_wrap=True)
+
+
+def _refuse_other_frozen_parts(theirs: dict[str, Any], spec: Spec, where: str) -> None:
+    saved = flatten_dict(theirs, sep=".")
+    for key in ("train.freeze", "model.backbone.freeze_at"):
+        if key in saved and saved[key] != plain(spec.value(key)):
+            raise CheckpointError(
+                f"{key} was {saved[key]}, now it is {plain(spec.value(key))}: there is no optimizer state for that",
+                where=where,
+                hint="keep the value, or name this checkpoint in train.pretrained_model and another results_dir",
+            )
 
 
 def _refuse_other_architecture(theirs: OneFormerConfig, ours: OneFormerConfig, where: str) -> None:

@@ -1,13 +1,23 @@
-"""The result folder of an action and its status.json (JSON lines, TAO's field names)."""
+"""The result folder of an action and its status.json: JSON lines with TAO's fields, in TAO's order.
+
+TAO repeats the last `kpi` on every later line. Here a value stands on the line of the event that measured it, and the
+SUCCESS line repeats the last value of every name: each line can be read alone, and no value seems measured twice.
+"""
 
 import json
+import math
+import os
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
+
+from rich.console import Console
 
 from oneformer_jax.errors import OneFormerError
 
 State = Literal["STARTED", "RUNNING", "SUCCESS", "FAILURE"]
+Verbosity = Literal["INFO", "WARNING", "ERROR"]
 
 
 def result_folder(results_dir: str, action_results_dir: str, action: str) -> Path:
@@ -21,25 +31,114 @@ def result_folder(results_dir: str, action_results_dir: str, action: str) -> Pat
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OneFormerError(f"result folder cannot be made: {error.strerror}", where=str(folder)) from error
+        raise OneFormerError(
+            f"result folder cannot be made: {error.strerror}",
+            where=str(folder),
+            hint="set results_dir to a folder that can be written",
+        ) from error
     return folder
 
 
 class StatusFile:
     """Appends one JSON object per event; the last line tells how the action ended."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "status.json"
+    def __init__(self, folder: Path, action: str, console: Console) -> None:
+        self.path = folder / "status.json"
+        self._console = console
+        self._ending = f"{action.capitalize()} finished successfully."
+        self._kpi: dict[str, Any] = {}
 
-    def write(self, state: State, message: str, **fields: Any) -> None:
-        """One line: epoch fields or `kpi` first, then date, time, status, verbosity and message."""
+    def write(
+        self,
+        state: State,
+        message: str,
+        *,
+        verbosity: Verbosity = "INFO",
+        kpi: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> None:
+        """One line: `fields`, then date, time, status, verbosity, message and, where given, `kpi` (NaN becomes null).
+
+        Raises OSError when it cannot be written; the file then is as it was.
+        """
         now = time.localtime()
         line = fields | {
             "date": f"{now.tm_mon}/{now.tm_mday}/{now.tm_year}",
             "time": f"{now.tm_hour}:{now.tm_min}:{now.tm_sec}",
             "status": state,
-            "verbosity": "ERROR" if state == "FAILURE" else "INFO",
+            "verbosity": verbosity,
             "message": message,
         }
-        with self._path.open("a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        if kpi:
+            kpi = {name: _defined(value) for name, value in kpi.items()}
+            self._kpi |= kpi
+            line["kpi"] = kpi
+        _append(self.path, json.dumps(line, allow_nan=False) + "\n")
+
+    def warning(self, text: str) -> None:
+        """One line for the person at the screen, kept in the file too."""
+        self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self.write("RUNNING", text, verbosity="WARNING")
+
+    def end_with(self, message: str) -> None:
+        """What the SUCCESS line shall say instead of that the action finished."""
+        self._ending = message
+
+    def success(self) -> None:
+        """The last line of an action that did what was asked, with the last value of every kpi."""
+        self.write("SUCCESS", self._ending, kpi=self._kpi)
+
+    def failure(self, reason: str) -> None:
+        """The last line of an action that did not. Never raises: the failure itself must stay what is reported."""
+        try:
+            self.write("FAILURE", reason, verbosity="ERROR")
+        except OSError as error:
+            self._console.print(f"warning: FAILURE not written: {self.path}: {error.strerror}", style="yellow")
+
+
+class EpochLines:
+    """TAO's two lines at the end of each epoch. Epochs count from 0, `step` counts the updates that are done."""
+
+    def __init__(self, status: StatusFile, *, epochs: int, steps_per_epoch: int, total_steps: int, start: int) -> None:
+        self._status = status
+        self._epochs, self._steps_per_epoch, self._total_steps = epochs, steps_per_epoch, total_steps
+        self._since, self._since_step = time.monotonic(), start
+
+    def __call__(self, step: int, loss: float) -> None:
+        """`step` updates are done and an epoch or the run ended; `loss` is the mean since the last call."""
+        now = time.monotonic()
+        seconds_per_step = (now - self._since) / max(step - self._since_step, 1)
+        self._since, self._since_step = now, step
+        self._status.write(
+            "RUNNING",
+            "Training loop in progress",
+            epoch=(step - 1) // self._steps_per_epoch,
+            step=step,
+            max_epoch=self._epochs - 1,
+            max_step=self._total_steps,
+            time_per_epoch=_duration(seconds_per_step * self._steps_per_epoch),
+            time_per_step=_duration(seconds_per_step),
+            eta=_duration(seconds_per_step * (self._total_steps - step)),
+        )
+        self._status.write("RUNNING", "Train metrics generated.", kpi={"train_loss": loss})
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=seconds))
+
+
+def _defined(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _append(path: Path, line: str) -> None:
+    """All of the line or, on a full disk, nothing of it: half a line would spoil the next one."""
+    with path.open("ab", buffering=0) as file:
+        start = file.seek(0, os.SEEK_END)
+        data = line.encode()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            file.truncate(start)
+            raise

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,27 @@ import numpy as np
 from rich.console import Console
 
 from oneformer_jax.actions import configure
+from oneformer_jax.actions.architecture import model_config
+from oneformer_jax.actions.devices import mesh_of
+from oneformer_jax.actions.dry_run import FirstRecords, dry_run
+from oneformer_jax.actions.experiment_tracking import wandb_writers
+from oneformer_jax.actions.kpi import kpi
+from oneformer_jax.actions.preflight import checked_datasets
 from oneformer_jax.actions.starting_point import starting_point
-from oneformer_jax.actions.status import StatusFile
-from oneformer_jax.data.coco_panoptic import PanopticDataset
-from oneformer_jax.data.pipeline import max_segments_of, steps_per_epoch, train_batches
+from oneformer_jax.actions.status import EpochLines, StatusFile
+from oneformer_jax.data.dataset import Dataset
+from oneformer_jax.data.pipeline import max_prompts_of, train_batches
 from oneformer_jax.data.task_text import prompt_table, task_tokens
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.evaluation.report import headline
+from oneformer_jax.evaluation.report import headline, metrics_json
 from oneformer_jax.inference.predictor import JaxBackend
+from oneformer_jax.models import oneformer
 from oneformer_jax.spec import Spec
 from oneformer_jax.training import checkpoints as ckpt
-from oneformer_jax.training.logbook import Logbook
+from oneformer_jax.training.logbook import Logbook, groups_table
 from oneformer_jax.training.loop import LoopSettings, train_loop
-from oneformer_jax.training.optimizer import make_optimizer
-from oneformer_jax.training.sharding import make_mesh, put_replicated
+from oneformer_jax.training.optimizer import make_optimizer, parameter_groups
+from oneformer_jax.training.sharding import put_replicated
 from oneformer_jax.training.step import StepInputs, make_train_step
 
 
@@ -32,49 +40,47 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
 
     Raises OneFormerError (spec, data, checkpoint) before any long work where the cause is known then.
     """
-    dataset = configure.open_dataset(spec, "train")
-    dataset.check_num_classes(spec.model.sem_seg_head.num_classes)
-    validation = configure.open_dataset(spec, "val") if spec.dataset.val.annotations else None
-    if validation is None:
-        console.print("dataset.val is not set: no validation, and so no best checkpoint")
-    elif validation.categories.names != dataset.categories.names:
-        raise OneFormerError("dataset.train and dataset.val have different categories", where="dataset.val.annotations")
+    dataset, validation = _datasets(spec, console)
+    mesh = mesh_of(spec, "train", status)
+    settings = configure.loop_settings(spec, dataset, mesh.size)
+    _tell_what_ends_early_or_never_happens(spec, settings, status)
+    schedule, optimizer_config = configure.schedule(spec, settings), configure.optimizer_config(spec)
+    shapes = oneformer.shapes(model_config(spec))
+    frozen = configure.frozen(spec, shapes)
+    optimizer = make_optimizer(optimizer_config, schedule, frozen=frozen)
+    if spec.train.verbose:
+        console.print(groups_table(parameter_groups(shapes, optimizer_config, frozen), spec.train.optim.lr))
 
-    mesh = make_mesh(spec.train.num_gpus)
-    batch_size = spec.dataset.train.batch_size * mesh.size
-    epoch_steps = spec.train.iters_per_epoch or steps_per_epoch(dataset, batch_size)
-    settings = LoopSettings(
-        total_steps=min(spec.train.num_epochs * epoch_steps, spec.train.optim.max_iter),
-        steps_per_epoch=epoch_steps,
-        validate_every=spec.train.validation_interval * epoch_steps,
-        checkpoint_every=spec.train.checkpoint_interval
-        * (1 if spec.train.checkpoint_interval_unit == "step" else epoch_steps),
-        global_batch_size=batch_size,
-    )
-    schedule = configure.schedule(spec, settings.total_steps)
-    optimizer = make_optimizer(configure.optimizer_config(spec), schedule)
-
-    tasks = configure.tasks(spec)
-    monitor = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}[tasks[0]]
-    store = ckpt.Checkpoints(folder, keep=spec.train.keep_checkpoints, monitor=monitor)
-    start = starting_point(spec, store.newest(), optimizer, console)
-    config, start_step = start.config, start.step
-    if start_step >= settings.total_steps:
-        console.print(
-            f"already complete: {folder} is at step {start_step} of {settings.total_steps}; "
-            "raise train.num_epochs or use another results_dir to train on"
-        )
-        store.close()
-        return
-    state = put_replicated(start.state(), mesh)
-    num_parameters = sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(state.params))
+    monitor = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}[configure.validation_tasks(spec)[0]]
+    store = None
+    if not spec.train.is_dry_run:
+        store = ckpt.Checkpoints(folder, keep=spec.train.keep_checkpoints, monitor=monitor)
+    newest = store.newest() if store else ckpt.latest(folder)
+    with jax.default_device(mesh.local_devices[0]):
+        start = starting_point(spec, newest, optimizer, console)
+        if start.step >= settings.total_steps:
+            complete = (
+                f"already complete: {folder} is at step {start.step} of {settings.total_steps}; "
+                "raise train.num_epochs or use another results_dir to train on"
+            )
+            console.print(complete)
+            status.end_with(complete)
+            if store:
+                store.close()
+            return
+        state = put_replicated(start.state(), mesh)
+    config = start.config
+    num_parameters = sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes))
+    indices = ", ".join(str(device.id) for device in mesh.devices)
     console.print(
-        f"{len(dataset)} images, {len(dataset.categories)} classes, {num_parameters / 1e6:.1f} M parameters; "
-        f"{settings.total_steps} steps of {batch_size} images on {mesh.size} {jax.default_backend()} device(s)",
+        f"{len(dataset)} images, {len(dataset.categories)} classes, {num_parameters / 1e6:.1f} M parameters"
+        f"{f' ({len(frozen)} arrays frozen)' if frozen else ''}; {settings.total_steps} steps of "
+        f"{settings.images_per_step} images on {mesh.size} {jax.default_backend()} device(s): {indices}",
         highlight=False,
     )
 
     mean, std = spec.dataset.pixel_mean, spec.dataset.pixel_std
+    pipeline = configure.pipeline_settings(spec, dataset, settings.batch_size)
     step_fn = make_train_step(
         config,
         configure.criterion_config(spec),
@@ -84,60 +90,99 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
             mean,
             std,
             task_tokens(config.task_pad_id, config.task_seq_len),
-            prompt_table(dataset.categories.names),
+            prompt_table(dataset.categories.names, spec.dataset.max_seq_len),
+            max_prompts_of(dataset, pipeline),
         ),
         mesh=mesh,
         seed=spec.train.seed,
+        frozen=frozen,
     )
-    max_segments = max_segments_of(dataset, config.transformer.num_queries)
-    batches = train_batches(dataset, configure.pipeline_settings(spec, batch_size, max_segments), start_step=start_step)
-    description = ckpt.Description(config, dataset.categories, mean, std, spec.to_dict())
-    logbook = Logbook(folder, total_steps=settings.total_steps, start_step=start_step, console=console)
+    batches = train_batches(dataset, pipeline, start_step=start.step * settings.batches_per_step)
     validate = None
     if validation is not None:
-        validate = _validation(spec, validation, JaxBackend(config, state.params, mean, std), logbook, status)
+        backend = JaxBackend(config, state.params, mean, std, mesh)
+        batch_size = spec.dataset.val.batch_size * mesh.size
+        scored = FirstRecords(validation, batch_size) if spec.train.is_dry_run else validation
+        validate = _validation(spec, scored, backend, batch_size, status, console)
+    if store is None:
+        with closing(batches):
+            dry_run(state, step_fn, batches, settings, validate, status, console)
+        return
 
-    def on_epoch(epoch: int, values: dict[str, float]) -> None:
-        status.write(
-            "RUNNING",
-            "Training loop in progress",
-            epoch=epoch,
-            max_epoch=spec.train.num_epochs,
-            kpi={"train_loss": values["loss"]},
+    description = ckpt.Description(config, dataset.categories, mean, std, spec.to_dict())
+    with wandb_writers(spec, folder, status, console) as writers:
+        logbook = Logbook(
+            folder, total_steps=settings.total_steps, start_step=start.step, console=console, writers=writers
         )
-
-    try:
-        train_loop(
-            state,
-            step_fn,
-            batches,
-            settings,
-            validate=validate,
-            checkpoints=store,
-            description=description,
-            logbook=logbook,
-            on_epoch=on_epoch,
+        status.write("STARTED", "Starting Training Loop.")
+        epoch_lines = EpochLines(
+            status,
+            epochs=spec.train.num_epochs,
+            steps_per_epoch=settings.steps_per_epoch,
+            total_steps=settings.total_steps,
+            start=start.step,
         )
-    finally:
-        batches.close()
-        logbook.close()
-        store.close()
+        with closing(batches), closing(logbook), closing(store):
+            train_loop(
+                state,
+                step_fn,
+                batches,
+                settings,
+                validate=validate,
+                checkpoints=store,
+                description=description,
+                logbook=logbook,
+                on_epoch=epoch_lines,
+            )
+    status.write("RUNNING", "Training loop complete.")
     if store.best_metric is not None:
         console.print(f"best {monitor}: {store.best_metric:.4f} at step {store.best_step}: {folder / 'best'}")
     console.print(f"checkpoints, curves and log: {folder}")
 
 
+def _datasets(spec: Spec, console: Console) -> tuple[Dataset, Dataset | None]:
+    """Of training and validation."""
+    datasets = checked_datasets(spec, ("train", "val") if spec.dataset.val.annotations else ("train",), console)
+    dataset, validation = datasets["train"], datasets.get("val")
+    if validation is None:
+        console.print("dataset.val is not set: no validation, and so no best checkpoint")
+    elif validation.categories.names != dataset.categories.names:
+        raise OneFormerError("dataset.train and dataset.val have different categories", where="dataset.val.annotations")
+    return dataset, validation
+
+
+def _tell_what_ends_early_or_never_happens(spec: Spec, settings: LoopSettings, status: StatusFile) -> None:
+    train, optim = spec.train, spec.train.optim
+    planned = train.num_epochs * settings.steps_per_epoch
+    if settings.total_steps < planned:
+        status.warning(f"train.optim.max_iter ends the training after {settings.total_steps} of {planned} steps")
+    steps = optim.decay_steps(settings.steps_per_epoch)
+    if optim.lr_scheduler == "MultiStep" and not any(step < settings.total_steps for step in steps):
+        status.warning(f"MultiStep never decays: it would at {list(steps)}, and there are {settings.total_steps} steps")
+    if spec.model.one_former.contrastive_weight > 0:
+        if settings.batch_size == 1:
+            status.warning("the contrastive loss is 0: a batch of one image has no other to tell it from")
+        elif settings.batches_per_step > 1:
+            status.warning(
+                f"the contrastive loss tells the {settings.batch_size} images of one batch apart, "
+                f"not the {settings.images_per_step} of a step"
+            )
+
+
 def _validation(
-    spec: Spec, dataset: PanopticDataset, backend: JaxBackend, logbook: Logbook, status: StatusFile
+    spec: Spec, dataset: Dataset, backend: JaxBackend, batch_size: int, status: StatusFile, console: Console
 ) -> Callable[[Any], dict[str, float]]:
-    evaluator = configure.evaluator(spec, dataset, spec.dataset.val.batch_size)
+    evaluator = configure.evaluator(spec, "val", dataset, batch_size, configure.validation_tasks(spec))
 
     def validate(params: Any) -> dict[str, float]:
         backend.params = params
         # A score that is not defined (no such segment in the data) is left out.
-        metrics = {name: value for name, value in headline(evaluator.run(backend)).items() if not math.isnan(value)}
-        logbook.message("validation  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-        status.write("RUNNING", "Eval metrics generated.", kpi=metrics)
+        result = evaluator.run(backend)
+        metrics = {name: value for name, value in headline(result).items() if not math.isnan(value)}
+        scores = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        console.print(f"validation  {scores}", highlight=False)
+        content = metrics_json(result, per_class=spec.evaluate.iou_per_class)
+        status.write("RUNNING", "Eval metrics generated.", kpi=kpi(content))
         return metrics
 
     return validate

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import Int16, UInt8
 
-from oneformer_jax.data.geometry import Size, resize_image
-from oneformer_jax.data.segments import VOID
+from oneformer_jax.data.dataset import VOID
+from oneformer_jax.data.geometry import Size, resize_image, short_edge
 
 PAD_COLOR = 128
 _CROP_TRIES = 10
@@ -24,12 +24,15 @@ class AugmentationSettings:
     """`crop` is (height, width) in pixels, the size of every training image. Probabilities lie in 0..1.
 
     The scale jitter brings the short edge to `crop[0] * U(min_scale, max_scale)`, the long edge to at most twice
-    that. A crop is drawn again, up to ten times, while one segment covers `crop_max_area` of its labelled pixels.
+    that. Where there are `short_sizes`, the short edge is one of them instead, the long edge at most `longest`. A crop
+    is drawn again, up to ten times, while one segment covers `crop_max_area` of its labelled pixels.
     """
 
     crop: Size = (1024, 1024)
     min_scale: float = 0.1
     max_scale: float = 2.0
+    short_sizes: tuple[int, ...] = ()
+    longest: int = 1333
     flip_prob: float = 0.5
     color_prob: float = 0.5
     rotation_prob: float = 0.0
@@ -41,30 +44,30 @@ class AugmentationSettings:
 
 def augment(
     image: UInt8[np.ndarray, "h w 3"],
-    rows: Int16[np.ndarray, "h w"],
+    planes: Int16[np.ndarray, "r h w"],
     settings: AugmentationSettings,
     rng: np.random.Generator,
-) -> tuple[UInt8[np.ndarray, "hc wc 3"], Int16[np.ndarray, "hc wc"]]:
-    """An augmented image of size `settings.crop` and its segment rows (`VOID` where there is none)."""
+) -> tuple[UInt8[np.ndarray, "hc wc 3"], Int16[np.ndarray, "r hc wc"]]:
+    """An augmented image of size `settings.crop` and its planes of segments (see `Dataset.read_segments`)."""
     if rng.random() < settings.rotation_prob:
-        image, rows = _rotate(image, rows, rng.uniform(-settings.rotation_degrees, settings.rotation_degrees))
+        image, planes = _rotate(image, planes, rng.uniform(-settings.rotation_degrees, settings.rotation_degrees))
     if rng.random() < settings.blur_prob:
         kernel = int(rng.choice((3, 5, 7)))
         image = cv2.GaussianBlur(image, (kernel, kernel), rng.uniform(0.1, 2.0))
-    image, rows = _jitter_and_crop(image, rows, settings, rng)
+    image, planes = _jitter_and_crop(image, planes, settings, rng)
     if rng.random() < settings.flip_prob:
-        image, rows = flip(image, rows)
+        image, planes = flip(image, planes)
     image = jitter_color(image, settings.color_prob, rng)
     if rng.random() < settings.erasing_prob:
-        image, rows = _erase(image, rows, rng)
-    return _pad(image, rows, settings.crop)
+        image, planes = _erase(image, planes, rng)
+    return _pad(image, planes, settings.crop)
 
 
 def flip(
-    image: UInt8[np.ndarray, "h w 3"], rows: Int16[np.ndarray, "h w"]
-) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "h w"]]:
+    image: UInt8[np.ndarray, "h w 3"], planes: Int16[np.ndarray, "r h w"]
+) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "r h w"]]:
     """Mirrors left and right."""
-    return cv2.flip(image, 1), cv2.flip(rows, 1)
+    return cv2.flip(image, 1), np.ascontiguousarray(planes[:, :, ::-1])
 
 
 def scaled_size(original: Size, short: int) -> Size:
@@ -74,44 +77,53 @@ def scaled_size(original: Size, short: int) -> Size:
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
+def _drawn_size(original: Size, settings: AugmentationSettings, rng: np.random.Generator) -> Size:
+    if settings.short_sizes:
+        return short_edge(original, int(rng.choice(settings.short_sizes)), settings.longest).resized
+    return scaled_size(original, max(1, int(settings.crop[0] * rng.uniform(settings.min_scale, settings.max_scale))))
+
+
 def _jitter_and_crop(
     image: UInt8[np.ndarray, "h w 3"],
-    rows: Int16[np.ndarray, "h w"],
+    planes: Int16[np.ndarray, "r h w"],
     settings: AugmentationSettings,
     rng: np.random.Generator,
-) -> tuple[UInt8[np.ndarray, "hc wc 3"], Int16[np.ndarray, "hc wc"]]:
-    short = max(1, int(settings.crop[0] * rng.uniform(settings.min_scale, settings.max_scale)))
-    size = scaled_size((rows.shape[0], rows.shape[1]), short)
+) -> tuple[UInt8[np.ndarray, "hc wc 3"], Int16[np.ndarray, "r hc wc"]]:
+    original = image.shape[:2]
+    size = _drawn_size(original, settings, rng)
     height, width = (min(edge, limit) for edge, limit in zip(size, settings.crop, strict=True))
     # The source pixel under the centre of each target pixel.
     source_y, source_x = (
-        (np.arange(target) + 0.5) * (source / target) for target, source in zip(size, rows.shape, strict=True)
+        (np.arange(target) + 0.5) * (source / target) for target, source in zip(size, original, strict=True)
     )
     near_y, near_x = source_y.astype(np.intp), source_x.astype(np.intp)
     stride_y, stride_x = -(-height // 256), -(-width // 256)  # every pixel of a crop up to 256, a sample of larger ones
     for _ in range(_CROP_TRIES):
         top, left = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
-        sample = rows[near_y[top : top + height : stride_y]][:, near_x[left : left + width : stride_x]]
+        sample = planes[:, near_y[top : top + height : stride_y]][:, :, near_x[left : left + width : stride_x]]
         counts = np.bincount(sample.ravel() + np.intp(1))[1:]
         if counts.max(initial=0) < settings.crop_max_area * counts.sum():
             break
-    rows = rows[near_y[top : top + height]][:, near_x[left : left + width]]
+    planes = planes.take(near_y[top : top + height], axis=1).take(near_x[left : left + width], axis=2)
     # Resizing the whole image costs less than a warp of the crop alone, up to twice the size (measured).
     image = resize_image(image, size)[top : top + height, left : left + width]
-    return np.ascontiguousarray(image), rows
+    return np.ascontiguousarray(image), planes
 
 
 def _rotate(
-    image: UInt8[np.ndarray, "h w 3"], rows: Int16[np.ndarray, "h w"], degrees: float
-) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "h w"]]:
+    image: UInt8[np.ndarray, "h w 3"], planes: Int16[np.ndarray, "r h w"], degrees: float
+) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "r h w"]]:
     """Turns about the centre on the same canvas; corners mirror the image and belong to no segment."""
-    height, width = rows.shape
+    height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     turned = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    turned_rows = cv2.warpAffine(
-        rows, matrix, (width, height), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=(VOID,)
-    )
-    return turned, turned_rows
+    turned_planes = [
+        cv2.warpAffine(
+            plane, matrix, (width, height), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=(VOID,)
+        )
+        for plane in planes
+    ]
+    return turned, np.stack(turned_planes)
 
 
 def jitter_color(
@@ -145,31 +157,30 @@ def jitter_color(
 
 
 def _erase(
-    image: UInt8[np.ndarray, "h w 3"], rows: Int16[np.ndarray, "h w"], rng: np.random.Generator
-) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "h w"]]:
+    image: UInt8[np.ndarray, "h w 3"], planes: Int16[np.ndarray, "r h w"], rng: np.random.Generator
+) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "r h w"]]:
     """Fills a rectangle of 2 to 20 % of the area with the mean colour; no segment is left there."""
-    height, width = rows.shape
+    height, width = image.shape[:2]
     for _ in range(_ERASING_TRIES):
         area = rng.uniform(0.02, 0.2) * height * width
         aspect = rng.uniform(0.3, 3.3)
         h, w = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
         if 0 < h < height and 0 < w < width:
             top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-            image, rows = image.copy(), rows.copy()
+            image, planes = image.copy(), planes.copy()
             image[top : top + h, left : left + w] = image.mean((0, 1)).astype(np.uint8)
-            rows[top : top + h, left : left + w] = VOID
+            planes[:, top : top + h, left : left + w] = VOID
             break
-    return image, rows
+    return image, planes
 
 
 def _pad(
-    image: UInt8[np.ndarray, "h w 3"], rows: Int16[np.ndarray, "h w"], size: Size
-) -> tuple[UInt8[np.ndarray, "hc wc 3"], Int16[np.ndarray, "hc wc"]]:
-    bottom, right = size[0] - rows.shape[0], size[1] - rows.shape[1]
-    if not bottom and not right:
-        return image, rows
-    color = (PAD_COLOR,) * 3
-    return (
-        cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=color),
-        cv2.copyMakeBorder(rows, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(VOID,)),
-    )
+    image: UInt8[np.ndarray, "h w 3"], planes: Int16[np.ndarray, "r h w"], size: Size
+) -> tuple[UInt8[np.ndarray, "hc wc 3"], Int16[np.ndarray, "r hc wc"]]:
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image, planes
+    padded = np.full((len(planes), *size), VOID, np.int16)
+    padded[:, :height, :width] = planes
+    bottom, right = size[0] - height, size[1] - width
+    return cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(PAD_COLOR,) * 3), padded

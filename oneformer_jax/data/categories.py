@@ -105,9 +105,11 @@ def _parse(entry: Any, index: int, where: str, isthing_required: bool) -> Catego
     if entry.get("isthing", 1) not in (0, 1):
         raise DataError(f"isthing must be 0 or 1, not {entry['isthing']!r}", where=place)
     color = entry.get("color") or _generated_color(index)
-    if len(color) != 3 or any(type(value) is not int or not 0 <= value <= 255 for value in color):
-        raise DataError(f"color must be three integers 0..255, not {entry['color']!r}", where=place)
-    red, green, blue = color
+    match color:
+        case [int(red), int(green), int(blue)] if all(0 <= value <= 255 for value in (red, green, blue)):
+            pass
+        case _:
+            raise DataError(f"color must be three integers 0..255, not {color!r}", where=place)
     return Category(entry["id"], str(entry["name"]), bool(entry.get("isthing", 1)), (red, green, blue))
 
 
@@ -119,15 +121,21 @@ def _generated_color(index: int) -> tuple[int, int, int]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises DataError: missing or invalid."""
+    """The content of a JSON file. Raises DataError: missing or invalid; NaN and Infinity are no JSON."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), parse_constant=_refuse)
     except FileNotFoundError:
         raise DataError("the file does not exist", where=str(path)) from None
     except IsADirectoryError:
         raise DataError("this is a folder, a JSON file is needed", where=str(path)) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise DataError("not usable JSON: nested too deeply", where=str(path)) from None
+    except ValueError as error:  # of the syntax, of the encoding, of a number with thousands of digits
         raise DataError(f"not valid JSON: {error}", where=str(path)) from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
 
 
 def load_label_map(path: Path, *, contiguous_id: bool = True) -> Categories:

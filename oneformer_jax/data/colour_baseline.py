@@ -5,11 +5,10 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from oneformer_jax.data.coco_panoptic import PanopticDataset
-from oneformer_jax.data.segments import segment_rows
+from oneformer_jax.data.dataset import Dataset, front
 
 
-def nearest_colour_baseline(train_dataset: PanopticDataset) -> Callable[[np.ndarray], np.ndarray]:
+def nearest_colour_baseline(train_dataset: Dataset) -> Callable[[np.ndarray], np.ndarray]:
     """A classifier of single pixels: the most frequent training class of the pixel's colour, in a 16^3 histogram.
 
     Returns a function from an image (H, W, 3) uint8 RGB to class indices (H, W); colours never seen get the class
@@ -18,10 +17,9 @@ def nearest_colour_baseline(train_dataset: PanopticDataset) -> Callable[[np.ndar
     num_classes = len(train_dataset.categories)
     counts = np.zeros((16**3, num_classes), np.int64)
     for i, record in enumerate(train_dataset.records):
-        rows = segment_rows(train_dataset.read_panoptic(i), record.segments, where=str(record.panoptic_path))
         # Crowds and void (the last entry, for row -1) count for no class.
         class_of = np.array([-1 if segment.iscrowd else segment.category for segment in record.segments] + [-1])
-        classes = class_of[rows]
+        classes = class_of[front(train_dataset.read_segments(i))]
         labelled = classes >= 0
         cells = _cells(train_dataset.read_image(i))[labelled] * num_classes + classes[labelled]
         counts += np.bincount(cells, minlength=counts.size).reshape(counts.shape)

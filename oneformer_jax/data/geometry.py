@@ -1,10 +1,12 @@
 """The one mapping between an image file and the network: original size -> resized -> padded -> back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+
+from oneformer_jax.spec import Spec
 
 Size = tuple[int, int]
 
@@ -46,9 +48,33 @@ def letterbox(original: Size, size: Size) -> Geometry:
     return Geometry(original, (height, width), size)
 
 
-def square(original: Size, size: Size) -> Geometry:
-    """Stretched to `size`: the aspect is not kept (TAO's `dataset.image_size`)."""
-    return Geometry(original, size, size)
+@dataclass(frozen=True)
+class EvaluationPolicy:
+    """The geometry of an evaluated image: `short_edge`, of the image squeezed into `squeeze` where that is given."""
+
+    min_size: int
+    max_size: int
+    squeeze: Size | None = None
+
+    def __call__(self, original: Size) -> Geometry:
+        return replace(short_edge(self.squeeze or original, self.min_size, self.max_size), original=original)
+
+    @property
+    def name(self) -> str:
+        """What metrics record about it."""
+        squeezed = f"square {self.squeeze[1]}x{self.squeeze[0]}, " if self.squeeze else ""
+        return f"{squeezed}short_edge {self.min_size}, at most {self.max_size}"
+
+
+def evaluation_policy(spec: Spec) -> EvaluationPolicy:
+    """What the keys of `dataset` say: `test_geometry` decides whether `image_size` counts."""
+    augmentation, size = spec.dataset.augmentation, spec.dataset.image_size
+    chosen = augmentation.test_geometry
+    squeezed = chosen == "square" or (chosen == "auto" and spec.is_changed("dataset.image_size"))
+    width, height = (size, size) if isinstance(size, int) else size
+    return EvaluationPolicy(
+        augmentation.test_min_size, augmentation.test_max_size, (height, width) if squeezed else None
+    )
 
 
 def resize_image(image: UInt8[np.ndarray, "h w 3"], size: Size) -> UInt8[np.ndarray, "h2 w2 3"]:

@@ -1,6 +1,7 @@
 """Image files and panoptic PNGs."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -37,38 +38,69 @@ def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
 def read_panoptic(path: Path) -> Int32[np.ndarray, "h w"]:
     """Segment ids R + 256 G + 65536 B of a panoptic PNG. Raises DataError: missing, unreadable or not in colour."""
     image = _open(path)
-    if image.mode not in ("RGB", "RGBA", "P"):
-        raise DataError(
-            f"a panoptic PNG stores ids as RGB colours, this image is of mode {image.mode}",
-            where=str(path),
-            hint="segment id = R + 256 G + 65536 B",
-        )
+    check_panoptic_mode(image.mode, path)
     # Read as RGBX, a pixel is one little-endian word whose low three bytes are the id.
     words = np.asarray(image.convert("RGB").convert("RGBX")).view("<u4")[..., 0]
     return (words & 0xFFFFFF).astype(np.int32)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the header, upright. Raises DataError: missing or unreadable."""
+class Header(NamedTuple):
+    """What an image file says before its pixels; `size` is (height, width) as they are stored."""
+
+    size: tuple[int, int]
+    mode: str
+    orientation: int
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(height, width) of what `read_image` returns."""
+        return self.size[::-1] if self.orientation in (5, 6, 7, 8) else self.size
+
+
+def read_header(path: Path) -> Header:
+    """Size, mode and EXIF orientation (1: upright). Raises DataError: missing or unreadable.
+
+    Of PNGs only what stands before the pixels is read, where writers put the orientation: Pillow looks behind them too,
+    for which it decodes them.
+    """
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            has_exif = image.format != "PNG" or "exif" in image.info
+            orientation = image.getexif().get(0x0112, 1) if has_exif else 1
+            return Header((image.height, image.width), image.mode, orientation)
     except FileNotFoundError:
         raise DataError("the image does not exist", where=str(path)) from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"the image cannot be read: {error}", where=str(path)) from error
-    return (width, height) if turned else (height, width)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) from the header, upright. Raises DataError: missing or unreadable."""
+    return read_header(path).upright_size
+
+
+def check_panoptic_mode(mode: str, path: Path) -> None:
+    """Raises DataError where a panoptic PNG is not in colour."""
+    if mode not in ("RGB", "RGBA", "P"):
+        raise DataError(
+            f"a panoptic PNG stores ids as RGB colours, this image is of mode {mode}",
+            where=str(path),
+            hint="segment id = R + 256 G + 65536 B",
+        )
 
 
 def list_images(folder: Path) -> list[Path]:
     """The image files of a folder (not of its subfolders), sorted by name, suffixes in any case.
 
-    Raises DataError: the folder does not exist or holds no image.
+    The folder may be one level too high if it holds nothing but another folder. Raises DataError: it does not exist or
+    holds no image.
     """
     if not folder.is_dir():
         raise DataError("the folder does not exist", where=str(folder))
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    entries = sorted(folder.iterdir())
+    if len(entries) == 1 and entries[0].is_dir():
+        return list_images(entries[0])
+    paths = [path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not paths:
         raise DataError("the folder holds no image", where=str(folder), hint="subfolders are not searched")
     return paths

@@ -18,8 +18,9 @@ from absl import flags
 
 from oneformer_jax.data.augmentation import AugmentationSettings, augment
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.data.coco_panoptic import PanopticDataset
-from oneformer_jax.data.segments import segment_rows, segment_targets
+from oneformer_jax.data.cutmix import Sample, cutmix
+from oneformer_jax.data.dataset import Dataset, naming
+from oneformer_jax.data.segments import segment_targets
 from oneformer_jax.data.task_text import prompt_rows
 from oneformer_jax.errors import SpecError
 from oneformer_jax.spec.tasks import TASKS
@@ -35,7 +36,8 @@ class PipelineSettings:
 
     `batch_size` counts the images of one step over all processes. `max_segments` (T) and `planes` (R) are the fixed
     sizes of the segment table and of its maps; an image gets `num_queries - n_ctx` prompts. `task_prob` maps task
-    names to probabilities, which are normalised; a task that is absent is never drawn. `num_workers` 0 prepares
+    names to probabilities, which are normalised; a task that is absent is never drawn. With `cutmix_prob` a sample
+    shows segments of two images: the table then needs twice the rows. `num_workers` 0 prepares
     samples in the caller's thread, up to 4 are threads, more are processes.
     """
 
@@ -45,20 +47,27 @@ class PipelineSettings:
     max_segments: int
     task_prob: Mapping[str, float]
     augmentation: AugmentationSettings
+    cutmix_prob: float = 0.0
     seed: int = 0
     planes: int = 1
     num_workers: int = 2
 
 
-def steps_per_epoch(dataset: PanopticDataset, batch_size: int) -> int:
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     """Steps in which every image has been seen at least once."""
     return math.ceil(len(dataset) / batch_size)
 
 
-def max_segments_of(dataset: PanopticDataset, num_queries: int) -> int:
-    """Rows that the segment table needs: the largest number of segments of an image, a multiple of 8, at most Q."""
+def max_segments_of(dataset: Dataset, num_queries: int, images: int = 1) -> int:
+    """Rows that the segment table needs for samples of so many images: a multiple of 8, at most Q."""
     largest = max(sum(not segment.iscrowd for segment in record.segments) for record in dataset.records)
-    return min(num_queries, max(8, math.ceil(largest / 8) * 8))
+    return min(num_queries, max(8, math.ceil(images * largest / 8) * 8))
+
+
+def max_prompts_of(dataset: Dataset, settings: PipelineSettings) -> int:
+    """The most different rows of the prompt table that a sample shows: those of its classes, and the filler."""
+    largest = max(len({segment.category for segment in record.segments}) for record in dataset.records)
+    return (2 if settings.cutmix_prob else 1) * largest + 1
 
 
 def task_probabilities(task_prob: Mapping[str, float]) -> tuple[float, ...]:
@@ -76,7 +85,7 @@ def task_probabilities(task_prob: Mapping[str, float]) -> tuple[float, ...]:
 class SampleMaker:
     """One training sample from (sample index, record index): a `Batch` without its leading axis."""
 
-    dataset: PanopticDataset
+    dataset: Dataset
     settings: PipelineSettings
 
     def __call__(self, sample: int, index: int) -> Batch:
@@ -88,14 +97,15 @@ class SampleMaker:
             raise
 
     def _sample(self, sample: int, index: int) -> Batch:
-        settings, record, categories = self.settings, self.dataset.records[index], self.dataset.categories
+        settings, categories = self.settings, self.dataset.categories
         rng = np.random.default_rng((settings.seed, sample))
         task = int(rng.choice(len(TASKS), p=task_probabilities(settings.task_prob)))
-        image = self.dataset.read_image(index)
-        rows = segment_rows(self.dataset.read_panoptic(index), record.segments, where=str(record.panoptic_path))
-        image, rows = augment(image, rows, settings.augmentation, rng)
+        image, planes, segments = self._augmented(index, rng)
+        if rng.random() < settings.cutmix_prob:
+            other = self._augmented(int(rng.integers(len(self.dataset))), rng)
+            image, planes, segments = cutmix((image, planes, segments), other, rng)
         targets = segment_targets(
-            rows, record.segments, TASKS[task], categories.is_thing, settings.max_segments, settings.planes
+            planes, segments, TASKS[task], categories.is_thing, settings.max_segments, settings.planes
         )
         prompts = prompt_rows(
             targets.classes[: targets.count], task, len(categories), settings.num_queries - settings.n_ctx
@@ -110,9 +120,19 @@ class SampleMaker:
             sample=np.array(sample, np.int32),
         )
 
+    def _augmented(self, index: int, rng: np.random.Generator) -> Sample:
+        with naming(self.dataset.records[index]):
+            image, planes = self.dataset.read_image(index), self.dataset.read_segments(index)
+        return *augment(image, planes, self.settings.augmentation, rng), self.dataset.records[index].segments
+
+
+def record_order(count: int, seed: int) -> "grain.MapDataset[int]":
+    """The record of every global sample index: endless, shuffled anew in each epoch."""
+    return grain.MapDataset.range(count).shuffle(seed=seed % (1 << 32)).repeat()
+
 
 def train_batches(
-    dataset: PanopticDataset,
+    dataset: Dataset,
     settings: PipelineSettings,
     *,
     start_step: int,
@@ -131,9 +151,7 @@ def train_batches(
         raise SpecError(f"a batch of {settings.batch_size} images cannot be shared by {process_count} processes")
     task_probabilities(settings.task_prob)
     batches = (
-        grain.MapDataset.range(len(dataset))
-        .shuffle(seed=settings.seed % (1 << 32))
-        .repeat()
+        record_order(len(dataset), settings.seed)
         .map_with_index(SampleMaker(dataset, settings))[process_index::process_count]
         .batch(settings.batch_size // process_count, drop_remainder=True, batch_fn=_stack)[start_step:]
     )

@@ -8,14 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int, Int16, Int32
 
-from oneformer_jax.data.coco_panoptic import Segment
-from oneformer_jax.errors import DataError
+from oneformer_jax.data.dataset import VOID, Segment, front
 from oneformer_jax.spec.tasks import Task
 
 logger = logging.getLogger(__name__)
-
-VOID = -1  # a pixel of no segment; negative, so that it can never be the index or id of one
-_UNLISTED = -2
 
 
 @dataclass(frozen=True)
@@ -32,54 +28,28 @@ class SegmentTargets:
     count: int
 
 
-class _IdTable(threading.local):
-    """A lookup table over all 24-bit segment ids, one a thread (32 MiB): a gather is many times faster than a sort."""
-
-    def __init__(self) -> None:
-        self.rows = np.full(1 << 24, _UNLISTED, np.int16)
-        self.rows[0] = VOID
-
-
-_id_table = _IdTable()
-
-
-def segment_rows(
-    ids: Int32[np.ndarray, "h w"], segments: Sequence[Segment], *, where: str = ""
-) -> Int16[np.ndarray, "h w"]:
-    """Replaces segment ids by positions in `segments`, id 0 by `VOID`.
-
-    Raises DataError: the PNG holds an id that `segments` does not list.
-    """
-    listed = np.array([segment.id for segment in segments], np.intp)
-    table = _id_table.rows
-    table[listed] = np.arange(len(listed), dtype=np.int16)
-    rows = table[ids]
-    table[listed] = _UNLISTED
-    if rows.min(initial=0) == _UNLISTED:
-        unlisted = int(ids[rows == _UNLISTED][0])
-        raise DataError(f"the panoptic PNG holds segment id {unlisted}, which segments_info does not list", where=where)
-    return rows
-
-
 def segment_targets(
-    rows: Int16[np.ndarray, "h w"],
+    planes: Int16[np.ndarray, "r h w"],
     segments: Sequence[Segment],
     task: Task,
     is_thing: Bool[np.ndarray, " k"],
     max_segments: int,
-    planes: int = 1,
+    num_planes: int = 1,
 ) -> SegmentTargets:
-    """Targets of a panoptic image, whose segments do not overlap: plane 0 holds all of them.
+    """Targets of an image for one task.
 
-    semantic: one segment for each class; instance: the things; panoptic: all. Crowds are no segments, and neither is
-    what no pixel shows any more. Of more than `max_segments` the largest stay, with a warning.
+    instance: the things, whole, even where they overlap. semantic and panoptic: one label a pixel, that of the
+    segment in front; semantic unites the segments of a class, panoptic keeps them apart. Crowds are no segments, and
+    neither is what no pixel shows any more. Of more than `max_segments` the largest stay, with a warning.
 
     Args:
-        rows: positions in `segments`, `VOID` elsewhere (see `segment_rows`).
+        planes: positions in `segments`, `VOID` elsewhere (see `Dataset.read_segments`).
         is_thing: for each of K classes.
         max_segments: T, the fixed number of rows of the table.
-        planes: R, the fixed number of planes.
+        num_planes: R, the fixed number of planes, at least `Dataset.planes`.
     """
+    if task != "instance":
+        planes = front(planes)[None]
     # The last entry of each lookup table belongs to VOID = -1.
     group_of = np.full(len(segments) + 1, VOID, np.int16)
     classes: list[int] = []
@@ -93,39 +63,21 @@ def segment_targets(
         by_class[segment.category] = group_of[position] = len(classes)
         classes.append(segment.category)
 
-    pixels = np.bincount(rows.ravel() + np.intp(1), minlength=len(segments) + 1)[1:]
-    area = np.zeros(len(classes), np.int64)
-    np.add.at(area, group_of[:-1][group_of[:-1] >= 0], pixels[group_of[:-1] >= 0])
-    kept = _kept(np.array(classes, np.int32), area, max_segments)
+    shown = np.stack([np.bincount(plane.ravel() + np.intp(1), minlength=len(group_of))[1:] for plane in planes])
+    pixels = np.zeros((len(planes), len(classes)), np.int64)
+    grouped = np.flatnonzero(group_of[:-1] >= 0)
+    np.add.at(pixels.T, group_of[grouped], shown.T[grouped])
+    if pixels[num_planes:].any():
+        raise ValueError(f"the segments of an image need more than {num_planes} planes")
+    kept = _kept(np.array(classes, np.int32), pixels.sum(axis=0), max_segments)
 
     row_of = np.full(len(classes) + 1, VOID, np.int16)
     row_of[kept] = np.arange(len(kept), dtype=np.int16)
-    index = np.full((planes, *rows.shape), VOID, np.int16)
-    index[0] = row_of[group_of][rows]
-    table = np.full(max_segments, -1, np.int32)
+    index = np.full((num_planes, *planes.shape[1:]), VOID, np.int16)
+    index[: len(planes)] = row_of[group_of][planes[:num_planes]]
+    table, plane_of = np.full(max_segments, -1, np.int32), np.zeros(max_segments, np.int32)
     table[: len(kept)] = np.array(classes, np.int32)[kept]
-    return SegmentTargets(index, table, np.zeros(max_segments, np.int32), len(kept))
-
-
-def overlapping_targets(
-    masks: Bool[np.ndarray, "n h w"], classes: Int32[np.ndarray, " n"], max_segments: int, planes: int
-) -> SegmentTargets:
-    """Targets of masks that may overlap: each goes into the first plane where it meets nobody.
-
-    Empty masks are dropped; of more than `max_segments` the largest stay, with a warning.
-    Raises DataError: more than `planes` planes are needed.
-    """
-    kept = _kept(classes, masks.sum((1, 2)), max_segments)
-    index = np.full((planes, *masks.shape[1:]), VOID, np.int16)
-    table = np.full(max_segments, -1, np.int32)
-    plane_of = np.zeros(max_segments, np.int32)
-    for row, position in enumerate(kept):
-        mask = masks[position]
-        plane = next((r for r in range(planes) if not (index[r][mask] >= 0).any()), None)
-        if plane is None:
-            raise DataError(f"the masks of an image overlap more than {planes} times")
-        index[plane][mask] = row
-        table[row], plane_of[row] = classes[position], plane
+    plane_of[: len(kept)] = pixels.argmax(axis=0)[kept]
     return SegmentTargets(index, table, plane_of, len(kept))
 
 

@@ -1,14 +1,14 @@
 """Scores any backend on a data set: each task with its own prediction, every image at its original size."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 
-from oneformer_jax.data.coco_panoptic import PanopticDataset
+from oneformer_jax.data.dataset import Dataset, naming
 from oneformer_jax.data.geometry import Geometry, Size, resize_and_pad
 from oneformer_jax.evaluation.ground_truth import GroundTruth
 from oneformer_jax.evaluation.mask_ap import InstanceScores, TrueInstance, mask_average_precision, true_instances
@@ -39,7 +39,10 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Metrics:
-    """Scores of the tasks that ran; None for the others. `geometry` names the policy that sized the images."""
+    """Scores of the tasks that ran; None for the others. `geometry` names the policy that sized the images.
+
+    The scores are taken over all images; `parts` are those of each data set where there are several.
+    """
 
     class_names: tuple[str, ...]
     num_images: int
@@ -47,6 +50,7 @@ class Metrics:
     semantic: SemanticScores | None = None
     instance: InstanceScores | None = None
     panoptic: PanopticScores | None = None
+    parts: Mapping[str, "Metrics"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Evaluator:
     ahead and post-process while the backend computes.
     """
 
-    dataset: PanopticDataset
+    dataset: Dataset
     policy: Callable[[Size], Geometry]
     policy_name: str
     batch_size: int
@@ -70,8 +74,8 @@ class Evaluator:
         """Predict and score the whole data set.
 
         Raises:
-            DataError: an image or a panoptic PNG is unreadable or of another size than the annotations say, or the
-                model has fewer classes than the data set.
+            DataError: an image or a panoptic PNG is unreadable or contradicts the annotations, or the model has fewer
+                classes than the data set.
         """
         total = _Total(self)
         with ThreadPoolExecutor(self.workers) as pool:
@@ -99,7 +103,8 @@ class Evaluator:
         return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
 
     def _load(self, index: int) -> "_Input":
-        image = self.dataset.read_image(index)
+        with naming(self.dataset.records[index]):
+            image = self.dataset.read_image(index)
         geometry = self.policy(image.shape[:2])
         return _Input(resize_and_pad(image, geometry), geometry)
 
@@ -108,7 +113,9 @@ class Evaluator:
         return np.stack([item.image for item in full]), np.array([item.geometry.resized for item in full], np.int32)
 
     def _score(self, index: int, geometry: Geometry, row: int, logits: dict[Task, BatchLogits]) -> "_ImageScore":
-        truth = GroundTruth.from_annotation(self.dataset.read_panoptic(index), self.dataset.records[index].segments)
+        record = self.dataset.records[index]
+        with naming(record):
+            truth = GroundTruth.from_segments(self.dataset.read_segments(index), record.segments)
         num_classes = next(iter(logits.values()))[0].shape[-1] - 1
         self.dataset.check_num_classes(num_classes)
         is_thing = self._is_thing(num_classes)
@@ -150,34 +157,28 @@ class _ImageScore(NamedTuple):
     true: tuple[TrueInstance, ...] | None = None
 
 
-class _Total:
+@dataclass
+class _Sums:
     """Running sums over images, and the instances, which AP needs all at once."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self.evaluator = evaluator
-        self.scores: list[_ImageScore] = []  # without confusion and counts, which are summed
-        self.confusion: Int64[np.ndarray, "k k"] | None = None
-        self.counts: PanopticCounts | None = None
+    scores: list[_ImageScore] = field(default_factory=list)  # without confusion and counts, which are summed
+    confusion: Int64[np.ndarray, "k k"] | None = None
+    counts: PanopticCounts | None = None
 
-    def add(self, scoring: list["Future[_ImageScore]"], progress: Progress | None) -> None:
-        for future in scoring:
-            score = future.result()
-            if score.confusion is not None:
-                self.confusion = score.confusion if self.confusion is None else self.confusion + score.confusion
-            if score.counts is not None:
-                self.counts = score.counts if self.counts is None else self.counts + score.counts
-            self.scores.append(score._replace(confusion=None, counts=None))
-            if progress is not None:
-                progress(len(self.scores), len(self.evaluator.dataset))
+    def add(self, score: _ImageScore) -> None:
+        if score.confusion is not None:
+            self.confusion = score.confusion if self.confusion is None else self.confusion + score.confusion
+        if score.counts is not None:
+            self.counts = score.counts if self.counts is None else self.counts + score.counts
+        self.scores.append(score._replace(confusion=None, counts=None))
 
-    def metrics(self) -> Metrics:
-        evaluator, tasks = self.evaluator, self.evaluator.tasks
+    def metrics(self, evaluator: Evaluator) -> Metrics:
         num_classes = self.scores[0].num_classes
         is_thing = evaluator._is_thing(num_classes)
         known = evaluator.dataset.categories.names
         extra = tuple(f"(output {index} of the model)" for index in range(len(known), num_classes))
         instance = None
-        if "instance" in tasks:
+        if "instance" in evaluator.tasks:
             scores = sorted(self.scores, key=lambda score: score.image)  # ties in AP must not depend on the batches
             found, true, sizes = zip(*((s.found, s.true, s.size) for s in scores), strict=True)
             instance = mask_average_precision(found, true, sizes, is_thing)
@@ -189,3 +190,28 @@ class _Total:
             instance=instance,
             panoptic=None if self.counts is None else panoptic_scores(self.counts, is_thing),
         )
+
+
+class _Total:
+    """The sums over all images and, where there are several data sets, over each of them."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self.whole = _Sums()
+        parts = evaluator.dataset.parts
+        self.parts = {name: _Sums() for name in parts} if len(parts) > 1 else {}
+
+    def add(self, scoring: list["Future[_ImageScore]"], progress: Progress | None) -> None:
+        dataset = self.evaluator.dataset
+        for future in scoring:
+            score = future.result()
+            self.whole.add(score)
+            for name, sums in self.parts.items():
+                if score.image in dataset.parts[name]:
+                    sums.add(score)
+            if progress is not None:
+                progress(len(self.whole.scores), len(dataset))
+
+    def metrics(self) -> Metrics:
+        parts = {name: sums.metrics(self.evaluator) for name, sums in self.parts.items()}
+        return replace(self.whole.metrics(self.evaluator), parts=parts)

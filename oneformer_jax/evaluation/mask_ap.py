@@ -1,4 +1,4 @@
-"""Mask average precision by COCO's own code (pycocotools), against the things of the panoptic annotation."""
+"""Mask average precision by COCO's own code (pycocotools), against the whole masks of the annotated things."""
 
 import contextlib
 import io
@@ -40,12 +40,12 @@ class InstanceScores:
 
 def true_instances(truth: GroundTruth, is_thing: Bool[np.ndarray, " k"]) -> tuple[TrueInstance, ...]:
     """The things of one image, crowd regions included."""
-    columns_first = np.ascontiguousarray(truth.index.T)  # the order in which run lengths go
+    columns_first = np.ascontiguousarray(truth.planes.transpose(0, 2, 1))  # the order in which run lengths go
     return tuple(
         TrueInstance(
             category=int(truth.categories[row]),
             iscrowd=bool(truth.iscrowd[row]),
-            mask=coco_mask.encode((columns_first == row).view(np.uint8).T),
+            mask=coco_mask.encode((columns_first == row).any(axis=0).view(np.uint8).T),
         )
         for row in np.flatnonzero(is_thing[truth.categories])
     )

@@ -49,11 +49,12 @@ class PanopticScores:
 
 
 def count_segments(prediction: PanopticResult, truth: GroundTruth, num_classes: int) -> PanopticCounts:
-    """Match the predicted and the true segments of one image.
+    """Match the predicted segments of one image and the true ones, each pixel of which has one (`GroundTruth.index`).
 
     A pair of one class matches if its IoU exceeds 0.5, where the predicted segment's void pixels do not count in the
-    union. Crowd regions never match and are never missed. An unmatched prediction is no false positive if more than
-    half of it lies on void or on the crowd region of its class (the last one listed, if there are several).
+    union. Crowd regions never match and are never missed, nor is a segment of which no pixel is seen. An unmatched
+    prediction is no false positive if more than half of it lies on void or on the crowd region of its class (the last
+    one listed, if there are several).
     """
     categories = np.array([segment.category for segment in prediction.segments], np.int64)
     columns = len(categories) + 1
@@ -77,7 +78,7 @@ def count_segments(prediction: PanopticResult, truth: GroundTruth, num_classes: 
         return np.bincount(classes, minlength=num_classes).astype(np.int64, copy=False)
 
     true_row, predicted_column = np.nonzero(matches)
-    missed = ~matches.any(axis=1) & ~truth.iscrowd
+    missed = ~matches.any(axis=1) & ~truth.iscrowd & (overlap[1:].sum(axis=1) > 0)
     wrong = ~matches.any(axis=0) & (forgiven <= 0.5 * area)
     return PanopticCounts(
         true_positives=per_class(truth.categories[true_row]),

@@ -14,9 +14,11 @@ def metrics_json(metrics: Metrics, *, per_class: bool = True) -> dict[str, Any]:
 
     Fractions 0..1; null where a value is not defined (a class that does not occur). Keys of tasks that did not run
     are missing: semantic gives mIoU and pixel_accuracy; panoptic gives PQ, SQ, RQ and the same with _things and
-    _stuff; instance gives AP, AP50, AP75. `per_class` maps class names to IoU, PQ, SQ, RQ, AP.
+    _stuff; instance gives AP, AP50, AP75. `per_class` maps class names to IoU, PQ, SQ, RQ, AP. Where several data sets
+    are scored, each has its own values besides, as num_images/<name>, mIoU/<name> and so on.
     """
     result: dict[str, Any] = {"num_images": metrics.num_images, "geometry": metrics.geometry}
+    result |= {f"num_images/{name}": part.num_images for name, part in metrics.parts.items()}
     result |= {name: _defined(value) for name, value in headline(metrics).items()}
     if per_class:
         rows = _per_class(metrics)
@@ -28,7 +30,15 @@ def metrics_json(metrics: Metrics, *, per_class: bool = True) -> dict[str, Any]:
 
 
 def headline(metrics: Metrics) -> dict[str, float]:
-    """The scores over all classes by their usual names, NaN where not defined."""
+    """The scores over all classes by their usual names, NaN where not defined; of each of several data sets too
+    (mIoU/<name>)."""
+    values = _scores(metrics)
+    for name, part in metrics.parts.items():
+        values |= {f"{key}/{name}": value for key, value in _scores(part).items()}
+    return values
+
+
+def _scores(metrics: Metrics) -> dict[str, float]:
     values: dict[str, float] = {}
     if metrics.semantic is not None:
         values |= {"mIoU": metrics.semantic.mean_iou, "pixel_accuracy": metrics.semantic.pixel_accuracy}
@@ -43,7 +53,7 @@ def headline(metrics: Metrics) -> dict[str, float]:
 
 def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
     """Percent with one decimal; a dash where a value is not defined."""
-    rows, means = _per_class(metrics), headline(metrics)
+    rows, means = _per_class(metrics), _scores(metrics)
     without_column = [key for key in ("pixel_accuracy", "AP50", "AP75") if key in means]
     table = Table(
         title=f"{metrics.num_images} images, {metrics.geometry}, %",
@@ -59,6 +69,9 @@ def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
     table.add_row("all", *(_percent(means["mIoU" if key == "IoU" else key]) for key in rows), style="bold")
     for group in ("things", "stuff") if metrics.panoptic is not None else ():
         table.add_row(group, *(_percent(means.get(f"{key}_{group}", math.nan)) for key in rows), style="bold")
+    for name, part in metrics.parts.items():
+        scores = _scores(part)
+        table.add_row(f"{name} ({part.num_images})", *(_percent(scores["mIoU" if k == "IoU" else k]) for k in rows))
     return table
 
 

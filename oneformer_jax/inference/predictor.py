@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 from oneformer_jax.data.categories import Categories
-from oneformer_jax.data.geometry import Geometry, resize_and_pad, short_edge
+from oneformer_jax.data.geometry import Geometry, evaluation_policy, resize_and_pad
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models import oneformer
@@ -30,12 +31,14 @@ from oneformer_jax.training.checkpoints import (
     load_params,
     shapes_of,
 )
+from oneformer_jax.training.sharding import make_mesh, put_batch, put_replicated
 
 
 class JaxBackend:
     """Runs a model for the evaluator and the predictor: encodes a batch once, decodes it for each task.
 
-    Compiled once a padded shape. `params` may be replaced between calls (validation during training).
+    Compiled once a padded shape. The devices of `mesh`, by default the first one, share the images of a batch evenly.
+    `params` may be replaced between calls (validation during training).
     """
 
     def __init__(
@@ -44,8 +47,10 @@ class JaxBackend:
         params: Any,
         pixel_mean: tuple[float, float, float],
         pixel_std: tuple[float, float, float],
+        mesh: Mesh | None = None,
     ) -> None:
-        self.params = params
+        self._mesh = mesh or make_mesh(1)
+        self.params = put_replicated(params, self._mesh)
         rows = task_tokens(config.task_pad_id, config.task_seq_len)
         self._task_rows = {task: rows[TASKS.index(task)] for task in TASKS}
 
@@ -61,10 +66,10 @@ class JaxBackend:
         self, images: UInt8[np.ndarray, "b h w 3"], sizes: Int[np.ndarray, "b 2"], tasks: Sequence[Task]
     ) -> dict[Task, tuple[Float[np.ndarray, "b q k1"], Float[np.ndarray, "b q h4 w4"]]]:
         """Class and mask logits per task; `sizes` are the (height, width) inside the padded images that hold image."""
-        features = self._encode(self.params, jnp.asarray(images), jnp.asarray(sizes))
+        features = self._encode(self.params, *put_batch((images, sizes), self._mesh))
         results = {}
         for task in tasks:
-            tokens = jnp.asarray(np.tile(self._task_rows[task], (len(images), 1)))
+            tokens = put_batch(np.tile(self._task_rows[task], (len(images), 1)), self._mesh)
             results[task] = jax.device_get(tuple(self._decode(self.params, features, tokens)))
         return results
 
@@ -77,11 +82,13 @@ class LoadedModel:
     params: Any
     categories: Categories
     description: Description
+    mesh: Mesh | None = None
 
     @cached_property
     def backend(self) -> JaxBackend:
         """The evaluator's view of this model."""
-        return JaxBackend(self.config, self.params, self.description.pixel_mean, self.description.pixel_std)
+        mean, std = self.description.pixel_mean, self.description.pixel_std
+        return JaxBackend(self.config, self.params, mean, std, self.mesh)
 
     @cached_property
     def _spec(self) -> Spec:
@@ -108,8 +115,8 @@ class LoadedModel:
         if task not in TASKS:
             raise ValueError(f"task must be one of {TASKS}, not {task!r}")
         task = TASKS[TASKS.index(task)]
-        augmentation, test = self._spec.dataset.augmentation, self._spec.model.test
-        geometry = short_edge(image.shape[:2], augmentation.test_min_size, augmentation.test_max_size)
+        test = self._spec.model.test
+        geometry = evaluation_policy(self._spec)(image.shape[:2])
         thresholds = Thresholds(test.object_mask_threshold, test.overlap_threshold, test.test_topk_per_image)
         return self.predict_batch([image], task, [geometry], thresholds)[0]
 
@@ -132,8 +139,10 @@ class LoadedModel:
         ]
 
 
-def load_model(path: Path | str) -> LoadedModel:
+def load_model(path: Path | str, mesh: Mesh | None = None) -> LoadedModel:
     """Opens a checkpoint: a step folder, or a run folder (its best checkpoint, else its latest).
+
+    Its backend runs on the devices of `mesh`, by default on the first one.
 
     Raises CheckpointError: no checkpoint there, a damaged one, or a backbone alone.
     """
@@ -146,5 +155,7 @@ def load_model(path: Path | str) -> LoadedModel:
             where=str(step_dir),
             hint="a backbone is for training: train.pretrained_backbone",
         )
-    params = load_params(step_dir, shapes_of(description))
-    return LoadedModel(description.model, params, description.categories, description)
+    mesh = mesh or make_mesh(1)
+    with jax.default_device(mesh.local_devices[0]):
+        params = load_params(step_dir, shapes_of(description))
+    return LoadedModel(description.model, params, description.categories, description, mesh)

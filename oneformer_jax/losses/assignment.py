@@ -1,5 +1,6 @@
 """Which query answers for which segment: assignment on the host, pairs packed for the device."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,8 @@ Array = Any  # np.ndarray on the host, jax.Array on the device
 # Pairs are packed in blocks of this many, each of one image: mask logits of a block are one matrix product with the
 # features of that image, which are copied once a block.
 BLOCK = 8
-# The smallest number of pairs that a group is padded to; larger ones are doubled.
-SMALLEST_RUNG = 32
+# The smallest numbers of pairs that a group is padded to; twice, four times, ... these follow.
+RUNGS = (16, 24)
 
 
 class Pairs(NamedTuple):
@@ -33,15 +34,14 @@ class Pairs(NamedTuple):
 
 
 def pair_slots(num_segments: Int[np.ndarray, " b"], num_groups: int) -> int:
-    """The number of slots of a group: the first of 32, 64, 128, ... in which the fullest group finds room.
+    """The number of slots of a group: the first of 16, 24, 32, 48, 64, 96, ... in which the fullest group finds room.
 
-    Every process must call it with the segment counts of the global batch, so that all of them compile the same.
+    The losses cost as much as their slots, and are compiled for each of these numbers once. Every process must call it
+    with the segment counts of the global batch, so that all of them compile the same.
     """
     blocks = -(-num_segments.reshape(num_groups, -1) // BLOCK)
-    slots = SMALLEST_RUNG
-    while slots < blocks.sum(axis=1).max() * BLOCK:
-        slots *= 2
-    return slots
+    needed = int(blocks.sum(axis=1).max()) * BLOCK
+    return min(rung << max(0, math.ceil(math.log2(max(needed, 1) / rung))) for rung in RUNGS)
 
 
 def assign(

@@ -10,7 +10,8 @@ from oneformer_jax.losses.assignment import Pairs
 from oneformer_jax.losses.class_loss import class_loss
 from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.losses.contrastive_loss import contrastive_loss
-from oneformer_jax.losses.mask_losses import pair_mask_logits, point_weights, sample_pairs, weighted_losses
+from oneformer_jax.losses.mask_losses import pair_losses, pair_mask_logits
+from oneformer_jax.losses.normalisers import Normalisers
 from oneformer_jax.losses.points import uniform_points
 from oneformer_jax.models.predictions import LayerPredictions
 
@@ -24,17 +25,18 @@ def criterion(
     pairs: Pairs,
     text_queries: Float[Array, "b q d"],
     logit_scale: Float[Array, ""],
+    over: Normalisers,
     key: Key[Array, ""],
     config: CriterionConfig,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The weighted sum of the losses, and each of them unweighted.
 
     `key` belongs to the step; the points of a pair depend on it, on the sample and on the row of the segment table,
-    not on how images are grouped. Returns `loss_ce`, `loss_mask` and `loss_dice` with one value a supervised layer,
-    the last being the model's output, and the scalar `loss_contrastive`.
+    not on how images are grouped. Only the sum is differentiable. The others are `loss_ce`, `loss_mask` and `loss_dice`
+    with one value a supervised layer, the last being the model's output, and the scalar `loss_contrastive`.
     """
     points = _pair_points(batch, pairs, jax.random.fold_in(key, STREAM), config)
-    return criterion_at_points(outputs, batch, pairs, text_queries, logit_scale, points, config)
+    return criterion_at_points(outputs, batch, pairs, text_queries, logit_scale, over, points, config)
 
 
 def criterion_at_points(
@@ -43,27 +45,25 @@ def criterion_at_points(
     pairs: Pairs,
     text_queries: Float[Array, "b q d"],
     logit_scale: Float[Array, ""],
+    over: Normalisers,
     points: Float[Array, "g m l s 2"],
     config: CriterionConfig,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """`criterion` at given points: the oversampled ones of each pair, then its random ones."""
     outputs = config.supervised(outputs)
-    # The mean number of segments a device times the number of devices: what the original's processes agree on.
-    num_masks = jnp.maximum(jnp.sum(batch.segment_class >= 0), 1).astype(jnp.float32)
-    cross_entropy, dice = _mask_losses(outputs, batch, pairs, points, config)
+    target_class = _target_class(outputs, batch, pairs)
+    weighted, cross_entropy, dice = _mask_losses(outputs, batch, pairs, points, config)
     losses = {
-        "loss_ce": class_loss(outputs.class_logits, _target_class(outputs, batch, pairs), config.no_object_weight),
-        "loss_mask": jnp.sum(cross_entropy, axis=(1, 2)) / num_masks,
-        "loss_dice": jnp.sum(dice, axis=(1, 2)) / num_masks,
-        "loss_contrastive": contrastive_loss(outputs.object_queries, text_queries, logit_scale),
+        "loss_ce": class_loss(outputs.class_logits, target_class, config.no_object_weight, over.class_weight),
+        "loss_mask": jnp.sum(cross_entropy, axis=(1, 2)) / over.masks,
+        "loss_dice": jnp.sum(dice, axis=(1, 2)) / over.masks,
+        "loss_contrastive": contrastive_loss(outputs.object_queries, text_queries, logit_scale) / over.batches,
     }
-    weights = {
-        "loss_ce": config.class_weight,
-        "loss_mask": config.mask_weight,
-        "loss_dice": config.dice_weight,
-        "loss_contrastive": config.contrastive_weight,
-    }
-    total = sum((weights[name] * jnp.sum(loss) for name, loss in losses.items()), start=jnp.zeros(()))
+    total = (
+        config.class_weight * jnp.sum(losses["loss_ce"])
+        + jnp.sum(weighted) / over.masks
+        + config.contrastive_weight * losses["loss_contrastive"]
+    )
     return total, losses
 
 
@@ -93,8 +93,8 @@ def _pair_points(batch: Batch, pairs: Pairs, key: Key[Array, ""], config: Criter
 
 def _mask_losses(
     outputs: LayerPredictions, batch: Batch, pairs: Pairs, points: Float[Array, "g m l s 2"], config: CriterionConfig
-) -> tuple[Float[Array, "l g m"], Float[Array, "l g m"]]:
-    """Cross entropy and dice of every slot, 0 where it holds no pair. Groups do not see each other's images."""
+) -> tuple[Float[Array, "l g m"], ...]:
+    """`mask_losses.pair_losses` of every slot, 0 where it holds no pair. Groups do not see each other's images."""
 
     def group(
         mask_embeddings: Array,
@@ -105,12 +105,12 @@ def _mask_losses(
         image: Array,
         target: Array,
         points: Array,
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, ...]:
         logits = pair_mask_logits(mask_embeddings, mask_features, query, image)
-        return sample_pairs(logits, segment_index, segment_plane, image, target, points)
+        return pair_losses(logits, segment_index, segment_plane, image, target, points, config)
 
-    layers, num_groups, slots = pairs.query.shape
-    sampled = jax.vmap(group, in_axes=(1, 0, 0, 0, 1, 0, 0, 0))(
+    num_groups = pairs.query.shape[1]
+    losses = jax.vmap(group, in_axes=(1, 0, 0, 0, 1, 0, 0, 0))(
         _groups(outputs.mask_embeddings, num_groups, axis=1),
         _groups(outputs.mask_features, num_groups),
         _groups(batch.segment_index, num_groups),
@@ -120,14 +120,7 @@ def _mask_losses(
         pairs.target,
         points,
     )
-    # Two axes from here on: XLA's CPU reductions over three are five times as slow.
-    logits, segments = (x.reshape(-1, x.shape[-1]) for x in sampled)
-
-    def per_slot(losses: Float[Array, " gml"]) -> Float[Array, "l g m"]:
-        return jnp.where(pairs.valid, jnp.moveaxis(losses.reshape(num_groups, slots, layers), 2, 0), 0)
-
-    cross_entropy, dice = weighted_losses(logits, segments, point_weights(logits, config))
-    return per_slot(cross_entropy), per_slot(dice)
+    return tuple(jnp.where(pairs.valid, jnp.moveaxis(loss, 2, 0), 0) for loss in losses)
 
 
 def _target_class(outputs: LayerPredictions, batch: Batch, pairs: Pairs) -> Int[Array, "l b q"]:

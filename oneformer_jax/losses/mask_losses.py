@@ -9,6 +9,9 @@ from oneformer_jax.losses.assignment import BLOCK
 from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.losses.points import sample_masks, sample_segment, uncertain_weights
 
+# Slots whose losses are computed at once, a divisor of BLOCK. Two to four are fastest on CPU.
+CHUNK = 4
+
 
 def pair_mask_logits(
     mask_embeddings: Float[Array, "l b q c"],
@@ -31,31 +34,58 @@ def pair_mask_logits(
     return logits.reshape(slots, layers, *mask_features.shape[1:3])
 
 
-def sample_pairs(
+def pair_losses(
     mask_logits: Float[Array, "m l h w"],
     segment_index: Int[Array, "b r y x"],
     segment_plane: Int[Array, "b t"],
     image: Int[Array, " m"],
     target: Int[Array, " m"],
     points: Float[Array, "m l s 2"],
-) -> tuple[Float[Array, "ml s"], Float[Array, "ml s"]]:
-    """Mask logits and segment masks of all layers of all slots at their points."""
+    config: CriterionConfig,
+) -> tuple[Float[Array, "m l"], Float[Array, "m l"], Float[Array, "m l"]]:
+    """The weighted sum of both losses of each layer of each slot, and both of them.
+
+    Only the sum is differentiable. Its gradient is computed with it, some slots at a time: their arrays stay in the
+    cache, and none of them waits for the backward pass.
+    """
     slots, layers = points.shape[:2]
     planes = segment_index.shape[1]
+    segment_maps = segment_index.reshape(-1, *segment_index.shape[2:])
 
-    def flat(x: Array) -> Array:
-        return x.reshape(slots * layers, *x.shape[2:])
+    def some(chunk: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
+        maps, plane, segment, points = chunk
+        segments = sample_segment(segment_maps, plane, segment, points)
+
+        def total(maps: Array) -> tuple[Array, tuple[Array, ...]]:
+            logits = sample_masks(maps, points)
+            cross_entropy, dice = weighted_losses(logits, segments, point_weights(logits, config))
+            weighted = config.mask_weight * cross_entropy + config.dice_weight * dice
+            return jnp.sum(weighted), (weighted, cross_entropy, dice)
+
+        gradient, losses = jax.grad(total, has_aux=True)(maps)
+        return losses, gradient
+
+    def chunks(x: Array) -> Array:
+        return x.reshape(slots // CHUNK, CHUNK * layers, *x.shape[2:])
 
     def every_layer(x: Array) -> Array:
-        return flat(jnp.broadcast_to(x[:, None], (slots, layers)))
+        return chunks(jnp.broadcast_to(x[:, None], (slots, layers)))
 
-    segments = sample_segment(
-        segment_index.reshape(-1, *segment_index.shape[2:]),
-        every_layer(image * planes + segment_plane[image, target]),
-        every_layer(target),
-        flat(points),
-    )
-    return sample_masks(flat(mask_logits), flat(points)), segments
+    @jax.custom_vjp
+    def losses(mask_logits: Array, *rest: Array) -> tuple[Array, ...]:
+        return forward(mask_logits, *rest)[0]
+
+    def forward(mask_logits: Array, *rest: Array) -> tuple[tuple[Array, ...], Array]:
+        values, gradient = lax.map(some, (chunks(mask_logits), *rest))
+        return tuple(x.reshape(slots, layers) for x in values), gradient.reshape(mask_logits.shape)
+
+    def backward(gradient: Array, cotangents: tuple[Array, ...]) -> tuple[Array | None, ...]:
+        return cotangents[0][:, :, None, None] * gradient, None, None, None
+
+    losses.defvjp(forward, backward)
+    place = every_layer(image * planes + segment_plane[image, target]), every_layer(target)
+    weighted, cross_entropy, dice = losses(mask_logits, *place, chunks(points))
+    return weighted, cross_entropy, dice
 
 
 def point_weights(logits: Float[Array, "n s"], config: CriterionConfig) -> Float[Array, "n s"]:

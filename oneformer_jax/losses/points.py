@@ -13,13 +13,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, Num
 
+from oneformer_jax.models.random_bits import random_bits
+
 
 def uniform_points(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "... 2"]:
     """Uniformly distributed points on a lattice of 2^-16 of the image side, `shape` of them.
 
-    Both coordinates come from one 32-bit draw: drawing is a sizeable part of the losses on CPU.
+    Both coordinates come from one word.
     """
-    bits = jax.random.bits(key, shape, jnp.uint32)
+    bits = random_bits(key, shape)
     shift = jnp.array([16, 0], jnp.uint32).reshape((1,) * len(shape) + (2,))
     halves = (bits[..., None] >> shift) & 0xFFFF
     return (halves.astype(jnp.float32) + 0.5) / 65536

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from oneformer_jax.models.dropout import Dropout
 from oneformer_jax.models.linear import Initializer, linear, xavier_uniform
 from oneformer_jax.models.norms import layer_norm
 
@@ -41,14 +42,12 @@ class MultiHeadAttention(nn.Module):
         logits = jnp.einsum("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k)
         if blocked is not None:
             logits = jnp.where(blocked[:, None], jnp.finfo(logits.dtype).min, logits)
-        mixed = attend(logits, v, nn.Dropout(self.dropout, deterministic=deterministic))
+        mixed = attend(logits, v, Dropout(self.dropout, deterministic))
         mixed = mixed.swapaxes(1, 2).reshape(query.shape)
         return nn.Dense(width, kernel_init=self.out_proj_init, name="out_proj")(mixed)
 
 
-def attend(
-    logits: Float[Array, "*n q k"], values: Float[Array, "*n k d"], dropout: nn.Dropout
-) -> Float[Array, "*n q d"]:
+def attend(logits: Float[Array, "*n q k"], values: Float[Array, "*n k d"], dropout: Dropout) -> Float[Array, "*n q d"]:
     """Means of the values, weighted by the softmax of the logits; `dropout` drops weights.
 
     The sums are normalised, not the weights, which are many times as large.
@@ -84,7 +83,7 @@ class SelfAttentionLayer(nn.Module):
         placed = y + positions
         attention = MultiHeadAttention(self.num_heads, self.dropout, name="attention")
         y = attention(placed, placed, y, deterministic=deterministic)
-        x = x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        x = x + Dropout(self.dropout, deterministic)(y)
         return x if self.pre_norm else norm(x)
 
 
@@ -110,7 +109,7 @@ class CrossAttentionLayer(nn.Module):
         y = norm(x) if self.pre_norm else x
         attention = MultiHeadAttention(self.num_heads, self.dropout, name="attention")
         y = attention(y + positions, memory + memory_positions, memory, blocked, deterministic=deterministic)
-        x = x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        x = x + Dropout(self.dropout, deterministic)(y)
         return x if self.pre_norm else norm(x)
 
 
@@ -126,7 +125,7 @@ class FeedForwardLayer(nn.Module):
         norm = layer_norm(name="norm")
         y = norm(x) if self.pre_norm else x
         y = nn.relu(linear(y, self.hidden, kernel_init=xavier_uniform, name="linear1"))
-        y = nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        y = Dropout(self.dropout, deterministic)(y)
         y = linear(y, x.shape[-1], kernel_init=xavier_uniform, name="linear2")
-        x = x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        x = x + Dropout(self.dropout, deterministic)(y)
         return x if self.pre_norm else norm(x)

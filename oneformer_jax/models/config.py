@@ -27,6 +27,7 @@ class SwinConfig:
 
     `init` is the distribution of initial kernels: "original" (normal, 0.02) or "fan_in" (normal, 1 / sqrt(inputs)). The
     original's suits wide networks; a narrow one that starts from it hardly leaves the plateau of its first epochs.
+    `frozen_stages` run as in evaluation while the rest trains: without dropout and drop path.
     """
 
     embed_dim: int = 192
@@ -45,6 +46,7 @@ class SwinConfig:
     pretrain_img_size: int = 384
     use_checkpoint: bool = False
     init: Literal["original", "fan_in"] = "original"
+    frozen_stages: tuple[int, ...] = ()
 
     def build(self, name: str | None = None) -> nn.Module:
         from oneformer_jax.models.swin import Swin  # the configuration stays importable without its module

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from oneformer_jax.models.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from oneformer_jax.models.config import TransformerConfig
-from oneformer_jax.models.linear import MLP, fan_in_uniform, fan_in_xavier, uniform_bias
+from oneformer_jax.models.linear import MLP, Convolution1x1, fan_in_uniform, fan_in_xavier, uniform_bias
 from oneformer_jax.models.norms import layer_norm
 from oneformer_jax.models.positions import sine_positions
 from oneformer_jax.models.predictions import Features, LayerPredictions
@@ -40,7 +40,7 @@ class MaskDecoder(nn.Module):
 
         if config.use_task_norm:
             task = decoder_norm(task)
-        projected = nn.Conv(hidden, (1, 1), kernel_init=fan_in_xavier, name="class_input_proj")(mask_features)
+        projected = Convolution1x1(hidden, fan_in_xavier, name="class_input_proj")(mask_features)
         task_queries = ClassTransformer(config, name="class_transformer")(
             task if config.use_task_norm else None,
             query_embed[:-1],
@@ -53,7 +53,7 @@ class MaskDecoder(nn.Module):
         memories = []
         for i, x in enumerate(maps):
             if x.shape[-1] != hidden or config.enforce_input_proj:
-                x = nn.Conv(hidden, (1, 1), kernel_init=fan_in_xavier, name=f"input_proj_{i}")(x)
+                x = Convolution1x1(hidden, fan_in_xavier, name=f"input_proj_{i}")(x)
             memories.append((flatten(x) + level_embed[i][None, None], flatten(positions_of(x))))
         # Interpolation and the product with mask embeddings commute: the features are resized, once a level.
         level_features = [resize(jax.lax.stop_gradient(mask_features), (x.shape[1], x.shape[2])) for x in maps]

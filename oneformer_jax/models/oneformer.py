@@ -61,6 +61,11 @@ def init(config: OneFormerConfig, rng: jax.Array) -> Params:
     return params
 
 
+def shapes(config: OneFormerConfig) -> Params:
+    """The parameters of a model without their values: `jax.ShapeDtypeStruct` in their place."""
+    return jax.eval_shape(partial(init, config), jax.random.key(0))
+
+
 def encode(
     params: Params, images: Float[Array, "b h w 3"], *, config: OneFormerConfig, rng: jax.Array | None = None
 ) -> Features:
@@ -95,16 +100,30 @@ def encode_text(
     prompts: Int[Array, "b p"],
     *,
     config: OneFormerConfig,
-    rng: jax.Array | None = None,
+    rows_of_image: int | None = None,
+    groups: int = 1,
 ) -> Float[Array, "b q d"]:
     """Text queries of each image, (B, num_queries, hidden): rows `prompts` of the encoded table, then the learned
     context rows.
 
-    The text transformer runs once on the static table. It has no dropout: `rng` changes nothing.
+    The text transformer runs once: on the whole table or, where that is less, on what each of `groups` groups of
+    successive images (those of one device) shows, if no image shows more than `rows_of_image` different rows. It has
+    no dropout.
     """
-    encoded = _apply(TextEncoder(config.text_encoder), params["text_encoder"], prompt_table)
-    table = _apply(_text_projector(config), params["text_projector"], encoded)
-    texts = jnp.take(table, prompts, axis=0)
+
+    def encode(tokens: Int[Array, "m l"]) -> Float[Array, "m d"]:
+        encoded = _apply(TextEncoder(config.text_encoder), params["text_encoder"], tokens)
+        return _apply(_text_projector(config), params["text_projector"], encoded)
+
+    size, length = prompt_table.shape
+    largest = size if rows_of_image is None else rows_of_image * (len(prompts) // groups)
+    if largest >= size:
+        texts = jnp.take(encode(prompt_table), prompts, axis=0)
+    else:
+        distinct = jax.vmap(lambda rows: jnp.unique(rows, size=largest, return_inverse=True))
+        shown, place = distinct(prompts.reshape(groups, -1))
+        table = encode(prompt_table[shown].reshape(-1, length)).reshape(groups, largest, -1)
+        texts = jax.vmap(lambda table, place: table[place])(table, place).reshape(*prompts.shape, -1)
     if not config.text_encoder.n_ctx:
         return texts
     context = params["prompt_ctx"]

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 from oneformer_jax.models.attention import FeedForwardLayer
 from oneformer_jax.models.config import PixelDecoderConfig
 from oneformer_jax.models.deformable_attention import deformable_attention
-from oneformer_jax.models.linear import Initializer, fan_in_xavier, xavier_uniform
+from oneformer_jax.models.dropout import Dropout
+from oneformer_jax.models.linear import Convolution1x1, Initializer, fan_in_xavier, xavier_uniform
 from oneformer_jax.models.norms import GroupNorm, layer_norm
 from oneformer_jax.models.positions import reference_points, sine_positions
 from oneformer_jax.models.predictions import Features
@@ -59,7 +60,7 @@ class PixelDecoder(nn.Module):
         lateral = ConvNorm(config.conv_dim, kernel_init=fan_in_xavier, name="lateral")(features["res2"])
         finest = lateral + resize(res3, (lateral.shape[1], lateral.shape[2]))
         finest = nn.relu(ConvNorm(config.conv_dim, (3, 3), kernel_init=fan_in_xavier, name="output")(finest))
-        mask_features = nn.Conv(config.mask_dim, (1, 1), kernel_init=fan_in_xavier, name="mask_features")(finest)
+        mask_features = Convolution1x1(config.mask_dim, fan_in_xavier, name="mask_features")(finest)
         return Features(mask_features, (res5, res4, res3))
 
 
@@ -73,9 +74,11 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        x = nn.Conv(self.features, self.kernel_size, use_bias=self.use_bias, kernel_init=self.kernel_init, name="conv")(
-            x
-        )
+        init = self.kernel_init
+        if self.kernel_size == (1, 1):
+            x = Convolution1x1(self.features, init, self.use_bias, name="conv")(x)
+        else:
+            x = nn.Conv(self.features, self.kernel_size, use_bias=self.use_bias, kernel_init=init, name="conv")(x)
         return GroupNorm(name="norm")(x)
 
 
@@ -92,7 +95,7 @@ class EncoderLayer(nn.Module):
         config = self.config
         attention = DeformableSelfAttention(config.num_heads, config.num_points, self.shapes, name="attention")
         y = attention(x + positions[None], x)
-        x = layer_norm(name="norm")(x + nn.Dropout(config.dropout)(y, deterministic=deterministic))
+        x = layer_norm(name="norm")(x + Dropout(config.dropout, deterministic)(y))
         feed_forward = FeedForwardLayer(config.dim_feedforward, config.dropout, pre_norm=False, name="feed_forward")
         return feed_forward(x, deterministic=deterministic)
 

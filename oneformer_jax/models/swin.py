@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from oneformer_jax.models.attention import attend
 from oneformer_jax.models.config import SwinConfig
+from oneformer_jax.models.dropout import Dropout
 from oneformer_jax.models.linear import fan_in_uniform, uniform_bias
 from oneformer_jax.models.norms import layer_norm
 from oneformer_jax.models.resize import resize
@@ -46,7 +47,8 @@ class Swin(nn.Module):
             side = config.pretrain_img_size // patch
             table = self.param("absolute_pos_embed", narrow_normal, (1, side, side, config.embed_dim))
             x = x + resize(table, (x.shape[1], x.shape[2]), "bicubic")
-        x = nn.Dropout(config.drop_rate)(x, deterministic=deterministic)
+        still = [deterministic or i in config.frozen_stages for i in range(len(config.depths))]
+        x = Dropout(config.drop_rate, still[0])(x)
 
         block = nn.remat(SwinBlock, static_argnums=(2,)) if config.use_checkpoint else SwinBlock
         drop_path = iter(np.linspace(0, config.drop_path_rate, sum(config.depths)).tolist())
@@ -56,7 +58,7 @@ class Swin(nn.Module):
                 x = PatchMerging(config, name=f"merging{i - 1}")(x)
             for j in range(depth):
                 shift = config.window_size // 2 if j % 2 else 0
-                x = block(config, heads, shift, next(drop_path), name=f"stage{i}_block{j}")(x, deterministic)
+                x = block(config, heads, shift, next(drop_path), name=f"stage{i}_block{j}")(x, still[i])
             features[f"res{i + 2}"] = layer_norm(name=f"norm{i}")(x)
         return features
 
@@ -85,12 +87,12 @@ class SwinBlock(nn.Module):
         path = DropPath(self.drop_path)
         x = x + path(y[:, :height, :length], deterministic)
 
-        dropout, kernel_init = nn.Dropout(config.drop_rate), INITIALIZERS[config.init]
+        dropout, kernel_init = Dropout(config.drop_rate, deterministic), INITIALIZERS[config.init]
         y = layer_norm(name="norm2")(x)
         y = nn.Dense(int(width * config.mlp_ratio), kernel_init=kernel_init, name="linear1")(y)
-        y = dropout(nn.gelu(y, approximate=False), deterministic=deterministic)
+        y = dropout(nn.gelu(y, approximate=False))
         y = nn.Dense(width, kernel_init=kernel_init, name="linear2")(y)
-        return x + path(dropout(y, deterministic=deterministic), deterministic)
+        return x + path(dropout(y), deterministic)
 
 
 class WindowAttention(nn.Module):
@@ -116,10 +118,10 @@ class WindowAttention(nn.Module):
         logits = jnp.einsum("bnhqd,bnhkd->bnhqk", q * scale, k) + bias[None, None]
         if blocked is not None:
             logits = logits + jnp.where(blocked[None, :, None], -100.0, 0.0)
-        mixed = attend(logits, v, nn.Dropout(config.attn_drop_rate, deterministic=deterministic))
+        mixed = attend(logits, v, Dropout(config.attn_drop_rate, deterministic))
         mixed = mixed.swapaxes(2, 3).reshape(x.shape)
         mixed = nn.Dense(width, kernel_init=kernel_init, name="proj")(mixed)
-        return nn.Dropout(config.drop_rate)(mixed, deterministic=deterministic)
+        return Dropout(config.drop_rate, deterministic)(mixed)
 
 
 class PatchMerging(nn.Module):

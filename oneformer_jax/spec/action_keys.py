@@ -10,25 +10,29 @@ from oneformer_jax.spec.tasks import Task
 NO_EXPORT = "the action export is not there yet"
 NO_ENGINE = "TensorRT engines are not there yet"
 NO_QUANTIZE = "the action quantize is not there yet"
-NO_WANDB = "nothing is sent to Weights & Biases yet"
-ONE_DEVICE = "runs on the first device"
+ONE_HOST = "it runs on one host"
 
 
 class Wandb(Section):
-    """`wandb`"""
+    """`wandb`: read by train alone."""
 
     enable: bool = key(
-        True, "enable", "Send curves to Weights & Biases.", honoured=lambda value: not value, note=NO_WANDB
+        True,
+        "",
+        "Send curves to Weights & Biases: needs the extra `wandb`, and an account or WANDB_MODE=offline.",
+        tao="logs in even when false",
     )
-    project: str = key("TAO Toolkit", "project", "Project.", honoured=False, note=NO_WANDB)
-    entity: str = key("", "entity", "User or team.", honoured=False, note=NO_WANDB)
-    group: str = key("", "group", "Group of runs.", honoured=False, note=NO_WANDB)
-    tags: tuple[str, ...] = key(("tao-toolkit",), "tags", "Tags.", honoured=False, note=NO_WANDB)
-    reinit: bool = key(False, "reinit", "Allow several runs in one process.", honoured=False, note=NO_WANDB)
-    sync_tensorboard: bool = key(False, "sync tensorboard", "Mirror TensorBoard.", honoured=False, note=NO_WANDB)
-    save_code: bool = key(False, "save code", "Upload the code.", honoured=False, note=NO_WANDB)
-    name: str = key("TAO Toolkit Training", "name", "Name of the run.", honoured=False, note=NO_WANDB)
-    run_id: str = key("", "run id", "Run to continue.", honoured=False, note=NO_WANDB)
+    project: str = key("TAO Toolkit", "", "Project.")
+    entity: str = key("", "", "User or team; empty: the account's default.")
+    group: str = key("", "", "Group of runs.")
+    tags: tuple[str, ...] = key(("tao-toolkit",), "", "Tags.")
+    reinit: bool = key(False, "", "End a run that is still open in this process first.", tao="ignored")
+    sync_tensorboard: bool = key(
+        False, "", "Take the curves from TensorBoard's files instead of the run itself.", tao="always on"
+    )
+    save_code: bool = key(False, "", "Upload the main script.", tao="always off")
+    name: str = key("TAO Toolkit Training", "", "Name of the run.", tao="date and time are appended")
+    run_id: str = key("", "", "Run to continue.")
 
 
 class Evaluate(Section):
@@ -37,31 +41,43 @@ class Evaluate(Section):
     num_gpus: int = key(
         1,
         "Number of GPUs",
-        "Devices.",
+        "Devices: the first ones, unless gpu_ids is changed; at most those that there are. Each has its own batch.",
         minimum=1,
         popular=True,
-        honoured=False,
-        note=ONE_DEVICE,
     )
     gpu_ids: tuple[NonNegativeInt, ...] = key(
         (0,),
         "GPU IDs",
-        "Indices of the devices.",
+        "Indices of the devices among the visible ones. Counts only when changed; num_gpus must then agree or be 1.",
         popular=True,
-        honoured=False,
-        note=ONE_DEVICE,
     )
-    num_nodes: int = key(1, "Number of nodes", "Hosts.", minimum=1, popular=True, honoured=False, note=ONE_DEVICE)
+    num_nodes: int = key(
+        1, "Number of nodes", "Hosts.", minimum=1, popular=True, only=(1,), note=ONE_HOST, tao="ignored"
+    )
     checkpoint: str = key("", "Checkpoint path", "Checkpoint to evaluate.")
-    trt_engine: str = key("", "TensorRT Engine", "Engine to evaluate.", honoured=False, note=NO_ENGINE)
+    trt_engine: str = key(
+        "",
+        "TensorRT Engine",
+        "Engine to evaluate.",
+        honoured=False,
+        note=NO_ENGINE,
+        tao="read by the deployment tool only",
+    )
     results_dir: str = key("", "Results directory", "Folder of this action; empty: <results_dir>/evaluate.")
-    batch_size: int = key(-1, "batch size", "Images of a batch; -1: dataset.test.batch_size.", minimum=-1)
+    batch_size: int = key(
+        -1,
+        "batch size",
+        "Images of a batch; -1: dataset.test.batch_size.",
+        minimum=-1,
+        tao="ignored: dataset.test.batch_size counts",
+    )
     iou_per_class: bool = key(True, "IoU per class", "Report the IoU of each class.")
     task: Literal["", "semantic", "instance", "panoptic"] = key(
         "",
         "task",
         "The one task to score; empty: those that model.test switches on.",
         extension=True,
+        tao="in later versions: semantic or panoptic",
     )
 
 
@@ -71,32 +87,44 @@ class Inference(Section):
     num_gpus: int = key(
         1,
         "Number of GPUs",
-        "Devices.",
+        "Devices: the first ones, unless gpu_ids is changed; at most those that there are. Each has its own batch.",
         minimum=1,
         popular=True,
-        honoured=False,
-        note=ONE_DEVICE,
     )
     gpu_ids: tuple[NonNegativeInt, ...] = key(
         (0,),
         "GPU IDs",
-        "Indices of the devices.",
+        "Indices of the devices among the visible ones. Counts only when changed; num_gpus must then agree or be 1.",
         popular=True,
-        honoured=False,
-        note=ONE_DEVICE,
     )
-    num_nodes: int = key(1, "Number of nodes", "Hosts.", minimum=1, popular=True, honoured=False, note=ONE_DEVICE)
+    num_nodes: int = key(
+        1, "Number of nodes", "Hosts.", minimum=1, popular=True, only=(1,), note=ONE_HOST, tao="ignored"
+    )
     checkpoint: str = key("", "Checkpoint path", "Checkpoint to run.")
-    trt_engine: str = key("", "TensorRT Engine", "Engine to run.", honoured=False, note=NO_ENGINE)
+    trt_engine: str = key(
+        "", "TensorRT Engine", "Engine to run.", honoured=False, note=NO_ENGINE, tao="read by the deployment tool only"
+    )
     results_dir: str = key("", "Results directory", "Folder of this action; empty: <results_dir>/inference.")
-    batch_size: int = key(-1, "batch size", "Images of a batch; -1: dataset.test.batch_size.", minimum=-1)
+    batch_size: int = key(
+        -1,
+        "batch size",
+        "Images of a batch; -1: dataset.test.batch_size.",
+        minimum=-1,
+        tao="ignored: dataset.test.batch_size counts",
+    )
     mode: Task = key("semantic", "Mode", "The task.")
     image_size: tuple[PositiveInt, PositiveInt] = key(
         (1024, 1024),
         "Image size",
         "[width, height] that an image is fitted into, aspect ratio kept.",
+        tao="the image is squeezed into it, aspect ratio lost",
     )
-    images_dir: str = key("", "Images directory", "Folder of the images.")
+    images_dir: str = key(
+        "",
+        "Images directory",
+        "Folder, archive or address of the images; empty: dataset.test.images.",
+        tao="no subfolders, lower-case suffixes only; a folder without images passes",
+    )
 
 
 class Export(Section):
@@ -111,9 +139,24 @@ class Export(Section):
     input_width: int = key(640, "input width", "Width of the input.", minimum=32, honoured=False, note=NO_EXPORT)
     input_height: int = key(640, "input height", "Height of the input.", minimum=32, honoured=False, note=NO_EXPORT)
     opset_version: int = key(17, "opset version", "ONNX operator set.", minimum=1, honoured=False, note=NO_EXPORT)
-    batch_size: int = key(-1, "batch size", "Batch; -1: any.", minimum=-1, honoured=False, note=NO_EXPORT)
+    batch_size: int = key(
+        -1,
+        "batch size",
+        "Batch; -1: any.",
+        minimum=-1,
+        honoured=False,
+        note=NO_EXPORT,
+        tao="-1 leaves the inputs at a batch of 1",
+    )
     verbose: bool = key(False, "verbose", "Print more.", honoured=False, note=NO_EXPORT)
-    task: Task = key("semantic", "task", "Task of the exported model.", honoured=False, note=NO_EXPORT)
+    task: Task = key(
+        "semantic",
+        "task",
+        "Task of the exported model.",
+        honoured=False,
+        note=NO_EXPORT,
+        tao="read by the deployment tool only",
+    )
 
 
 class TensorRT(Section):
@@ -133,6 +176,7 @@ class TensorRT(Section):
         minimum=1,
         honoured=False,
         note=NO_ENGINE,
+        tao="rounded down to whole GiB",
     )
     min_batch_size: int = key(
         1,
@@ -142,6 +186,7 @@ class TensorRT(Section):
         popular=True,
         honoured=False,
         note=NO_ENGINE,
+        tao="ignored where the ONNX file has a fixed batch",
     )
     opt_batch_size: int = key(
         1,
@@ -151,6 +196,7 @@ class TensorRT(Section):
         popular=True,
         honoured=False,
         note=NO_ENGINE,
+        tao="ignored where the ONNX file has a fixed batch",
     )
     max_batch_size: int = key(
         1,
@@ -160,6 +206,7 @@ class TensorRT(Section):
         popular=True,
         honoured=False,
         note=NO_ENGINE,
+        tao="ignored where the ONNX file has a fixed batch",
     )
     layers_precision: tuple[str, ...] = key(
         (),
@@ -167,6 +214,7 @@ class TensorRT(Section):
         "Number formats of layers, as layer:format.",
         honoured=False,
         note=NO_ENGINE,
+        tao="ignored: a fixed list is used",
     )
 
 
@@ -178,9 +226,11 @@ class GenTrtEngine(Section):
     onnx_file: str = key("", "ONNX file", "The exported model.", honoured=False, note=NO_ENGINE)
     trt_engine: str = key("", "TensorRT engine", "The file to write.", honoured=False, note=NO_ENGINE)
     timing_cache: str = key("", "TensorRT timing cache", "Cache of kernel timings.", honoured=False, note=NO_ENGINE)
-    batch_size: int = key(0, "Batch size", "Batch of the engine.", honoured=False, note=NO_ENGINE)
+    batch_size: int = key(
+        0, "Batch size", "Batch of the engine.", honoured=False, note=NO_ENGINE, tao="ignored: the ONNX file decides"
+    )
     verbose: bool = key(False, "Verbose", "Print more.", honoured=False, note=NO_ENGINE)
-    tensorrt: TensorRT = section(TensorRT, "How the engine is built.")
+    tensorrt: TensorRT = section(TensorRT, "How the engine is built.", "TensorRT hyper params.")
 
 
 class Quantize(Section):
@@ -206,6 +256,7 @@ class Quantize(Section):
         "How ranges are found.",
         honoured=False,
         note=NO_QUANTIZE,
+        tao="read by the modelopt backends only",
     )
     layers: tuple[dict[str, Any], ...] = key(
         (),
@@ -244,4 +295,5 @@ class Quantize(Section):
         pattern="^(cuda|cpu|trt|cuda:[0-9]+)$",
         honoured=False,
         note=NO_QUANTIZE,
+        tao="read by the modelopt backends only",
     )

@@ -1,17 +1,14 @@
 """The section `dataset`: where the images lie, how they are augmented and which tasks are drawn."""
 
-from typing import Any
+from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from oneformer_jax.spec.field import Paths, Probability, Section, key, section
 
-LISTS = "a list of data sets is not read yet; give one path"
 Color = tuple[float, float, float]
-
-
-def _is_one(value: Any) -> bool:
-    return isinstance(value, str)
+Format = Literal["coco_panoptic", "coco_instances"]
+"""What annotation files are written in, as their content tells."""
 
 
 class Split(Section):
@@ -19,22 +16,21 @@ class Split(Section):
 
     batch_size: int = key(1, "batch size", "Images of a batch.", minimum=1, math_cond=">0", maximum=float("inf"))
     num_workers: int = key(1, "Number of workers", "Workers that load images.", minimum=0, maximum=float("inf"))
-    images: Paths = key("", "image root", "Folder of the images.", honoured=_is_one, note=LISTS)
-    annotations: Paths = key(
-        "",
-        "annotation root",
-        "COCO panoptic annotation file (JSON).",
-        honoured=_is_one,
-        note=LISTS,
+    images: Paths = key(
+        "", "image root", "Folder, archive or address of the images; a list: one for each annotation file."
     )
-    panoptic: Paths = key("", "panoptic root", "Folder of the panoptic PNGs.", honoured=_is_one, note=LISTS)
+    annotations: Paths = key("", "annotation root", "COCO panoptic or instances file (JSON), or a list of such files.")
+    panoptic: Paths = key(
+        "",
+        "panoptic root",
+        "Folder, archive or address of the panoptic PNGs, empty for COCO instances; a list: as images.",
+    )
     names: tuple[str, ...] = key(
         (),
         "data set names",
-        "Names of several data sets in the metrics.",
+        "Names of several data sets in the metrics; default: from their files.",
         extension=True,
-        honoured=False,
-        note=LISTS,
+        tao="read, but not in the schema",
     )
 
 
@@ -44,19 +40,18 @@ class Augmentation(Section):
     train_min_size: tuple[PositiveInt, ...] = key(
         (800,),
         "Train min size",
-        "Short sides of a training image.",
-        honoured=False,
-        note="the scale follows min_scale, max_scale and train_crop_size, as in TAO",
+        "Short sides, one of which a training image gets before the crop. Counts only when it or train_max_size is "
+        "changed: then in place of min_scale and max_scale.",
+        tao="ignored",
     )
     train_max_size: int = key(
         1333,
         "Train max size",
-        "Longest side of a training image.",
+        "Longest side of a training image before the crop. Counts together with train_min_size.",
         minimum=32,
         maximum=float("inf"),
         automl=True,
-        honoured=False,
-        note="the scale follows min_scale, max_scale and train_crop_size, as in TAO",
+        tao="ignored",
     )
     train_crop_size: tuple[PositiveInt, PositiveInt] = key(
         (1024, 1024),
@@ -70,6 +65,7 @@ class Augmentation(Section):
         minimum=32,
         maximum=float("inf"),
         automl=True,
+        tao="metrics are computed at this size",
     )
     test_max_size: int = key(
         1333,
@@ -78,6 +74,14 @@ class Augmentation(Section):
         minimum=32,
         maximum=float("inf"),
         automl=True,
+        tao="metrics are computed at this size",
+    )
+    test_geometry: Literal["auto", "short_edge", "square"] = key(
+        "auto",
+        "Test geometry",
+        "short_edge: an evaluated image keeps its aspect ratio; square: it is squeezed into dataset.image_size first; "
+        "auto: square where dataset.image_size is changed.",
+        extension=True,
     )
     flip_prob: Probability = key(0.5, "flip probability", "Chance of a horizontal flip.", extension=True)
     color_prob: Probability = key(
@@ -126,11 +130,10 @@ class Dataset(Section):
     workers: int = key(
         8,
         "workers",
-        "Workers of all loaders.",
+        "Workers of the splits whose num_workers is not changed. Counts only when changed.",
         minimum=1,
         maximum=float("inf"),
-        honoured=False,
-        note="each split has its num_workers",
+        tao="ignored",
     )
     pin_memory: bool = key(
         True,
@@ -150,36 +153,41 @@ class Dataset(Section):
         True,
         "contiguous id",
         "Classes count categories in file order; false: category ids are 0..K-1 themselves.",
+        tao="false shifts the names of 1-based ids and makes every class a thing",
     )
-    label_map: str = key("", "label map", "JSON list of categories: names, colours, things.")
+    label_map: str | dict[Literal[Format, "*"], str] = key(
+        "",
+        "label map",
+        "JSON list of categories: names, colours, things; a mapping: one for each format of annotations, * for others.",
+    )
     task_prob_train: TaskProbabilities = key(
         PUBLISHED_CHANCES,
         "task probabilities",
         "Chances of the tasks in training; a task not named has none.",
+        tao="panoptic is ignored: it gets what the others leave of 1",
     )
     task_prob_val: TaskProbabilities = key(
         PUBLISHED_CHANCES,
         "task probabilities",
-        "Chances of the tasks in validation.",
-        honoured=False,
-        note="validation scores each task that is switched on; nothing is drawn",
+        "Tasks that a training validates: those with a chance, of those that model.test switches on. Each is scored "
+        "on every image, nothing is drawn.",
+        tao="panoptic is ignored: it gets what the others leave of 1; draws are not seeded",
     )
     task_seq_len: PositiveInt = key(77, "task sequence length", "Tokens of the task text.")
     max_seq_len: PositiveInt = key(77, "maximum sequence length", "Tokens of a prompt.")
     image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = key(
         1024,
         "image size",
-        "Side of the square, or [width, height], that an evaluated image is squeezed into.",
-        honoured=False,
-        note="evaluation keeps the aspect ratio (test_min_size, test_max_size)",
+        "Side of the square, or [width, height], that an evaluated image is squeezed into before test_min_size and "
+        "test_max_size. Counts only when changed; see augmentation.test_geometry.",
+        tao="an evaluated image is squeezed into it, aspect ratio lost",
     )
     min_scale: PositiveFloat = key(0.1, "minimum scale", "Least scale of the training image, relative to the crop.")
     max_scale: PositiveFloat = key(2.0, "maximum scale", "Largest scale of the training image, relative to the crop.")
     cutmix_prob: Probability = key(
         0.0,
         "cutmix probability",
-        "Chance of CutMix.",
-        honoured=False,
-        note="CutMix is not there yet",
+        "Chance that a rectangle of a training image is replaced by that of another, segments and prompts included.",
+        tao="ignored: looked up under dataset.augmentation",
     )
     quant_calibration_dataset: QuantCalibrationDataset = section(QuantCalibrationDataset, "Calibration data.")

@@ -2,6 +2,9 @@
 
 The loader, the cross-field checks, the list of unsupported keys and everything generated from the spec read these
 declarations; nothing about a key is written down twice.
+
+A key has two faces. The accepted one is its annotation and default: what a spec may hold here. The published one is
+what TAO's schema and templates say; where it differs, a fact of `Key` holds it, so widening a key leaves it alone.
 """
 
 import math
@@ -25,7 +28,9 @@ class Key:
 
     `minimum`, `maximum`, `enum`, `math_cond`, `automl`, `popular` and `required` are those of TAO's published schema.
     A narrower domain that a value has by nature (a count is positive) belongs to the annotation instead.
-    `enum` is given only where the published values differ from the accepted ones.
+    `enum` and `published` (the default) are given only where the published face differs from the accepted one,
+    `template` where TAO's templates hold yet another default. `tao`: what TAO does with the key, where it is not what
+    the description says.
     `only`: the values that exist here; any other value is refused. `aliases`: other spellings of a choice.
     `honoured`: True, False, or a predicate of the value; when not True, `note` says why.
     """
@@ -33,6 +38,9 @@ class Key:
     minimum: int | float | None = None
     maximum: int | float | None = None
     enum: tuple[str, ...] = ()
+    published: Any = None
+    template: Any = None
+    tao: str = ""
     math_cond: str = ""
     automl: bool | None = None
     popular: bool = False
@@ -49,12 +57,15 @@ class Key:
 
 
 def key(default: Any, title: str, description: str, *, pattern: str | None = None, **facts: Any) -> Any:
-    """A pydantic field with `default`, both texts, and the facts of `Key`; finite bounds are enforced."""
+    """A pydantic field with `default`, both texts, and the facts of `Key`; finite bounds are enforced.
+
+    The title is the published one ("" where there is none), the description is our own.
+    """
     meta = Key(**facts)
     low, high = meta.minimum, meta.maximum
     return Field(
         default,
-        title=title,
+        title=title or None,
         description=description,
         ge=low,
         le=None if high is None or math.isinf(high) else high,
@@ -63,9 +74,9 @@ def key(default: Any, title: str, description: str, *, pattern: str | None = Non
     )
 
 
-def section(kind: type["Section"], description: str) -> Any:
+def section(kind: type["Section"], description: str, title: str = "") -> Any:
     """A nested section, present with its defaults when the spec does not name it."""
-    return Field(default_factory=kind, description=description)
+    return Field(default_factory=kind, title=title or None, description=description)
 
 
 class Section(BaseModel):
@@ -100,14 +111,44 @@ class Leaf:
     key: Key
 
     @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def extension(self) -> bool:
+        """Whether the key is one that TAO has not."""
+        return self.key.extension
+
+    @property
     def type(self) -> str:
         """TAO's name of the type: int, float, bool, string, categorical, list or collection."""
         return tao_type(self.field.annotation)
 
     @property
+    def is_wider(self) -> bool:
+        """Whether the key takes other types than the published one."""
+        return len(_members(self.field.annotation)) > 1
+
+    @property
     def default(self) -> Any:
         """The default as plain YAML data (lists and dictionaries)."""
         return plain(self.field.get_default(call_default_factory=True))
+
+    @property
+    def published_default(self) -> Any:
+        """The default in TAO's schema; None: the schema has none."""
+        return self.default if self.key.published is None else self.key.published
+
+    @property
+    def template_default(self) -> Any:
+        """The default in TAO's templates; None: they leave the key out."""
+        return self.published_default if self.key.template is None else self.key.template
+
+    @property
+    def pattern(self) -> str:
+        """The regular expression that the text matches, "" where there is none."""
+        return next((rule.pattern for rule in self.field.metadata if getattr(rule, "pattern", None)), "")
 
     @property
     def enum(self) -> tuple[str, ...]:
@@ -118,6 +159,33 @@ class Leaf:
     def automl(self) -> bool | None:
         """Whether the published schema offers the key to a search (None: it does not say). Lists never are."""
         return False if self.type in ("list", "collection") else self.key.automl
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One section of the tree: its dotted path, its pydantic field and its class."""
+
+    path: str
+    field: FieldInfo
+    kind: type[Section]
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def extension(self) -> bool:
+        """Whether TAO has none of its keys."""
+        return all(leaf.extension for leaf in self.leaves())
+
+    def children(self) -> "Iterator[Leaf | Branch]":
+        """The keys and sections right below."""
+        return children(self.kind, f"{self.path}.")
+
+    def leaves(self) -> Iterator[Leaf]:
+        """All keys below."""
+        return leaves(self.kind, f"{self.path}.")
 
 
 def is_key(field: FieldInfo) -> bool:
@@ -136,14 +204,23 @@ def subsection(field: FieldInfo) -> type[Section] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
-def leaves(kind: type[Section], prefix: str = "") -> Iterator[Leaf]:
-    """All keys below a section, in the order of declaration."""
+def children(kind: type[Section], prefix: str = "") -> Iterator[Leaf | Branch]:
+    """The keys and sections right below a section, in the order of declaration."""
     for name, field in kind.model_fields.items():
         nested = subsection(field)
         if is_key(field):
             yield Leaf(prefix + name, field, key_of(field))
         elif nested is not None:
-            yield from leaves(nested, f"{prefix}{name}.")
+            yield Branch(prefix + name, field, nested)
+
+
+def leaves(kind: type[Section], prefix: str = "") -> Iterator[Leaf]:
+    """All keys below a section, in the order of declaration."""
+    for child in children(kind, prefix):
+        if isinstance(child, Leaf):
+            yield child
+        else:
+            yield from child.leaves()
 
 
 def plain(value: Any) -> Any:
@@ -203,6 +280,8 @@ def _describe(annotation: Any) -> str:
         case "list":
             many = len(arguments) == 2 and arguments[1] is Ellipsis
             return f"a list of {'' if many else f'{len(arguments)} x '}{_describe(arguments[0])}"
+        case "collection" if arguments and typing.get_origin(arguments[0]) is Literal:
+            return f"a mapping whose keys are among {', '.join(typing.get_args(arguments[0]))}"
         case kind:
             words = {
                 "int": "whole number",

@@ -17,24 +17,26 @@ from oneformer_jax.spec.synonyms import rename_synonyms
 from oneformer_jax.spec.validate import disagreements
 
 
-def load_spec(path: Path, overrides: Sequence[str] = ()) -> Spec:
-    """Reads a TAO spec. Blank values and `???` leave a key at its default; `require` says when one is needed.
+def load_spec(path: Path | None, overrides: Sequence[str] = ()) -> Spec:
+    """Reads a TAO spec; without a file, overrides over the defaults.
 
-    Raises SpecError that lists every problem: unknown and repeated keys, types, bounds, choices, contradictions.
+    Blank values and `???` leave a key at its default; `require` says when one is needed. Raises
+    SpecError that lists every problem: unknown and repeated keys, types, bounds, choices, contradictions.
     """
-    source = read_yaml(Path(path))
+    source = read_yaml(Path(path)) if path else Source({})
     rename_synonyms(source)
     for text in overrides:
         command_line.apply(source, text)
     rename_synonyms(source)
     values = resolve(Spec, source)
+    origin = str(path or "command line")
     try:
         spec = Spec.model_validate(values)
     except ValidationError as error:
-        raise_all(source.problems + _mismatches(error, values, source), str(path))
+        raise_all(source.problems + _mismatches(error, values, source), origin)
         raise  # a validation error that names no key would be a defect
     spec._places.update(source.places)
-    raise_all(source.problems + disagreements(spec), str(path))
+    raise_all(source.problems + disagreements(spec), origin)
     return spec
 
 

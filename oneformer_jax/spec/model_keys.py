@@ -26,15 +26,17 @@ class Swin(Section):
         "Attention heads of each stage.",
     )
     window_size: PositiveInt = key(12, "window size", "Side of an attention window, in patches.")
-    mlp_ratio: PositiveFloat = key(4.0, "MLP ratio", "Hidden width of a block's MLP over its channels.")
+    mlp_ratio: PositiveFloat = key(4.0, "mlp ratio", "Hidden width of a block's MLP over its channels.")
     init: Literal["original", "fan_in"] = key(
         "original",
         "initial weights",
         "original: normal, 0.02; fan_in: normal, 1 / sqrt(inputs), for narrow backbones without pretrained weights.",
         extension=True,
     )
-    qkv_bias: bool = key(True, "QKV bias", "Give queries, keys and values a bias.")
-    qk_scale: PositiveFloat | None = key(None, "qk scale", "Scale of attention logits; unset: head width ** -0.5.")
+    qkv_bias: bool = key(True, "qkv bias", "Give queries, keys and values a bias.")
+    qk_scale: PositiveFloat | None = key(
+        None, "qk scale", "Scale of attention logits; unset: head width ** -0.5.", tao="ignored"
+    )
     attn_drop_rate: Probability = key(0.0, "attn drop rate", "Dropout of attention weights.")
     drop_rate: Probability = key(0.0, "drop rate", "Dropout of tokens and projections.")
     drop_path_rate: Probability = key(0.3, "drop path rate", "Stochastic depth of the last block; grows linearly.")
@@ -57,8 +59,9 @@ class Swin(Section):
         (0, 1, 2, 3),
         "out indices",
         "Indices of the stages that leave the backbone.",
-        honoured=False,
-        note="all four stages are used, as out_features says",
+        only=((0, 1, 2, 3),),
+        note="the pixel decoder reads all four stages",
+        tao="ignored",
     )
 
 
@@ -104,34 +107,34 @@ class Backbone(Section):
     """`model.backbone`"""
 
     name: str = key("D2SwinTransformer", "name", "The backbone.", only=("D2SwinTransformer",))
-    freeze_at: NonNegativeInt = key(
+    freeze_at: Annotated[int, Field(ge=0, le=5)] = key(
         0,
         "freeze at",
-        "Stages below this one stay fixed.",
-        honoured=False,
-        note="no stage is frozen",
+        "1: the patch embedding is fixed; n: also the first n - 1 stages, with their merging and output norm.",
+        tao="read for D2RADIO only",
     )
-    swin: Swin = section(Swin, "Swin transformer.")
-    radio: Radio = section(Radio, "RADIO, accepted for compatibility.")
+    swin: Swin = section(Swin, "Swin transformer.", "swin")
+    radio: Radio = section(Radio, "RADIO, accepted for compatibility.", "radio")
 
 
 class SemSegHead(Section):
     """`model.sem_seg_head`"""
 
-    name: str = key("OneFormerHead", "name", "The segmentation head.", only=("OneFormerHead",))
+    name: str = key("OneFormerHead", "name", "The segmentation head.", only=("OneFormerHead",), tao="ignored")
     ignore_value: int = key(
         255,
         "ignore value",
-        "Label of pixels that count for nothing.",
-        honoured=False,
-        note="void pixels are kept apart by segment index; no class value is lost to them",
+        "Label of pixels that count for nothing. Void is kept apart from all classes and needs no label; that of a "
+        "class is refused.",
+        tao="metrics leave out 255, whatever it is",
     )
     loss_weight: NonNegativeFloat = key(
         1.0,
         "loss weight",
         "Weight of a separate semantic loss.",
-        honoured=False,
-        note="there is no such loss",
+        only=(1.0,),
+        note="there is no such loss; model.one_former has the weights of the losses",
+        tao="ignored",
     )
     in_features: tuple[str, ...] = key(
         LEVELS,
@@ -160,6 +163,7 @@ class SemSegHead(Section):
         "transformer encoder in_features",
         "Stages that enter deformable attention.",
         only=(LEVELS,),
+        tao="ignored: in_features counts",
     )
     norm: str = key("GN", "norm type", "Normalisation of the pixel decoder: group norm.", only=("GN",))
     num_classes: PositiveInt = key(133, "num classes", "Classes of the data, without the no-object class.")
@@ -187,7 +191,9 @@ class OneFormer(Section):
         "enforce input proj",
         "Project pixel decoder outputs even where the widths agree.",
     )
-    size_divisibility: PositiveInt = key(32, "size divisibility", "Images are padded to a multiple.", only=(32,))
+    size_divisibility: PositiveInt = key(
+        32, "size divisibility", "Images are padded to a multiple.", only=(32,), tao="ignored"
+    )
     num_object_queries: PositiveInt = key(150, "num object queries", "Queries.")
     train_num_points: PositiveInt = key(12544, "train num points", "Points at which masks are compared in training.")
     oversample_ratio: Annotated[float, Field(ge=1.0)] = key(
@@ -226,7 +232,9 @@ class OneFormer(Section):
         "Initial temperature of the query-text loss; it is trained.",
     )
     use_task_norm: bool = key(True, "use task norm", "Normalise the task token and start the queries from it.")
-    num_feature_levels: PositiveInt = key(3, "num feature levels", "Scales the decoder attends to.", only=(3,))
+    num_feature_levels: PositiveInt = key(
+        3, "num feature levels", "Scales the decoder attends to.", only=(3,), tao="ignored"
+    )
 
 
 class TextEncoder(Section):
@@ -254,24 +262,40 @@ class Test(Section):
         "Least share of its mask that a panoptic segment keeps after overlaps.",
     )
     test_topk_per_image: PositiveInt = key(100, "top k per image", "Instances kept of an image.")
-    semantic_on: bool = key(True, "semantic on", "Evaluate the semantic task.")
-    instance_on: bool = key(False, "instance on", "Evaluate the instance task.")
-    panoptic_on: bool = key(False, "panoptic on", "Evaluate the panoptic task.")
+    semantic_on: bool = key(
+        True,
+        "semantic on",
+        "Evaluate the semantic task.",
+        tao="ignored: each image is scored for a task drawn at random",
+    )
+    instance_on: bool = key(
+        False,
+        "instance on",
+        "Evaluate the instance task.",
+        tao="ignored: each image is scored for a task drawn at random",
+    )
+    panoptic_on: bool = key(
+        False,
+        "panoptic on",
+        "Evaluate the panoptic task.",
+        tao="ignored: each image is scored for a task drawn at random",
+    )
     detection_on: bool = key(
         False,
         "detect on",
         "Evaluate boxes.",
-        honoured=False,
-        note="boxes are not scored; see instance_on",
+        only=(False,),
+        note="boxes are not scored; instance_on scores masks",
+        tao="ignored",
     )
 
 
 class Model(Section):
     """`model`"""
 
-    sem_seg_head: SemSegHead = section(SemSegHead, "Pixel decoder and classes.")
-    one_former: OneFormer = section(OneFormer, "Queries, decoder and loss weights.")
-    text_encoder: TextEncoder = section(TextEncoder, "Text branch, used in training only.")
-    backbone: Backbone = section(Backbone, "Backbone.")
+    sem_seg_head: SemSegHead = section(SemSegHead, "Pixel decoder and classes.", "sem seg head")
+    one_former: OneFormer = section(OneFormer, "Queries, decoder and loss weights.", "oneformer")
+    text_encoder: TextEncoder = section(TextEncoder, "Text branch, used in training only.", "text encoder")
+    backbone: Backbone = section(Backbone, "Backbone.", "backbone")
     export: bool = key(False, "export", "Accepted for compatibility; the export action needs no switch.")
-    test: Test = section(Test, "Post-processing and the tasks of an evaluation.")
+    test: Test = section(Test, "Post-processing and the tasks of an evaluation.", "Test configs")

@@ -25,6 +25,7 @@ class Spec(Section):
         "Model of a generic entry point.",
         honoured=False,
         note="the model is always OneFormer",
+        tao="read by a generic entry point only",
     )
     encryption_key: str = key(
         "",
@@ -32,6 +33,7 @@ class Spec(Section):
         "Key of encrypted checkpoints.",
         honoured=False,
         note="checkpoints are not encrypted, and the key is never stored",
+        tao="never used, but stored in clear text",
     )
     results_dir: str = key("", "Results directory", "Folder under which each action has its own.")
     wandb: Wandb = section(Wandb, "Weights & Biases.")
@@ -61,6 +63,12 @@ class Spec(Section):
         """Whether the file or the command line gives this key a value."""
         parent, _, name = path.rpartition(".")
         return name in (self.value(parent) if parent else self).model_fields_set
+
+    def is_changed(self, path: str) -> bool:
+        """Whether this key differs from its default: where two keys say the same thing, the changed one counts."""
+        parent, _, name = path.rpartition(".")
+        section = self.value(parent) if parent else self
+        return bool(getattr(section, name) != type(section).model_fields[name].get_default(call_default_factory=True))
 
     def place(self, path: str) -> str:
         """Where the key, or the nearest section above it, is written: `file:line`, `command line: ...`, or ``."""

@@ -13,11 +13,23 @@ TEXT = "model.text_encoder"
 SWIN = "model.backbone.swin"
 GROUPS = 32  # of the pixel decoder's group norm
 TEXT_HEAD_WIDTH = 64
+AUGMENTATION = "dataset.augmentation"
+ALTERNATIVES = (
+    (("train.optim.milestones",), ("train.optim.steps",), "when MultiStep decays"),
+    (("train.validation_interval",), ("train.val_check_interval",), "how often to validate"),
+    (
+        (f"{AUGMENTATION}.train_min_size", f"{AUGMENTATION}.train_max_size"),
+        ("dataset.min_scale", "dataset.max_scale"),
+        "how large a training image is",
+    ),
+)
+"""Two groups of keys that say the same thing, and what: those of one group alone may differ from their defaults."""
 
 
 def disagreements(spec: Spec) -> list[Problem]:
     """All contradictions within a spec whose keys are fine one by one."""
-    found = [*_not_available(spec), *_widths(spec), *_backbone(spec), *_text(spec), *_data(spec), *_run(spec)]
+    parts = (_not_available, _widths, _backbone, _text, _data, _run, _training, _devices)
+    found = [finding for part in parts for finding in part(spec)]
     return [Problem(what, next(filter(None, map(spec.place, paths)), "")) for what, paths in found]
 
 
@@ -28,7 +40,8 @@ def _not_available(spec: Spec) -> Iterator[Finding]:
     for leaf in leaves(Spec):
         value = spec.value(leaf.path)
         if leaf.key.only and value not in leaf.key.only:
-            found = f"{leaf.path}: {describe(plain(value))} is not available; use {expected(leaf.field)}"
+            why = f" ({leaf.key.note})" if leaf.key.note else ""
+            found = f"{leaf.path}: {describe(plain(value))} is not available{why}; use {expected(leaf.field)}"
             yield found, (leaf.path,)
 
 
@@ -102,3 +115,25 @@ def _run(spec: Spec) -> Iterator[Finding]:
     if train.clips_by_grad_norm and changed:
         paths = ("train.clip_grad_norm", "train.clip_gradients")
         yield f"{paths[0]} {train.clip_grad_norm} and {paths[1]} both ask for clipping: change only one of them", paths
+
+
+def _training(spec: Spec) -> Iterator[Finding]:
+    for *groups, purpose in ALTERNATIVES:
+        first, second = ([path for path in group if spec.is_changed(path)] for group in groups)
+        if first and second:
+            found = f"{first[0]} and {second[0]} both say {purpose}: change only one of them"
+            yield found, (*first, *second)
+    head = spec.model.sem_seg_head
+    if spec.is_changed(f"{HEAD}.ignore_value") and 0 <= head.ignore_value < head.num_classes:
+        path = f"{HEAD}.ignore_value"
+        yield f"{path} {head.ignore_value} is the index of a class, and every class counts", (path,)
+
+
+def _devices(spec: Spec) -> Iterator[Finding]:
+    for action in ("train", "evaluate", "inference"):
+        section, paths = spec.value(action), (f"{action}.gpu_ids", f"{action}.num_gpus")
+        ids = section.gpu_ids
+        if not ids or len(set(ids)) < len(ids):
+            yield f"{paths[0]}: {list(ids)} must name at least one device, and none twice", paths[:1]
+        elif spec.is_changed(paths[0]) and section.num_gpus not in (1, len(ids)):
+            yield f"{paths[0]} names {len(ids)} device(s), {paths[1]} is {section.num_gpus}: leave one out", paths

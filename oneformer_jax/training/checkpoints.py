@@ -7,14 +7,16 @@ an interrupted or failed one leaves every earlier checkpoint usable.
 """
 
 import dataclasses
+import json
 import logging
+import re
 import shutil
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
@@ -28,7 +30,7 @@ FOLDER = "checkpoints"
 DATA_FILE_SIZE = 64 * 2**20
 """Bytes of a data file. Orbax keeps what it has packed in memory until a file is full: its 2 GB hold most models."""
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every step of every save
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports every step of every save, and what it raises
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Checkpoints:
 
         folder = (run_dir / FOLDER).absolute()
         _remove_unfinished(folder)
+        _refuse_damaged_metrics(folder)
         best = managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         policy = managers.AnyPreservationPolicy([managers.LatestN(keep), best]) if keep else managers.LatestN()
         self._manager = ocp.CheckpointManager(
@@ -122,7 +125,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"checkpoint of step {description.step} could not be written: {error}",
+                f"checkpoint of step {description.step} could not be written: {_cause(error)}",
                 where=str(self.run_dir / FOLDER),
                 hint="free disk space or fix permissions, then run the same command again: it resumes",
             ) from error
@@ -142,6 +145,12 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the last write."""
         self._manager.close()
+
+
+def _cause(error: Exception) -> str:
+    """What the system said: TensorStore wraps it into the names of arrays and temporary files."""
+    told = re.search(r"([^:]+?) \[os_error_code", str(error))
+    return told[1].strip() if told else (str(error) or type(error).__name__).splitlines()[0][:300]
 
 
 class _Uncopied(np.ndarray):
@@ -166,6 +175,25 @@ def _remove_unfinished(folder: Path) -> None:
     if jax.process_index() == 0:
         for leftover in folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
             shutil.rmtree(leftover)
+
+
+def latest(run_dir: Path) -> Path | None:
+    """The newest step folder of a run, None where there is none; nothing is touched."""
+    link = run_dir / "latest"
+    return link.resolve() if _is_step(link) else None
+
+
+def _refuse_damaged_metrics(folder: Path) -> None:
+    """Orbax reads the metrics of every step at once, and would not tell whose are damaged."""
+    for file in folder.glob("*/metrics/metrics"):
+        try:
+            json.loads(file.read_text())
+        except ValueError as error:
+            raise CheckpointError(
+                f"`metrics` could not be read: {error}",
+                where=str(file.parents[1]),
+                hint="the checkpoint is damaged: remove this folder, and the run goes on with its other checkpoints",
+            ) from error
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -205,23 +233,23 @@ def load_description(step_dir: Path) -> Description:
 
 def shapes_of(description: Description) -> Any:
     """Shapes and dtypes of the parameters that the checkpoint holds: those of the parts that are not `absent`."""
-    shapes = jax.eval_shape(partial(oneformer.init, description.model), jax.random.key(0))
+    shapes = oneformer.shapes(description.model)
     return {part: shape for part, shape in shapes.items() if part not in description.absent}
 
 
 def load_params(step_dir: Path, like: Any) -> Any:
-    """The parameters, in the structure and dtypes of `like` (arrays or ShapeDtypeStructs), on the first device."""
-    return _restore(step_dir, "params", ocp.args.StandardRestore(_on_first_device(like)))
+    """The parameters, in the structure and dtypes of `like` (arrays or ShapeDtypeStructs), on the default device."""
+    return _restore(step_dir, "params", ocp.args.StandardRestore(_on_default_device(like)))
 
 
 def load_opt_state(step_dir: Path, like: Any) -> Any:
-    """The optimizer state, in the structure and dtypes of `like`, on the first device."""
-    return _restore(step_dir, "optimizer", ocp.args.StandardRestore(_on_first_device(like)))
+    """The optimizer state, in the structure and dtypes of `like`, on the default device."""
+    return _restore(step_dir, "optimizer", ocp.args.StandardRestore(_on_default_device(like)))
 
 
-def _on_first_device(like: Any) -> Any:
+def _on_default_device(like: Any) -> Any:
     """Shapes that say where the arrays go: Orbax otherwise wants the devices on which they were saved."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    sharding = jnp.zeros(()).sharding  # of the default device
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
 
 
@@ -233,5 +261,6 @@ def _restore(step_dir: Path, item: str, args: Any) -> Any:
         raise CheckpointError(
             f"`{item}` could not be read: {str(error).splitlines()[0][:300]}",
             where=str(step_dir),
-            hint="the checkpoint is damaged or of another architecture: use another step of the same run",
+            hint="the checkpoint is damaged or of another architecture: use another step of the same run "
+            "(a run whose newest step is damaged resumes from the one before if this folder is removed)",
         ) from error

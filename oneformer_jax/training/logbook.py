@@ -3,12 +3,16 @@
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
 from tensorboardX import SummaryWriter
+
+from oneformer_jax.training.optimizer import ParameterGroup
 
 
 def _duration(seconds: float) -> str:
@@ -17,16 +21,36 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
-class Logbook:
-    """Scalars of one run. `records` in log.jsonl are `{"step", "kind": "train" | "validation", name: value, ...}`."""
+@runtime_checkable
+class ScalarWriter(Protocol):
+    """What takes the curves besides TensorBoard."""
 
-    def __init__(self, run_dir: Path, *, total_steps: int, start_step: int, console: Console) -> None:
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> Any:
+        """One value of the curve `tag`."""
+
+
+class Logbook:
+    """Scalars of one run. `records` in log.jsonl are `{"step", "kind": "train" | "validation", name: value, ...}`.
+
+    `writers` get every scalar that TensorBoard gets, under the same name.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        total_steps: int,
+        start_step: int,
+        console: Console,
+        writers: Sequence[ScalarWriter] = (),
+    ) -> None:
         self._path = run_dir / "log.jsonl"
         # A resumed run repeats the steps after its checkpoint: their first records are stale.
         kept = [record for record in read_log(self._path) if record["step"] <= start_step]
         self._path.write_text("".join(json.dumps(record) + "\n" for record in kept))
         self._file = self._path.open("a")
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step, flush_secs=30)
+        self._writers: tuple[ScalarWriter, ...] = (self._board, *writers)
         self._total = total_steps
         self._first: tuple[int, float] | None = None  # step and time of the first report, which includes compilation
         self._progress = Progress(
@@ -68,14 +92,19 @@ class Logbook:
         self._file.write(json.dumps({"step": step, "kind": kind} | finite) + "\n")
         self._file.flush()
         for name, value in scalars.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+            for writer in self._writers:
+                writer.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:
         """Flushes everything and draws the curves."""
         self._progress.stop()
         self._file.close()
         self._board.close()
-        draw_curves(self._path, self._path.with_name("curves.png"))
+        picture = self._path.with_name("curves.png")
+        try:
+            draw_curves(self._path, picture)
+        except OSError as error:  # a full disk: why the run ended comes first
+            self.message(f"warning: {picture} could not be written: {error.strerror}")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -112,3 +141,12 @@ def draw_curves(log_path: Path, picture_path: Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.savefig(picture_path, dpi=120)
+
+
+def groups_table(groups: Sequence[ParameterGroup], lr: float) -> Table:
+    """How the optimizer treats each part of the model, at its largest learning rate `lr`."""
+    table = Table("part", "learning rate", "weight decay", "arrays", "parameters", title="optimizer")
+    for group in groups:
+        rate = f"{group.lr * lr:.3g}" if group.lr else "frozen"
+        table.add_row(group.part, rate, f"{group.weight_decay:g}", str(group.arrays), f"{group.parameters:,}")
+    return table

@@ -4,11 +4,13 @@ The order at a boundary is a contract: validate, then checkpoint (which stores t
 checkpoint of step s holds everything after s updates, and the pipeline seeks to s on resume.
 """
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import jax
@@ -27,13 +29,21 @@ Validate = Callable[[Any], dict[str, float]]
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long to train and how often to stop for what, in steps. `validate_every` 0: never."""
+    """How long to train and how often to stop for what, in steps; a step takes `batches_per_step` batches.
+
+    `validate_every` 0: never. `batch_size` counts the images of one batch over all devices.
+    """
 
     total_steps: int
     steps_per_epoch: int
     validate_every: int
     checkpoint_every: int
-    global_batch_size: int
+    batch_size: int
+    batches_per_step: int = 1
+
+    @property
+    def images_per_step(self) -> int:
+        return self.batch_size * self.batches_per_step
 
 
 def train_loop(
@@ -46,15 +56,17 @@ def train_loop(
     checkpoints: Checkpoints,
     description: Description,
     logbook: Logbook,
-    on_epoch: Callable[[int, dict[str, float]], None],
+    on_epoch: Callable[[int, float], None],
 ) -> TrainState:
     """Trains from `state.step` to `settings.total_steps` and returns the last state.
 
     After SIGINT or SIGTERM the running step is finished and saved, then KeyboardInterrupt or SystemExit is raised. Call
-    it in the main thread. Raises OneFormerError when the gradients stay non-finite.
+    it in the main thread. `on_epoch` gets the step and the mean loss of the epoch that ends there, the last one maybe
+    unfinished. Raises OneFormerError when the gradients stay non-finite.
     """
     step = int(jax.device_get(state.step))
-    saved, epoch = step, step // settings.steps_per_epoch
+    saved = step
+    losses: list[jax.Array] = []
     skipped_in_a_row = 0
     since, since_step = time.monotonic(), step
     metrics: dict[str, float] = {}
@@ -73,10 +85,11 @@ def train_loop(
                     logbook.message(f"interrupted: saving step {step}")
                     save()
                 raise KeyboardInterrupt if stop.signal == signal.SIGINT else SystemExit(128 + stop.signal)
-            batch = next(batches)
+            taken = tuple(islice(batches, settings.batches_per_step))
             with jax.transfer_guard("disallow"):
-                state, scalars = step_fn(state, batch)
+                state, scalars = step_fn(state, *taken)
             step += 1
+            losses.append(scalars["loss"])
             last = step == settings.total_steps
             elapsed = time.monotonic() - since
             if elapsed >= LOG_EVERY_SECONDS or last:
@@ -87,21 +100,27 @@ def train_loop(
                         f"the gradients were not finite at {skipped_in_a_row} reports in a row (step {step})",
                         hint="lower train.optim.lr or check the data; the last checkpoint is unharmed",
                     )
-                rate = (step - since_step) * settings.global_batch_size / max(elapsed, 1e-9)
+                rate = (step - since_step) * settings.images_per_step / max(elapsed, 1e-9)
                 logbook.train(step, values, rate)
-                if step // settings.steps_per_epoch > epoch or last:
-                    epoch = step // settings.steps_per_epoch
-                    on_epoch(epoch, values)
                 since, since_step = time.monotonic(), step
             if validate is not None and settings.validate_every and (step % settings.validate_every == 0 or last):
                 metrics = validate(state.params)
                 logbook.validation(step, metrics)
                 since, since_step = time.monotonic(), step
+            if step % settings.steps_per_epoch == 0 or last:
+                on_epoch(step, _finite_mean(losses))
+                losses.clear()
             if step % settings.checkpoint_every == 0 or last or checkpoints.would_be_best(metrics):
                 save()
                 since, since_step = time.monotonic(), step
             metrics = {}
     return state
+
+
+def _finite_mean(values: list[jax.Array]) -> float:
+    """NaN where no value is finite."""
+    finite = [value for value in map(float, jax.device_get(values)) if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 class StopRequest:

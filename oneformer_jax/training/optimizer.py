@@ -1,19 +1,20 @@
 """One Optax chain: clipping, AdamW, parameter groups by name rules.
 
-The groups are those of the original: the backbone learns at a multiple of the learning rate; normalisation layers,
-embeddings and position tables are not decayed.
+The groups are those of the original: backbone and queries learn at a multiple of the learning rate; normalisation
+layers, embeddings and position tables are not decayed. Frozen parameters have neither updates nor optimizer state.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-BACKBONE = re.compile(r"^backbone/")
+# What may learn at a multiple of the learning rate.
+OWN_RATE = re.compile(r"^(?P<backbone>backbone)/|/(?P<queries>query_embed)$")
 # Normalisation layers (scale and bias), learned embeddings, position tables.
 NO_DECAY = re.compile(
     r"norm[^/]*/(scale|bias)$|/(relative_position_bias|absolute_pos_embed|positional_embedding)$"
@@ -28,6 +29,7 @@ class OptimizerConfig:
     weight_decay: float = 0.05
     momentum: float = 0.9
     backbone_multiplier: float = 0.1
+    query_multiplier: float = 1.0
     clip_type: Literal["full_model", "value"] = "full_model"
     clip_value: float = 1.0
     clip_norm_type: float = 2.0
@@ -61,16 +63,59 @@ def _clip_by_norm(max_norm: float, norm_type: float) -> optax.GradientTransforma
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The chain of one run; its state is initialised from the parameters as usual."""
+def make_optimizer(
+    config: OptimizerConfig, schedule: optax.Schedule, *, frozen: frozenset[str] = frozenset()
+) -> optax.GradientTransformation:
+    """The chain of one run; its state is initialised from the parameters as usual. `frozen` are parameter names."""
     clip = optax.identity()
     if config.clip_value > 0:
         by_norm = _clip_by_norm(config.clip_value, config.clip_norm_type)
         clip = by_norm if config.clip_type == "full_model" else optax.clip(config.clip_value)
-    return optax.chain(
+    chain = optax.chain(
         clip,
         optax.scale_by_adam(b1=config.momentum, b2=0.999, eps=1e-8),
         optax.add_decayed_weights(config.weight_decay, mask=matching(NO_DECAY, invert=True)),
-        optax.masked(optax.scale(config.backbone_multiplier), matching(BACKBONE)),
+        optax.masked(_scale_rates(config), matching(OWN_RATE)),
         optax.scale_by_learning_rate(schedule),
     )
+    if not frozen:
+        return chain
+    return optax.partition(
+        {"trained": chain, "frozen": optax.set_to_zero()},
+        lambda params: jax.tree.map(lambda name: "frozen" if name in frozen else "trained", parameter_names(params)),
+    )
+
+
+def _multiplier(name: str, config: OptimizerConfig) -> float:
+    match = OWN_RATE.search(name)
+    if match is None:
+        return 1.0
+    return config.backbone_multiplier if match["backbone"] else config.query_multiplier
+
+
+def _scale_rates(config: OptimizerConfig) -> optax.GradientTransformation:
+    def update(updates: Any, params: Any) -> Any:
+        return jax.tree.map(lambda name, u: _multiplier(name, config) * u, parameter_names(updates), updates)
+
+    return optax.stateless(update)
+
+
+class ParameterGroup(NamedTuple):
+    """Parameters that are updated alike: `lr` times the schedule, 0 where frozen."""
+
+    part: str
+    lr: float
+    weight_decay: float
+    arrays: int
+    parameters: int
+
+
+def parameter_groups(params: Any, config: OptimizerConfig, frozen: frozenset[str]) -> list[ParameterGroup]:
+    """How `make_optimizer` treats every top-level part of the model, in the order of their names."""
+    sizes: dict[tuple[str, float, float], list[int]] = {}
+    names = jax.tree.leaves(parameter_names(params))
+    for name, leaf in zip(names, jax.tree.leaves(params), strict=True):
+        decay = 0.0 if NO_DECAY.search(name) else config.weight_decay
+        treatment = (0.0, 0.0) if name in frozen else (_multiplier(name, config), decay)
+        sizes.setdefault((name.split("/")[0], *treatment), []).append(leaf.size)
+    return [ParameterGroup(*key, len(found), sum(found)) for key, found in sorted(sizes.items())]

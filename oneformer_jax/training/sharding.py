@@ -1,6 +1,7 @@
 """One mesh, one data axis: where parameters and batches live."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,19 +15,26 @@ from oneformer_jax.losses.assignment import Pairs
 DATA_AXIS = "data"
 
 
-def make_mesh(num_devices: int) -> Mesh:
-    """A one-dimensional mesh over the first `num_devices` devices; a processor makes one for each of its cores at most.
+def make_mesh(devices: int | Sequence[int]) -> Mesh:
+    """A one-dimensional mesh over so many devices, or over those of these indices.
 
     Raises OneFormerError if there are fewer devices.
     """
-    _split_processor(num_devices)
-    devices = jax.devices()
-    if num_devices > len(devices):
+    indices = range(devices) if isinstance(devices, int) else devices
+    found = available_devices(max(indices) + 1)
+    missing = [index for index in indices if index >= len(found)]
+    if missing:
         raise OneFormerError(
-            f"train.num_gpus is {num_devices}, found {len(devices)} device(s) ({devices[0].platform})",
-            hint=f"set train.num_gpus to 1..{len(devices)}",
+            f"there is no device {missing[0]}: found {len(found)} ({found[0].platform}), counted from 0",
+            hint="choose others, or make more visible (CUDA_VISIBLE_DEVICES)",
         )
-    return Mesh(np.array(devices[:num_devices]), (DATA_AXIS,))
+    return Mesh(np.array([found[index] for index in indices]), (DATA_AXIS,))
+
+
+def available_devices(wanted: int) -> list[jax.Device]:
+    """The devices that there are; a processor makes `wanted` of itself, but one for each of its cores at most."""
+    _split_processor(wanted)
+    return jax.devices()
 
 
 def _split_processor(num_devices: int) -> None:

@@ -4,9 +4,13 @@ The host solves the assignment between two jitted functions instead of in a call
 callback never enter the persistent compilation cache, and callbacks can deadlock on several devices. `jax.vjp`'s
 pullback is a pytree, so `forward` can return it and `backward` finish the work. `update` is apart from `backward`
 because the pullback shares buffers with the parameters that `update` donates.
+
+A step may take several batches: their gradients add up to that of one batch as large as all of them, but for the
+contrastive loss, which compares the images of each batch alone.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,14 +24,16 @@ from oneformer_jax.losses.assignment import assign, pair_slots
 from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.losses.criterion import criterion
 from oneformer_jax.losses.matching import matching_costs
+from oneformer_jax.losses.normalisers import Normalisers, normalisers
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.normalise import normalise
+from oneformer_jax.training.frozen import Names, in_evaluation_mode, without_gradient
 from oneformer_jax.training.optimizer import global_norm
-from oneformer_jax.training.sharding import put_batch, put_pairs
+from oneformer_jax.training.sharding import put_batch, put_pairs, put_replicated
 
-# Dropout draws apart from the losses, which use the streams below these of the same key of the step.
-ENCODER_STREAM, DECODER_STREAM = 2, 3
+# Dropout draws apart from the losses, which use the streams below this one of the same key of the step.
+DROPOUT_STREAM = 2
 
 
 class TrainState(NamedTuple):
@@ -39,15 +45,20 @@ class TrainState(NamedTuple):
 
 
 class StepInputs(NamedTuple):
-    """What every step of a run shares: pixel statistics, task token rows (3, length) and the prompt table (N, L)."""
+    """What every step of a run shares: pixel statistics, task token rows (3, length) and the prompt table (N, L).
+
+    `prompts_of_image`: the most different rows of the prompt table that an image shows.
+    """
 
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
     task_rows: np.ndarray
     prompt_table: np.ndarray
+    prompts_of_image: int
 
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+TrainStep = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+"""Called with the state and one or more host batches."""
 
 
 def make_train_step(
@@ -59,13 +70,17 @@ def make_train_step(
     *,
     mesh: Mesh,
     seed: int,
+    frozen: Names = frozenset(),
 ) -> TrainStep:
-    """A function from (state, host batch) to (new state, scalars on the device); it consumes the state it is given.
+    """A function from (state, *host batches) to (new state, scalars on the device); it consumes the state it is given.
 
     The scalars are the total loss, the last layer's share of each loss (unweighted), gradient norm and learning rate.
-    Random draws depend on (seed, step, global sample index) alone. An update whose gradient is not finite is left out;
+    Random draws depend on (seed, step, global sample index) alone. `frozen` parameters, which `optimizer` must leave
+    alone too, have no gradient and their parts no dropout. An update whose gradient is not finite is left out;
     `skipped` counts it in the returned scalars.
     """
+
+    config = in_evaluation_mode(config, oneformer.shapes(config), frozen)
 
     def step_key(step: jax.Array) -> jax.Array:
         return jax.random.fold_in(jax.random.key(seed), step)
@@ -73,14 +88,23 @@ def make_train_step(
     @jax.jit
     def forward(params: Any, step: jax.Array, batch: Batch) -> tuple[Any, jax.Array, Any]:
         key = step_key(step)
+        dropout = jax.random.fold_in(key, DROPOUT_STREAM)
+        encoder_rng, decoder_rng = jax.random.split(jax.random.fold_in(dropout, batch.sample[0]))
         images = normalise(batch.images, inputs.pixel_mean, inputs.pixel_std)
         tokens = jnp.asarray(inputs.task_rows)[batch.task]
 
         def predict(params: Any) -> Any:
-            features = oneformer.encode(params, images, config=config, rng=jax.random.fold_in(key, ENCODER_STREAM))
-            rng = jax.random.fold_in(key, DECODER_STREAM)
-            layers = oneformer.decode(params, features, tokens, config=config, rng=rng)
-            texts = oneformer.encode_text(params, jnp.asarray(inputs.prompt_table), batch.prompts, config=config)
+            params = without_gradient(params, frozen)
+            features = oneformer.encode(params, images, config=config, rng=encoder_rng)
+            layers = oneformer.decode(params, features, tokens, config=config, rng=decoder_rng)
+            texts = oneformer.encode_text(
+                params,
+                jnp.asarray(inputs.prompt_table),
+                batch.prompts,
+                config=config,
+                rows_of_image=inputs.prompts_of_image,
+                groups=mesh.size,
+            )
             return layers, texts, params["logit_scale"]
 
         outputs, pullback = jax.vjp(predict, params)
@@ -88,13 +112,13 @@ def make_train_step(
         return outputs, costs, pullback
 
     @jax.jit
-    def losses(outputs: Any, step: jax.Array, batch: Batch, pairs: Any) -> Any:
+    def losses(outputs: Any, step: jax.Array, batch: Batch, pairs: Any, over: Normalisers) -> Any:
         def total(outputs: Any) -> Any:
             layers, texts, logit_scale = outputs
-            return criterion(layers, batch, pairs, texts, logit_scale, step_key(step), criterion_config)
+            return criterion(layers, batch, pairs, texts, logit_scale, over, step_key(step), criterion_config)
 
         (loss, parts), cotangents = jax.value_and_grad(total, has_aux=True)(outputs)
-        return loss, {name: jnp.ravel(part)[-1] for name, part in parts.items()}, cotangents
+        return {"loss": loss} | {name: jnp.ravel(part)[-1] for name, part in parts.items()}, cotangents
 
     @jax.jit
     def backward(pullback: Any, cotangents: Any) -> Any:
@@ -112,16 +136,26 @@ def make_train_step(
         return new, {"gradient_norm": norm, "lr": schedule(state.step), "skipped": 1.0 - finite.astype(jnp.float32)}
 
     update = jax.jit(update, donate_argnums=0)
+    add = jax.jit(partial(jax.tree.map, jnp.add), donate_argnums=0)
 
-    def step(state: TrainState, host_batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def share(state: TrainState, host_batch: Batch, over: Normalisers) -> tuple[Any, dict[str, jax.Array]]:
+        """The gradients and losses of one of the step's batches."""
         batch = put_batch(host_batch, mesh)
         outputs, costs, pullback = forward(state.params, state.step, batch)
         num_segments = (host_batch.segment_class >= 0).sum(axis=1)
         slots = pair_slots(num_segments, mesh.size)
         pairs = assign(jax.device_get(costs), num_segments, num_groups=mesh.size, slots=slots)
-        loss, parts, cotangents = losses(outputs, state.step, batch, put_pairs(pairs, mesh))
-        gradients = backward(pullback, cotangents)
+        parts, cotangents = losses(outputs, state.step, batch, put_pairs(pairs, mesh), over)
+        return backward(pullback, cotangents), parts
+
+    def step(state: TrainState, *host_batches: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        num_queries, weight = config.transformer.num_queries, criterion_config.no_object_weight
+        over = put_replicated(normalisers(host_batches, num_queries, weight), mesh)
+        total = share(state, host_batches[0], over)
+        for host_batch in host_batches[1:]:
+            total = add(total, share(state, host_batch, over))
+        gradients, losses_of_step = total
         new_state, scalars = update(state, gradients)
-        return new_state, {"loss": loss} | parts | scalars
+        return new_state, losses_of_step | scalars
 
     return step

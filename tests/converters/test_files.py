@@ -245,8 +245,8 @@ def test_a_missing_path() -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "oneformer_jax"
+    monkeypatch.setenv("ONEFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 def test_addresses_that_fsspec_knows(cache: Path, tmp_path: Path) -> None:
@@ -262,21 +262,23 @@ def test_addresses_that_fsspec_knows(cache: Path, tmp_path: Path) -> None:
     memory.pipe("/bucket/x.pth", (tmp_path / "x.pth").read_bytes())
     assert set(read_source("memory://bucket/x.pth").arrays) == {"other"}
     memory.pipe("/bucket/x.pth", b"<html>")
-    with pytest.raises(CheckpointError, match=r"memory://bucket/x\.pth \(in .*oneformer_jax.*\): damaged, incomplete"):
+    with pytest.raises(CheckpointError, match=r"memory://bucket/x\.pth \(in .*cache.*\): damaged, incomplete"):
         read_source("memory://bucket/x.pth")
-    with pytest.raises(CheckpointError, match=r"memory://bucket/none\.pth: cannot be fetched"):
+    with pytest.raises(CheckpointError, match=r"memory://bucket/none\.pth: does not exist"):
         read_source("memory://bucket/none.pth")
     with pytest.raises(CheckpointError, match="nothing://x: cannot be fetched: Protocol not known"):
         read_source("nothing://x")
 
 
 @pytest.mark.parametrize(
-    ("location", "package"),
-    [("s3://bucket/x.pth", "fsspec"), ("s3://bucket/x.pth", "s3fs"), ("hf://owner/name", "huggingface_hub")],
+    ("location", "package", "extra"),
+    [("s3://bucket/x.pth", "fsspec", "remote"), ("hf://owner/name", "huggingface_hub", "convert")],
 )
-def test_a_package_that_is_missing(location: str, package: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_missing(
+    location: str, package: str, extra: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(CheckpointError, match=r"(?s)needs a package that is missing.*'oneformer_jax\[convert\]'"):
+    with pytest.raises(CheckpointError, match=rf"(?s)needs a package that is missing.*'oneformer_jax\[{extra}\]'"):
         read_source(location)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from oneformer_jax.data.coco_panoptic import PanopticDataset
+from oneformer_jax.data.dataset import Dataset
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.sources import Source, open_sources
 
 
 @pytest.fixture(scope="session")
@@ -20,15 +21,15 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def open_split() -> Callable[..., PanopticDataset]:
-    def opened(folder: Path, **options: bool) -> PanopticDataset:
-        return PanopticDataset(folder / "images", folder / "panoptic", folder / "annotations.json", **options)
+def open_split() -> Callable[..., Dataset]:
+    def opened(folder: Path, **options: bool) -> Dataset:
+        return open_sources([Source(folder / "annotations.json", folder / "images", folder / "panoptic")], **options)
 
     return opened
 
 
 @pytest.fixture(scope="session")
-def train(drawn: Path, open_split: Callable[..., PanopticDataset]) -> PanopticDataset:
+def train(drawn: Path, open_split: Callable[..., Dataset]) -> Dataset:
     return open_split(drawn / "train")
 
 

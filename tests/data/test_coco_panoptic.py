@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oneformer_jax.data.coco_panoptic import PanopticDataset
+from oneformer_jax.data.dataset import Dataset
+from oneformer_jax.data.images import read_panoptic
+from oneformer_jax.data.sources import Source, open_sources
 from oneformer_jax.errors import DataError
 
-Open = Callable[..., PanopticDataset]
+Open = Callable[..., Dataset]
 Spoil = Callable[[Callable[[dict[str, Any]], None]], Path]
 
 
@@ -21,12 +23,12 @@ def test_real_files_have_the_areas_that_their_annotations_state(open_split: Open
     dataset = open_split(root)
     annotations = json.loads((root / "annotations.json").read_text())["annotations"]
     for i in range(min(len(dataset), 10)):
-        ids = dataset.read_panoptic(i)
         record = dataset.records[i]
+        ids, planes = read_panoptic(record.panoptic_path), dataset.read_segments(i)
         assert dataset.read_image(i).shape == (*ids.shape, 3) == (record.height, record.width, 3)
-        for segment, info in zip(record.segments, annotations[i]["segments_info"], strict=True):
+        for row, (segment, info) in enumerate(zip(record.segments, annotations[i]["segments_info"], strict=True)):
             assert dataset.categories.items[segment.category].id == info["category_id"]
-            assert (ids == segment.id).sum() == info["area"]
+            assert (ids == segment.id).sum() == (planes[0] == row).sum() == info["area"]
 
 
 def test_a_folder_one_level_too_high_is_descended(open_split: Open, drawn: Path, tmp_path: Path) -> None:
@@ -42,7 +44,7 @@ def test_img_path_replaces_folder_and_name(broken: Spoil, drawn: Path) -> None:
             image["img_path"] = str(drawn / "val" / "images" / image["file_name"])
 
     folder = broken(change)
-    dataset = PanopticDataset(None, folder / "panoptic", folder / "annotations.json")
+    dataset = open_sources([Source(folder / "annotations.json", None, folder / "panoptic")])
     assert dataset.records[1].image_path == drawn / "val" / "images" / "000001.png"
 
 
@@ -113,14 +115,14 @@ def test_duplicate_segments_and_missing_files(open_split: Open, drawn: Path, bro
         open_split(tmp_path / "nowhere")
     for name in ("000001.png", "000003.png"):
         (folder / "images" / name).unlink()
-    with pytest.raises(DataError, match=r"000001.png and 1 more"):
+    with pytest.raises(DataError, match=r"2 problems\n.*000001.png.*\n.*000003.png"):
         open_split(folder)
     shutil.rmtree(folder / "panoptic")
     with pytest.raises(DataError, match="folder does not exist"):
-        PanopticDataset(drawn / "val" / "images", folder / "panoptic", folder / "annotations.json")
+        open_sources([Source(folder / "annotations.json", drawn / "val" / "images", folder / "panoptic")])
 
 
-def test_too_few_classes(train: PanopticDataset) -> None:
+def test_too_few_classes(train: Dataset) -> None:
     train.check_num_classes(7)
     train.check_num_classes(10)
     with pytest.raises(DataError, match="num_classes is 6, but there are 7"):
@@ -153,4 +155,4 @@ def test_pixels_of_another_size_are_named_when_read(open_split: Open, broken: Sp
     with pytest.raises(DataError, match=r"000002.png: the size is 32x64"):
         dataset.read_image(2)
     with pytest.raises(DataError, match=r"panoptic/000003.png: the image cannot be read"):
-        dataset.read_panoptic(3)
+        dataset.read_segments(3)

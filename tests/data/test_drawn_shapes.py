@@ -7,8 +7,8 @@ import pytest
 
 from oneformer_jax.data import drawn_shapes
 from oneformer_jax.data.categories import check_agreement, load_label_map
-from oneformer_jax.data.coco_panoptic import PanopticDataset
 from oneformer_jax.data.colour_baseline import nearest_colour_baseline
+from oneformer_jax.data.dataset import Dataset
 from oneformer_jax.data.drawn_shapes import CATEGORIES, draw_picture, write_drawn_shapes
 
 
@@ -17,7 +17,7 @@ def pictures() -> list[tuple[np.ndarray, np.ndarray]]:
     return [draw_picture(128, np.random.default_rng((0, 0, i))) for i in range(60)]
 
 
-def test_files_form_a_data_set(drawn: Path, train: PanopticDataset) -> None:
+def test_files_form_a_data_set(drawn: Path, train: Dataset) -> None:
     assert len(train) == 10
     assert train.read_image(0).shape == (64, 64, 3)
     check_agreement(train.categories, load_label_map(drawn / "label_map.json"))
@@ -72,13 +72,14 @@ def test_pictures_depend_on_seed_and_position_only(tmp_path: Path) -> None:
         assert other.read_bytes() != (tmp_path / "a" / "train" / kind / "000000.png").read_bytes()
 
 
-def test_colours_alone_do_not_tell_the_classes(tmp_path: Path, open_split: Callable[..., PanopticDataset]) -> None:
+def test_colours_alone_do_not_tell_the_classes(tmp_path: Path, open_split: Callable[..., Dataset]) -> None:
     write_drawn_shapes(tmp_path, {"train": 60, "val": 40}, seed=0)
     predict = nearest_colour_baseline(open_split(tmp_path / "train"))
     val = open_split(tmp_path / "val")
     confusion = np.zeros((7, 7), np.int64)
     for i in range(len(val)):
-        truth = val.read_panoptic(i) // 1000 - 1
+        classes = np.array([segment.category for segment in val.records[i].segments])
+        truth = classes[val.read_segments(i)[0]]
         np.add.at(confusion, (truth, predict(val.read_image(i))), 1)
     hits = np.diag(confusion)
     iou = hits / (confusion.sum(0) + confusion.sum(1) - hits)

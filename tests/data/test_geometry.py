@@ -7,8 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from oneformer_jax.data.geometry import Geometry, letterbox, resize_and_pad, resize_image, short_edge, square
+from oneformer_jax.data.geometry import (
+    EvaluationPolicy,
+    Geometry,
+    evaluation_policy,
+    letterbox,
+    resize_and_pad,
+    resize_image,
+    short_edge,
+)
 from oneformer_jax.data.images import read_image
+from oneformer_jax.spec import Spec
 
 sizes = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
 
@@ -49,8 +58,25 @@ def test_letterbox_fills_one_edge(original: tuple[int, int], size: tuple[int, in
     assert all(0 < r <= s for r, s in zip(geometry.resized, size, strict=True))
 
 
-def test_square_stretches() -> None:
-    assert square((480, 640), (512, 512)) == Geometry((480, 640), (512, 512), (512, 512))
+def test_an_evaluated_image_keeps_its_aspect_ratio_unless_it_is_squeezed() -> None:
+    assert EvaluationPolicy(480, 640)((300, 400)) == Geometry((300, 400), (480, 640), (480, 640))
+    squeezed = EvaluationPolicy(256, 512, squeeze=(100, 100))
+    assert squeezed((300, 400)) == Geometry((300, 400), (256, 256), (256, 256))
+    assert squeezed.name == "square 100x100, short_edge 256, at most 512"
+
+
+@pytest.mark.parametrize(
+    ("keys", "squeeze"),
+    [
+        ({}, None),
+        ({"image_size": 512}, (512, 512)),
+        ({"image_size": [640, 480]}, (480, 640)),
+        ({"image_size": 512, "augmentation": {"test_geometry": "short_edge"}}, None),
+        ({"augmentation": {"test_geometry": "square"}}, (1024, 1024)),
+    ],
+)
+def test_what_squeezes(keys: dict[str, object], squeeze: tuple[int, int] | None) -> None:
+    assert evaluation_policy(Spec.model_validate({"dataset": keys})).squeeze == squeeze
 
 
 def test_padding_is_zero_at_the_bottom_and_right() -> None:
@@ -64,7 +90,7 @@ def test_padding_is_zero_at_the_bottom_and_right() -> None:
 
 def test_an_image_of_another_size_is_a_defect() -> None:
     with pytest.raises(ValueError, match="does not belong"):
-        resize_and_pad(np.zeros((4, 5, 3), np.uint8), square((5, 4), (8, 8)))
+        resize_and_pad(np.zeros((4, 5, 3), np.uint8), Geometry((5, 4), (8, 8), (8, 8)))
 
 
 def test_resizing_maps_pixel_areas() -> None:

@@ -70,5 +70,9 @@ def test_listing(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     assert [path.name for path in list_images(tmp_path)] == ["a.png", "b.JPG"]
+    (tmp_path / "above").mkdir()
+    (tmp_path / "above" / "images").mkdir()
+    (tmp_path / "above" / "images" / "c.png").touch()
+    assert [path.name for path in list_images(tmp_path / "above")] == ["c.png"]
     with pytest.raises(DataError, match="does not exist"):
         list_images(tmp_path / "none")

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -8,14 +9,17 @@ import pytest
 
 from oneformer_jax.data.augmentation import AugmentationSettings
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.data.coco_panoptic import PanopticDataset
+from oneformer_jax.data.dataset import Dataset
 from oneformer_jax.data.pipeline import (
     PipelineSettings,
+    SampleMaker,
+    max_prompts_of,
     max_segments_of,
     steps_per_epoch,
     task_probabilities,
     train_batches,
 )
+from oneformer_jax.data.sources import Source, open_sources
 from oneformer_jax.errors import DataError, SpecError
 from oneformer_jax.spec.tasks import TASKS
 
@@ -31,7 +35,7 @@ SETTINGS = PipelineSettings(
 )
 
 
-def take(dataset: PanopticDataset, count: int, start: int = 0, process: tuple[int, int] = (0, 1), **changes: object):
+def take(dataset: Dataset, count: int, start: int = 0, process: tuple[int, int] = (0, 1), **changes: object):
     settings = dataclasses.replace(SETTINGS, **changes)
     stream = train_batches(dataset, settings, start_step=start, process_index=process[0], process_count=process[1])
     batches = list(islice(stream, count))
@@ -46,7 +50,7 @@ def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
             np.testing.assert_array_equal(x, y, err_msg=name, strict=True)
 
 
-def test_one_batch(train: PanopticDataset) -> None:
+def test_one_batch(train: Dataset) -> None:
     (batch,) = take(train, 1)
     assert {name: (value.shape, str(value.dtype)) for name, value in batch._asdict().items()} == {
         "images": ((4, 48, 64, 3), "uint8"),
@@ -68,20 +72,20 @@ def test_one_batch(train: PanopticDataset) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_threads_change_nothing(train: PanopticDataset, workers: int) -> None:
+def test_threads_change_nothing(train: Dataset, workers: int) -> None:
     assert_same(take(train, 6, num_workers=workers), take(train, 6))
 
 
-def test_worker_processes_change_nothing(train: PanopticDataset) -> None:
+def test_worker_processes_change_nothing(train: Dataset) -> None:
     assert_same(take(train, 6, num_workers=5), take(train, 6))
 
 
-def test_seeking_equals_reading(train: PanopticDataset) -> None:
+def test_seeking_equals_reading(train: Dataset) -> None:
     assert_same(take(train, 3, start=4), take(train, 7)[4:])
     assert_same(take(train, 2, start=10**6), take(train, 2, start=10**6, num_workers=2))
 
 
-def test_processes_share_the_global_batch(train: PanopticDataset) -> None:
+def test_processes_share_the_global_batch(train: Dataset) -> None:
     whole = take(train, 3, start=2)
     for p in range(2):
         part = take(train, 3, start=2, process=(p, 2))
@@ -90,7 +94,7 @@ def test_processes_share_the_global_batch(train: PanopticDataset) -> None:
         take(train, 1, process=(0, 3))
 
 
-def test_every_epoch_shows_every_image_in_a_new_order(train: PanopticDataset) -> None:
+def test_every_epoch_shows_every_image_in_a_new_order(train: Dataset) -> None:
     # Without augmentation and with one task, an image is known by its pixels.
     still = AugmentationSettings(crop=(64, 64), min_scale=1.0, max_scale=1.0, flip_prob=0.0, color_prob=0.0)
     batches = take(train, 3, batch_size=10, augmentation=still)
@@ -103,7 +107,7 @@ def test_every_epoch_shows_every_image_in_a_new_order(train: PanopticDataset) ->
     assert [files.index(image.tobytes()) for image in other.images] != orders[0]
 
 
-def test_tasks_follow_their_probabilities(train: PanopticDataset) -> None:
+def test_tasks_follow_their_probabilities(train: Dataset) -> None:
     batches = take(train, 20, batch_size=10, task_prob={"semantic": 0.6, "panoptic": 0.2})
     counts = np.bincount(np.concatenate([batch.task for batch in batches]), minlength=3)
     assert counts[TASKS.index("instance")] == 0
@@ -119,20 +123,60 @@ def test_unusable_task_probabilities(weights: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2, 5])
-def test_a_record_that_fails_is_named(
-    broken: Callable, open_split: Callable[..., PanopticDataset], workers: int
-) -> None:
+def test_a_record_that_fails_is_named(broken: Callable, open_split: Callable[..., Dataset], workers: int) -> None:
     folder: Path = broken(lambda content: None)
     (folder / "images" / "000002.png").write_bytes(b"rubbish")
-    with pytest.raises(DataError, match=r"images/000002.png: the image cannot be read"):
+    with pytest.raises(DataError, match=r"images/000002.png: image 2: the image cannot be read"):
         take(open_split(folder), 2, num_workers=workers)
 
 
-def test_sizes_of_a_run(train: PanopticDataset, shared: Path) -> None:
+def test_overlapping_masks_reach_the_batch_whole(drawn: Path, tmp_path: Path) -> None:
+    """The things of the drawn pictures as boxes: the batch holds each box as the annotations have it."""
+    content = json.loads((drawn / "train" / "annotations.json").read_text())
+    boxes: dict[int, set[tuple[int, ...]]] = {image["id"]: set() for image in content["images"]}
+    annotations = []
+    for annotation in content["annotations"]:
+        for info in annotation["segments_info"]:
+            x, y, w, h = info["bbox"]
+            outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+            entry = {"id": len(annotations) + 1, "image_id": annotation["image_id"], "iscrowd": 0}
+            annotations.append(entry | {"category_id": info["category_id"], "segmentation": [outline]})
+            if info["category_id"] <= 5:
+                boxes[annotation["image_id"]].add((info["category_id"] - 1, x, y, w, h))
+    (tmp_path / "boxes.json").write_text(json.dumps({**content, "annotations": annotations}))
+    dataset = open_sources([Source(tmp_path / "boxes.json", drawn / "train" / "images")])
+    assert dataset.planes > 2
+    still = AugmentationSettings(crop=(64, 64), min_scale=1.0, max_scale=1.0, flip_prob=0.0, color_prob=0.0)
+    (batch,) = take(
+        dataset, 1, batch_size=10, augmentation=still, task_prob={"instance": 1.0}, planes=dataset.planes, num_workers=2
+    )
+    assert batch.segment_index.shape == (10, dataset.planes, 64, 64)
+    files = [dataset.read_image(i).tobytes() for i in range(10)]
+    for image, index, classes, planes in zip(
+        batch.images, batch.segment_index, batch.segment_class, batch.segment_plane, strict=True
+    ):
+        found = set()
+        for t in np.flatnonzero(classes >= 0):
+            ys, xs = np.nonzero(index[planes[t]] == t)
+            x, y, w, h = xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1
+            assert len(xs) == w * h, "the whole rectangle"
+            found.add(tuple(map(int, (classes[t], x, y, w, h))))
+        assert found == boxes[dataset.records[files.index(image.tobytes())].image_id]
+
+
+def test_sizes_of_a_run(train: Dataset, open_split: Callable[..., Dataset], shared: Path) -> None:
     assert steps_per_epoch(train, 4) == 3
     assert steps_per_epoch(train, 5) == 2
     assert max_segments_of(train, 100) == 8
-    root = shared / "data" / "camvid" / "train"
-    camvid = PanopticDataset(root / "images", root / "panoptic", root / "annotations.json")
+    camvid = open_split(shared / "data" / "camvid" / "train")
     assert max_segments_of(camvid, 150) == 40  # 39 segments at most
     assert max_segments_of(camvid, 20) == 20
+
+
+@pytest.mark.parametrize("cutmix_prob", [0.0, 1.0])
+def test_no_sample_shows_more_prompts_than_foretold(train: Dataset, cutmix_prob: float) -> None:
+    made = dataclasses.replace(SETTINGS, cutmix_prob=cutmix_prob)
+    shown = {len(np.unique(SampleMaker(train, made)(sample, sample % len(train)).prompts)) for sample in range(60)}
+    largest = max_prompts_of(train, made)
+    assert max(shown) <= largest
+    assert cutmix_prob or max(shown) == largest

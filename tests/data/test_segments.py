@@ -1,5 +1,6 @@
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oneformer_jax.data import segments as segments_module
-from oneformer_jax.data.coco_panoptic import PanopticDataset, Segment
-from oneformer_jax.data.segments import VOID, SegmentTargets, overlapping_targets, segment_rows, segment_targets
+from oneformer_jax.data.coco_panoptic import segment_rows
+from oneformer_jax.data.dataset import VOID, Dataset, Segment
+from oneformer_jax.data.segments import SegmentTargets, segment_targets
 from oneformer_jax.data.task_text import prompt_rows
 from oneformer_jax.errors import DataError
 from oneformer_jax.spec.tasks import TASKS, Task
@@ -44,7 +46,7 @@ def test_targets_equal_masks_built_one_by_one(segments: list[Segment], task: Tas
             continue
         key = segment.category if task == "semantic" else segment
         expected.setdefault(key, (segment.category, set()))[1].update(pixels)
-    targets = segment_targets(segment_rows(ids, segments), segments, task, IS_THING, 16, planes=2)
+    targets = segment_targets(segment_rows(ids, segments)[None], segments, task, IS_THING, 16, num_planes=2)
     assert sorted(dense(targets)) == sorted(((c, sorted(p)) for c, p in expected.values()))
     assert targets.index.shape == (2, 5, 6)
     assert (targets.index[1] == VOID).all()
@@ -65,7 +67,7 @@ def test_ids_that_the_annotations_do_not_list_are_refused() -> None:
 def test_what_was_cropped_away_has_neither_segment_nor_prompt() -> None:
     segments = [Segment(1, 2, False), Segment(2, 0, False), Segment(3, 2, False)]
     ids = np.array([[1, 1, 2, 2, 3]], np.int32)
-    cropped = segment_rows(ids, segments)[:, :2]
+    cropped = segment_rows(ids, segments)[None, :, :2]
     targets = segment_targets(cropped, segments, "panoptic", IS_THING, 8)
     assert targets.classes[: targets.count].tolist() == [2]
     prompts = prompt_rows(targets.classes[: targets.count], TASKS.index("panoptic"), 4, 5)
@@ -73,7 +75,7 @@ def test_what_was_cropped_away_has_neither_segment_nor_prompt() -> None:
 
 
 def test_an_image_without_segments() -> None:
-    targets = segment_targets(np.full((2, 3), VOID, np.int16), [], "panoptic", IS_THING, 8)
+    targets = segment_targets(np.full((1, 2, 3), VOID, np.int16), [], "panoptic", IS_THING, 8)
     assert targets.count == 0
     assert (targets.index == VOID).all()
 
@@ -83,7 +85,7 @@ def test_the_largest_segments_stay_and_it_is_said_once(
 ) -> None:
     monkeypatch.setattr(segments_module, "_warned", threading.Event())
     segments = [Segment(i, category, False) for i, category in ((1, 3), (2, 0), (3, 1))]
-    rows = segment_rows(np.array([[1, 1, 1, 2, 3, 3]], np.int32), segments)
+    rows = segment_rows(np.array([[1, 1, 1, 2, 3, 3]], np.int32), segments)[None]
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             targets = segment_targets(rows, segments, "panoptic", IS_THING, 2)
@@ -93,30 +95,9 @@ def test_the_largest_segments_stay_and_it_is_said_once(
     assert "3 segments" in caplog.text
 
 
-@given(st.integers(0, 6), st.integers(0, 1000))
-def test_overlapping_masks_are_recovered_from_their_planes(count: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    masks = rng.random((count, 4, 5)) < 0.4
-    classes = rng.integers(0, 4, count).astype(np.int32)
-    targets = overlapping_targets(masks, classes, max_segments=8, planes=6)
-    expected = [(int(c), np.flatnonzero(m).tolist()) for c, m in zip(classes, masks, strict=True) if m.any()]
-    assert sorted(dense(targets)) == sorted(expected)
-
-
-def test_masks_use_no_more_planes_than_they_overlap() -> None:
-    masks = np.zeros((3, 1, 4), bool)
-    masks[0, 0, :2] = masks[1, 0, 1:3] = masks[2, 0, 3:] = True
-    targets = overlapping_targets(masks, np.array([0, 1, 2], np.int32), 4, planes=2)
-    assert targets.planes.tolist() == [0, 1, 0, 0]
-    with pytest.raises(DataError, match="overlap more than 1 times"):
-        overlapping_targets(masks, np.array([0, 1, 2], np.int32), 4, planes=1)
-
-
-def test_real_picture(shared: Path) -> None:
-    root = shared / "data" / "coco_panoptic_sample"
-    dataset = PanopticDataset(root / "images", root / "panoptic", root / "annotations.json")
-    record, ids = dataset.records[0], dataset.read_panoptic(0)
-    rows = segment_rows(ids, record.segments)
+def test_real_picture(open_split: Callable[..., Dataset], shared: Path) -> None:
+    dataset = open_split(shared / "data" / "coco_panoptic_sample")
+    record, rows = dataset.records[0], dataset.read_segments(0)
     counts = {
         task: segment_targets(rows, record.segments, task, dataset.categories.is_thing, 64).count for task in TASKS
     }

@@ -49,11 +49,13 @@ CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def command_line() -> CommandLine:
-    """Runs `python cli.py ...` in the checkout; `cwd` and `preexec_fn` may be given."""
+    """Runs `python cli.py ...` in the checkout, after the words of `before`; `options` are those of subprocess."""
 
-    def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str | Path, before: tuple[str, ...] = (), **options: object
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)],
+            [*before, sys.executable, str(ROOT / "cli.py"), *map(str, arguments)],
             capture_output=True,
             text=True,
             check=False,

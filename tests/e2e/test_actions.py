@@ -27,11 +27,34 @@ def test_training_leaves_checkpoints_links_curves_log_and_status(trained: Path) 
     log = lines_of(folder / "log.jsonl")
     assert {record["kind"] for record in log} == {"train", "validation"}
     assert all(np.isfinite(record["loss"]) for record in log if record["kind"] == "train")
-    status = lines_of(folder / "status.json")
-    assert status[0]["status"] == "STARTED"
-    assert status[-1]["status"] == "SUCCESS"
-    assert any("mIoU" in line.get("kpi", {}) for line in status)
     assert load_spec(folder / "experiment.yaml").train.num_epochs == 2
+
+
+def test_training_tells_its_progress_as_tao_does(trained: Path) -> None:
+    lines = lines_of(trained / "train" / "status.json")
+    # Another test starts the finished training again: the first run ends with the first SUCCESS.
+    run = lines[: [line["status"] for line in lines].index("SUCCESS") + 1]
+    told = [(line["status"], line["message"]) for line in run if line["verbosity"] != "WARNING"]
+    epoch = [
+        ("RUNNING", "Eval metrics generated."),
+        ("RUNNING", "Training loop in progress"),
+        ("RUNNING", "Train metrics generated."),
+    ]
+    assert told == [
+        ("STARTED", "Starting OneFormer train."),
+        ("STARTED", "Starting Training Loop."),
+        *epoch,
+        *epoch,
+        ("RUNNING", "Training loop complete."),
+        ("SUCCESS", "Train finished successfully."),
+    ]
+    progress = [line for line in run if "epoch" in line]
+    counted = [[line[name] for name in ("epoch", "step", "max_epoch", "max_step")] for line in progress]
+    assert counted == [[0, 3, 1, 6], [1, 6, 1, 6]]
+    assert progress[-1]["eta"] == "0:00:00"
+    scores = next(line["kpi"] for line in run if "mIoU" in line.get("kpi", {}))
+    assert {"ACC_all", "PQ", "SQ", "RQ", "AP", "IoU_disk", "IoU_ground"} <= scores.keys()
+    assert {"mIoU", "train_loss"} <= run[-1]["kpi"].keys()
 
 
 def test_a_finished_training_says_so_and_changes_nothing(workspace: Path, trained: Path, command_line) -> None:
@@ -39,6 +62,10 @@ def test_a_finished_training_says_so_and_changes_nothing(workspace: Path, traine
     result = command_line("train", "--spec", workspace / "spec.yaml")
     assert result.returncode == 0
     assert "already complete" in result.stdout
+    last = lines_of(trained / "train" / "status.json")[-1]
+    assert last["status"] == "SUCCESS"
+    assert last["message"].startswith("already complete")
+    assert "train.num_epochs" in last["message"]
     assert (trained / "train" / "log.jsonl").read_text() == before
 
 
@@ -50,6 +77,12 @@ def test_evaluate_scores_all_tasks_at_the_original_size(workspace: Path, trained
         assert metrics[name] is None or 0 <= metrics[name] <= 1
     assert metrics["num_images"] == 3
     assert set(metrics["per_class"]) == {"disk", "square", "triangle", "cross", "ring", "ground", "band"}
+    last = lines_of(trained / "evaluate" / "status.json")[-1]
+    assert (last["status"], last["message"]) == ("SUCCESS", "Evaluate finished successfully.")
+    assert last["kpi"]["test_mIoU"] == metrics["mIoU"]
+    assert last["kpi"]["test_ACC_all"] == metrics["pixel_accuracy"]
+    assert last["kpi"]["test_PQ"] == metrics["PQ"]
+    assert last["kpi"]["IoU_ground"] == metrics["per_class"]["ground"]["IoU"]
     totals = next(line for line in result.stdout.splitlines() if "all" in line.split())
     shown = [cell.strip() for cell in totals.split("│")[2:-1]]
     assert shown == [f"{100 * metrics[name]:.1f}" for name in ("mIoU", "PQ", "SQ", "RQ", "AP")]
@@ -127,6 +160,7 @@ def test_training_resumes_where_it_stopped(workspace: Path, command_line, tmp_pa
         "-e",
         workspace / "spec.yaml",
         "train.validation_interval=100",
+        "train.accumulate_grad_batches=2",
         "train.optim.lr_scheduler=MultiStep",
     ]
     once = command_line(*common, f"results_dir={tmp_path / 'once'}", "train.num_epochs=3")
@@ -134,7 +168,7 @@ def test_training_resumes_where_it_stopped(workspace: Path, command_line, tmp_pa
     second = command_line(*common, f"results_dir={tmp_path / 'twice'}", "train.num_epochs=3")
     for result in (once, first, second):
         assert result.returncode == 0, result.stderr
-    assert "resuming from step 6" in second.stdout
+    assert "resuming from step 4" in second.stdout
     ours, theirs = (load_model(tmp_path / name / "train" / "latest").params for name in ("once", "twice"))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)

@@ -91,8 +91,8 @@ def test_bad_data(workspace: Path, broken: Path, command_line, tmp_path: Path, d
     [
         (["model.sem_seg_head.num_classes=3"], "num_classes"),
         (["dataset.label_map=/nowhere/labels.json"], "/nowhere/labels.json"),
-        (["train.num_gpus=64"], "train.num_gpus"),
         (["dataset.train.annotations="], "dataset.train.annotations"),
+        (["train.gpu_ids=[64]"], "train.gpu_ids"),
         (["train.resume_training_checkpoint_path=/nowhere"], "/nowhere"),
     ],
 )
@@ -150,3 +150,50 @@ def test_inference_without_images(workspace: Path, trained: Path, command_line, 
         f"inference.images_dir={tmp_path}",
     )
     check_failure(result, tmp_path / "inference", "no image")
+
+
+@pytest.fixture
+def copy_of_trained(trained: Path, tmp_path: Path) -> Path:
+    """A results folder to break: its training is at step 6 and best at step 3 or 6."""
+    return shutil.copytree(trained, tmp_path / "results", symlinks=True)
+
+
+def sizes_below(folder: Path) -> dict[Path, int]:
+    return {path.relative_to(folder): path.stat().st_size for path in folder.rglob("*")}
+
+
+def test_a_full_disk_leaves_the_checkpoints_that_are_there(
+    workspace: Path, copy_of_trained: Path, command_line
+) -> None:
+    folder = copy_of_trained / "train"
+    before = sizes_below(folder / "checkpoints" / "6")
+    result = command_line(
+        *("train", "-e", workspace / "spec.yaml", f"results_dir={copy_of_trained}", "train.num_epochs=3"),
+        "dataset.val.annotations=",
+        # No file may grow beyond 20 KiB: the curves and the checkpoint do not fit, the lines of the logs do.
+        before=("bash", "-c", 'ulimit -f 20 && exec "$@"', "bash"),
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "checkpoint of step 9 could not be written: File too large\n  -> free disk space" in result.stderr
+    assert "Traceback" not in result.stderr
+    last = json.loads((folder / "status.json").read_text().splitlines()[-1])
+    assert last["status"] == "FAILURE"
+    assert "could not be written" in last["message"]
+    assert (folder / "latest").resolve().name == "6"
+    assert sizes_below(folder / "checkpoints" / "6") == before
+
+
+def test_a_damaged_newest_checkpoint_is_refused_with_what_to_do(
+    workspace: Path, copy_of_trained: Path, command_line
+) -> None:
+    newest = copy_of_trained / "train" / "checkpoints" / "6"
+    with (newest / "optimizer" / "_METADATA").open("r+") as file:
+        file.truncate(20)
+    arguments = ["train", "-e", workspace / "spec.yaml", f"results_dir={copy_of_trained}", "train.num_epochs=3"]
+    result = command_line(*arguments)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert f"{newest}: `optimizer` could not be read" in result.stderr
+    assert "resumes from the one before if this folder is removed" in result.stderr
+    assert "Traceback" not in result.stderr
+    shutil.rmtree(newest)
+    assert "resuming from step 3" in command_line(*arguments).stdout

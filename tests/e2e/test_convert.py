@@ -94,7 +94,7 @@ def test_evaluate_needs_no_model_keys_and_tells_which_contradict(
 
 def start_of(workspace: Path, *overrides: str):
     spec = load_spec(workspace / "spec.yaml", list(overrides))
-    optimizer = make_optimizer(configure.optimizer_config(spec), configure.schedule(spec, 10))
+    optimizer = make_optimizer(configure.optimizer_config(spec), lambda _: 1e-3)
     console = Console(record=True, width=1000)
     return starting_point(spec, None, optimizer, console), console
 

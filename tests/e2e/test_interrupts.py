@@ -38,4 +38,5 @@ def test_an_interrupted_training_saves_its_step(
     assert "Traceback" not in errors
     last = json.loads((tmp_path / "train" / "status.json").read_text().splitlines()[-1])
     assert last["status"] == "FAILURE"
+    assert last["message"].startswith("Train was interrupted")
     assert (tmp_path / "train" / "latest" / "params").is_dir()

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from oneformer_jax.data.coco_panoptic import PanopticDataset
+from oneformer_jax.data.dataset import Dataset
 from oneformer_jax.data.geometry import Geometry, short_edge
+from oneformer_jax.data.sources import Source, open_sources
 from oneformer_jax.errors import DataError
 from oneformer_jax.evaluation.evaluator import Evaluator, Metrics
 from oneformer_jax.evaluation.report import metrics_json, metrics_table
@@ -28,7 +29,7 @@ def unscaled(size: tuple[int, int]) -> Geometry:
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> PanopticDataset:
+def dataset(tmp_path: Path) -> Dataset:
     """Six images: sky, two cats side by side, a void margin. The red value of a pixel is the number of its image."""
     images, annotations = [], []
     for number, (height, width) in enumerate(SIZES):
@@ -44,13 +45,13 @@ def dataset(tmp_path: Path) -> PanopticDataset:
         annotations.append({"image_id": number, "file_name": f"{number}.png", "segments_info": segments})
     content = {"images": images, "annotations": annotations, "categories": CATEGORIES}
     (tmp_path / "annotations.json").write_text(json.dumps(content))
-    return PanopticDataset(tmp_path, tmp_path / "panoptic", tmp_path / "annotations.json")
+    return open_sources([Source(tmp_path / "annotations.json", tmp_path, tmp_path / "panoptic")])
 
 
 class Oracle:
     """Recognises the image by its colour and answers with masks from the annotation, at the resolution of the input."""
 
-    def __init__(self, dataset: PanopticDataset, classes: int = 4) -> None:
+    def __init__(self, dataset: Dataset, classes: int = 4) -> None:
         self.dataset, self.classes = dataset, classes
         self.shapes: list[tuple[int, ...]] = []
         self.seen: list[int] = []
@@ -63,21 +64,21 @@ class Oracle:
         for row, (image, size) in enumerate(zip(images, sizes, strict=True)):
             number = int(image[0, 0, 0])
             self.seen.append(number)
-            record, ids = self.dataset.records[number], self.dataset.read_panoptic(number)
-            assert tuple(size) == ids.shape
+            record, planes = self.dataset.records[number], self.dataset.read_segments(number)
+            assert tuple(size) == planes.shape[1:]
             assert not image[size[0] :].any()
             assert not image[:, size[1] :].any()
             for query, segment in enumerate(record.segments):
                 class_logits[row, query, segment.category] = 20
-                mask_logits[row, query, : size[0], : size[1]][ids == segment.id] = 20
+                mask_logits[row, query, : size[0], : size[1]][(planes == query).any(axis=0)] = 20
         return dict.fromkeys(tasks, (class_logits, mask_logits))
 
 
-def evaluator(dataset: PanopticDataset, **options) -> Evaluator:
+def evaluator(dataset: Dataset, **options) -> Evaluator:
     return Evaluator(dataset, unscaled, "unscaled", **{"batch_size": 2, "workers": 2, **options})
 
 
-def test_an_oracle_is_perfect_and_sees_static_shapes(dataset: PanopticDataset) -> None:
+def test_an_oracle_is_perfect_and_sees_static_shapes(dataset: Dataset) -> None:
     oracle, progress = Oracle(dataset), []
     metrics = evaluator(dataset).run(oracle, lambda done, total: progress.append((done, total)))
     result = metrics_json(metrics)
@@ -93,7 +94,7 @@ def test_an_oracle_is_perfect_and_sees_static_shapes(dataset: PanopticDataset) -
     assert sorted(oracle.seen) == [0, 1, 2, 3, 4, 5]
 
 
-def test_batches_hold_one_padded_shape_and_the_last_is_filled(dataset: PanopticDataset) -> None:
+def test_batches_hold_one_padded_shape_and_the_last_is_filled(dataset: Dataset) -> None:
     def grouped(size: tuple[int, int]) -> Geometry:
         padded = (64, 64) if size == (40, 50) else (64, 96)
         return Geometry(size, size, padded)
@@ -106,7 +107,7 @@ def test_batches_hold_one_padded_shape_and_the_last_is_filled(dataset: PanopticD
     assert metrics_json(metrics)["PQ"] == pytest.approx(1)
 
 
-def test_scores_do_not_depend_on_the_batch_size(dataset: PanopticDataset) -> None:
+def test_scores_do_not_depend_on_the_batch_size(dataset: Dataset) -> None:
     class Noisy(Oracle):
         def predict(self, images, sizes, tasks):
             result = super().predict(images, sizes, tasks)
@@ -123,12 +124,12 @@ def test_scores_do_not_depend_on_the_batch_size(dataset: PanopticDataset) -> Non
     assert 0 < one["mIoU"] < 1
 
 
-def test_only_the_tasks_asked_for(dataset: PanopticDataset) -> None:
+def test_only_the_tasks_asked_for(dataset: Dataset) -> None:
     result = metrics_json(evaluator(dataset, tasks=("semantic",)).run(Oracle(dataset)), per_class=False)
     assert set(result) == {"num_images", "geometry", "mIoU", "pixel_accuracy"}
 
 
-def test_more_outputs_than_categories_are_allowed_fewer_are_not(dataset: PanopticDataset) -> None:
+def test_more_outputs_than_categories_are_allowed_fewer_are_not(dataset: Dataset) -> None:
     result = metrics_json(evaluator(dataset).run(Oracle(dataset, classes=6)))
     assert result["PQ"] == pytest.approx(1)
     assert list(result["per_class"])[4:] == ["(output 4 of the model)", "(output 5 of the model)"]
@@ -136,7 +137,7 @@ def test_more_outputs_than_categories_are_allowed_fewer_are_not(dataset: Panopti
         evaluator(dataset).run(Oracle(dataset, classes=3))
 
 
-def test_the_table_shows_percent(dataset: PanopticDataset) -> None:
+def test_the_table_shows_percent(dataset: Dataset) -> None:
     metrics = evaluator(dataset).run(Oracle(dataset))
     console = Console(width=120, file=io.StringIO(), record=True)
     console.print(metrics_table(metrics))

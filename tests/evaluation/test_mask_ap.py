@@ -8,7 +8,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from oneformer_jax.data.coco_panoptic import Segment
+from oneformer_jax.data.coco_panoptic import segment_rows
+from oneformer_jax.data.dataset import Segment
 from oneformer_jax.evaluation.ground_truth import GroundTruth
 from oneformer_jax.evaluation.mask_ap import mask_average_precision, true_instances
 from oneformer_jax.postprocess.instance import Instance
@@ -37,7 +38,8 @@ def scene(seed: int) -> tuple[GroundTruth, list[Instance]]:
         if IS_THING[category] and mask.any():
             found.append(instance(category, float(rng.random()), mask))
     present = set(np.unique(panoptic).tolist())
-    return GroundTruth.from_annotation(panoptic, [s for s in segments if s.id in present]), found
+    segments = [s for s in segments if s.id in present]
+    return GroundTruth.from_segments(segment_rows(panoptic, segments)[None], segments), found
 
 
 def test_is_cocos_own_result_from_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,3 +46,22 @@ def test_is_the_set_definition(seed: int, classes: int) -> None:
         both = sum(((p == k) & (t == k) & valid).sum() for p, t in images)
         either = sum((((p == k) | (t == k)) & valid).sum() for p, t in images)
         assert scores.iou[k] == pytest.approx(both / either) if either else np.isnan(scores.iou[k])
+
+
+def test_any_class_index_can_be_scored() -> None:
+    """Void has no class of its own: none of 300 classes is lost, 255 and the last one included."""
+    truth = np.array([[0, 254, 255, 256, 299, 299]])
+    prediction = np.array([[0, 254, 255, 256, 299, 255]])
+    valid = np.array([[True, True, True, True, True, True]])
+    scores = semantic_scores(confusion_matrix(prediction, truth, valid, 300))
+    assert scores.iou[[0, 254, 255, 256, 299]] == pytest.approx([1, 1, 1 / 2, 1, 1 / 2])
+    assert np.isfinite(scores.iou).sum() == 5
+
+
+def test_counts_stay_exact_beyond_single_precision() -> None:
+    """2^24 + 1 is the first integer that float32 rounds."""
+    one_more = confusion_matrix(np.array([[1]]), np.array([[1]]), np.array([[True]]), 2)
+    many = np.array([[0, 1], [0, 2**24]], np.int64)
+    total = many + one_more
+    assert (total.dtype, total[1, 1]) == (np.int64, 2**24 + 1)
+    assert semantic_scores(total).iou[1] == (2**24 + 1) / (2**24 + 2)

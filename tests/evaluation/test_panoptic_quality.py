@@ -5,10 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oneformer_jax.data.coco_panoptic import Segment
+from oneformer_jax.data.coco_panoptic import segment_rows
+from oneformer_jax.data.dataset import VOID, Segment
 from oneformer_jax.evaluation.ground_truth import GroundTruth
 from oneformer_jax.evaluation.panoptic_quality import PanopticCounts, count_segments, panoptic_scores
 from oneformer_jax.postprocess.panoptic import PanopticResult, PanopticSegment
+
+
+def truth_of(ids: np.ndarray, segments: list[Segment]) -> GroundTruth:
+    return GroundTruth.from_segments(segment_rows(ids, segments)[None], segments)
 
 
 def result_of(ids: np.ndarray, categories: list[int]) -> PanopticResult:
@@ -72,7 +77,7 @@ def annotated_images(draw):
 @given(annotated_images())
 def test_is_the_definition_with_sets(case) -> None:
     ids, categories, truth_ids, segments = case
-    counts = count_segments(result_of(ids, categories), GroundTruth.from_annotation(truth_ids, segments), 3)
+    counts = count_segments(result_of(ids, categories), truth_of(truth_ids, segments), 3)
     expected = count_by_sets(ids, categories, truth_ids, segments)
     for category in range(3):
         ours = (
@@ -89,7 +94,7 @@ def test_is_the_definition_with_sets(case) -> None:
 def test_the_truth_as_prediction_is_perfect(case) -> None:
     _, _, truth_ids, segments = case
     segments = [segment._replace(iscrowd=False) for segment in segments]
-    truth = GroundTruth.from_annotation(truth_ids, segments)
+    truth = truth_of(truth_ids, segments)
     perfect = result_of(truth.index + 1, [segment.category for segment in segments])
     scores = panoptic_scores(count_segments(perfect, truth, 3), np.array([True, False, True]))
     for average in (scores.all, scores.things, scores.stuff):
@@ -101,7 +106,7 @@ def test_void_and_crowd_by_hand() -> None:
     truth_ids = np.zeros((4, 10), np.int32)
     truth_ids[:, :4] = 7  # class 0
     truth_ids[:, 4:7] = 9  # crowd of class 1; the last three columns are void
-    truth = GroundTruth.from_annotation(truth_ids, [Segment(7, 0, False), Segment(9, 1, True)])
+    truth = truth_of(truth_ids, [Segment(7, 0, False), Segment(9, 1, True)])
     ids = np.zeros((4, 10), np.int32)
     ids[:2, :4] = 1  # class 0, exactly half of the true segment: no match
     ids[:, 4:6] = 2  # class 1 on its crowd: forgiven
@@ -128,11 +133,8 @@ def test_averages_by_hand() -> None:
     assert (scores.all.pq, scores.things.pq, scores.stuff.pq) == pytest.approx((1.25 / 3, 0.25, 0.75))
 
 
-def test_ids_that_no_segment_lists_are_void() -> None:
-    truth = GroundTruth.from_annotation(
-        np.array([[3, 5, 0, 99]], np.int32), [Segment(5, 1, False), Segment(3, 0, True)]
-    )
-    np.testing.assert_array_equal(truth.index, [[1, 0, -1, -1]])
+def test_void_has_no_class() -> None:
+    truth = truth_of(np.array([[3, 5, 0, 0]], np.int32), [Segment(5, 1, False), Segment(3, 0, True)])
+    np.testing.assert_array_equal(truth.index, [[1, 0, VOID, VOID]])
     np.testing.assert_array_equal(truth.class_map(), [[0, 1, -1, -1]])
-    nothing = GroundTruth.from_annotation(np.ones((2, 2), np.int32), [])
-    np.testing.assert_array_equal(nothing.class_map(), np.full((2, 2), -1))
+    np.testing.assert_array_equal(truth_of(np.zeros((2, 2), np.int32), []).class_map(), np.full((2, 2), -1))

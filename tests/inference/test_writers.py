@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from oneformer_jax.data.categories import Categories, Category, load_label_map
-from oneformer_jax.data.coco_panoptic import PanopticDataset
+from oneformer_jax.data.sources import Source, open_sources
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.inference import writers
 from oneformer_jax.inference.writers import ResultWriter, output_names, panoptic_colors, write_bytes
@@ -44,11 +44,11 @@ def test_panoptic_can_be_read_as_a_data_set(tmp_path: Path) -> None:
     Image.fromarray(IMAGE).save(path)
     with ResultWriter(tmp_path / "out", "panoptic", CATEGORIES, [path]) as writer:
         writer.add(path, IMAGE, PanopticResult(ids, segments))
-    dataset = PanopticDataset(tmp_path, tmp_path / "out/panoptic", tmp_path / "out/panoptic.json")
+    dataset = open_sources([Source(tmp_path / "out/panoptic.json", tmp_path, tmp_path / "out/panoptic")])
     (record,) = dataset.records
     assert record.image_id == 12
     assert [(s.id, s.category, s.iscrowd) for s in record.segments] == [(1, 0, False), (2, 1, False)]
-    np.testing.assert_array_equal(dataset.read_panoptic(0), ids)
+    np.testing.assert_array_equal(dataset.read_segments(0), ids[None] - 1)
     info = json.loads((tmp_path / "out/panoptic.json").read_text())["annotations"][0]["segments_info"][1]
     assert info == {"id": 2, "category_id": 8, "iscrowd": 0, "area": 40, "bbox": [4, 12, 5, 8], "score": 0.5}
 

@@ -1,6 +1,7 @@
 """The packing of pairs, and costs that no solver takes as they are."""
 
 import numpy as np
+import pytest
 
 from oneformer_jax.losses.assignment import BLOCK, assign, pair_slots
 
@@ -15,7 +16,7 @@ def test_each_segment_gets_its_cheapest_query_when_these_differ() -> None:
     num_segments = np.array([2, 1])
 
     pairs = assign(costs, num_segments, num_groups=1, slots=pair_slots(num_segments, 1))
-    assert pairs.query.shape == (2, 1, 32)
+    assert pairs.query.shape == (2, 1, 16)
     np.testing.assert_array_equal(pairs.query[:, 0, :2], [[2, 0], [1, 3]])
     np.testing.assert_array_equal(pairs.query[:, 0, BLOCK], [3, 0])
     assert pairs.valid.sum() == 6
@@ -26,11 +27,23 @@ def test_each_segment_gets_its_cheapest_query_when_these_differ() -> None:
     np.testing.assert_array_equal(grouped.image, 0)
 
 
-def test_slots_double_with_the_fullest_group() -> None:
-    assert pair_slots(np.array([0, 0]), 1) == 32
-    assert pair_slots(np.array([16, 16]), 1) == 32
-    assert pair_slots(np.array([17, 16]), 1) == 64
-    assert pair_slots(np.array([33, 1]), 2) == 64
+@pytest.mark.parametrize(
+    ("counts", "num_groups", "slots"),
+    [
+        ([0, 0], 1, 16),
+        ([8, 8], 1, 16),
+        ([9, 8], 1, 24),  # three blocks
+        ([17, 8], 1, 32),
+        ([33], 1, 48),
+        ([49], 1, 64),
+        ([65], 1, 96),
+        ([97], 1, 128),
+        ([129], 1, 192),
+        ([33, 1], 2, 48),
+    ],
+)
+def test_the_fullest_group_says_how_many_slots(counts: list[int], num_groups: int, slots: int) -> None:
+    assert pair_slots(np.array(counts), num_groups) == slots
 
 
 def test_costs_that_are_not_numbers() -> None:

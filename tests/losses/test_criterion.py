@@ -16,6 +16,7 @@ from oneformer_jax.losses.contrastive_loss import contrastive_loss
 from oneformer_jax.losses.criterion import criterion
 from oneformer_jax.losses.mask_losses import weighted_losses
 from oneformer_jax.losses.matching import costs_at_points, matching_costs
+from oneformer_jax.losses.normalisers import normalisers
 from oneformer_jax.models.predictions import LayerPredictions
 
 CONFIG = CriterionConfig(num_points=40)
@@ -50,11 +51,13 @@ def matched(outputs: LayerPredictions, batch: Batch, num_groups: int = 1, slots:
 def total_and_gradients(
     outputs: LayerPredictions, batch: Batch, pairs: Pairs, config: CriterionConfig = CONFIG
 ) -> tuple[jax.Array, dict[str, jax.Array], LayerPredictions]:
+    over = jax.tree.map(jnp.asarray, normalisers([batch], outputs.class_logits.shape[2], config.no_object_weight))
+
     @jax.jit
     def run(outputs: LayerPredictions) -> tuple[tuple[jax.Array, dict[str, jax.Array]], LayerPredictions]:
         def objective(outputs: LayerPredictions) -> tuple[jax.Array, dict[str, jax.Array]]:
             text_queries = jnp.ones_like(outputs.object_queries)
-            return criterion(outputs, batch, pairs, text_queries, jnp.float32(1), jax.random.key(0), config)
+            return criterion(outputs, batch, pairs, text_queries, jnp.float32(1), over, jax.random.key(0), config)
 
         return jax.value_and_grad(objective, has_aux=True)(outputs)
 
@@ -87,8 +90,15 @@ def test_cross_entropy_and_dice_of_undecided_points() -> None:
 
 def test_class_loss_weighs_no_object_less() -> None:
     probabilities = jnp.array([[[[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]]])
-    loss = class_loss(jnp.log(probabilities), jnp.array([[[0, 2]]]), 0.1)
+    loss = class_loss(jnp.log(probabilities), jnp.array([[[0, 2]]]), 0.1, jnp.float32(1.1))
     np.testing.assert_allclose(loss, -(math.log(0.5) + 0.1 * math.log(0.8)) / 1.1, rtol=1e-6)
+
+
+def test_normalisers_count_the_segments_and_queries_of_all_batches(batch: Batch) -> None:
+    empty = batch._replace(segment_class=jnp.full_like(batch.segment_class, -1))
+    over = normalisers([batch, empty], num_queries=5, no_object_weight=0.1)
+    np.testing.assert_allclose(over, [6, 6 + 0.1 * (40 - 6), 2], rtol=1e-6)
+    assert normalisers([empty], num_queries=5, no_object_weight=0.1).masks == 1
 
 
 def test_contrastive_loss() -> None:

@@ -25,7 +25,7 @@ from dealt_points import DealtPoints
 from oneformer_jax.actions import configure
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.drawn_shapes import CATEGORIES, write_drawn_shapes
-from oneformer_jax.data.pipeline import max_segments_of, train_batches
+from oneformer_jax.data.pipeline import train_batches
 from oneformer_jax.data.task_text import prompt_table, task_tokens
 from oneformer_jax.spec import Spec, load_spec
 from oneformer_jax.training.logbook import read_log
@@ -141,8 +141,7 @@ def spec(spec_path: Path) -> Spec:
 def batch(spec: Spec) -> Batch:
     """The run's first batch, made once more."""
     dataset = configure.open_dataset(spec, "train")
-    max_segments = max_segments_of(dataset, spec.model.one_former.num_object_queries)
-    settings = configure.pipeline_settings(spec, spec.dataset.train.batch_size, max_segments)
+    settings = configure.pipeline_settings(spec, dataset, spec.dataset.train.batch_size)
     with closing(train_batches(dataset, settings, start_step=0)) as batches:
         batch = next(batches)
     assert sorted(batch.task) == [0, 1, 2]

@@ -17,6 +17,7 @@ from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.losses.criterion import criterion_at_points
 from oneformer_jax.losses.mask_losses import pair_mask_logits, point_weights
 from oneformer_jax.losses.matching import costs_at_points
+from oneformer_jax.losses.normalisers import normalisers
 from oneformer_jax.losses.points import sample_masks
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.predictions import LayerPredictions
@@ -135,6 +136,9 @@ def test_losses_and_gradients(
     pairs = paired(costs, num_groups=2)
     points = golden_points(pairs, golden)
     device_batch, device_pairs = jax.tree.map(jnp.asarray, (batch, pairs))
+    over = jax.tree.map(
+        jnp.asarray, normalisers([batch], golden.config.transformer.num_queries, CRITERION.no_object_weight)
+    )
 
     @jax.jit
     def gradients(params: dict[str, Any]) -> Any:
@@ -143,7 +147,7 @@ def test_losses_and_gradients(
 
         def objective(outputs: LayerPredictions, text_queries: jax.Array, logit_scale: jax.Array) -> Any:
             return criterion_at_points(
-                outputs, device_batch, device_pairs, text_queries, logit_scale, points, CRITERION
+                outputs, device_batch, device_pairs, text_queries, logit_scale, over, points, CRITERION
             )
 
         (total, losses), cotangents = jax.value_and_grad(objective, argnums=(0, 1, 2), has_aux=True)(

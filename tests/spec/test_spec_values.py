@@ -3,7 +3,7 @@
 import pytest
 
 from oneformer_jax.errors import SpecError
-from oneformer_jax.spec import Spec, require, unsupported_keys
+from oneformer_jax.spec import Spec, require
 
 
 def test_interpolation(load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,6 @@ def test_numbers_and_text(load) -> None:
     assert spec.wandb.run_id == "12"
     assert spec.dataset.image_size == (640, 480)
     assert spec.dataset.train.images == ("a", "b")
-    assert unsupported_keys(spec) == ["wandb.run_id", "dataset.train.images", "dataset.image_size"]
 
 
 def test_yaml_merge_keys(load) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints: what goes in comes out, the newest and the best stay, a failed save harms nothing."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -180,6 +181,37 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
         find_checkpoint(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         find_checkpoint(tmp_path)
+
+
+def test_damaged_metrics_name_their_checkpoint_and_going_on_is_possible_without_it(
+    run: Checkpoints, tmp_path: Path
+) -> None:
+    for step in (1, 2):
+        run.save(arrays(step), arrays(step), describe(step, mIoU=0.1 * step))
+    run.close()
+    damaged = tmp_path / "checkpoints" / "2"
+    (damaged / "metrics" / "metrics").write_text('{"mIoU": ')
+    with pytest.raises(CheckpointError, match="checkpoints/2: `metrics` could not be read") as caught:
+        Checkpoints(tmp_path, keep=2, monitor="mIoU")
+    assert "remove this folder" in str(caught.value)
+    shutil.rmtree(damaged)
+    again = Checkpoints(tmp_path, keep=2, monitor="mIoU")
+    assert again.newest() == tmp_path / "checkpoints" / "1"
+    again.close()
+
+
+def test_what_the_system_said_is_told_without_the_names_of_temporary_files(
+    run: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise ValueError(
+            'OUT_OF_RANGE: Error writing "a/0" in "/f/": Failed to write 9 bytes: No space [os_error_code=1]'
+        )
+
+    monkeypatch.setattr(run._manager, "save", full)
+    with pytest.raises(CheckpointError, match=r"step 2 could not be written: No space\n"):
+        run.save(arrays(2.0), arrays(0.0), describe(2))
+    run.close()
 
 
 def test_a_damaged_checkpoint_is_named(run: Checkpoints, tmp_path: Path) -> None:

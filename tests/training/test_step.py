@@ -1,8 +1,10 @@
 """The training step: no hidden transfers, no dependence on the device, nothing compiled twice, NaN left out."""
 
+import dataclasses
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -23,8 +25,9 @@ from oneformer_jax.models.config import (
     TransformerConfig,
 )
 from oneformer_jax.training.optimizer import OptimizerConfig, make_optimizer
+from oneformer_jax.training.schedule import warmup_poly
 from oneformer_jax.training.sharding import make_mesh, put_replicated
-from oneformer_jax.training.step import StepInputs, TrainState, make_train_step
+from oneformer_jax.training.step import StepInputs, TrainState, TrainStep, make_train_step
 
 CONFIG = OneFormerConfig(
     num_classes=3,
@@ -59,28 +62,49 @@ def batch_of(size: int, first_sample: int = 0) -> Batch:
     )
 
 
-def run_steps(num_steps: int, num_devices: int, learning_rate: float = 1e-3) -> tuple[TrainState, list[float]]:
-    mesh = make_mesh(num_devices)
-    schedule = optax.constant_schedule(learning_rate)
-    optimizer = make_optimizer(OptimizerConfig(), schedule)
-    inputs = StepInputs((120.0,) * 3, (60.0,) * 3, task_tokens(0, 77), prompt_table(("disk", "square", "ring")))
-    step = make_train_step(CONFIG, CriterionConfig(num_points=64), optimizer, schedule, inputs, mesh=mesh, seed=5)
+SCHEDULE = warmup_poly(1e-3, total_steps=20, warmup_iters=2, warmup_factor=0.5)
+
+
+@cache  # compiles once for all tests
+def step_of(
+    num_devices: int,
+    config: OneFormerConfig = CONFIG,
+    *,
+    contrastive_weight: float = 0.5,
+    frozen: frozenset[str] = frozenset(),
+) -> tuple[TrainStep, optax.GradientTransformation]:
+    optimizer = make_optimizer(OptimizerConfig(), SCHEDULE, frozen=frozen)
+    inputs = StepInputs((120.0,) * 3, (60.0,) * 3, task_tokens(0, 77), prompt_table(("disk", "square", "ring")), 6)
+    criterion, mesh = CriterionConfig(num_points=64, contrastive_weight=contrastive_weight), make_mesh(num_devices)
+    return make_train_step(config, criterion, optimizer, SCHEDULE, inputs, mesh=mesh, seed=5, frozen=frozen), optimizer
+
+
+def start(optimizer: optax.GradientTransformation, num_devices: int = 1) -> TrainState:
     params = oneformer.init(CONFIG, jax.random.key(1))
-    state = put_replicated(TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params)), mesh)
-    losses = []
+    return put_replicated(TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params)), make_mesh(num_devices))
+
+
+def run_steps(num_steps: int, num_devices: int) -> tuple[TrainState, list[float], list[float]]:
+    """The last state, and loss and learning rate of every step."""
+    step, optimizer = step_of(num_devices)
+    state = start(optimizer, num_devices)
+    losses, rates = [], []
     for i in range(num_steps):
         batch = batch_of(4, first_sample=4 * i)
         with jax.transfer_guard("disallow"):
             state, scalars = step(state, batch)
         losses.append(float(jax.device_get(scalars["loss"])))
-    return state, losses
+        rates.append(float(jax.device_get(scalars["lr"])))
+    return state, losses, rates
 
 
-def test_the_loss_falls_and_every_part_of_the_model_learns() -> None:
+def test_the_loss_falls_the_rate_follows_its_schedule_and_every_part_learns() -> None:
     before = oneformer.init(CONFIG, jax.random.key(1))
-    state, losses = run_steps(12, num_devices=1)
+    state, losses, rates = run_steps(12, num_devices=1)
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
     assert int(state.step) == 12
+    warm = [0.5, 0.75, *[1.0] * 10]
+    assert rates == pytest.approx([1e-3 * w * (1 - t / 21) ** 0.9 for t, w in enumerate(warm)], rel=1e-5)
     for name, part in before.items():
         changes = [
             float(jnp.abs(a - b).max())
@@ -89,16 +113,41 @@ def test_the_loss_falls_and_every_part_of_the_model_learns() -> None:
         assert max(changes) > 0, f"{name} did not learn"
 
 
+STILL = dataclasses.replace(
+    CONFIG,
+    backbone=dataclasses.replace(CONFIG.backbone, drop_path_rate=0.0),
+    pixel_decoder=dataclasses.replace(CONFIG.pixel_decoder, dropout=0.0),
+    transformer=dataclasses.replace(CONFIG.transformer, dropout=0.0),
+)
+
+
+def test_accumulated_batches_equal_one_large_batch() -> None:
+    """With other numbers of segments in each: but for dropout and the contrastive loss nothing tells them apart."""
+    whole = batch_of(4)
+    whole.segment_class[0, 1] = -1
+    whole.segment_index[0][whole.segment_index[0] == 1] = -1
+    parts = [jax.tree.map(lambda x, i=i: x[2 * i : 2 * i + 2], whole) for i in range(2)]
+    step, optimizer = step_of(1, STILL, contrastive_weight=0.0)
+    once, scalars = step(start(optimizer), whole)
+    fresh = start(optimizer)
+    with jax.transfer_guard("disallow"):
+        twice, sums = step(fresh, *parts)
+    assert int(twice.step) == 1
+    for name in ("loss", "loss_ce", "loss_mask", "loss_dice", "gradient_norm"):
+        np.testing.assert_allclose(sums[name], scalars[name], rtol=1e-5, err_msg=name)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(optax.tree.get(once.opt_state, "mu")))
+    for a, b in zip(*(jax.tree.leaves(optax.tree.get(s.opt_state, "mu")) for s in (once, twice)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * largest)
+    # The contrastive loss is the mean of the batches' own.
+    alone = [float(step(start(optimizer), part)[1]["loss_contrastive"]) for part in parts]
+    np.testing.assert_allclose(sums["loss_contrastive"], np.mean(alone), rtol=1e-5)
+
+
 def test_an_update_that_is_not_finite_is_left_out() -> None:
-    mesh = make_mesh(1)
-    schedule = optax.constant_schedule(1e-3)
-    optimizer = make_optimizer(OptimizerConfig(), schedule)
-    inputs = StepInputs((0.0,) * 3, (1.0,) * 3, task_tokens(0, 77), prompt_table(("disk", "square", "ring")))
-    step = make_train_step(CONFIG, CriterionConfig(num_points=64), optimizer, schedule, inputs, mesh=mesh, seed=5)
-    params = oneformer.init(CONFIG, jax.random.key(1))
-    params["predictor"] = jax.tree.map(lambda leaf: leaf * jnp.nan, params["predictor"])
-    state = put_replicated(TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params)), mesh)
-    kept = jax.device_get(params["backbone"])
+    step, optimizer = step_of(1)
+    state = start(optimizer)
+    state.params["predictor"] = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params["predictor"])
+    kept = jax.device_get(state.params["backbone"])
     state, scalars = step(state, batch_of(4))
     assert float(scalars["skipped"]) == 1.0
     assert int(state.step) == 1
@@ -117,7 +166,7 @@ from jax._src import monitoring
 misses = []
 monitoring.register_event_listener(lambda name, **_: misses.append(name) if name.endswith("cache_misses") else None)
 from test_step import run_steps
-_, losses = run_steps({steps}, num_devices={devices})
+_, losses, _ = run_steps({steps}, num_devices={devices})
 print("RESULT", len(misses), *losses)
 """
 

@@ -1,0 +1,60 @@
+"""What an exception means to the person who ran the action: the message, and the words for status.json."""
+
+import errno
+import re
+import signal
+
+from oneformer_jax.errors import OneFormerError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+WORKER_ENDED = re.compile(r"Worker process was terminated unexpectedly with exit code (-?\d+)")  # Grain's words
+LESS_MEMORY = {
+    "train": "lower dataset.train.batch_size or dataset.augmentation.train_crop_size",
+    "evaluate": "lower evaluate.batch_size or dataset.augmentation.test_max_size",
+    "inference": "lower inference.batch_size or dataset.augmentation.test_max_size",
+}
+
+
+def explained(error: BaseException, action: str = "") -> OneFormerError | None:
+    """The message for what a person can meet (a full disk, memory that does not suffice); None for a defect."""
+    if isinstance(error, OneFormerError):
+        return error
+    if _is_out_of_memory(error):
+        detail = str(error).strip().splitlines()
+        return OneFormerError(
+            f"out of memory{': ' + detail[0][:300] if detail else ''}",
+            hint=LESS_MEMORY.get(action, "use smaller images or batches"),
+        )
+    if killed := WORKER_ENDED.match(str(error)):
+        return OneFormerError(
+            f"a process that prepares data was ended (exit code {killed[1]})",
+            hint="the system does so when memory runs out: lower dataset.train.num_workers or dataset.train.batch_size",
+        )
+    if isinstance(error, OSError):
+        full = error.errno in DISK_FULL
+        return OneFormerError(
+            error.strerror or str(error) or type(error).__name__,
+            where=str(error.filename or ""),
+            hint="free disk space, then run the same command again" if full else "",
+        )
+    return None
+
+
+def reason(error: BaseException, action: str) -> str:
+    """The message of the FAILURE line."""
+    name = action.capitalize()
+    if isinstance(error, KeyboardInterrupt):
+        return f"{name} was interrupted (Ctrl-C)."
+    if isinstance(error, SystemExit):
+        terminated = error.code == 128 + signal.SIGTERM
+        return f"{name} was interrupted (SIGTERM)." if terminated else f"{name} ended with exit code {error.code}."
+    if (known := explained(error, action)) is not None:
+        return str(known)
+    return f"{type(error).__name__}: {error}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    # By name: an action that failed before it imported JAX need not wait for it now.
+    return type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in str(error)

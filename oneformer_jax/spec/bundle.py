@@ -1,0 +1,31 @@
+"""The files that describe this project to TAO's tools: schemas, manifest, spec templates, skill information."""
+
+import json
+from typing import Any
+
+import yaml
+
+from oneformer_jax.spec.schema import manifest, schema
+from oneformer_jax.spec.skill import skill_info
+from oneformer_jax.spec.template import ACTIONS, DEPLOYMENT, deployment_template, template
+
+
+def bundle() -> dict[str, str]:
+    """The text of every file, by its path below the folder."""
+    return {
+        **{f"schemas/{action}.schema.json": _json(schema(action)) for action in ACTIONS},
+        "schemas/manifest.json": _json(manifest()),
+        **{f"references/spec_template_{action}.yaml": to_yaml(template(action)) for action in ACTIONS},
+        **{f"references/spec_template_deploy_{name}.yaml": to_yaml(deployment_template(name)) for name in DEPLOYMENT},
+        "references/skill_info.yaml": to_yaml(skill_info()),
+    }
+
+
+def to_yaml(data: dict[str, Any]) -> str:
+    """Plain data as YAML in the order of the keys."""
+    return yaml.safe_dump(data, sort_keys=False, width=120)
+
+
+def _json(data: dict[str, Any]) -> str:
+    """Strict JSON, keys sorted as in the published files."""
+    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"

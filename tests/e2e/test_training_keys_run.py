@@ -1,0 +1,37 @@
+"""Keys of training on real files: a dry run leaves nothing, and frozen parts, accumulation and CutMix work together."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from oneformer_jax import load_model
+
+
+def test_a_dry_run_makes_one_step_and_leaves_nothing(workspace: Path, command_line, tmp_path: Path) -> None:
+    keys = ["train.is_dry_run=true", "train.verbose=true", "train.freeze=[backbone]"]
+    result = command_line("train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", *keys)
+    assert result.returncode == 0, result.stderr
+    assert "one step and one validation batch" in result.stdout
+    assert any("backbone" in line and "frozen" in line for line in result.stdout.splitlines())
+    left = {path.name for path in (tmp_path / "train").iterdir() if not path.name.startswith(".")}
+    assert left == {"experiment.yaml", "status.json"}
+    last = json.loads((tmp_path / "train" / "status.json").read_text().splitlines()[-1])
+    assert last["status"] == "SUCCESS"
+    assert last["message"].startswith("Dry run")
+
+
+def test_a_frozen_accumulating_mixing_training(workspace: Path, command_line, tmp_path: Path) -> None:
+    keys = ["train.freeze=[backbone]", "train.accumulate_grad_batches=2", "dataset.cutmix_prob=0.5"]
+    keys += ["train.checkpoint_interval_unit=step", "dataset.train.batch_size=2", "train.num_epochs=1"]
+    keys += ["dataset.image_size=[64,32]", "train.val_check_interval=0.5", "train.keep_checkpoints=0"]
+    result = command_line("train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", *keys)
+    assert result.returncode == 0, result.stdout + result.stderr
+    folder = tmp_path / "train" / "checkpoints"
+    assert sorted(int(path.name) for path in folder.iterdir()) == [1, 2, 3]  # 10 images, 4 in an update
+    first, last = (load_model(folder / step) for step in ("1", "3"))
+    jax.tree.map(np.testing.assert_array_equal, first.params["backbone"], last.params["backbone"])
+    assert np.any(first.params["predictor"]["query_embed"] != last.params["predictor"]["query_embed"])
+    log = [json.loads(line) for line in (tmp_path / "train" / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in log if record["kind"] == "validation"] == [2, 3]
