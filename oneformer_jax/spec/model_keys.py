@@ -297,5 +297,11 @@ class Model(Section):
     one_former: OneFormer = section(OneFormer, "Queries, decoder and loss weights.", "oneformer")
     text_encoder: TextEncoder = section(TextEncoder, "Text branch, used in training only.", "text encoder")
     backbone: Backbone = section(Backbone, "Backbone.", "backbone")
-    export: bool = key(False, "export", "Accepted for compatibility; the export action needs no switch.")
+    export: bool = key(
+        False,
+        "export",
+        "Accepted for compatibility.",
+        honoured=False,
+        note="whether a model is built for export is up to the action, which needs no switch",
+    )
     test: Test = section(Test, "Post-processing and the tasks of an evaluation.", "Test configs")

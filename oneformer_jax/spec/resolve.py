@@ -11,7 +11,7 @@ from oneformer_jax.spec.source import Source, describe
 from oneformer_jax.spec.synonyms import SYNONYMS, reason_not_available
 
 
-def resolve(root: type[Section], source: Source) -> dict[str, Any]:
+def resolve(root: type[Section], source: Source) -> dict[Any, Any]:
     """Nested values by key. Interpolations see the spec over its defaults, and the environment (`${oc.env:NAME}`)."""
     return _Resolver(root, source).read()
 
@@ -30,7 +30,7 @@ class _Resolver:
         self.root, self.source = root, source
         self.known = [*known_paths(root), *SYNONYMS]
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> dict[Any, Any]:
         given = _without_blanks(self.root, self.source.data)
         try:
             config = OmegaConf.create(_over(plain(self.root()), given))
@@ -42,7 +42,7 @@ class _Resolver:
             self.report("", "an interpolation leads back to itself")
         return {}
 
-    def section(self, kind: type[Section], given: Any, config: Any, prefix: str) -> dict[str, Any]:
+    def section(self, kind: type[Section], given: Any, config: Any, prefix: str) -> dict[Any, Any]:
         """The values of one section. `given` names the keys, `config` holds them over the defaults."""
         values = {}
         for name in given:
@@ -89,7 +89,7 @@ class _Resolver:
         self.source.problems.append(Problem(what, self.source.place(path), hint))
 
 
-def _without_blanks(kind: type[Section], data: dict[str, Any]) -> dict[str, Any]:
+def _without_blanks(kind: type[Section], data: dict[Any, Any]) -> dict[Any, Any]:
     """`data` without the keys of sections that are blank; free-form values keep their nulls."""
     kept = {}
     for name, value in data.items():
@@ -102,7 +102,7 @@ def _without_blanks(kind: type[Section], data: dict[str, Any]) -> dict[str, Any]
     return kept
 
 
-def _over(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _over(defaults: dict[Any, Any], given: dict[Any, Any]) -> dict[Any, Any]:
     """`given` over `defaults`, section by section. (OmegaConf's own merge would lose `???`.)"""
     both = {
         name: _over(defaults[name], value)

@@ -53,8 +53,12 @@ def read_yaml(path: Path) -> Source:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError("spec file not found", where=str(path)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"spec file cannot be read: {error}", where=str(path)) from None
+    except IsADirectoryError:
+        raise SpecError("this is a folder, a spec file (YAML) is needed", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"this is no text in UTF-8 (byte {error.start})", where=str(path)) from None
+    except OSError as error:
+        raise SpecError(f"spec file cannot be read: {error.strerror}", where=str(path)) from None
     try:
         loader = SpecLoader(text)
         node = loader.get_single_node()

@@ -13,7 +13,7 @@ train: {seed: 5, cudnn: {benchmark: true, deterministic: true}}
 dataset: {pin_memory: false, workers: 8}
 model: {backbone: {swin: {window_size: 7}}, export: true}
 """
-    expected = ["dataset.pin_memory", "train.cudnn.benchmark"]
+    expected = ["model.export", "dataset.pin_memory", "train.cudnn.benchmark"]
     assert unsupported_keys(load(text)) == expected
     assert all(notes()[key] for key in expected)
 

@@ -1,0 +1,37 @@
+"""Specs of overrides alone, and a few drawn pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from oneformer_jax.data.dataset import Dataset
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.sources import Source, open_sources
+from oneformer_jax.spec import Spec, load_spec
+
+SpecOf = Callable[..., Spec]
+
+
+@pytest.fixture
+def spec_of(tmp_path: Path) -> SpecOf:
+    """`spec_of(*overrides, text=...)`: the spec of a file with this text."""
+
+    def load(*overrides: str, text: str = "{}") -> Spec:
+        (tmp_path / "spec.yaml").write_text(text)
+        return load_spec(tmp_path / "spec.yaml", list(overrides))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def five_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("five")
+    write_drawn_shapes(folder, {"train": 5}, size=64, seed=3)
+    return folder / "train"
+
+
+@pytest.fixture(scope="session")
+def dataset(five_pictures: Path) -> Dataset:
+    folder = five_pictures
+    return open_sources([Source(folder / "annotations.json", folder / "images", folder / "panoptic")])

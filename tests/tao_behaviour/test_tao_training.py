@@ -1,0 +1,108 @@
+"""Keys of training that TAO ignores, misreads or rewrites; the numbers are those of test_tao_behaviour.py."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import optax
+import pytest
+import yaml
+from rich.console import Console
+
+from oneformer_jax.actions import configure
+from oneformer_jax.actions.devices import mesh_of
+from oneformer_jax.actions.status import StatusFile
+from oneformer_jax.data.dataset import Dataset
+from oneformer_jax.spec import Spec, unsupported_keys
+from oneformer_jax.spec.support import notes
+from oneformer_jax.spec.template import template
+from oneformer_jax.training.logbook import Logbook
+from oneformer_jax.training.optimizer import global_norm, make_optimizer
+
+SpecOf = Callable[..., Spec]
+
+
+def test_01_the_learning_rate_warms_up_and_decays(spec_of: SpecOf, dataset: Dataset, tmp_path: Path) -> None:
+    """There the rate is constant; here the keys of the spec and the number of images shape it."""
+    spec = spec_of("train.num_epochs=10", "train.optim.warmup_iters=10", "train.optim.lr=1")
+    settings = configure.loop_settings(spec, dataset, num_devices=1)
+    schedule = configure.schedule(spec, settings)
+    rates = [float(schedule(step)) for step in range(settings.total_steps)]
+    assert len(rates) == 50  # five images
+    assert rates[0] == pytest.approx(spec.train.optim.warmup_factor)
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.1 * max(rates)
+    logbook = Logbook(tmp_path, total_steps=50, start_step=0, console=Console(quiet=True))
+    logbook.train(1, {"loss": 1.0, "lr": rates[0]}, 1.0)
+    logbook.close()
+    assert json.loads((tmp_path / "log.jsonl").read_text())["lr"] == pytest.approx(rates[0])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "norm"),
+    [
+        ([], 1.0),
+        (["train.clip_gradients.clip_value=2"], 2.0),
+        (["train.clip_gradients.enabled=false"], 100.0),
+        (["train.clip_grad_norm=0.01"], 0.01),
+    ],
+)
+def test_02_gradients_are_clipped_by_either_key(spec_of: SpecOf, overrides: list[str], norm: float) -> None:
+    """There no key clips; here the first moment of AdamW holds a tenth of the clipped gradient."""
+    optimizer = make_optimizer(configure.optimizer_config(spec_of(*overrides)), optax.constant_schedule(1.0))
+    gradients = {"predictor": {"kernel": jnp.full((4,), 50.0)}}  # of norm 100
+    _, state = optimizer.update(gradients, optimizer.init(gradients), gradients)
+    assert float(global_norm(optax.tree.get(state, "mu"), 2.0)) == pytest.approx(0.1 * norm, rel=1e-5)
+
+
+@pytest.mark.parametrize(("overrides", "multiple"), [([], 1.0), (["train.optim.query_multiplier=2"], 2.0)])
+def test_04_queries_learn_at_the_rate_that_their_key_says(
+    spec_of: SpecOf, overrides: list[str], multiple: float
+) -> None:
+    """There the doubled rate of the queries is written down but lost; here it is a key, by default as in TAO's runs."""
+    spec = spec_of("train.clip_gradients.enabled=false", "train.optim.weight_decay=0", *overrides)
+    optimizer = make_optimizer(configure.optimizer_config(spec), optax.constant_schedule(1.0))
+    ones = {"predictor": {"query_embed": jnp.ones(3), "level_embed": jnp.ones(3)}}
+    updates, _ = optimizer.update(ones, optimizer.init(ones), ones)
+    ratio = updates["predictor"]["query_embed"] / updates["predictor"]["level_embed"]
+    assert ratio.tolist() == pytest.approx([multiple] * 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "default"),
+    [("train.distributed_strategy", "fsdp", "ddp"), ("train.precision", "16-mixed", "fp32")],
+)
+def test_05_and_06_what_has_no_effect_yet_is_named(spec_of: SpecOf, key: str, value: str, default: str) -> None:
+    """There keys without an effect are silent; here a run names them, with the reason."""
+    assert unsupported_keys(spec_of(f"{key}={value}")) == [key]
+    assert notes()[key]
+    assert unsupported_keys(spec_of(f"{key}={default}")) == []
+
+
+def test_30_the_environment_leaves_the_spec_as_it_is(
+    spec_of: SpecOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the launcher's variables rewrite parts of the spec; here the spec alone says what runs where."""
+    before = spec_of("train.seed=3")
+    for name in ("WORLD_SIZE", "NUM_GPU_PER_NODE", "NODE_RANK", "RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "7")
+    spec = spec_of("train.seed=3")
+    assert spec == before
+    assert mesh_of(spec, "train", StatusFile(tmp_path, "train", Console(quiet=True))).size == 1
+
+
+def test_31_the_generated_spec_runs_on_the_devices_that_are_there(spec_of: SpecOf, tmp_path: Path) -> None:
+    """There the template's 8 devices must exist; here those that exist are taken, and it is told."""
+    import jax
+
+    spec = spec_of(text=yaml.safe_dump(template("train")))
+    assert (spec.train.num_gpus, spec.train.gpu_ids) == (8, (0,))
+    status = StatusFile(tmp_path, "train", Console(quiet=True))
+    assert mesh_of(spec, "train", status).size == min(8, len(jax.devices()))
+    assert len(jax.devices()) >= 8 or "train.num_gpus is 8, but only" in status.path.read_text()
+    # A count on the command line does not drop the list of the file.
+    kept = spec_of("train.num_gpus=2", text="train: {gpu_ids: [2, 3]}")
+    assert (kept.train.num_gpus, kept.train.gpu_ids) == (2, (2, 3))
+    assert spec_of().train.num_gpus == 1
