@@ -116,7 +116,7 @@ def check_failure(result, folder: Path, culprit: str) -> None:
 def test_a_typo_in_the_spec(workspace: Path, command_line, tmp_path: Path, action: str) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text((workspace / "spec.yaml").read_text().replace("num_epochs", "num_epoch"))
-    result = command_line(action, "-e", spec)
+    result = command_line(action, "-e", spec, f"results_dir={tmp_path / 'results'}")
     assert result.returncode == 1
     assert "train.num_epochs" in result.stderr
     assert "spec.yaml:" in result.stderr

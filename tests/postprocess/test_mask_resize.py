@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oneformer_jax.data.geometry import Geometry, letterbox, short_edge, square
+from oneformer_jax.data.geometry import Geometry, letterbox, short_edge
 from oneformer_jax.postprocess.resize import interpolate_rows, tiles
 
 
@@ -31,7 +31,7 @@ def test_one_axis_is_torch_interpolate(count: int, size: int, seed: int) -> None
         short_edge((107, 143), 96, 160),  # shrinks a little, with padding
         short_edge((240, 320), 96, 160),  # enlarges the prediction beyond one tile
         letterbox((50, 130), (96, 96)),
-        square((65, 64), (64, 96)),
+        Geometry((65, 64), (64, 96), (64, 96)),
         short_edge((1, 9), 32, 64),
     ],
 )
