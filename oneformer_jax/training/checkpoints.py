@@ -30,7 +30,7 @@ FOLDER = "checkpoints"
 DATA_FILE_SIZE = 64 * 2**20
 """Bytes of a data file. Orbax keeps what it has packed in memory until a file is full: its 2 GB hold most models."""
 
-# Orbax reports every step of every save and what it raises, and forgets tasks of saves that fail, which asyncio reports.
+# Orbax reports every step of every save and what it raises; asyncio the tasks of failed saves that Orbax forgets.
 for _name in ("absl", "asyncio"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
