@@ -112,6 +112,24 @@ def test_text_queries_are_gathered_rows_and_the_context(params: Params) -> None:
     np.testing.assert_array_equal(texts[0, 3:], params["prompt_ctx"])
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_texts_of_the_shown_prompts_are_those_of_the_whole_table(params: Params, groups: int) -> None:
+    table = jnp.array([[62, row, 63] for row in range(16)])
+    prompts = jnp.array([[3, 3, 0], [11, 0, 3], [5, 7, 7], [7, 7, 7]])  # three rows an image at most
+
+    def texts(params: Params, rows_of_image: int | None) -> jax.Array:
+        return encode_text(params, table, prompts, config=TINY, rows_of_image=rows_of_image, groups=groups)
+
+    def loss(params: Params, rows_of_image: int | None) -> jax.Array:
+        return jnp.sum(jnp.sin(texts(params, rows_of_image)))
+
+    whole, shown = texts(params, None), texts(params, 3)  # 12 or twice 6 of the 16 rows
+    np.testing.assert_allclose(shown, whole, rtol=1e-5, atol=1e-6)
+    gradients = [jax.grad(loss)(params, rows) for rows in (None, 3)]
+    for one, other in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_any_backbone_and_per_sample_gradients(images: jax.Array) -> None:
     """The gradients of a sample are its own: exchanging the samples exchanges the gradients."""
     transformer = dataclasses.replace(TINY.transformer, dec_layers=2)
