@@ -26,6 +26,7 @@ def option_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side")
+    parser.add_argument("--apart", action="store_true", help="never hold both sides in memory")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the result")
     return parser
 
@@ -66,7 +67,12 @@ def measure(
 ) -> None:
     """Lets the two take turns and writes the result."""
     result = duel.duel(
-        *contestants, rounds=options.rounds, device=options.device, inspect=inspect, count_flops=count_flops
+        *contestants,
+        rounds=options.rounds,
+        device=options.device,
+        inspect=inspect,
+        count_flops=count_flops,
+        apart=options.apart,
     )
     described = {"kind": workload.kind, "workload": dataclasses.asdict(workload)}
     save(options.output, workload.name, described | result)

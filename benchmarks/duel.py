@@ -1,7 +1,8 @@
 """Two contestants in processes of their own, taking turns: times in pairs, first calls, peak memory.
 
 Each process holds one library and nothing of the other, so its peak memory is its own and no thread pool meets another.
-While one works the other waits. This project starts twice, with an empty compilation cache and with a filled one.
+While one works the other waits; where memory is too small for both, it ends (`apart`). This project starts twice, with
+an empty compilation cache and with a filled one.
 
 A turn is one call that does not count and some timed ones, whose median is the time of the turn: the first call after
 the other side's turn can take half as long again.
@@ -63,13 +64,49 @@ class Worker(AbstractContextManager["Worker"]):
             code = self._process.exitcode
             raise RuntimeError(f"a contestant ended with exit code {code} (-9: often for want of memory)") from None
 
+    def rest(self) -> None:
+        """Between turns: this process stays as it is."""
+
     def __exit__(self, *_: object) -> None:
         self._connection.close()
         self._process.join()
 
 
+class RestingWorker(AbstractContextManager["RestingWorker"]):
+    """A worker whose process ends between turns, for two that do not fit into memory together."""
+
+    pid = 0  # of no process that lasts
+
+    def __init__(self, contestant: Contestant) -> None:
+        self._contestant = contestant
+        self._worker: Worker | None = None
+        self._warm = False
+
+    def __call__(self, method: str, *arguments: Any) -> Any:
+        return self.timed(method, *arguments)[1]
+
+    def timed(self, method: str, *arguments: Any) -> tuple[float, Any]:
+        """As of a worker. All processes but the first warm up of themselves."""
+        if self._worker is None:
+            self._worker = Worker(self._contestant)
+            for _ in range(1 + WARM_UP if self._warm else 0):
+                self._worker("run")
+        return self._worker.timed(method, *arguments)
+
+    def rest(self) -> None:
+        """Ends the process."""
+        if self._worker is not None:
+            self._worker.__exit__()
+        self._worker, self._warm = None, True
+
+    def __exit__(self, *_: object) -> None:
+        self.rest()
+
+
+AnyWorker = Worker | RestingWorker
+
 # Looks at this project's side and at the other; what it returns becomes part of the result.
-Inspection = Callable[[Worker, Worker], dict[str, Any]]
+Inspection = Callable[[AnyWorker, AnyWorker], dict[str, Any]]
 
 
 def _serve(connection: Connection, contestant: Contestant) -> None:
@@ -121,12 +158,14 @@ def duel(
     device: str,
     inspect: Inspection,
     count_flops: bool = True,
+    apart: bool = False,
 ) -> dict[str, Any]:
     """Everything measured: `ours`, `peer`, FLOPs, the peak of matrix products before and after, the machine.
 
     `inspect` is called after the warm-up, when both have run equally often. Both processes get the allocator settings
-    of `cli.py`.
+    of `cli.py`. With `apart` they are never in memory together: each turn starts its process anew and warms it up.
     """
+    kind: type[AnyWorker] = RestingWorker if apart else Worker
     os.environ["GLIBC_TUNABLES"] = ALLOCATOR
     os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = "0.4"  # two processes share a GPU
     # Unless told, a JAX without CUDA takes the CPU of a machine with a GPU.
@@ -134,30 +173,36 @@ def duel(
     print("cold start of this project: it compiles, which may take minutes", flush=True)
     with tempfile.TemporaryDirectory() as cache:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
-        with Worker(ours) as worker:
-            cold, _ = worker.timed("run")
+        with Worker(ours) as newcomer:
+            cold, _ = newcomer.timed("run")
             for _ in range(WARM_UP):
-                worker("run")
-            cold_memory = worker("memory")
-            flops = worker("flops") if count_flops else None
-        with Worker(ours) as us, Worker(peer) as them:
-            first = {"ours": us.timed("run")[0], "peer": them.timed("run")[0]}
-            warm = [us.timed("run")[0] + them.timed("run")[0] for _ in range(WARM_UP)]
-            memory = {"ours": us("memory"), "peer": them("memory")}
+                newcomer("run")
+            cold_memory = newcomer("memory")
+            flops = newcomer("flops") if count_flops else None
+        first, warm, memory = {}, 0.0, {}
+        with kind(ours) as us, kind(peer) as them:
+            for name, worker in (("ours", us), ("peer", them)):
+                first[name] = worker.timed("run")[0]
+                warm += [worker.timed("run")[0] for _ in range(WARM_UP)][-1]
+                memory[name] = worker("memory")
+                worker.rest()
             found = inspect(us, them)
             peaks = [us("matmul_peak")]
-            seconds = rounds * (2 * PAUSE + (1 + CALLS) * warm[-1])
+            us.rest()
+            seconds = rounds * (2 * PAUSE + (1 + CALLS) * warm)
+            if apart:
+                seconds += rounds * (sum(first.values()) + WARM_UP * warm)
             print(f"{rounds} turns of each side: about {seconds:.0f} s", flush=True)
-            with Others([os.getpid(), us.pid, them.pid]) as others:
+            with Others([pid for pid in (os.getpid(), us.pid, them.pid) if pid]) as others:
                 times = _take_turns(us, them, rounds)
             peaks.append(us("matmul_peak"))
-            name = us("device")
+            device_name = us("device")
     others_share = round(others.share, 3)
     if others_share > QUIET:
         print(f"warning: others took {others_share:.0%} of the processors: benchmarks.report will refuse this result")
     return {
         "date": date.today().isoformat(),
-        "machine": describe() | {"device": name},
+        "machine": describe() | {"device": device_name},
         "ours": {
             "first_s": round(cold, 3),
             "first_cached_s": round(first["ours"], 3),
@@ -172,7 +217,7 @@ def duel(
     } | found
 
 
-def _take_turns(us: Worker, them: Worker, rounds: int) -> dict[str, list[float]]:
+def _take_turns(us: AnyWorker, them: AnyWorker, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each turn; who begins alternates."""
     times: dict[str, list[float]] = {"ours": [], "peer": []}
     for round_ in range(rounds):
@@ -182,10 +227,11 @@ def _take_turns(us: Worker, them: Worker, rounds: int) -> dict[str, list[float]]
             worker("run")
             seconds = statistics.median(worker.timed("run")[0] for _ in range(CALLS))
             times[name].append(round(1000 * seconds, 2))
+            worker.rest()
     return times
 
 
-def agreement(us: Worker, them: Worker) -> dict[str, Any]:
+def agreement(us: AnyWorker, them: AnyWorker) -> dict[str, Any]:
     """For each output, the largest difference and the share of entries within a thousandth, both relative to the
     largest entry."""
     errors = [np.abs(a - b) / np.abs(b).max() for a, b in zip(us("outputs"), them("outputs"), strict=True)]
@@ -195,6 +241,10 @@ def agreement(us: Worker, them: Worker) -> dict[str, Any]:
     }
 
 
-def losses(us: Worker, them: Worker) -> dict[str, Any]:
+def losses(us: AnyWorker, them: AnyWorker) -> dict[str, Any]:
     """Of the same step on both sides, which differ in their random points and dropout."""
-    return {"loss": {"ours": round(us("loss"), 3), "peer": round(them("loss"), 3)}}
+    found = {}
+    for name, worker in (("ours", us), ("peer", them)):
+        found[name] = round(worker("loss"), 3)
+        worker.rest()
+    return {"loss": found}

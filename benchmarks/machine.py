@@ -43,12 +43,12 @@ def busy_seconds() -> float:
 
 
 def process_seconds(pid: int) -> float:
-    """Processor time of all threads of one process; 0 where the system does not tell."""
+    """Processor time of all threads of a process and of those it has waited for; 0 where the system does not tell."""
     statistics = Path(f"/proc/{pid}/stat")
     if not statistics.is_file():
         return 0.0
-    user, system = statistics.read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    ticks = map(int, statistics.read_text().rpartition(")")[2].split()[11:15])
+    return sum(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_memory_mib() -> float:

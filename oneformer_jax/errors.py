@@ -4,6 +4,11 @@ Every message says what is wrong and, where known, in which file or key and what
 prints the message (no traceback), writes FAILURE to status.json and exits with 1. Everything else is a defect.
 """
 
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of an OSError when a disk, a quota or a limit takes no more."""
+
 
 class OneFormerError(Exception):
     """What is wrong, `where` (file, line, key) and a `hint` that says what to do."""

@@ -2,7 +2,9 @@
 
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -32,3 +34,33 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"reference data not found at {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A bucket of a local S3 server, a `servers.Bucket`."""
+    from servers import running_s3
+
+    with running_s3(monkeypatch) as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def web() -> Iterator[Any]:
+    """A local web server, a `servers.Web`."""
+    from servers import running_web
+
+    with running_web() as server:
+        yield server
+
+
+@pytest.fixture
+def spec_of(tmp_path: Path) -> Callable[..., Any]:
+    """`spec_of(*overrides, text=...)`: the spec of a file with this text."""
+    from oneformer_jax.spec import load_spec
+
+    def load(*overrides: str, text: str = "{}") -> Any:
+        (tmp_path / "spec.yaml").write_text(text)
+        return load_spec(tmp_path / "spec.yaml", list(overrides))
+
+    return load

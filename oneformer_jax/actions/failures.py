@@ -1,12 +1,10 @@
 """What an exception means to the person who ran the action: the message, and the words for status.json."""
 
-import errno
 import re
 import signal
 
-from oneformer_jax.errors import OneFormerError
+from oneformer_jax.errors import DISK_FULL, OneFormerError
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WORKER_ENDED = re.compile(r"Worker process was terminated unexpectedly with exit code (-?\d+)")  # Grain's words
 LESS_MEMORY = {
     "train": "lower dataset.train.batch_size or dataset.augmentation.train_crop_size",

@@ -1,6 +1,5 @@
 """What lies at an address such as s3://, gs:// or https://, and its download, by fsspec and the clients it finds."""
 
-import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -11,14 +10,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from oneformer_jax.data.archives import inside
-from oneformer_jax.errors import DataError
+from oneformer_jax.errors import DISK_FULL, DataError
 
 BLOCK = 2**25  # bytes of one request
 FILES_AT_ONCE = 256
 STALLED = 120  # seconds without a byte
 PAUSE = 1.0  # seconds before a download that broke off is continued
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # What file systems call the facts by which a changed file is told.
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5")

@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from oneformer_jax.data import addresses
-from oneformer_jax.data.addresses import DISK_FULL, Listing, explained, is_address, shown
+from oneformer_jax.data.addresses import Listing, explained, is_address, shown
 from oneformer_jax.data.archives import is_archive, unpack
-from oneformer_jax.errors import DataError
+from oneformer_jax.errors import DISK_FULL, DataError
 
 CACHE_VARIABLE = "ONEFORMER_CACHE_DIR"
 LARGE = 100 * 2**20  # bytes from which on work is announced where no bar can be drawn

@@ -1,8 +1,8 @@
 """Random words that are cheap to draw, for the many numbers of dropout masks and sampled points.
 
-They need far less randomness than the generator of `jax.random` provides, whose twenty rounds a number made up a fifth
-of a training step on CPU. Here a word is an integer hash of its position and of two words of the key. XLA fuses it into
-whatever uses it, draws it again for the backward pass instead of storing it, and splits it over devices without
+They need far less randomness than the generator of `jax.random` provides, whose twenty rounds a number are a sizeable
+part of a training step on CPU. Here a word is an integer hash of its position and of two words of the key. XLA fuses it
+into whatever uses it, draws it again for the backward pass instead of storing it, and splits it over devices without
 communication: a word depends on the key and on its position in the global array alone.
 """
 

@@ -35,8 +35,8 @@ class Wandb(Section):
     run_id: str = key("", "", "Run to continue.")
 
 
-class Evaluate(Section):
-    """`evaluate`"""
+class OnImages(Section):
+    """What evaluation and inference have in common: devices, the model, the batch."""
 
     num_gpus: int = key(
         1,
@@ -54,16 +54,16 @@ class Evaluate(Section):
     num_nodes: int = key(
         1, "Number of nodes", "Hosts.", minimum=1, popular=True, only=(1,), note=ONE_HOST, tao="ignored"
     )
-    checkpoint: str = key("", "Checkpoint path", "Checkpoint to evaluate.")
+    checkpoint: str = key("", "Checkpoint path", "Checkpoint of the model.")
     trt_engine: str = key(
         "",
         "TensorRT Engine",
-        "Engine to evaluate.",
+        "Engine to run instead of a checkpoint.",
         honoured=False,
         note=NO_ENGINE,
         tao="read by the deployment tool only",
     )
-    results_dir: str = key("", "Results directory", "Folder of this action; empty: <results_dir>/evaluate.")
+    results_dir: str = key("", "Results directory", "Folder of this action; empty: its own one in <results_dir>.")
     batch_size: int = key(
         -1,
         "batch size",
@@ -71,6 +71,11 @@ class Evaluate(Section):
         minimum=-1,
         tao="ignored: dataset.test.batch_size counts",
     )
+
+
+class Evaluate(OnImages):
+    """`evaluate`"""
+
     iou_per_class: bool = key(True, "IoU per class", "Report the IoU of each class.")
     task: Literal["", "semantic", "instance", "panoptic"] = key(
         "",
@@ -81,37 +86,9 @@ class Evaluate(Section):
     )
 
 
-class Inference(Section):
+class Inference(OnImages):
     """`inference`"""
 
-    num_gpus: int = key(
-        1,
-        "Number of GPUs",
-        "Devices: the first ones, unless gpu_ids is changed; at most those that there are. Each has its own batch.",
-        minimum=1,
-        popular=True,
-    )
-    gpu_ids: tuple[NonNegativeInt, ...] = key(
-        (0,),
-        "GPU IDs",
-        "Indices of the devices among the visible ones. Counts only when changed; num_gpus must then agree or be 1.",
-        popular=True,
-    )
-    num_nodes: int = key(
-        1, "Number of nodes", "Hosts.", minimum=1, popular=True, only=(1,), note=ONE_HOST, tao="ignored"
-    )
-    checkpoint: str = key("", "Checkpoint path", "Checkpoint to run.")
-    trt_engine: str = key(
-        "", "TensorRT Engine", "Engine to run.", honoured=False, note=NO_ENGINE, tao="read by the deployment tool only"
-    )
-    results_dir: str = key("", "Results directory", "Folder of this action; empty: <results_dir>/inference.")
-    batch_size: int = key(
-        -1,
-        "batch size",
-        "Images of a batch; -1: dataset.test.batch_size.",
-        minimum=-1,
-        tao="ignored: dataset.test.batch_size counts",
-    )
     mode: Task = key("semantic", "Mode", "The task.")
     image_size: tuple[PositiveInt, PositiveInt] = key(
         (1024, 1024),

@@ -42,7 +42,7 @@ def _names(key: str) -> list[str]:
     return SYNONYMS.get(key, key).split(".")
 
 
-def _blocked(data: dict[str, Any], names: list[str]) -> str:
+def _blocked(data: dict[Any, Any], names: list[str]) -> str:
     """The section above a key that holds a plain value or an interpolation, "" when there is none."""
     for end, name in enumerate(names[:-1], start=1):
         if data.get(name) is None:
@@ -53,7 +53,7 @@ def _blocked(data: dict[str, Any], names: list[str]) -> str:
     return ""
 
 
-def _assign(data: dict[str, Any], names: list[str], value: Any) -> None:
+def _assign(data: dict[Any, Any], names: list[str], value: Any) -> None:
     """Sets a value; a mapping is merged into the section that is there, as a spec file would be."""
     *parents, last = names
     for name in parents:
@@ -67,7 +67,7 @@ def _assign(data: dict[str, Any], names: list[str], value: Any) -> None:
         data[last] = value
 
 
-def _remove(data: dict[str, Any], names: list[str]) -> None:
+def _remove(data: dict[Any, Any], names: list[str]) -> None:
     for name in names[:-1]:
         child = data.get(name)
         if not isinstance(child, dict):

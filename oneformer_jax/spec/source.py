@@ -15,7 +15,7 @@ from oneformer_jax.spec.problems import Problem
 class Source:
     """The data of a spec file, the place (`file:line`) of every dotted key, and keys written twice."""
 
-    data: dict[str, Any]
+    data: dict[Any, Any]
     places: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 

@@ -35,7 +35,7 @@ def reason_not_available(path: str) -> str:
     return next((why for name, why in NOT_AVAILABLE.items() if f"{path}.".startswith(f"{name}.")), "")
 
 
-def _pop(data: dict[str, Any], path: str) -> Any:
+def _pop(data: dict[Any, Any], path: str) -> Any:
     """Takes a dotted key out of nested data, with the section that it leaves empty; None when it is not there."""
     name, _, rest = path.partition(".")
     if not rest:
@@ -49,7 +49,7 @@ def _pop(data: dict[str, Any], path: str) -> Any:
     return value
 
 
-def _parent(data: Any, path: str) -> dict[str, Any] | None:
+def _parent(data: Any, path: str) -> dict[Any, Any] | None:
     """The section that holds the last name of `path`, made where it is not there yet."""
     for name in path.split(".")[:-1]:
         if data.get(name) is None:

@@ -80,7 +80,8 @@ def make_train_step(
     `skipped` counts it in the returned scalars.
     """
 
-    config = in_evaluation_mode(config, oneformer.shapes(config), frozen)
+    if frozen:
+        config = in_evaluation_mode(config, oneformer.shapes(config), frozen)
 
     def step_key(step: jax.Array) -> jax.Array:
         return jax.random.fold_in(jax.random.key(seed), step)

@@ -6,12 +6,12 @@ import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from servers import Bucket, running_s3
+from servers import Bucket
 from typer.testing import CliRunner
 
 from oneformer_jax.actions.command_line import app
@@ -27,12 +27,6 @@ from oneformer_jax.spec import load_spec
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ONEFORMER_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache" / "data"
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    with running_s3(monkeypatch) as bucket:
-        yield bucket
 
 
 @pytest.fixture(scope="module")

@@ -19,22 +19,11 @@ from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.data.sources import Source, open_sources
 from oneformer_jax.errors import CheckpointError, SpecError
 from oneformer_jax.models import oneformer
-from oneformer_jax.spec import Spec, load_spec
+from oneformer_jax.spec import Spec
 from oneformer_jax.training import checkpoints as ckpt
 from oneformer_jax.training.optimizer import make_optimizer, parameter_names
 
 SpecOf = Callable[..., Spec]
-
-
-@pytest.fixture
-def spec_of(tmp_path: Path) -> SpecOf:
-    """The spec that holds nothing but overrides."""
-
-    def load(*overrides: str) -> Spec:
-        (tmp_path / "spec.yaml").write_text("{}")
-        return load_spec(tmp_path / "spec.yaml", list(overrides))
-
-    return load
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from oneformer_jax.data import addresses
 from oneformer_jax.data.dataset import Dataset
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.data.sources import Source, open_sources
@@ -46,3 +47,11 @@ def broken(drawn: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], 
         return folder
 
     return spoil
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of this test alone; downloads that break off are continued at once."""
+    monkeypatch.setenv("ONEFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(addresses, "PAUSE", 0.0)
+    return tmp_path / "cache" / "data"

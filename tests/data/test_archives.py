@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packs import files_in
 
 from oneformer_jax.data import archives
 from oneformer_jax.data.archives import is_archive, unpack
@@ -75,10 +76,6 @@ def unpacked(tmp_path: Path) -> Callable[[bytes], dict[str, bytes]]:
     yield run
     assert {path.name for path in tmp_path.iterdir()} <= {"archive", "deep"}
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["folder"]
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("name", WAYS)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from oneformer_jax.errors import SpecError
@@ -63,6 +63,7 @@ def put(data: dict[str, Any], path: str, value: Any) -> None:
 
 
 @settings(max_examples=EXAMPLES)
+@example({"model": {"task_toggling": {1: "a"}}})
 @given(st.dictionaries(st.sampled_from(PATHS + SECTIONS), values, min_size=1, max_size=4))
 def test_any_value_under_any_key(tmp_path_factory: pytest.TempPathFactory, given_keys: dict[str, Any]) -> None:
     data = plain(Spec())

@@ -1,4 +1,4 @@
-"""Specs of overrides alone, and a few drawn pictures."""
+"""A few drawn pictures."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,20 +8,9 @@ import pytest
 from oneformer_jax.data.dataset import Dataset
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.data.sources import Source, open_sources
-from oneformer_jax.spec import Spec, load_spec
+from oneformer_jax.spec import Spec
 
 SpecOf = Callable[..., Spec]
-
-
-@pytest.fixture
-def spec_of(tmp_path: Path) -> SpecOf:
-    """`spec_of(*overrides, text=...)`: the spec of a file with this text."""
-
-    def load(*overrides: str, text: str = "{}") -> Spec:
-        (tmp_path / "spec.yaml").write_text(text)
-        return load_spec(tmp_path / "spec.yaml", list(overrides))
-
-    return load
 
 
 @pytest.fixture(scope="session")
