@@ -33,6 +33,6 @@ bench: install
 	$(RUN) -m benchmarks.inference --backbone swin_t --size 512
 	$(RUN) -m benchmarks.inference --backbone swin_l --size 640
 	$(RUN) -m benchmarks.training --backbone swin_t --size 512 --batch 1
-	$(RUN) -m benchmarks.training --backbone swin_t --size 512 --batch 2
+	$(RUN) -m benchmarks.training --backbone swin_t --size 512 --batch 2 --apart
 	$(RUN) -m benchmarks.deformable_attention --size 512
 	$(RUN) -m benchmarks.report

@@ -21,6 +21,9 @@ class Idler:
     def runs(self) -> int:
         return self._runs
 
+    def pid(self) -> int:
+        return os.getpid()
+
     def memory(self) -> float:
         return peak_memory_mib()
 
