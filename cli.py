@@ -13,5 +13,7 @@ if __name__ == "__main__":
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
     from oneformer_jax.actions.command_line import app
+    from oneformer_jax.jobs.command_line import app as jobs
 
+    app.add_typer(jobs, name="job")
     app()

@@ -21,6 +21,7 @@ ALLOWED = {
     "training": {"models", "losses", "data", "converters"},
     "inference": {"spec", "data", "models", "postprocess", "training"},
     "deploy": {"spec", "data", "postprocess", "evaluation"},
+    "jobs": {"spec", "data", "actions"},
     "actions": {"spec", "data", "models", "losses", "converters", "training", "postprocess", "evaluation", "inference"},
 }
 
@@ -31,6 +32,7 @@ FREE_OF_JAX = [
     "oneformer_jax.data.geometry",
     "oneformer_jax.data.images",
     "oneformer_jax.data.categories",
+    "oneformer_jax.data.dataset_root",
     "oneformer_jax.data.preflight",
     "oneformer_jax.data.sources",
     "oneformer_jax.data.storage",
@@ -40,6 +42,7 @@ FREE_OF_JAX = [
     "oneformer_jax.inference.drawing",
     "oneformer_jax.inference.writers",
     "oneformer_jax.deploy",
+    "oneformer_jax.jobs.command_line",
     "converters.files",
 ]
 

@@ -45,6 +45,23 @@ def only_process_in(folder: Path) -> Iterator[None]:
             _name_holder(file.fileno(), "")
 
 
+def holder(folder: Path) -> str:
+    """The process that holds the folder's lock file, "" where none does: what a dead one has left there is not held."""
+    path = folder / NAME
+    name = path.read_text() if path.is_file() else ""
+    if not name:
+        return ""
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return name.strip()
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+    return ""
+
+
 def _name_holder(descriptor: int, text: str) -> None:
     with suppress(OSError):  # a full disk: the lock holds without a name
         os.ftruncate(descriptor, 0)

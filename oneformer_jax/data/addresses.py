@@ -32,6 +32,10 @@ _LOGIN = {
 }
 
 
+class AbsentError(DataError):
+    """There is nothing at an address."""
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """A file as its file system names it; `name` is relative to the address, `version` changes with the content."""
@@ -89,6 +93,30 @@ def look_up(location: str) -> Listing:
     below = sorted(filesystem.find(path, detail=True).items())
     files = [_remote_file(name, name.removeprefix(root), facts) for name, facts in below if not name.endswith("/")]
     return Listing(filesystem, tuple(files), is_folder=True)
+
+
+def names_in(location: str) -> frozenset[str] | None:
+    """What the folder at `location` holds, no deeper; None where the server does not tell. Raises as `look_up` does."""
+    import fsspec
+
+    if location.startswith(("http://", "https://")):
+        return None
+    filesystem, path = fsspec.core.url_to_fs(location)
+    filesystem.invalidate_cache()
+    found = filesystem.ls(path, detail=False)
+    return frozenset(name.rstrip("/").rpartition("/")[2] for name in found if name.rstrip("/") != path.rstrip("/"))
+
+
+def exists(location: str) -> bool:
+    """Whether there is something at `location`. Raises DataError where that cannot be told."""
+    try:
+        with explained(location):
+            look_up(location)
+    except AbsentError:
+        return False
+    except DataError as error:
+        raise DataError(error.what, where=shown(location), hint=error.hint) from error
+    return True
 
 
 def _options(location: str) -> dict[str, Any]:
@@ -205,14 +233,14 @@ def _explain(error: Exception, location: str) -> DataError:
     if status in (401, 403) or "PermissionError" in kinds:
         return DataError(f"access is denied (status {status or 403})", hint=login)
     if status in (404, 410):
-        return DataError(f"does not exist (status {status})", hint="check the address")
+        return AbsentError(f"does not exist (status {status})", hint="check the address")
     if status is not None:
         return DataError(f"the server answers with status {status}", hint="try again later, or check the address")
     if kinds & _NO_CONNECTION:
         cause = next(cause for cause in causes if {kind.__name__ for kind in type(cause).__mro__} & _NO_CONNECTION)
         return DataError(f"the server cannot be reached: {cause}", hint="check the address and the network")
     if isinstance(error, FileNotFoundError):
-        return DataError("does not exist (status 404)", hint="check the address")
+        return AbsentError("does not exist (status 404)", hint="check the address")
     return DataError(f"cannot be fetched: {reason}", hint="check the address and the network")
 
 

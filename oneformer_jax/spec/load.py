@@ -27,9 +27,13 @@ def load_spec(path: Path | None, overrides: Sequence[str] = ()) -> Spec:
     rename_synonyms(source)
     for text in overrides:
         command_line.apply(source, text)
+    return load_source(source, str(path or "command line"))
+
+
+def load_source(source: Source, origin: str) -> Spec:
+    """The spec of what was read from `origin`. Raises SpecError that lists every problem, those of the source too."""
     rename_synonyms(source)
     values = resolve(Spec, source)
-    origin = str(path or "command line")
     try:
         spec = Spec.model_validate(values)
     except ValidationError as error:

@@ -4,6 +4,8 @@ The form is that of TAO's `skill_info.yaml`. Its keys are those of the spec, so 
 ones.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from oneformer_jax.spec.template import ACTIONS, DEPLOYMENT
@@ -16,6 +18,10 @@ FILES = {
     "annotations": "annotations.json",
     "label_map": "label_map.json",
 }
+# Where the formats of annotations have label maps of their own: the file for each format, * for every other.
+LABEL_MAPS = {"inference": {"coco_panoptic": "label_map_panoptic.json", "*": FILES["label_map"]}}
+# Whose files are taken where a data set is not given.
+SUBSTITUTES = {"inference_dataset": "eval_dataset", "calibration_dataset": "train_datasets"}
 DATA = (
     "dataset.train.images",
     "dataset.train.annotations",
@@ -57,6 +63,11 @@ PARAMETERS = {
         "gen_trt_engine.trt_engine": "create_engine_file",
     },
 }
+# What a training without other weights starts from, and the keys of model.backbone.swin that it is made for.
+PRETRAINED_BACKBONE: tuple[str, Mapping[str, Any]] = (
+    "https://github.com/SwinTransformer/storage/releases/download/v1.0.8/swin_tiny_patch4_window7_224_22k.pth",
+    {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "window_size": 7},
+)
 SHORTHANDS = {
     "num_epochs": "train.num_epochs",
     "batch_size": "dataset.train.batch_size",
@@ -103,9 +114,7 @@ def skill_info() -> dict[str, Any]:
         "gpu_spec_key": "train.num_gpus",
         "actions": {action: _action(action) for action in ACTIONS},
         "data_sources": {action: _sources(action) for action in ACTIONS if _sources(action)},
-        "spec_params": {
-            action: {"encryption_key": "key", "results_dir": "output_dir", **PARAMETERS[action]} for action in ACTIONS
-        },
+        "spec_params": {action: parameters(action) for action in ACTIONS},
         "key_defaults": {},
         "spec_shorthand_keys": dict(SHORTHANDS),
         "spec_templates": {action: f"../references/spec_template_{action}.yaml" for action in ACTIONS},
@@ -129,16 +138,53 @@ def _action(action: str) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class DataKey:
+    """A key whose value is a file of a data set: of which, and the file's name for each format, "*" for all others."""
+
+    path: str
+    source: str
+    files: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The file's name where the format does not count."""
+        return self.files["*"]
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the file is an archive that is unpacked into a folder."""
+        return self.name.endswith(".tar.gz")
+
+
+def data_keys(action: str) -> tuple[DataKey, ...]:
+    """The keys of an action that are filled from data sets."""
+    return tuple(
+        DataKey(path, _data_set(path, action), _files(path, action))
+        for path in INPUTS[action]
+        if path.rpartition(".")[2] in FILES
+    )
+
+
+def parameters(action: str) -> dict[str, str]:
+    """The keys of an action that are not filled from data sets, and how each is found."""
+    return {"encryption_key": "key", "results_dir": "output_dir", **PARAMETERS[action]}
+
+
+def _files(path: str, action: str) -> Mapping[str, str]:
+    name = path.rpartition(".")[2]
+    return LABEL_MAPS.get(action, {"*": FILES[name]}) if name == "label_map" else {"*": FILES[name]}
+
+
 def _sources(action: str) -> dict[str, Any]:
     """The file of a data set that becomes the value of each key; archives are unpacked into a folder."""
     return {
-        path: {
-            "source": _data_set(path, action),
-            "path": FILES[path.rpartition(".")[2]],
-            **({"runtime": "extracted_folder"} if _is_folder(path) else {}),
+        key.path: {
+            "source": key.source,
+            "path": key.name,
+            **({"runtime": "extracted_folder"} if key.is_folder else {}),
         }
-        for path in INPUTS[action]
-        if path.rpartition(".")[2] in FILES
+        for key in data_keys(action)
     }
 
 

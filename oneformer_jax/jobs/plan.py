@@ -1,0 +1,223 @@
+"""What a job will run: its spec and record, from roots, parent, spec file and command line.
+
+A key has the value that stands nearest to this job: on its command line, in the roots and models that the job found, in
+the spec file, in what the parent's user gave, in the roots of the parent.
+"""
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+from oneformer_jax.errors import SpecError
+from oneformer_jax.jobs.datasets import absolute, data_values, source_of
+from oneformer_jax.jobs.parameters import Circumstances, parameter_values, pretrained_backbone
+from oneformer_jax.jobs.routing import Policy, Route, route_training
+from oneformer_jax.jobs.workspace import Job, Record, Workspace
+from oneformer_jax.spec import Spec, load_spec
+from oneformer_jax.spec.load import load_source
+from oneformer_jax.spec.overrides import apply
+from oneformer_jax.spec.skill import SHORTHANDS, data_keys, parameters
+from oneformer_jax.spec.source import Source, read_yaml
+from oneformer_jax.spec.spec import REDACTED
+from oneformer_jax.spec.synonyms import rename_synonyms
+from oneformer_jax.spec.template import ACTIONS, MISSING
+
+VERSIONS = ("oneformer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_KEY = re.compile(r"([+~]{0,2})([^=]*)")
+# One of the keys must have a value, or the action has nothing to work on; and how to give it.
+NEEDS: Mapping[str, Sequence[tuple[tuple[str, ...], str]]] = {
+    "train": [(("dataset.train.annotations",), "--train-dataset ROOT")],
+    "evaluate": [
+        (("dataset.test.annotations", "dataset.val.annotations"), "--eval-dataset ROOT"),
+        (("evaluate.checkpoint", "evaluate.trt_engine"), "--parent JOB"),
+    ],
+    "inference": [
+        (("inference.images_dir", "dataset.test.images"), "--inference-dataset ROOT"),
+        (("inference.checkpoint", "inference.trt_engine"), "--parent JOB"),
+    ],
+    "export": [(("export.checkpoint",), "--parent JOB")],
+    "quantize": [(("quantize.model_path",), "--parent JOB")],
+    "gen_trt_engine": [(("gen_trt_engine.onnx_file",), "--parent JOB")],
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks for. `datasets` are roots by source, `spec` a file to start from."""
+
+    action: str
+    datasets: Mapping[str, str] = field(default_factory=dict)
+    parent: str = ""
+    policy: Policy | None = None
+    spec: Path | None = None
+    overrides: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The record of a job that has not begun, and its spec. The encryption key stands in neither."""
+
+    record: Record
+    spec: dict[str, Any]
+    encryption_key: str = ""
+
+
+def make_plan(request: Request, workspace: Workspace, job: Job) -> Plan:
+    """Finds everything that the action needs; nothing is written.
+
+    Raises OneFormerError: an override or the spec file cannot be used, a root or the parent lacks what is needed.
+    """
+    action = request.action
+    parent = workspace.job(request.parent) if request.parent else None
+    before = parent.read() if parent else Record("", "")
+    overrides = [_expanded(text) for text in request.overrides]
+    named = named_keys(overrides)
+    _refuse_result_folders(named)
+    load_spec(request.spec, overrides)  # says what is wrong and where: below, nobody knows who wrote what
+
+    given = Source(copy.deepcopy(before.given))
+    if request.spec:
+        _merge(given.data, _without_synonyms(read_yaml(request.spec)).data)
+    for text in overrides:
+        apply(given, text)
+    spec = load_source(_without_synonyms(Source(copy.deepcopy(given.data), places=given.places)), "command line")
+
+    own = {source: absolute(location) for source, location in request.datasets.items()}
+    roots = {**before.datasets, **own}
+    kept = [
+        key.path for key in data_keys(action) if _value_at(given.data, key.path) and source_of(key, roots) not in own
+    ]
+    inputs, notes = data_values(action, roots, [*named, *kept])
+    about = Circumstances(action, job, workspace, parent, named, spec, notes)
+    values = parameter_values(about)
+    values |= pretrained_backbone(about, values)
+    route = _route(request, spec)
+
+    given.data.pop("encryption_key", None)
+    for path in _found_otherwise(own, named):
+        put(given.data, path, None)
+    content = copy.deepcopy(given.data)
+    for path, value in {**inputs, **values}.items():
+        put(content, path, value)
+    _check_needs(action, load_source(Source(copy.deepcopy(content)), "the spec of the job"))
+    record = Record(
+        action,
+        route.command if route else action,
+        parent=request.parent,
+        lineage=[*before.lineage, request.parent] if parent else [],
+        datasets=roots,
+        overrides=[f"encryption_key={REDACTED}" if text.startswith("encryption_key=") else text for text in overrides],
+        given=given.data,
+        inputs=inputs,
+        values=values,
+        automl={"command": route.command, "reason": route.reason} if route else {},
+        notes=about.notes,
+        versions=_versions(),
+    )
+    return Plan(record, content, spec.encryption_key)
+
+
+def resumed_spec(job: Job, record: Record) -> dict[str, Any]:
+    """The spec of a job that runs again: it goes on from the newest checkpoint of its own, if there is one."""
+    content = read_yaml(job.spec_path).data
+    about = Circumstances(record.action, job, Workspace(job.folder.parent), None, (), load_spec(job.spec_path))
+    functions = parameters(record.action)
+    resumed = {path: value for path, value in parameter_values(about).items() if functions[path] == "resume_model"}
+    pretrained = [path for path, function in functions.items() if function == "ptm_if_no_resume_model" and resumed]
+    for path, value in {**dict.fromkeys(pretrained, ""), **resumed}.items():
+        put(content, path, value)
+    return content
+
+
+def named_keys(overrides: Sequence[str]) -> set[str]:
+    """The keys, and the sections above them, that overrides set, also where they set them to nothing."""
+    source = Source({})
+    for text in overrides:
+        apply(source, text)
+    return set(source.places)
+
+
+def put(data: dict[Any, Any], path: str, value: Any) -> None:
+    """Sets a dotted key in place of what it had; sections are made as needed, None takes the key out."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        if value is None and not isinstance(data.get(parent), dict):
+            return
+        if not isinstance(data.get(parent), dict):
+            data[parent] = {}
+        data = data[parent]
+    if value is None:
+        data.pop(name, None)
+    else:
+        data[name] = value
+
+
+def _expanded(text: str) -> str:
+    """An override whose key is a shorthand, with the key that is meant."""
+    match = _KEY.match(text)
+    assert match is not None
+    return f"{match[1]}{SHORTHANDS.get(match[2], match[2])}{text[match.end() :]}"
+
+
+def _route(request: Request, spec: Spec) -> Route | None:
+    if request.action != "train":
+        if request.policy is not None:
+            raise SpecError(
+                "--automl-policy is for training alone", hint=f"leave it out: job {request.action} has no trials"
+            )
+        return None
+    return route_training(request.policy or "auto")
+
+
+def _refuse_result_folders(named: set[str]) -> None:
+    for path in sorted(named):
+        if path.rpartition(".")[2] == "results_dir":
+            raise SpecError("a job writes into its own folder", where=path, hint="choose the place with --workspace")
+
+
+def _without_synonyms(source: Source) -> Source:
+    rename_synonyms(source)
+    return source
+
+
+def _merge(data: dict[Any, Any], other: dict[Any, Any]) -> None:
+    """`other` over `data`, section by section."""
+    for name, value in other.items():
+        if isinstance(value, dict) and isinstance(data.get(name), dict):
+            _merge(data[name], value)
+        else:
+            data[name] = value
+
+
+def _value_at(data: Any, path: str) -> Any:
+    for name in path.split("."):
+        data = data.get(name) if isinstance(data, dict) else None
+    return None if data == MISSING else data
+
+
+def _found_otherwise(own: Mapping[str, str], named: set[str]) -> Iterator[str]:
+    """Keys of a spec file that do not hold for jobs: folders of results, and data for which there is a root now."""
+    yield "results_dir"
+    for action in ACTIONS:
+        yield f"{action}.results_dir"
+        yield from (key.path for key in data_keys(action) if source_of(key, own) and key.path not in named)
+
+
+def _check_needs(action: str, spec: Spec) -> None:
+    for paths, option in NEEDS[action]:
+        if not any(spec.value(path) for path in paths):
+            raise SpecError(f"job {action} has no {' or '.join(paths)}", hint=f"give {option}, or set {paths[0]}=...")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": python_version()}
+    for name in VERSIONS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

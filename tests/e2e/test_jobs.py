@@ -1,0 +1,57 @@
+"""Actions chained as jobs: each finds its data in archives on an S3 server and its model by `--parent` alone."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+from servers import Bucket
+
+from oneformer_jax.jobs.run import state
+from oneformer_jax.jobs.workspace import Workspace
+
+
+def store(data: Path, bucket: Bucket, folder: Path) -> None:
+    """The training set as files below an address, the validation set as one archive."""
+    for split in ("train", "val"):
+        root = folder / split / "set"
+        shutil.make_archive(str(root / "images"), "gztar", data / split / "images")
+        shutil.make_archive(str(root / "images_panoptic"), "gztar", data / split, "panoptic")
+        shutil.copy(data / split / "annotations.json", root)
+        for name in ("label_map.json", "label_map_panoptic.json"):
+            shutil.copy(data / "label_map.json", root / name)
+    for path in (folder / "train" / "set").iterdir():
+        bucket.put(f"train/{path.name}", path.read_bytes())
+    bucket.put("val.tar.gz", Path(shutil.make_archive(str(folder / "val"), "gztar", folder / "val")).read_bytes())
+
+
+def test_a_chain_of_jobs(workspace: Path, tmp_path: Path, s3: Bucket, command_line) -> None:
+    store(workspace / "data", s3, tmp_path / "roots")
+    jobs = Workspace(tmp_path / "jobs")
+
+    def run(action: str, *arguments: object) -> str:
+        result = command_line("job", action, "--workspace", jobs.folder, *map(str, arguments), cwd=tmp_path)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    data = ["--train-dataset", f"{s3.address}/train", "--eval-dataset", f"{s3.address}/val.tar.gz"]
+    spec = ["--spec", workspace / "spec.yaml", "train.pretrained_backbone="]
+    told = run("train", *data, *spec, "--automl-policy", "off", "num_epochs=1", "learning_rate=2e-3")
+    assert "10 images, 7 classes" in told
+    training = jobs.job("train-1")
+    assert training.read().inputs["dataset.train.images"] == f"{s3.address}/train/images.tar.gz"
+    assert run("logs", "train-1") in told
+
+    run("evaluate", "--parent", "train-1")
+    evaluation = state(jobs.job("evaluate-2"))
+    metrics = json.loads((jobs.folder / "evaluate-2" / "evaluate" / "metrics.json").read_text())
+    assert metrics["num_images"] == 3
+    assert evaluation.kpi["test_mIoU"] == metrics["mIoU"] == state(training).kpi["mIoU"]
+    assert evaluation.values["evaluate.checkpoint"] == str(training.folder / "train" / "best")
+
+    run("inference", "--parent", "evaluate-2", "inference_mode=panoptic")
+    pictures = jobs.job("inference-3")
+    assert pictures.read().lineage == ["train-1", "evaluate-2"]
+    for path in (workspace / "data" / "val" / "images").iterdir():
+        assert cv2.imread(str(pictures.folder / "inference" / f"{path.stem}.jpg")) is not None
+    assert [line for line in run("list").splitlines() if "SUCCESS" in line and "train-1" in line]
