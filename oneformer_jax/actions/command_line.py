@@ -101,6 +101,16 @@ def schema(output: Annotated[Path, typer.Option("--output", "-o", help="The fold
     guarded(partial(action, output))
 
 
+@app.command()
+def prepare(
+    spec: SpecPath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    overrides: Overrides = None,
+) -> None:
+    """Store a spec's data sets as shards for training at scale; run it again after an interruption to go on."""
+    guarded(lambda console: action_of("prepare")(spec, overrides or [], output, console))
+
+
 @inspect.command("data")
 def inspect_data(
     spec: SpecPath,

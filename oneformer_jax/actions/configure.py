@@ -12,6 +12,7 @@ from oneformer_jax.data.geometry import Geometry, evaluation_policy, letterbox
 from oneformer_jax.data.pipeline import PipelineSettings, max_segments_of, steps_per_epoch
 from oneformer_jax.data.sources import Source, default_names, open_sources
 from oneformer_jax.data.storage import local_file, local_folder
+from oneformer_jax.data.tfds_dataset import SCHEME, open_prepared
 from oneformer_jax.errors import SpecError
 from oneformer_jax.evaluation.evaluator import Evaluator
 from oneformer_jax.losses.config import CriterionConfig
@@ -191,8 +192,35 @@ def open_dataset(spec: Spec, split: Split) -> Dataset:
 
     Raises SpecError if keys of the split are unset or contradict each other, DataError if its files cannot be used.
     """
+    contiguous_id, maps = spec.dataset.contiguous_id, label_maps(spec)
+    if folder := _prepared_folder(spec, split):
+        return open_prepared(folder, split, contiguous_id=contiguous_id, label_maps=list(maps.values()))
     require(spec, f"dataset.{split}.annotations")
-    return open_sources(sources(spec, split), contiguous_id=spec.dataset.contiguous_id, label_maps=label_maps(spec))
+    return open_sources(sources(spec, split), contiguous_id=contiguous_id, label_maps=maps)
+
+
+def has_data(spec: Spec, split: Split) -> bool:
+    """Whether the spec says where the annotated images of a split are."""
+    section = getattr(spec.dataset, split)
+    return bool(section.annotations) or any(path.startswith(SCHEME) for path in path_list(section.images))
+
+
+def _prepared_folder(spec: Spec, split: Split) -> Path | None:
+    """The folder of prepared data that `images` names, which stands alone; None where it names none."""
+    section = getattr(spec.dataset, split)
+    key, images = f"dataset.{split}.images", path_list(section.images)
+    if not any(path.startswith(SCHEME) for path in images):
+        return None
+    if len(images) > 1:
+        raise SpecError("prepared data cannot stand in a list", where=key, hint="prepare all of it together")
+    for name in ("annotations", "panoptic", "names"):
+        if getattr(section, name):
+            raise SpecError(
+                f"a prepared data set ({images[0]}) holds its own annotations",
+                where=f"dataset.{split}.{name}",
+                hint=f"leave it empty, or set {key} to a folder of images",
+            )
+    return local_folder(images[0].removeprefix(SCHEME), what=key)
 
 
 def label_maps(spec: Spec) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.data.dataset import Dataset
+from oneformer_jax.data.dataset import Dataset, EncodedRecord
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.training.loop import LoopSettings
 from oneformer_jax.training.step import TrainState, TrainStep
@@ -36,6 +36,9 @@ class FirstRecords(Dataset):
 
     def read_image(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
         return self.whole.read_image(i)
+
+    def encoded(self, i: int) -> EncodedRecord:
+        return self.whole.encoded(i)
 
 
 def dry_run(

@@ -25,7 +25,7 @@ def evaluate(spec: Spec, folder: Path, status: StatusFile, console: Console) -> 
     The architecture comes from the checkpoint. Raises OneFormerError (spec, data, checkpoint) before long work.
     """
     require(spec, "evaluate.checkpoint")
-    split: Literal["test", "val"] = "test" if spec.dataset.test.annotations else "val"
+    split: Literal["test", "val"] = "test" if configure.has_data(spec, "test") else "val"
     dataset = configure.open_dataset(spec, split)
     mesh = mesh_of(spec, "evaluate", status)
     model = load_model(Path(spec.evaluate.checkpoint), mesh)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from oneformer_jax.actions.configure import SPLITS
+from oneformer_jax.actions.configure import SPLITS, has_data
 from oneformer_jax.actions.inspect_samples import draw_samples
 from oneformer_jax.actions.preflight import check_split, open_splits
 from oneformer_jax.actions.status import result_folder
@@ -34,7 +34,7 @@ def inspect_data(
     Raises SpecError where keys are unset, DataError with all that is wrong, after the rest is printed.
     """
     spec = load_spec(spec_path, overrides)
-    splits = [split for split in SPLITS if spec.value(f"dataset.{split}.annotations")]
+    splits = [split for split in SPLITS if has_data(spec, split)]
     if not splits:
         require(spec, "dataset.train.annotations")
     problems = Problems()

@@ -52,9 +52,9 @@ def check_split(split: Split, dataset: Dataset, console: Console, *, version: st
         text = listing(f"{split}: {len(findings.warnings)} warnings", findings.warnings)
         console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
     outcome = f"{len(findings.errors)} errors" if findings.errors else "no error"
+    headers = "" if dataset.shared_files else f"headers of {len(dataset)} images and "
     console.print(
-        f"{split}: headers of {len(dataset)} images and pixels of {findings.images_read} checked "
-        f"in {time.monotonic() - started:.1f} s, {outcome}",
+        f"{split}: {headers}pixels of {findings.images_read} checked in {time.monotonic() - started:.1f} s, {outcome}",
         highlight=False,
     )
     if not findings.errors:

@@ -142,7 +142,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
 
 def _datasets(spec: Spec, console: Console) -> tuple[Dataset, Dataset | None]:
     """Of training and validation."""
-    datasets = checked_datasets(spec, ("train", "val") if spec.dataset.val.annotations else ("train",), console)
+    datasets = checked_datasets(spec, ("train", "val") if configure.has_data(spec, "val") else ("train",), console)
     dataset, validation = datasets["train"], datasets.get("val")
     if validation is None:
         console.print("dataset.val is not set: no validation, and so no best checkpoint")

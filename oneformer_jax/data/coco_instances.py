@@ -13,7 +13,8 @@ from pycocotools import mask as coco_mask
 
 from oneformer_jax.data.categories import Categories
 from oneformer_jax.data.coco_file import CocoFile, check_unique, class_index, crowd, required, stated_size
-from oneformer_jax.data.dataset import VOID, Dataset, Record, Segment
+from oneformer_jax.data.dataset import VOID, Dataset, EncodedRecord, Record, Segment
+from oneformer_jax.data.geometry import Size
 from oneformer_jax.data.problems import Problems
 from oneformer_jax.data.run_lengths import compress
 from oneformer_jax.errors import DataError
@@ -30,7 +31,7 @@ class InstanceRecord(Record):
 
     @property
     def masks(self) -> list[RunLengths]:
-        return [{"size": [self.height, self.width], "counts": counts} for counts in self.counts]
+        return run_lengths(self.counts, (self.height, self.width))
 
 
 class InstanceDataset(Dataset):
@@ -83,14 +84,26 @@ class InstanceDataset(Dataset):
         return max(max(_first_fit(masks), default=0) for masks in counted) + 1
 
     def read_segments(self, i: int) -> Int16[np.ndarray, "r h w"]:
-        record = self.records[i]
-        plane_of = _first_fit(record.masks)
-        planes = np.full((max(plane_of, default=0) + 1, record.height, record.width), VOID, np.int16)
-        for position, (mask, plane) in enumerate(zip(record.masks, plane_of, strict=True)):
-            left, top, width, height = coco_mask.toBbox(mask).astype(int)
-            box = np.s_[top : top + height, left : left + width]
-            planes[plane][box][coco_mask.decode(mask)[box].view(bool)] = position
-        return planes
+        return mask_planes(self.records[i].masks, (self.records[i].height, self.records[i].width))
+
+    def encoded(self, i: int) -> EncodedRecord:
+        return EncodedRecord(self.records[i].image_path.read_bytes(), b"", self.records[i].counts)
+
+
+def run_lengths(counts: Sequence[bytes], size: Size) -> list[RunLengths]:
+    """Compressed counts of an image of `size` (height, width) in pycocotools' form."""
+    return [{"size": list(size), "counts": mask} for mask in counts]
+
+
+def mask_planes(masks: Sequence[RunLengths], size: Size) -> Int16[np.ndarray, "r h w"]:
+    """Where masks lie in an image of `size` (height, width), front to back (see `Dataset.read_segments`)."""
+    plane_of = _first_fit(masks)
+    planes = np.full((max(plane_of, default=0) + 1, *size), VOID, np.int16)
+    for position, (mask, plane) in enumerate(zip(masks, plane_of, strict=True)):
+        left, top, width, height = coco_mask.toBbox(mask).astype(int)
+        box = np.s_[top : top + height, left : left + width]
+        planes[plane][box][coco_mask.decode(mask)[box].view(bool)] = position
+    return planes
 
 
 def _first_fit(masks: Sequence[RunLengths]) -> list[int]:

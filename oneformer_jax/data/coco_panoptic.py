@@ -20,8 +20,8 @@ from oneformer_jax.data.coco_file import (
     stated_size,
     text,
 )
-from oneformer_jax.data.dataset import VOID, Dataset, Record, Segment, check_size
-from oneformer_jax.data.images import read_panoptic
+from oneformer_jax.data.dataset import VOID, Dataset, EncodedRecord, Record, Segment, check_size
+from oneformer_jax.data.images import ImageFile, read_panoptic
 from oneformer_jax.data.problems import Problems
 from oneformer_jax.errors import DataError
 
@@ -93,10 +93,18 @@ class PanopticDataset(Dataset):
         return 1
 
     def read_segments(self, i: int) -> Int16[np.ndarray, "1 h w"]:
+        return panoptic_plane(self.records[i].panoptic_path, self.records[i])
+
+    def encoded(self, i: int) -> EncodedRecord:
         record = self.records[i]
-        ids = read_panoptic(record.panoptic_path)
-        check_size(ids.shape, record, record.panoptic_path)
-        return segment_rows(ids, record.segments, where=str(record.panoptic_path))[None]
+        return EncodedRecord(record.image_path.read_bytes(), record.panoptic_path.read_bytes(), ())
+
+
+def panoptic_plane(file: ImageFile, record: Record) -> Int16[np.ndarray, "1 h w"]:
+    """The segments of a panoptic PNG (see `Dataset.read_segments`). Raises DataError."""
+    ids = read_panoptic(file)
+    check_size(ids.shape, record, file)
+    return segment_rows(ids, record.segments, where=str(file))[None]
 
 
 def _record(

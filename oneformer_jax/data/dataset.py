@@ -1,6 +1,6 @@
 """What every data set offers, whatever format its files have: records, categories, pixels and segments."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int16, UInt8
 
 from oneformer_jax.data.categories import Categories
-from oneformer_jax.data.images import read_image
+from oneformer_jax.data.images import ImageFile, read_image
 from oneformer_jax.errors import DataError
 
 VOID = -1  # a pixel of no segment; negative, so that it can never be the index or id of one
@@ -37,8 +37,17 @@ class Record:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file that belongs to this image alone."""
+        """Every file that belongs to this image alone: the image first; none where files hold many images."""
         return (self.image_path,)
+
+
+class EncodedRecord(NamedTuple):
+    """An image as files hold it, and its segments: a panoptic PNG or, where that is empty, a mask a segment in COCO's
+    compressed run lengths."""
+
+    image: bytes
+    panoptic: bytes
+    masks: tuple[bytes, ...]
 
 
 @runtime_checkable
@@ -49,10 +58,11 @@ class Dataset(Protocol):
     pixels are checked when they are read.
     """
 
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     categories: Categories
     where: str  # the annotation files, for messages
     parts: Mapping[str, range]  # the records of each annotation file by its name in the metrics
+    shared_files: tuple[Path, ...] = ()  # files that hold many records
 
     @property
     def planes(self) -> int:
@@ -71,6 +81,13 @@ class Dataset(Protocol):
         image = read_image(record.image_path)
         check_size(image.shape[:2], record, record.image_path)
         return image
+
+    def read(self, i: int) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "r h w"]]:
+        """Pixels and segments of record `i` at once. Raises DataError."""
+        return self.read_image(i), self.read_segments(i)
+
+    def encoded(self, i: int) -> EncodedRecord:
+        """Record `i` as the files hold it, unread. Raises OSError, DataError."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -95,12 +112,12 @@ def naming(record: Record) -> Iterator[None]:
         raise DataError(error.what, where=place, hint=error.hint) from error
 
 
-def check_size(size: tuple[int, ...], record: Record, path: Path) -> None:
-    """Raises DataError unless the pixels of `path` have the size of the record."""
+def check_size(size: tuple[int, ...], record: Record, file: ImageFile) -> None:
+    """Raises DataError unless the pixels of `file` have the size of the record."""
     if size != (record.height, record.width):
         raise DataError(
             f"the size is {size[0]}x{size[1]} (height x width), the annotations say {record.height}x{record.width}",
-            where=str(path),
+            where=str(file),
             hint="images are turned upright by their EXIF orientation, panoptic PNGs are not",
         )
 

@@ -1,11 +1,12 @@
-"""Image files and panoptic PNGs."""
+"""Image files and panoptic PNGs, on the disk or in memory."""
 
+import io
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from oneformer_jax.errors import DataError
 
@@ -17,28 +18,43 @@ SUFFIXES = frozenset({
 # fmt: on
 
 
-def _open(path: Path) -> Image.Image:
+class EncodedImage(NamedTuple):
+    """An image file in memory; `where` names it in messages."""
+
+    content: bytes
+    where: str
+
+    def __str__(self) -> str:
+        return self.where
+
+
+ImageFile = Path | EncodedImage
+
+
+def _open(file: ImageFile) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(file.content) if isinstance(file, EncodedImage) else file) as image:
             image.load()
             return image
     except FileNotFoundError:
-        raise DataError("the image does not exist", where=str(path)) from None
+        raise DataError("the image does not exist", where=str(file)) from None
     # Pillow's decoders raise OSError, SyntaxError or ValueError on damaged files, depending on the format.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"the image cannot be read: {error}", where=str(path)) from error
+        # In memory a file is known to Pillow by an address, which would differ each time.
+        what = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"the image cannot be read: {what}", where=str(file)) from error
     return image
 
 
-def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+def read_image(file: ImageFile) -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels, upright (the EXIF orientation is applied). Raises DataError: missing or unreadable."""
-    return np.asarray(ImageOps.exif_transpose(_open(path)).convert("RGB"))
+    return np.asarray(ImageOps.exif_transpose(_open(file)).convert("RGB"))
 
 
-def read_panoptic(path: Path) -> Int32[np.ndarray, "h w"]:
+def read_panoptic(file: ImageFile) -> Int32[np.ndarray, "h w"]:
     """Segment ids R + 256 G + 65536 B of a panoptic PNG. Raises DataError: missing, unreadable or not in colour."""
-    image = _open(path)
-    check_panoptic_mode(image.mode, path)
+    image = _open(file)
+    check_panoptic_mode(image.mode, file)
     # Read as RGBX, a pixel is one little-endian word whose low three bytes are the id.
     words = np.asarray(image.convert("RGB").convert("RGBX")).view("<u4")[..., 0]
     return (words & 0xFFFFFF).astype(np.int32)
@@ -79,12 +95,12 @@ def image_size(path: Path) -> tuple[int, int]:
     return read_header(path).upright_size
 
 
-def check_panoptic_mode(mode: str, path: Path) -> None:
+def check_panoptic_mode(mode: str, file: ImageFile) -> None:
     """Raises DataError where a panoptic PNG is not in colour."""
     if mode not in ("RGB", "RGBA", "P"):
         raise DataError(
             f"a panoptic PNG stores ids as RGB colours, this image is of mode {mode}",
-            where=str(path),
+            where=str(file),
             hint="segment id = R + 256 G + 65536 B",
         )
 

@@ -122,7 +122,7 @@ class SampleMaker:
 
     def _augmented(self, index: int, rng: np.random.Generator) -> Sample:
         with naming(self.dataset.records[index]):
-            image, planes = self.dataset.read_image(index), self.dataset.read_segments(index)
+            image, planes = self.dataset.read(index)
         return *augment(image, planes, self.settings.augmentation, rng), self.dataset.records[index].segments
 
 

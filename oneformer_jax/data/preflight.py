@@ -72,8 +72,10 @@ def check_files(dataset: Dataset, *, strict: bool, advance: Callable[[], None] =
 def _check(dataset: Dataset, read: set[int], i: int) -> _Checked:
     record = dataset.records[i]
     problems, warnings, pixels = Problems(), [], None
-    with problems.collected(), naming(record):
-        warnings += _check_image_header(record)
+    # What lies in files with others was checked when it was stored there.
+    for path in record.files[:1]:
+        with problems.collected(), naming(record):
+            warnings += _check_image_header(record, path)
     for path in record.files[1:]:
         with problems.collected(), naming(record):
             _check_label_header(record, path)
@@ -84,13 +86,13 @@ def _check(dataset: Dataset, read: set[int], i: int) -> _Checked:
     return _Checked(problems.errors, warnings, pixels)
 
 
-def _check_image_header(record: Record) -> list[DataError]:
-    header = read_header(record.image_path)
-    check_size(header.upright_size, record, record.image_path)
+def _check_image_header(record: Record, path: Path) -> list[DataError]:
+    header = read_header(path)
+    check_size(header.upright_size, record, path)
     if header.orientation == 1:
         return []
     what = f"turned upright by its EXIF orientation {header.orientation}: do its annotations fit the upright picture?"
-    return [DataError(what, where=f"{record.image_path}: image {record.image_id}")]
+    return [DataError(what, where=f"{path}: image {record.image_id}")]
 
 
 def _check_label_header(record: Record, path: Path) -> None:
@@ -102,8 +104,7 @@ def _check_label_header(record: Record, path: Path) -> None:
 def _read_pixels(dataset: Dataset, i: int) -> tuple[Int[np.ndarray, " k1"], list[DataError]]:
     """Pixels of each class, and a warning if there are segments without any."""
     record, categories = dataset.records[i], dataset.categories
-    dataset.read_image(i)
-    planes = dataset.read_segments(i)
+    _, planes = dataset.read(i)
     # The last entry stands for no segment, which planes mark with -1.
     class_of = np.array([len(categories) if s.iscrowd else s.category for s in record.segments] + [len(categories)])
     pixels = np.bincount(class_of[front(planes)].ravel(), minlength=len(categories) + 1)
@@ -112,12 +113,18 @@ def _read_pixels(dataset: Dataset, i: int) -> tuple[Int[np.ndarray, " k1"], list
     if not empty:
         return pixels, []
     names = ", ".join(f"{segment.id} ({categories.names[segment.category]})" for segment in empty)
-    return pixels, [DataError(f"no pixel shows segment {names}", where=f"{record.files[-1]}: image {record.image_id}")]
+    return pixels, [
+        DataError(
+            f"no pixel shows segment {names}",
+            where=f"{[record.image_path, *record.files][-1]}: image {record.image_id}",
+        )
+    ]
 
 
 def version_of(dataset: Dataset) -> str:
     """A key that changes with the annotations, and with the size or the time of any file."""
     digest = hashlib.sha256(repr((_CHECKS, dataset.categories)).encode())
+    digest.update(repr([(path, _stamp(path)) for path in dataset.shared_files]).encode())
     for record in dataset.records:
         digest.update(repr((record, [_stamp(path) for path in record.files])).encode())
     return digest.hexdigest()

@@ -12,7 +12,7 @@ from oneformer_jax.data.categories import check_agreement, load_label_map
 from oneformer_jax.data.coco_file import read_coco
 from oneformer_jax.data.coco_instances import InstanceDataset
 from oneformer_jax.data.coco_panoptic import PanopticDataset
-from oneformer_jax.data.dataset import Dataset
+from oneformer_jax.data.dataset import Dataset, EncodedRecord
 from oneformer_jax.errors import DataError
 
 
@@ -42,7 +42,7 @@ def open_sources(
     """
     parts = [_open(source, contiguous_id, label_maps or {}) for source in sources]
     for part in parts[1:]:
-        _check_same_categories(parts[0], part)
+        check_same_categories(parts[0], part)
     return parts[0] if len(parts) == 1 else ConcatenatedDataset(parts)
 
 
@@ -75,7 +75,7 @@ def _open(source: Source, contiguous_id: bool, label_maps: Mapping[str, Path]) -
     return dataset
 
 
-def _check_same_categories(first: Dataset, other: Dataset) -> None:
+def check_same_categories(first: Dataset, other: Dataset) -> None:
     """Raises DataError unless both data sets number the same ids, names, things and stuff in the same order."""
     if len(first.categories) != len(other.categories):
         raise DataError(
@@ -112,9 +112,17 @@ class ConcatenatedDataset(Dataset):
     def planes(self) -> int:
         return max(dataset.planes for dataset in self._datasets)
 
-    def read_segments(self, i: int) -> Int16[np.ndarray, "r h w"]:
+    def _place(self, i: int) -> tuple[Dataset, int]:
         number = int(np.searchsorted(self._starts, i, side="right")) - 1
-        return self._datasets[number].read_segments(i - int(self._starts[number]))
+        return self._datasets[number], i - int(self._starts[number])
+
+    def read_segments(self, i: int) -> Int16[np.ndarray, "r h w"]:
+        dataset, j = self._place(i)
+        return dataset.read_segments(j)
+
+    def encoded(self, i: int) -> EncodedRecord:
+        dataset, j = self._place(i)
+        return dataset.encoded(j)
 
 
 def default_names(annotations: Sequence[str]) -> tuple[str, ...]:

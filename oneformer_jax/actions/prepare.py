@@ -1,0 +1,43 @@
+"""Stores the data sets of a spec as shards that `dataset.<split>.images: tfds://FOLDER` reads."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from oneformer_jax.actions.configure import SPLITS, has_data
+from oneformer_jax.actions.folder_lock import only_process_in
+from oneformer_jax.actions.preflight import checked_datasets
+from oneformer_jax.data import tfds_builder
+from oneformer_jax.data.dataset import Dataset
+from oneformer_jax.data.tfds_dataset import SCHEME
+from oneformer_jax.spec import load_spec, require
+
+
+def prepare(spec_path: Path, overrides: list[str], folder: Path, console: Console) -> None:
+    """Checks the files of every split that the spec has, then stores what `folder` lacks of them.
+
+    Raises OneFormerError: the data cannot be used, or the folder holds other data; OSError: the disk takes no more.
+    """
+    spec = load_spec(spec_path, overrides)
+    splits = [split for split in SPLITS if has_data(spec, split)]
+    if not splits:
+        require(spec, "dataset.train.annotations")
+    datasets: dict[str, Dataset] = {split: data for split, data in checked_datasets(spec, splits, console).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with only_process_in(folder), Progress(*columns, console=console, transient=True) as progress:
+        bars = {split: progress.add_task(f"storing {split}", total=len(data)) for split, data in datasets.items()}
+        tfds_builder.prepare(
+            datasets,
+            folder.resolve(),
+            contiguous_id=spec.dataset.contiguous_id,
+            advance=lambda split, count: progress.advance(bars[split], count),
+        )
+    sizes = tfds_builder.stored_sizes(folder)
+    for split, dataset in datasets.items():
+        own = [size for name, size in sizes.items() if name.startswith(f"{tfds_builder.NAME}-{split}.")]
+        console.print(f"{split}: {len(dataset)} images in {len(own)} shards, {sum(own) / 1e9:.2f} GB", highlight=False)
+    address = json.dumps(f"{SCHEME}{folder.resolve()}")
+    console.print(f"dataset.<split>: {{images: {address}}}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,46 @@
+"""Training and evaluation on prepared shards, from the command line: the same numbers as on folders."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import CommandLine
+
+
+@pytest.fixture(scope="module")
+def prepared(workspace: Path, command_line: CommandLine) -> Path:
+    folder = workspace / "prepared"
+    result = command_line("prepare", "-e", workspace / "spec.yaml", "--output", folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+def keys(prepared: Path, results: Path) -> list[str]:
+    emptied = [f"dataset.{split}.{key}=" for split in ("train", "val") for key in ("annotations", "panoptic")]
+    images = [f"dataset.{split}.images=tfds://{prepared}" for split in ("train", "val")]
+    return [*images, *emptied, f"results_dir={results}"]
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    """What the log says, but for the speed."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [
+        {name: value for name, value in line.items() if name not in ("images_per_second", "time")} for line in lines
+    ]
+
+
+def test_training_and_scores_are_those_of_the_folders(
+    workspace: Path, trained: Path, prepared: Path, command_line: CommandLine, tmp_path: Path
+) -> None:
+    spec = workspace / "spec.yaml"
+    result = command_line("train", "-e", spec, *keys(prepared, tmp_path))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert losses(tmp_path / "train") == losses(trained / "train")
+    metrics = []
+    for results, more in ((tmp_path / "shards", keys(prepared, tmp_path / "shards")), (tmp_path / "folders", [])):
+        given = [*more, f"results_dir={results}", f"evaluate.checkpoint={trained / 'train'}"]
+        result = command_line("evaluate", "-e", spec, *given)
+        assert result.returncode == 0, result.stdout + result.stderr
+        metrics.append(json.loads((results / "evaluate" / "metrics.json").read_text()))
+    assert metrics[0] == metrics[1]
+    assert metrics[0]["num_images"] == 3
