@@ -35,4 +35,6 @@ bench: install
 	$(RUN) -m benchmarks.training --backbone swin_t --size 512 --batch 1
 	$(RUN) -m benchmarks.training --backbone swin_t --size 512 --batch 2 --apart
 	$(RUN) -m benchmarks.deformable_attention --size 512
+	$(RUN) -m benchmarks.pipeline --recipe tao
+	$(RUN) -m benchmarks.pipeline --recipe plain
 	$(RUN) -m benchmarks.report

@@ -80,8 +80,14 @@ def measure(
 
 def save(folder: Path, name: str, result: dict[str, Any]) -> None:
     """Writes `<folder>/<name>.json`, and the main figures to the terminal."""
+    path = write(folder, name, result)
+    ours, peer = (np.median(result[side]["times_ms"]) for side in ("ours", "peer"))
+    print(f"{name}: ours {ours:.0f} ms, Hugging Face {peer:.0f} ms, ratio {peer / ours:.2f} -> {path}")
+
+
+def write(folder: Path, name: str, result: dict[str, Any]) -> Path:
+    """Writes `<folder>/<name>.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
-    ours, peer = (np.median(result[side]["times_ms"]) for side in ("ours", "peer"))
-    print(f"{name}: ours {ours:.0f} ms, Hugging Face {peer:.0f} ms, ratio {peer / ours:.2f} -> {path}")
+    return path

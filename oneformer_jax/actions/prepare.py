@@ -24,7 +24,7 @@ def prepare(spec_path: Path, overrides: list[str], folder: Path, console: Consol
     splits = [split for split in SPLITS if has_data(spec, split)]
     if not splits:
         require(spec, "dataset.train.annotations")
-    datasets: dict[str, Dataset] = {split: data for split, data in checked_datasets(spec, splits, console).items()}
+    datasets: dict[str, Dataset] = dict(checked_datasets(spec, splits, console).items())
     folder.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with only_process_in(folder), Progress(*columns, console=console, transient=True) as progress:

@@ -67,7 +67,7 @@ def flip(
     image: UInt8[np.ndarray, "h w 3"], planes: Int16[np.ndarray, "r h w"]
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "r h w"]]:
     """Mirrors left and right."""
-    return cv2.flip(image, 1), np.ascontiguousarray(planes[:, :, ::-1])
+    return cv2.flip(image, 1), np.stack([cv2.flip(plane, 1) for plane in planes])
 
 
 def scaled_size(original: Size, short: int) -> Size:
@@ -168,7 +168,7 @@ def _erase(
         if 0 < h < height and 0 < w < width:
             top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
             image, planes = image.copy(), planes.copy()
-            image[top : top + h, left : left + w] = image.mean((0, 1)).astype(np.uint8)
+            image[top : top + h, left : left + w] = np.array(cv2.mean(image)[:3]).astype(np.uint8)
             planes[:, top : top + h, left : left + w] = VOID
             break
     return image, planes

@@ -48,7 +48,9 @@ def _open(file: ImageFile) -> Image.Image:
 
 def read_image(file: ImageFile) -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels, upright (the EXIF orientation is applied). Raises DataError: missing or unreadable."""
-    return np.asarray(ImageOps.exif_transpose(_open(file)).convert("RGB"))
+    image = _open(file)
+    ImageOps.exif_transpose(image, in_place=True)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_panoptic(file: ImageFile) -> Int32[np.ndarray, "h w"]:
@@ -56,8 +58,8 @@ def read_panoptic(file: ImageFile) -> Int32[np.ndarray, "h w"]:
     image = _open(file)
     check_panoptic_mode(image.mode, file)
     # Read as RGBX, a pixel is one little-endian word whose low three bytes are the id.
-    words = np.asarray(image.convert("RGB").convert("RGBX")).view("<u4")[..., 0]
-    return (words & 0xFFFFFF).astype(np.int32)
+    words = (image if image.mode == "RGB" else image.convert("RGB")).tobytes("raw", "RGBX")
+    return np.frombuffer(words, "<i4").reshape(image.height, image.width) & np.int32(0xFFFFFF)
 
 
 class Header(NamedTuple):

@@ -5,8 +5,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
-from jaxtyping import Bool, Int, Int16, Int32
+from jaxtyping import Bool, Int, Int16, Int32, Int64, UInt
 
 from oneformer_jax.data.dataset import VOID, Segment, front
 from oneformer_jax.spec.tasks import Task
@@ -50,7 +51,7 @@ def segment_targets(
     """
     if task != "instance":
         planes = front(planes)[None]
-    # The last entry of each lookup table belongs to VOID = -1.
+    # The last entry belongs to VOID = -1.
     group_of = np.full(len(segments) + 1, VOID, np.int16)
     classes: list[int] = []
     by_class: dict[int, int] = {}
@@ -63,7 +64,9 @@ def segment_targets(
         by_class[segment.category] = group_of[position] = len(classes)
         classes.append(segment.category)
 
-    shown = np.stack([np.bincount(plane.ravel() + np.intp(1), minlength=len(group_of))[1:] for plane in planes])
+    # Bytes are counted and looked up faster than larger numbers; 0 is VOID.
+    codes = (planes + np.int16(1)).astype(np.uint8 if len(segments) < 256 else np.uint16)
+    shown = np.stack([_counts(plane, len(segments) + 1)[1:] for plane in codes])
     pixels = np.zeros((len(planes), len(classes)), np.int64)
     grouped = np.flatnonzero(group_of[:-1] >= 0)
     np.add.at(pixels.T, group_of[grouped], shown.T[grouped])
@@ -74,11 +77,22 @@ def segment_targets(
     row_of = np.full(len(classes) + 1, VOID, np.int16)
     row_of[kept] = np.arange(len(kept), dtype=np.int16)
     index = np.full((num_planes, *planes.shape[1:]), VOID, np.int16)
-    index[: len(planes)] = row_of[group_of][planes[:num_planes]]
+    for plane, of_plane in zip(codes, index, strict=False):
+        of_plane[:] = _looked_up(np.roll(row_of[group_of], 1), plane)
     table, plane_of = np.full(max_segments, -1, np.int32), np.zeros(max_segments, np.int32)
     table[: len(kept)] = np.array(classes, np.int32)[kept]
     plane_of[: len(kept)] = pixels.argmax(axis=0)[kept]
     return SegmentTargets(index, table, plane_of, len(kept))
+
+
+def _counts(codes: UInt[np.ndarray, "h w"], bins: int) -> Int64[np.ndarray, " bins"]:
+    return cv2.calcHist([codes], [0], None, [bins], [0, bins]).ravel().astype(np.int64)
+
+
+def _looked_up(table: Int16[np.ndarray, " n"], codes: UInt[np.ndarray, "h w"]) -> Int16[np.ndarray, "h w"]:
+    if codes.dtype != np.uint8:
+        return table.take(codes)
+    return cv2.LUT(codes, np.resize(table, 256))
 
 
 def _kept(classes: Int32[np.ndarray, " n"], area: Int[np.ndarray, " n"], max_segments: int) -> Int[np.ndarray, " m"]:

@@ -17,7 +17,10 @@ class Split(Section):
     batch_size: int = key(1, "batch size", "Images of a batch.", minimum=1, math_cond=">0", maximum=float("inf"))
     num_workers: int = key(1, "Number of workers", "Workers that load images.", minimum=0, maximum=float("inf"))
     images: Paths = key(
-        "", "image root", "Folder, archive or address of the images; a list: one for each annotation file."
+        "",
+        "image root",
+        "Folder, archive or address of the images, or tfds:// and a folder of prepared data; a list: one for each "
+        "annotation file.",
     )
     annotations: Paths = key("", "annotation root", "COCO panoptic or instances file (JSON), or a list of such files.")
     panoptic: Paths = key(

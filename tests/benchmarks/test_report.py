@@ -48,6 +48,18 @@ def training() -> dict[str, Any]:
     return measured
 
 
+def pipeline() -> dict[str, Any]:
+    measured = result(
+        kind="pipeline",
+        workload={"data": "drawn", "recipe": "tao", "crop": 1024, "device": "cpu"},
+        ours={"times_ms": [10.0, 8.0, 10.0], "peak_mib": 150},
+        peer={"times_ms": [40.0, 50.0, 50.0], "peak_mib": 400},
+    )
+    for name in ("model_gflop", "matmul_gflop_s", "share_within_1e-3"):
+        del measured[name]
+    return measured
+
+
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Files with these results, of which `report.main` shall make a page."""
@@ -96,6 +108,15 @@ def test_a_page_has_a_table_for_each_machine_and_says_how_well_outputs_agree() -
         "- inference, Swin-T 512, batch 2: outputs within 0.001 of the largest entry: 100.00%, 99.95%\n"
         "- training, Swin-T 512, batch 2: loss 99.5 / 101.25 (other random points and dropout)\n"
     ) in page
+
+
+def test_the_pipeline_has_a_section_of_its_own() -> None:
+    page = report.render([pipeline(), result()])
+    models, pipelines = page.split(report.PIPELINE)
+    assert models == report.render([result()]) + "\n"
+    # The ratios of the turns are 4, 6.25 and 5.
+    assert "| drawn, tao, 1024 | 100.0 | 20.0 | 5.00 (4.20-6.00) | 150 / 400 |" in pipelines
+    assert "### Abacus, 2 cores, 8 GiB\n" in pipelines
 
 
 def test_the_command_writes_the_page(write: Any) -> None:
