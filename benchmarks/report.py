@@ -48,10 +48,10 @@ PIPELINE = """## Data pipeline beside dense masks
 
 Training samples from files: decode, augment, targets, on one core. The other side is an independent implementation of
 the steps as NVIDIA TAO's OneFormer takes them (`benchmarks/dense_pipeline.py`): whole images are flipped, recoloured
-and resized before the crop, ids are compared with each segment's for its mask, pixels are normalised to float32 (here on
-the device). Its prompts are not tokenised, which would cost it more. Both sides draw from the same distributions; `tao`
-is TAO's recipe with rotation, blur and erasing, `plain` is without them. Each has a process of its own and one thread;
-they take turns. Images a second are those of the median turn; ratio as above.
+and resized before the crop, ids are compared with each segment's for its mask, pixels are normalised to float32 (here
+on the device). Its prompts are not tokenised, which would cost it more. Both sides draw from the same distributions;
+`tao` is TAO's recipe with rotation, blur and erasing, `plain` is without them. Each has a process of its own and one
+thread; they take turns. Images a second are those of the median turn; ratio as above.
 """
 PIPELINE_HEAD = [
     "Data, recipe, crop",
