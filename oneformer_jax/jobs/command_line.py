@@ -107,7 +107,7 @@ def show_logs(
         found = Workspace(workspace.absolute()).job(job)
         if not found.log_path.is_file():
             raise OneFormerError("no log: the action did not start", where=str(found.folder))
-        with found.log_path.open(encoding="utf-8", errors="replace") as log:
+        with found.log_path.open("rb") as log:
             follow(log, _write, lambda: to_its_end and found.is_running())
 
     guarded(show)

@@ -7,6 +7,8 @@ from typing import Literal
 
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.jobs.workspace import Job, Record, Workspace
+from oneformer_jax.spec import load_spec
+from oneformer_jax.spec.skill import parameters
 
 Kind = Literal["checkpoint", "onnx", "engine"]
 SUFFIXES: Mapping[str, Kind] = {".onnx": "onnx", ".engine": "engine", ".plan": "engine"}
@@ -22,8 +24,6 @@ TAKES: Mapping[str, tuple[Kind, ...]] = {
     "quantize.model_path": ("checkpoint", "onnx"),
     "gen_trt_engine.onnx_file": ("onnx",),
 }
-# The key that names the file which an action writes.
-WRITES: Mapping[str, str] = {"export": "export.onnx_file", "gen_trt_engine": "gen_trt_engine.trt_engine"}
 WITHOUT_MODEL = ("evaluate", "inference")
 
 
@@ -61,7 +61,7 @@ def parent_models(keys: Sequence[str], parent: Job, workspace: Workspace) -> dic
 def model_of(job: Job, record: Record) -> Model | None:
     """The model that a job left: a training's best checkpoint (else its newest), or the file that its action writes."""
     folder = job.results(record)
-    named = _file_of(record)
+    named = _file_of(job, record)
     if named:
         path = Path(named)
         return Model(SUFFIXES.get(path.suffix, "onnx"), path) if path.is_file() else None
@@ -71,10 +71,10 @@ def model_of(job: Job, record: Record) -> Model | None:
     return Model(SUFFIXES[files[0].suffix], files[0]) if len(files) == 1 else None
 
 
-def _file_of(record: Record) -> str | None:
-    """The file that the action was told to write."""
-    section, _, name = WRITES.get(record.action, "").partition(".")
-    return record.values.get(f"{section}.{name}") or record.given.get(section, {}).get(name)
+def _file_of(job: Job, record: Record) -> str:
+    """The file that the action was told to write, "" for an action that writes none of a chosen name."""
+    keys = [path for path, function in parameters(record.action).items() if function.startswith("create_")]
+    return str(load_spec(job.spec_path).value(keys[0])) if keys else ""
 
 
 def checkpoint_in(folder: Path, names: Sequence[str] = ("best", "latest", ".")) -> Path | None:

@@ -30,9 +30,10 @@ from oneformer_jax.spec.template import ACTIONS, MISSING
 
 VERSIONS = ("oneformer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _KEY = re.compile(r"([+~]{0,2})([^=]*)")
+_SECRET = re.compile(r"^(\+{0,2}encryption_key=).*", re.DOTALL)
 # One of the keys must have a value, or the action has nothing to work on; and how to give it.
 NEEDS: Mapping[str, Sequence[tuple[tuple[str, ...], str]]] = {
-    "train": [(("dataset.train.annotations",), "--train-dataset ROOT")],
+    "train": [(("dataset.train.annotations", "dataset.train.images"), "--train-dataset ROOT")],
     "evaluate": [
         (("dataset.test.annotations", "dataset.val.annotations"), "--eval-dataset ROOT"),
         (("evaluate.checkpoint", "evaluate.trt_engine"), "--parent JOB"),
@@ -61,10 +62,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """The record of a job that has not begun, and its spec. The encryption key stands in neither."""
+    """The record of a job that has not begun, its spec, and what of that its user and those of the jobs before wrote.
+
+    The encryption key stands in none of them.
+    """
 
     record: Record
     spec: dict[str, Any]
+    given: dict[str, Any]
     encryption_key: str = ""
 
 
@@ -79,14 +84,10 @@ def make_plan(request: Request, workspace: Workspace, job: Job) -> Plan:
     overrides = [_expanded(text) for text in request.overrides]
     named = named_keys(overrides)
     _refuse_result_folders(named)
-    load_spec(request.spec, overrides)  # says what is wrong and where: below, nobody knows who wrote what
-
-    given = Source(copy.deepcopy(before.given))
-    if request.spec:
-        _merge(given.data, _without_synonyms(read_yaml(request.spec)).data)
-    for text in overrides:
-        apply(given, text)
-    spec = load_source(_without_synonyms(Source(copy.deepcopy(given.data), places=given.places)), "command line")
+    given = _given(parent, request.spec, overrides)
+    spec = load_source(
+        Source(copy.deepcopy(given.data), given.places, given.problems), str(request.spec or "command line")
+    )
 
     own = {source: absolute(location) for source, location in request.datasets.items()}
     roots = {**before.datasets, **own}
@@ -112,15 +113,14 @@ def make_plan(request: Request, workspace: Workspace, job: Job) -> Plan:
         parent=request.parent,
         lineage=[*before.lineage, request.parent] if parent else [],
         datasets=roots,
-        overrides=[f"encryption_key={REDACTED}" if text.startswith("encryption_key=") else text for text in overrides],
-        given=given.data,
+        overrides=[_SECRET.sub(rf"\1{REDACTED}", text) for text in overrides],
         inputs=inputs,
         values=values,
         automl={"command": route.command, "reason": route.reason} if route else {},
         notes=about.notes,
         versions=_versions(),
     )
-    return Plan(record, content, spec.encryption_key)
+    return Plan(record, content, given.data, spec.encryption_key)
 
 
 def resumed_spec(job: Job, record: Record) -> dict[str, Any]:
@@ -181,9 +181,19 @@ def _refuse_result_folders(named: set[str]) -> None:
             raise SpecError("a job writes into its own folder", where=path, hint="choose the place with --workspace")
 
 
-def _without_synonyms(source: Source) -> Source:
-    rename_synonyms(source)
-    return source
+def _given(parent: Job | None, spec: Path | None, overrides: Sequence[str]) -> Source:
+    """What the parent's user gave, under a spec file and overrides, each key with the place where it is written."""
+    given = Source(parent.given() if parent else {})
+    if spec:
+        written = read_yaml(spec)
+        rename_synonyms(written)
+        _merge(given.data, written.data)
+        given.places.update(written.places)
+        given.problems.extend(written.problems)
+    for text in overrides:
+        apply(given, text)
+    rename_synonyms(given)
+    return given
 
 
 def _merge(data: dict[Any, Any], other: dict[Any, Any]) -> None:
@@ -203,9 +213,8 @@ def _value_at(data: Any, path: str) -> Any:
 
 def _found_otherwise(own: Mapping[str, str], named: set[str]) -> Iterator[str]:
     """Keys of a spec file that do not hold for jobs: folders of results, and data for which there is a root now."""
-    yield "results_dir"
+    yield from ("results_dir", "automl.results_dir", *(f"{action}.results_dir" for action in ACTIONS))
     for action in ACTIONS:
-        yield f"{action}.results_dir"
         yield from (key.path for key in data_keys(action) if source_of(key, own) and key.path not in named)
 
 

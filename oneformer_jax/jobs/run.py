@@ -5,6 +5,7 @@ a library aborts), because what such libraries write belongs into the log, and b
 ended. It writes into the log itself: where whoever started the job is gone, it still runs to its end.
 """
 
+import codecs
 import json
 import os
 import signal
@@ -18,13 +19,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-import yaml
-
 from oneformer_jax.actions.folder_lock import only_process_in
 from oneformer_jax.jobs.models import model_of
 from oneformer_jax.jobs.parameters import KEY_VARIABLE
 from oneformer_jax.jobs.plan import Request, make_plan, resumed_spec
 from oneformer_jax.jobs.workspace import Job, Record, Workspace
+from oneformer_jax.spec.bundle import to_yaml
 
 COMMAND_LINE = Path(__file__).resolve().parents[2] / "cli.py"
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -43,7 +43,8 @@ def create(request: Request, workspace: Workspace) -> tuple[Job, Record, str]:
         workspace.folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):  # another process was quicker
             job.folder.mkdir()
-            _write_spec(job, plan.spec)
+            _write_yaml(job.spec_path, plan.spec)
+            _write_yaml(job.given_path, plan.given)
             plan.record.created = now()
             return job, plan.record, plan.encryption_key
 
@@ -61,7 +62,7 @@ def run(job: Job, record: Record, encryption_key: str, write: Tell) -> int:
             os.environ | {"PYTHONUNBUFFERED": "1"} | ({KEY_VARIABLE: encryption_key} if encryption_key else {})
         )
         command = [sys.executable, str(COMMAND_LINE), record.command, "-e", str(job.spec_path)]
-        with job.log_path.open("ab") as log, job.log_path.open(encoding="utf-8", errors="replace") as reader:
+        with job.log_path.open("ab") as log, job.log_path.open("rb") as reader:
             reader.seek(0, os.SEEK_END)
             with _forwarding() as started:
                 process = subprocess.Popen(
@@ -85,7 +86,7 @@ def resume(job: Job, write: Tell) -> int:
     if job.is_running():
         with only_process_in(job.folder), only_process_in(job.results(record)):
             pass
-    _write_spec(job, resumed_spec(job, record))
+    _write_yaml(job.spec_path, resumed_spec(job, record))
     return run(job, record, os.environ.get(KEY_VARIABLE, ""), write)
 
 
@@ -124,12 +125,13 @@ def last_status(job: Job, record: Record) -> Mapping[str, Any]:
     return {}
 
 
-def follow(reader: IO[str], write: Tell, goes_on: Callable[[], bool]) -> None:
+def follow(reader: IO[bytes], write: Tell, goes_on: Callable[[], bool]) -> None:
     """Passes on what comes into a file until `goes_on` says that no more will come."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # what has come may end within a character
     last_look = False
     while True:
         if text := reader.read():
-            write(text)
+            write(decoder.decode(text))
         elif last_look:
             return
         elif goes_on():
@@ -143,10 +145,10 @@ def now() -> str:
     return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
 
 
-def _write_spec(job: Job, content: dict[str, Any]) -> None:
-    fresh = job.spec_path.with_suffix(".new")
-    fresh.write_text(yaml.safe_dump(content, sort_keys=False, width=120), encoding="utf-8")
-    fresh.replace(job.spec_path)
+def _write_yaml(path: Path, content: dict[str, Any]) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(to_yaml(content), encoding="utf-8")
+    fresh.replace(path)
 
 
 def _without_words(code: int | None) -> str:

@@ -3,6 +3,7 @@
 <workspace>/<action>-<number>/
     job.json     the record: what was asked for, what was found for it, how it ended
     spec.yaml    what the action reads
+    given.yaml   what of that was written by people, here and in the jobs before: jobs after this take it over
     log.txt      what the action wrote to the screen
     <action>/    its results
 """
@@ -17,6 +18,7 @@ from typing import Any
 from oneformer_jax.actions.folder_lock import holder
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.spec.problems import nearest
+from oneformer_jax.spec.source import read_yaml
 
 _ID = re.compile(r"([a-z_]+)-(\d+)")
 
@@ -25,8 +27,8 @@ _ID = re.compile(r"([a-z_]+)-(\d+)")
 class Record:
     """What `job.json` holds.
 
-    `lineage` are the ids of the jobs before this one, the first one first; `given` is the spec as its user wrote it, in
-    this job and those before; `inputs` (data) and `values` are what was found for the keys that nobody wrote.
+    `lineage` are the ids of the jobs before this one, the first one first; `inputs` (data) and `values` are what was
+    found for the keys that nobody wrote.
     """
 
     action: str
@@ -35,7 +37,6 @@ class Record:
     lineage: list[str] = field(default_factory=list)
     datasets: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
-    given: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     automl: dict[str, str] = field(default_factory=dict)
@@ -70,6 +71,10 @@ class Job:
         return self.folder / "spec.yaml"
 
     @property
+    def given_path(self) -> Path:
+        return self.folder / "given.yaml"
+
+    @property
     def log_path(self) -> Path:
         return self.folder / "log.txt"
 
@@ -85,6 +90,10 @@ class Job:
         except (ValueError, TypeError, KeyError) as error:
             raise OneFormerError(f"no record of a job: {error}", where=str(self.record_path)) from error
         return record
+
+    def given(self) -> dict[Any, Any]:
+        """What people wrote of the spec. Raises SpecError where that cannot be read."""
+        return read_yaml(self.given_path).data
 
     def write(self, record: Record) -> None:
         """Replaces the record, all of it or, on a full disk, nothing."""

@@ -33,7 +33,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def job_of(workspace: Workspace) -> Callable[..., Job]:
     """`job_of(action, *files)`: a finished job whose results are these files; a name that ends in / is a checkpoint."""
 
-    def made(action: str, *files: str, **record: object) -> Job:
+    def made(action: str, *files: str, given: str = "{}", spec: str = "{}", **record: object) -> Job:
         job = Job(workspace.folder / workspace.next_id(action))
         entry = Record(**{"action": action, "command": action, "status": "SUCCESS", "exit_code": 0, **record})
         job.results(entry).mkdir(parents=True)
@@ -44,6 +44,8 @@ def job_of(workspace: Workspace) -> Callable[..., Job]:
                 (path / "description").mkdir()
             else:
                 path.touch()
+        job.given_path.write_text(given)
+        job.spec_path.write_text(spec)
         job.write(entry)
         return job
 

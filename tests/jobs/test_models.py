@@ -57,7 +57,7 @@ def test_a_job_without_a_model_stands_for_the_one_that_it_used(
 
 def test_a_file_with_a_name_of_its_own(workspace: Workspace, job_of: Callable[..., Job], tmp_path) -> None:
     elsewhere = tmp_path / "mine.onnx"
-    parent = job_of("export", "other.onnx", given={"export": {"onnx_file": str(elsewhere)}})
+    parent = job_of("export", "other.onnx", spec=f"export: {{onnx_file: {elsewhere}}}")
     with pytest.raises(CheckpointError, match=r"job export-1 left no ONNX file.*holds other\.onnx"):
         parent_models(["gen_trt_engine.onnx_file"], parent, workspace)
     elsewhere.touch()

@@ -11,6 +11,7 @@ from servers import Bucket
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.jobs.plan import Plan, Request, make_plan, resumed_spec
 from oneformer_jax.jobs.workspace import Job, Workspace
+from oneformer_jax.spec.bundle import to_yaml
 
 MODEL = ["evaluate.checkpoint=given"]
 
@@ -65,8 +66,7 @@ def test_a_child_takes_over_roots_and_keys_and_may_have_its_own(
         "dataset.val.images=/pictures",
         datasets={"train_datasets": first, "eval_dataset": first},
     )
-    entry = before.record
-    parent = job_of("train", "best/", datasets=entry.datasets, given=entry.given, lineage=["train-0"])
+    parent = job_of("train", "best/", datasets=before.record.datasets, given=to_yaml(before.given), lineage=["train-0"])
     child = plan("evaluate", parent=parent.id)
     assert child.spec["model"]["sem_seg_head"]["num_classes"] == 7
     assert child.spec["dataset"]["val"]["images"] == "/pictures"
@@ -81,6 +81,13 @@ def test_a_child_takes_over_roots_and_keys_and_may_have_its_own(
     assert chosen.spec["inference"]["images_dir"] == chosen.spec["dataset"]["test"]["images"] == f"{third}/images.zip"
     calibrated = plan("quantize", parent=parent.id, datasets={"calibration_dataset": third})
     assert calibrated.spec["dataset"]["quant_calibration_dataset"]["images_dir"] == f"{third}/images.zip"
+
+
+def test_keys_of_parent_and_child_are_checked_together(plan: Callable[..., Plan], job_of: Callable[..., Job]) -> None:
+    parent = job_of("train", "best/", given="model: {text_encoder: {context_length: 60}}\n")
+    assert plan("export", "dataset.max_seq_len=60", parent=parent.id)
+    with pytest.raises(OneFormerError, match=r"command line: dataset\.max_seq_len=50.*context_length"):
+        plan("export", "dataset.max_seq_len=50", parent=parent.id)
 
 
 def test_what_a_data_set_lacks(plan: Callable[..., Plan], root_of: Callable[..., str]) -> None:
@@ -112,7 +119,11 @@ def test_label_maps_by_format_as_far_as_they_are_there(plan: Callable[..., Plan]
 @pytest.mark.parametrize(
     ("action", "overrides", "message"),
     [
-        ("train", [], r"job train has no dataset\.train\.annotations\n.*--train-dataset ROOT"),
+        (
+            "train",
+            [],
+            r"job train has no dataset\.train\.annotations or dataset\.train\.images\n.*--train-dataset ROOT",
+        ),
         ("evaluate", MODEL, r"no dataset\.test\.annotations or dataset\.val\.annotations\n.*--eval-dataset ROOT"),
         ("evaluate", ["dataset.val.annotations=a"], r"no evaluate\.checkpoint or evaluate\.trt_engine\n.*--parent JOB"),
         ("inference", ["inference.checkpoint=c"], r"no inference\.images_dir or .*\n.*--inference-dataset ROOT"),
@@ -139,10 +150,14 @@ def test_a_policy_is_for_training(plan: Callable[..., Plan]) -> None:
 def test_the_encryption_key_is_not_stored(plan: Callable[..., Plan], tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text("encryption_key: from_file\n")
-    for overrides, options, key in ((["encryption_key=typed"], {}, "typed"), ([], {"spec": spec}, "from_file")):
+    for overrides, options, key in (
+        (["encryption_key=typed"], {}, "typed"),
+        (["++encryption_key=typed=too"], {}, "typed=too"),
+        ([], {"spec": spec}, "from_file"),
+    ):
         made = plan("export", "export.checkpoint=c", *overrides, **options)
         assert made.encryption_key == key
-        assert key not in json.dumps([made.spec, vars(made.record)])
+        assert key not in json.dumps([made.spec, made.given, vars(made.record)])
 
 
 def test_the_published_backbone_starts_a_swin_tiny_that_names_no_weights(

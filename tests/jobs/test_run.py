@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from oneformer_jax.actions.folder_lock import only_process_in
 from oneformer_jax.jobs import run as runner
 from oneformer_jax.jobs.command_line import app
+from oneformer_jax.jobs.plan import Request, make_plan
 from oneformer_jax.jobs.run import state
 from oneformer_jax.jobs.workspace import Job, Workspace
 
@@ -119,6 +120,24 @@ def test_jobs_are_counted_over_all_actions(workspace: Workspace, stub: Callable[
     job("export", "-w", workspace.folder, "export.checkpoint=given")
     job("quantize", "-w", workspace.folder, "quantize.model_path=given")
     assert [found.id for found in workspace.jobs()] == ["export-8", "quantize-9"]
+
+
+def test_two_that_start_at_once_get_folders_of_their_own(
+    workspace: Workspace, stub: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = []
+
+    def meanwhile(request: Request, jobs: Workspace, found: Job):
+        planned.append(found.id)
+        if len(planned) == 1:
+            found.folder.mkdir(parents=True)
+        return make_plan(request, jobs, found)
+
+    monkeypatch.setattr(runner, "make_plan", meanwhile)
+    stub(ENDINGS["success"][0])
+    assert job("export", "-w", workspace.folder, "export.checkpoint=given").exit_code == 0
+    assert planned == ["export-1", "export-2"]
+    assert workspace.job("export-2").read().values["results_dir"] == str(workspace.folder / "export-2")
 
 
 def test_the_key_reaches_the_action_by_its_environment(workspace: Workspace, stub: Callable[[str], None]) -> None:
