@@ -23,6 +23,7 @@ from oneformer_jax.models.normalise import normalise
 from oneformer_jax.spec import Spec, load_spec
 from oneformer_jax.training.frozen import in_evaluation_mode, without_gradient
 from oneformer_jax.training.optimizer import make_optimizer
+from oneformer_jax.training.precision import in_kernel_dtype
 
 PARTS = {
     "backbone": ("backbone",),
@@ -122,7 +123,7 @@ def training_cost(spec: Spec, batch: int, size: Size) -> Cost:
         pixels = normalise(images, spec.dataset.pixel_mean, spec.dataset.pixel_std)
 
         def predict(params: Any) -> Any:
-            params = without_gradient(params, frozen)
+            params = in_kernel_dtype(without_gradient(params, frozen), spec.train.precision)
             layers = oneformer.decode(
                 params, oneformer.encode(params, pixels, config=config, rng=rng), tokens, config=config, rng=rng
             )

@@ -96,6 +96,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
         mesh=mesh,
         seed=spec.train.seed,
         frozen=frozen,
+        precision=spec.train.precision,
     )
     batches = train_batches(dataset, pipeline, start_step=start.step * settings.batches_per_step)
     validate = None

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from oneformer_jax.models.dropout import Dropout
-from oneformer_jax.models.linear import Initializer, linear, xavier_uniform
+from oneformer_jax.models.linear import Dense, Initializer, linear, xavier_uniform
 from oneformer_jax.models.norms import layer_norm
+from oneformer_jax.models.precision import as_kernel, rounded_exp, wide_product, widened
 
 
 class MultiHeadAttention(nn.Module):
@@ -34,26 +35,32 @@ class MultiHeadAttention(nn.Module):
         """`blocked` marks keys that a query may not attend to; no row may be blocked entirely."""
         width = query.shape[-1]
         kernel, bias = InProjection(self.in_proj_init, name="in_proj")(width)
+
+        def project(x: Array, w: Array, b: Array) -> Array:
+            x, w, b = as_kernel(x, w, b)
+            return x @ w + b[None, None]
+
         # Heads go before tokens at once: XLA's CPU products over strided heads are several times slower.
         q, k, v = (
-            (x @ w + b[None, None]).reshape(*x.shape[:2], self.num_heads, width // self.num_heads).swapaxes(1, 2)
+            project(x, w, b).reshape(*x.shape[:2], self.num_heads, width // self.num_heads).swapaxes(1, 2)
             for x, w, b in zip((query, key, value), jnp.split(kernel, 3, axis=1), jnp.split(bias, 3), strict=True)
         )
-        logits = jnp.einsum("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k)
+        logits = wide_product("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k)
         if blocked is not None:
             logits = jnp.where(blocked[:, None], jnp.finfo(logits.dtype).min, logits)
         mixed = attend(logits, v, Dropout(self.dropout, deterministic))
         mixed = mixed.swapaxes(1, 2).reshape(query.shape)
-        return nn.Dense(width, kernel_init=self.out_proj_init, name="out_proj")(mixed)
+        return Dense(width, kernel_init=self.out_proj_init, name="out_proj")(mixed)
 
 
 def attend(logits: Float[Array, "*n q k"], values: Float[Array, "*n k d"], dropout: Dropout) -> Float[Array, "*n q d"]:
     """Means of the values, weighted by the softmax of the logits; `dropout` drops weights.
 
-    The sums are normalised, not the weights, which are many times as large.
+    The sums are normalised, not the weights, which are many times as large and are rounded to the dtype of the values.
     """
-    weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
-    return dropout(weights) @ values / jnp.sum(weights, axis=-1, keepdims=True)
+    shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    weights = rounded_exp(shifted, values.dtype)
+    return widened(dropout(weights) @ values) / jnp.sum(weights, axis=-1, keepdims=True, dtype=logits.dtype)
 
 
 class InProjection(nn.Module):

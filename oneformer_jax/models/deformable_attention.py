@@ -22,7 +22,8 @@ def deformable_attention(
     """Sample every level of `value` at `locations`, bilinearly, and sum the samples of a query by `weights`.
 
     Args:
-        value: levels flattened row by row and concatenated, `n` heads of `d` channels, float32.
+        value: levels flattened row by row and concatenated, `n` heads of `d` channels. Sums have the dtype of
+            `weights`, which may be wider.
         shapes: static (height, width) of each level; the areas add up to `s`.
         locations: (x, y) as a fraction of the level: (0, 0) is the outer corner of the first pixel and (1, 1) that of
             the last one. Pixels outside a level count as zero (`grid_sample` with `align_corners=False`).
@@ -97,7 +98,7 @@ def _weighted_samples(table: Array, upper_left: Array, below: Array, fraction: A
             total = total + coefficient[..., None] * _take(table, row)
         return total, None
 
-    total = jnp.zeros((*weights.shape[1:], table.shape[1]), table.dtype)
+    total = jnp.zeros((*weights.shape[1:], table.shape[1]), weights.dtype)
     return lax.scan(add, total, (upper_left, below, fraction, weights))[0]
 
 
@@ -139,7 +140,7 @@ def _weighted_samples_backward(
         (fx, fy), weights = step[2:]
         products = tuple(cotangent * _take(table, row) for row, _ in _corners(n, *step))
         # One reduction over channels for all four: a lone float sum is a serial chain that nothing overlaps.
-        zeros = (jnp.zeros((), table.dtype),) * 4
+        zeros = (jnp.zeros((), cotangent.dtype),) * 4
         upper_left, upper_right, lower_left, lower_right = lax.reduce(products, zeros, _add_each, (2,))
         upper = upper_left + fx * (upper_right - upper_left)
         lower = lower_left + fx * (lower_right - lower_left)
@@ -147,9 +148,9 @@ def _weighted_samples_backward(
         along_y = lower - upper
         return None, (weights[None] * jnp.stack([along_x, along_y]), upper + fy * along_y)
 
-    table_gradient = lax.scan(scatter, jnp.zeros_like(table), steps)[0]
+    table_gradient = lax.scan(scatter, jnp.zeros(table.shape, cotangent.dtype), steps)[0]
     fraction_gradient, weights_gradient = lax.scan(gather, None, steps)[1]
-    return table_gradient, None, None, fraction_gradient, weights_gradient
+    return table_gradient.astype(table.dtype), None, None, fraction_gradient, weights_gradient
 
 
 def _add_each(left: tuple[Array, ...], right: tuple[Array, ...]) -> tuple[Array, ...]:

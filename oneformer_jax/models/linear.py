@@ -1,6 +1,7 @@
 """Linear layers and the initial distributions that the original's layers start from."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from oneformer_jax.models.precision import as_kernel
+
 Initializer = Callable[..., Any]
+
+Dense = partial(nn.Dense, promote_dtype=as_kernel)
+Conv = partial(nn.Conv, promote_dtype=as_kernel)
 
 # PyTorch's default for linear and convolution weights: uniform within 1 / sqrt(fan_in).
 fan_in_uniform: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -31,7 +37,7 @@ def linear(
     x: Float[Array, "*n c"], features: int, *, name: str, kernel_init: Initializer = fan_in_uniform
 ) -> Float[Array, "*n d"]:
     """A `Dense` layer of the calling module whose bias starts as PyTorch's does."""
-    return nn.Dense(features, kernel_init=kernel_init, bias_init=uniform_bias(x.shape[-1]), name=name)(x)
+    return Dense(features, kernel_init=kernel_init, bias_init=uniform_bias(x.shape[-1]), name=name)(x)
 
 
 class Convolution1x1(nn.Module):
@@ -44,10 +50,10 @@ class Convolution1x1(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
         kernel = self.param("kernel", self.kernel_init, (1, 1, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+        x, kernel, bias = as_kernel(x, kernel, bias)
         y = x @ kernel[0, 0]
-        if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,))[None, None, None]
-        return y
+        return y if bias is None else y + bias[None, None, None]
 
 
 class MLP(nn.Module):

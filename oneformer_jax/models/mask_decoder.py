@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from oneformer_jax.models.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from oneformer_jax.models.config import TransformerConfig
-from oneformer_jax.models.linear import MLP, Convolution1x1, fan_in_uniform, fan_in_xavier, uniform_bias
+from oneformer_jax.models.linear import MLP, Convolution1x1, Dense, fan_in_uniform, fan_in_xavier, uniform_bias
 from oneformer_jax.models.norms import layer_norm
 from oneformer_jax.models.positions import sine_positions
 from oneformer_jax.models.predictions import Features, LayerPredictions
@@ -33,7 +33,7 @@ class MaskDecoder(nn.Module):
         query_embed = self.param("query_embed", normal, (config.num_queries, hidden))
         level_embed = self.param("level_embed", normal, (len(maps), hidden))
         decoder_norm = layer_norm(name="decoder_norm")
-        class_embed = nn.Dense(
+        class_embed = Dense(
             self.num_classes + 1, kernel_init=fan_in_uniform, bias_init=uniform_bias(hidden), name="class_embed"
         )
         mask_embed = MLP(hidden, mask_features.shape[-1], 3, name="mask_embed")

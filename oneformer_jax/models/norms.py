@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from oneformer_jax.models.precision import widened
+
 EPSILON = 1e-5
 
 # Two-pass variance: E[x^2] - E[x]^2 loses digits when the mean is large.
@@ -26,7 +28,7 @@ class GroupNorm(nn.Module):
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        grouped = x.reshape(*x.shape[:-1], self.num_groups, channels // self.num_groups)
+        grouped = widened(x).reshape(*x.shape[:-1], self.num_groups, channels // self.num_groups)
         centred = grouped - _mean(grouped)
         normalised = centred / jnp.sqrt(_mean(centred * centred) + EPSILON)
         return normalised.reshape(x.shape) * scale[None, None, None] + bias[None, None, None]

@@ -14,9 +14,10 @@ from oneformer_jax.models.attention import FeedForwardLayer
 from oneformer_jax.models.config import PixelDecoderConfig
 from oneformer_jax.models.deformable_attention import deformable_attention
 from oneformer_jax.models.dropout import Dropout
-from oneformer_jax.models.linear import Convolution1x1, Initializer, fan_in_xavier, xavier_uniform
+from oneformer_jax.models.linear import Conv, Convolution1x1, Dense, Initializer, fan_in_xavier, xavier_uniform
 from oneformer_jax.models.norms import GroupNorm, layer_norm
 from oneformer_jax.models.positions import reference_points, sine_positions
+from oneformer_jax.models.precision import widened
 from oneformer_jax.models.predictions import Features
 from oneformer_jax.models.resize import resize
 
@@ -78,7 +79,7 @@ class ConvNorm(nn.Module):
         if self.kernel_size == (1, 1):
             x = Convolution1x1(self.features, init, self.use_bias, name="conv")(x)
         else:
-            x = nn.Conv(self.features, self.kernel_size, use_bias=self.use_bias, kernel_init=init, name="conv")(x)
+            x = Conv(self.features, self.kernel_size, use_bias=self.use_bias, kernel_init=init, name="conv")(x)
         return GroupNorm(name="norm")(x)
 
 
@@ -113,15 +114,15 @@ class DeformableSelfAttention(nn.Module):
         batch, length, width = query.shape
         heads, levels, points = self.num_heads, len(self.shapes), self.num_points
         zeros = nn.initializers.zeros
-        values = nn.Dense(width, kernel_init=xavier_uniform, name="value_proj")(value)
-        offsets = nn.Dense(
+        values = Dense(width, kernel_init=xavier_uniform, name="value_proj")(value)
+        offsets = Dense(
             heads * levels * points * 2,
             kernel_init=zeros,
             bias_init=directional_offsets(heads, levels, points),
             name="sampling_offsets",
         )(query).reshape(batch, length, heads, levels, points, 2)
-        weights = nn.Dense(heads * levels * points, kernel_init=zeros, name="attention_weights")(query)
-        weights = nn.softmax(weights.reshape(batch, length, heads, levels * points))
+        weights = Dense(heads * levels * points, kernel_init=zeros, name="attention_weights")(query)
+        weights = nn.softmax(widened(weights).reshape(batch, length, heads, levels * points))
 
         sizes = np.array([(w, h) for h, w in self.shapes], np.float32)  # offsets are pixels of their own level
         origin = jnp.asarray(reference_points(self.shapes))[None, :, None, None, None]
@@ -132,7 +133,7 @@ class DeformableSelfAttention(nn.Module):
             locations,
             weights.reshape(batch, length, heads, levels, points),
         )
-        return nn.Dense(width, kernel_init=xavier_uniform, name="output_proj")(mixed)
+        return Dense(width, kernel_init=xavier_uniform, name="output_proj")(mixed)
 
 
 def directional_offsets(heads: int, levels: int, points: int) -> Initializer:

@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from oneformer_jax.models.precision import wide_product
 
 
 class Features(NamedTuple):
@@ -38,5 +39,5 @@ class LayerPredictions(NamedTuple):
 
     def final(self) -> Predictions:
         """The last layer's logits, masks computed."""
-        masks = jnp.einsum("bqc,bhwc->bqhw", self.mask_embeddings[-1], self.mask_features)
+        masks = wide_product("bqc,bhwc->bqhw", self.mask_embeddings[-1], self.mask_features)
         return Predictions(self.class_logits[-1], masks)

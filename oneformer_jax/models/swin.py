@@ -11,8 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 from oneformer_jax.models.attention import attend
 from oneformer_jax.models.config import SwinConfig
 from oneformer_jax.models.dropout import Dropout
-from oneformer_jax.models.linear import fan_in_uniform, uniform_bias
+from oneformer_jax.models.linear import Conv, Dense, fan_in_uniform, uniform_bias
 from oneformer_jax.models.norms import layer_norm
+from oneformer_jax.models.precision import wide_product, widened
 from oneformer_jax.models.resize import resize
 
 # The original truncates at +-2, which is 100 standard deviations: no truncation.
@@ -33,7 +34,7 @@ class Swin(nn.Module):
         self, images: Float[Array, "b h w 3"], *, deterministic: bool
     ) -> dict[str, Float[Array, "b _h _w _c"]]:
         config, patch = self.config, self.config.patch_size
-        x = nn.Conv(
+        x = Conv(
             config.embed_dim,
             (patch, patch),
             strides=(patch, patch),
@@ -41,6 +42,7 @@ class Swin(nn.Module):
             bias_init=uniform_bias(3 * patch * patch),
             name="patch_embed",
         )(pad_to_multiple(images, patch))
+        x = widened(x)
         if config.patch_norm:
             x = layer_norm(name="patch_norm")(x)
         if config.ape:
@@ -89,9 +91,9 @@ class SwinBlock(nn.Module):
 
         dropout, kernel_init = Dropout(config.drop_rate, deterministic), INITIALIZERS[config.init]
         y = layer_norm(name="norm2")(x)
-        y = nn.Dense(int(width * config.mlp_ratio), kernel_init=kernel_init, name="linear1")(y)
+        y = Dense(int(width * config.mlp_ratio), kernel_init=kernel_init, name="linear1")(y)
         y = dropout(nn.gelu(y, approximate=False))
-        y = nn.Dense(width, kernel_init=kernel_init, name="linear2")(y)
+        y = Dense(width, kernel_init=kernel_init, name="linear2")(y)
         return x + path(dropout(y), deterministic)
 
 
@@ -111,16 +113,16 @@ class WindowAttention(nn.Module):
         bias = jnp.take(table, relative_position_index(side), axis=0).transpose(2, 0, 1)
 
         kernel_init = INITIALIZERS[config.init]
-        qkv = nn.Dense(3 * width, use_bias=config.qkv_bias, kernel_init=kernel_init, name="qkv")(x)
+        qkv = Dense(3 * width, use_bias=config.qkv_bias, kernel_init=kernel_init, name="qkv")(x)
         # Heads go before tokens at once: XLA's CPU products over strided heads are several times slower.
         q, k, v = qkv.reshape(*x.shape[:3], 3, heads, width // heads).transpose(3, 0, 1, 4, 2, 5)
         scale = config.qk_scale or (width // heads) ** -0.5
-        logits = jnp.einsum("bnhqd,bnhkd->bnhqk", q * scale, k) + bias[None, None]
+        logits = wide_product("bnhqd,bnhkd->bnhqk", q * scale, k) + bias[None, None]
         if blocked is not None:
             logits = logits + jnp.where(blocked[None, :, None], -100.0, 0.0)
         mixed = attend(logits, v, Dropout(config.attn_drop_rate, deterministic))
         mixed = mixed.swapaxes(2, 3).reshape(x.shape)
-        mixed = nn.Dense(width, kernel_init=kernel_init, name="proj")(mixed)
+        mixed = Dense(width, kernel_init=kernel_init, name="proj")(mixed)
         return Dropout(config.drop_rate, deterministic)(mixed)
 
 
@@ -136,7 +138,8 @@ class PatchMerging(nn.Module):
         x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
         x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
         x = layer_norm(name="norm")(x)
-        return nn.Dense(2 * channels, use_bias=False, kernel_init=INITIALIZERS[self.config.init], name="reduction")(x)
+        kernel_init = INITIALIZERS[self.config.init]
+        return widened(Dense(2 * channels, use_bias=False, kernel_init=kernel_init, name="reduction")(x))
 
 
 class DropPath(nn.Module):

@@ -30,6 +30,7 @@ from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.normalise import normalise
 from oneformer_jax.training.frozen import Names, in_evaluation_mode, without_gradient
 from oneformer_jax.training.optimizer import global_norm
+from oneformer_jax.training.precision import in_kernel_dtype
 from oneformer_jax.training.sharding import put_batch, put_pairs, put_replicated
 
 # Dropout draws apart from the losses, which use the streams below this one of the same key of the step.
@@ -71,13 +72,14 @@ def make_train_step(
     mesh: Mesh,
     seed: int,
     frozen: Names = frozenset(),
+    precision: str = "32",
 ) -> TrainStep:
     """A function from (state, *host batches) to (new state, scalars on the device); it consumes the state it is given.
 
     The scalars are the total loss, the last layer's share of each loss (unweighted), gradient norm and learning rate.
     Random draws depend on (seed, step, global sample index) alone. `frozen` parameters, which `optimizer` must leave
-    alone too, have no gradient and their parts no dropout. An update whose gradient is not finite is left out;
-    `skipped` counts it in the returned scalars.
+    alone too, have no gradient and their parts no dropout. `precision` is that of the spec.
+    An update whose gradient is not finite is left out; `skipped` counts it in the returned scalars.
     """
 
     if frozen:
@@ -95,7 +97,7 @@ def make_train_step(
         tokens = jnp.asarray(inputs.task_rows)[batch.task]
 
         def predict(params: Any) -> Any:
-            params = without_gradient(params, frozen)
+            params = in_kernel_dtype(without_gradient(params, frozen), precision)
             features = oneformer.encode(params, images, config=config, rng=encoder_rng)
             layers = oneformer.decode(params, features, tokens, config=config, rng=decoder_rng)
             texts = oneformer.encode_text(
