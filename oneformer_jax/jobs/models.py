@@ -24,6 +24,8 @@ TAKES: Mapping[str, tuple[Kind, ...]] = {
     "quantize.model_path": ("checkpoint", "onnx"),
     "gen_trt_engine.onnx_file": ("onnx",),
 }
+# The checkpoints that a job may leave, the best first: of a training or a search, of quantize.
+CHECKPOINTS = ("best", "latest", "quantized_model/latest")
 WITHOUT_MODEL = ("evaluate", "inference")
 
 
@@ -77,7 +79,7 @@ def _file_of(job: Job, record: Record) -> str:
     return str(load_spec(job.spec_path).value(keys[0])) if keys else ""
 
 
-def checkpoint_in(folder: Path, names: Sequence[str] = ("best", "latest", ".")) -> Path | None:
+def checkpoint_in(folder: Path, names: Sequence[str] = CHECKPOINTS) -> Path | None:
     """The first of `names` in a result folder that is a checkpoint."""
     paths = [folder / name for name in names]
     return next((path for path in paths if (path / "params").is_dir() and (path / "description").is_dir()), None)

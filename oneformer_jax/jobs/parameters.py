@@ -61,6 +61,15 @@ def pretrained_backbone(about: Circumstances, values: Mapping[str, Any]) -> dict
     return {path: link}
 
 
+def quantize_backend(about: Circumstances, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The one backend that takes ONNX files, for a parent that left one."""
+    path, backend = "quantize.backend", "modelopt.onnx"
+    if not str(values.get("quantize.model_path", "")).endswith(".onnx") or about.spec.is_set(path):
+        return {}
+    about.notes.append(f"{path} is {backend}: the parent left an ONNX file")
+    return {path: backend}
+
+
 def _key(about: Circumstances, keys: list[str]) -> dict[str, Any]:
     """By way of the environment: an encryption key is written nowhere."""
     return {path: f"${{oc.env:{KEY_VARIABLE},''}}" for path in keys if about.spec.encryption_key}

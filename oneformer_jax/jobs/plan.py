@@ -16,7 +16,7 @@ from typing import Any
 
 from oneformer_jax.errors import SpecError
 from oneformer_jax.jobs.datasets import absolute, data_values, source_of
-from oneformer_jax.jobs.parameters import Circumstances, parameter_values, pretrained_backbone
+from oneformer_jax.jobs.parameters import Circumstances, parameter_values, pretrained_backbone, quantize_backend
 from oneformer_jax.jobs.routing import Policy, Route, route_training
 from oneformer_jax.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.spec import Spec, load_spec
@@ -97,7 +97,7 @@ def make_plan(request: Request, workspace: Workspace, job: Job) -> Plan:
     inputs, notes = data_values(action, roots, [*named, *kept])
     about = Circumstances(action, job, workspace, parent, named, spec, notes)
     values = parameter_values(about)
-    values |= pretrained_backbone(about, values)
+    values |= pretrained_backbone(about, values) | quantize_backend(about, values)
     route = _route(request, spec)
 
     given.data.pop("encryption_key", None)

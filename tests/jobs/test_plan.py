@@ -147,6 +147,15 @@ def test_a_policy_is_for_training(plan: Callable[..., Plan]) -> None:
         plan("export", "export.checkpoint=c", policy="off")
 
 
+def test_an_onnx_file_is_quantized_by_the_backend_that_takes_it(
+    plan: Callable[..., Plan], job_of: Callable[..., Job]
+) -> None:
+    checkpoint, exported = job_of("train", "best/"), job_of("export", "model.onnx")
+    assert "backend" not in plan("quantize", parent=checkpoint.id).spec["quantize"]
+    assert plan("quantize", parent=exported.id).spec["quantize"]["backend"] == "modelopt.onnx"
+    assert plan("quantize", "quant_backend=torchao", parent=exported.id).spec["quantize"]["backend"] == "torchao"
+
+
 def test_the_encryption_key_is_not_stored(plan: Callable[..., Plan], tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text("encryption_key: from_file\n")
