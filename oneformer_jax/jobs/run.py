@@ -20,6 +20,7 @@ from types import FrameType
 from typing import IO, Any
 
 from oneformer_jax.actions.folder_lock import only_process_in
+from oneformer_jax.errors import OneFormerError
 from oneformer_jax.jobs.models import model_of
 from oneformer_jax.jobs.parameters import KEY_VARIABLE
 from oneformer_jax.jobs.plan import Request, make_plan, resumed_spec
@@ -27,7 +28,7 @@ from oneformer_jax.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.spec.bundle import to_yaml
 
 COMMAND_LINE = Path(__file__).resolve().parents[2] / "cli.py"
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FORWARDED = (signal.SIGINT, signal.SIGTERM)
 PAUSE = 0.1  # seconds between looks at the log
 Tell = Callable[[str], None]
 
@@ -52,8 +53,8 @@ def create(request: Request, workspace: Workspace) -> tuple[Job, Record, str]:
 def run(job: Job, record: Record, encryption_key: str, write: Tell) -> int:
     """Runs the action, passes what it prints to `write`, and completes the record. Returns the action's exit code.
 
-    Ctrl-C, SIGTERM and SIGHUP go to the action, which decides what they mean. Raises FolderInUseError where the job
-    runs already.
+    Ctrl-C and SIGTERM go to the action, which decides what they mean. Raises FolderInUseError where the job runs
+    already.
     """
     with only_process_in(job.folder):
         record.status, record.started, record.ended = "RUNNING", now(), ""
@@ -99,8 +100,9 @@ def close(job: Job, record: Record, code: int | None) -> None:
     record.message = str(last["message"]) if told else _without_words(code)
     record.kpi = last.get("kpi", {}) if record.status == "SUCCESS" else {}
     record.outputs = sorted(path.name for path in job.results(record).glob("[!.]*"))
-    model = model_of(job, record)
-    record.outputs += [f"model: {model.path}"] if model else []
+    with suppress(OneFormerError):  # a spec that somebody has changed since
+        model = model_of(job, record)
+        record.outputs += [f"model: {model.path}"] if model else []
     job.write(record)
 
 
@@ -115,7 +117,7 @@ def state(job: Job) -> Record:
 
 
 def last_status(job: Job, record: Record) -> Mapping[str, Any]:
-    """The last line of the action's status.json that can be read; nothing where there is none of this run."""
+    """The last line of the action's status.json that can be read; nothing where there is none."""
     path = job.results(record) / "status.json"
     for line in reversed(path.read_text(encoding="utf-8").splitlines() if path.is_file() else []):
         try:
