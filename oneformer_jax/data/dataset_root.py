@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from oneformer_jax.data import addresses
+from oneformer_jax.data import addresses, images
 from oneformer_jax.data.addresses import explained, is_address, shown
 from oneformer_jax.data.archives import SUFFIXES, is_archive
 from oneformer_jax.data.storage import local_path
@@ -36,6 +36,10 @@ class DatasetRoot:
     def at(self, name: str) -> str:
         """The location of `name`, whether it is there or not."""
         return f"{self.place}/{name}" if is_address(self.place) else str(Path(self.place) / name)
+
+    def holds_images(self) -> bool:
+        """Whether images lie in it side by side: it is then no data set, but a folder of images."""
+        return any(PurePosixPath(name).suffix.lower() in images.SUFFIXES for name in self.names or ())
 
     def described(self) -> str:
         """What it holds, for messages."""

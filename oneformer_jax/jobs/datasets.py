@@ -55,6 +55,8 @@ def data_values(action: str, roots: Mapping[str, str], named: Collection[str]) -
 def _value(key: DataKey, opened: Callable[[str], DatasetRoot], source: str) -> Any:
     root = opened(source)
     found = {form: location for form, name in key.files.items() if (location := root.find(name)) is not None}
+    if not found and key.source in SUBSTITUTES and root.holds_images():
+        return root.place  # these sets are images alone, which need no archive or folder inside
     if not found and not key.path.endswith(_OPTIONAL):
         others = [name for name in candidates(key.name) if not name.endswith((".tar", ".tgz", ".bz2", ".xz"))]
         raise DataError(

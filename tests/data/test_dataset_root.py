@@ -54,6 +54,15 @@ def test_a_folder_with_nothing_but_images_is_no_wrapper(tmp_path: Path) -> None:
     assert opened(tmp_path / "outer").find("images.tar.gz") == str(tmp_path / "outer" / "images")
 
 
+@pytest.mark.parametrize(
+    ("names", "holds"), [(["a.JPG", "b.txt"], True), (["images.zip", "a.json"], False), ([], False)]
+)
+def test_a_folder_of_images(names: list[str], holds: bool, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    assert opened(tmp_path).holds_images() == holds
+
+
 def test_at_an_s3_address_nothing_is_fetched(s3: Bucket, cache: Path) -> None:
     s3.put("set/images.tar.gz", b"1")
     s3.put("set/panoptic/a.png", b"1")

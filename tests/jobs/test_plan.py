@@ -76,6 +76,9 @@ def test_a_child_takes_over_roots_and_keys_and_may_have_its_own(
     assert other.spec["dataset"]["val"]["images"] == f"{second}/images.tar.gz"
     assert other.record.datasets == {"train_datasets": first, "eval_dataset": second}
     assert plan("inference", parent=parent.id).spec["inference"]["images_dir"] == f"{first}/images.tar.gz"
+    photos = root_of("photos", "a.jpg", "b.png")
+    seen = plan("inference", parent=parent.id, datasets={"inference_dataset": photos}).spec
+    assert seen["inference"]["images_dir"] == seen["dataset"]["test"]["images"] == photos
     third = root_of("third", "images.zip")
     chosen = plan("inference", parent=parent.id, datasets={"inference_dataset": third})
     assert chosen.spec["inference"]["images_dir"] == chosen.spec["dataset"]["test"]["images"] == f"{third}/images.zip"
