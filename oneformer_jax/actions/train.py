@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from oneformer_jax.actions.preflight import checked_datasets
 from oneformer_jax.actions.starting_point import starting_point
 from oneformer_jax.actions.status import EpochLines, StatusFile
 from oneformer_jax.data.dataset import Dataset
-from oneformer_jax.data.pipeline import max_prompts_of, train_batches
+from oneformer_jax.data.pipeline import image_names, max_prompts_of, train_batches
 from oneformer_jax.data.task_text import prompt_table, task_tokens
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.evaluation.report import headline, metrics_json
@@ -54,7 +55,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
     monitor = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}[configure.validation_tasks(spec)[0]]
     store = None
     if not spec.train.is_dry_run:
-        store = ckpt.Checkpoints(folder, keep=spec.train.keep_checkpoints, monitor=monitor)
+        store = ckpt.Checkpoints(folder, keep=spec.train.checkpoint_keep, monitor=monitor)
     newest = store.newest() if store else ckpt.latest(folder)
     with jax.default_device(mesh.local_devices[0]):
         start = starting_point(spec, newest, optimizer, console)
@@ -123,7 +124,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
             total_steps=settings.total_steps,
             start=start.step,
         )
-        with closing(batches), closing(logbook), closing(store):
+        with store, closing(logbook), closing(batches):
             train_loop(
                 state,
                 step_fn,
@@ -134,6 +135,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
                 description=description,
                 logbook=logbook,
                 on_epoch=epoch_lines,
+                image_names=partial(image_names, dataset, pipeline),
             )
     status.write("RUNNING", "Training loop complete.")
     if store.best_metric is not None:

@@ -131,6 +131,12 @@ def record_order(count: int, seed: int) -> "grain.MapDataset[int]":
     return grain.MapDataset.range(count).shuffle(seed=seed % (1 << 32)).repeat()
 
 
+def image_names(dataset: Dataset, settings: PipelineSettings, samples: Sequence[int]) -> list[str]:
+    """The image files of these global sample indices, without repetition."""
+    order = record_order(len(dataset), settings.seed)
+    return list(dict.fromkeys(str(dataset.records[order[sample]].image_path) for sample in samples))
+
+
 def train_batches(
     dataset: Dataset,
     settings: PipelineSettings,

@@ -187,7 +187,7 @@ class Train(Section):
         "Checkpoint interval unit",
         "Unit of checkpoint_interval.",
     )
-    keep_checkpoints: NonNegativeInt = key(
+    checkpoint_keep: NonNegativeInt = key(
         3,
         "checkpoints kept",
         "Newest checkpoints kept beside the best one; 0 keeps all.",

@@ -2,8 +2,8 @@
 
 A run folder has `checkpoints/<step>/` with three items: `params`, `optimizer` (not where weights were converted) and
 `description` (JSON: architecture, categories, pixel statistics, the spec, progress). The newest few and the best are
-kept; the links `latest` and `best` beside `checkpoints` name them. A save becomes visible only when it is complete, so
-an interrupted or failed one leaves every earlier checkpoint usable.
+kept; the links `latest` and `best` beside `checkpoints` name them. A save becomes visible only when it is complete, and
+a checkpoint disappears as a whole, so an interrupted or failed one leaves every earlier checkpoint usable.
 """
 
 import dataclasses
@@ -11,6 +11,8 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 
 FOLDER = "checkpoints"
+TO_DELETE = ".to_delete"
 DATA_FILE_SIZE = 64 * 2**20
 """Bytes of a data file. Orbax keeps what it has packed in memory until a file is full: its 2 GB hold most models."""
 
@@ -72,7 +75,10 @@ class Description:
 
 
 class Checkpoints:
-    """The checkpoints of one run folder, newest `keep` (0: all) and the best by `monitor` kept."""
+    """The checkpoints of one run folder, newest `keep` (0: all) and the best by `monitor` kept.
+
+    As a context it waits for the last write when it ends, unless an interruption ends it.
+    """
 
     def __init__(self, run_dir: Path, *, keep: int, monitor: str) -> None:
         self.run_dir = run_dir
@@ -82,16 +88,19 @@ class Checkpoints:
             return metrics[monitor]
 
         folder = (run_dir / FOLDER).absolute()
-        _remove_unfinished(folder)
+        _remove(folder, f"*{ocp.utils.TMP_DIR_SUFFIX}*", TO_DELETE)
         _refuse_damaged_metrics(folder)
         best = managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         policy = managers.AnyPreservationPolicy([managers.LatestN(keep), best]) if keep else managers.LatestN()
         self._manager = ocp.CheckpointManager(
             folder,
             # Orbax stores metrics only where best_fn is set; what stays is the policy's choice.
-            options=ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=score),
+            options=ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=score, todelete_subdir=TO_DELETE),
         )
+        self._unfinished: Description | None = None
         self.best_metric, self.best_step = self._find_best()
+        self._link("latest", self._manager.latest_step())
+        self._link("best", self.best_step)
 
     def _find_best(self) -> tuple[float | None, int | None]:
         scored = [(self._manager.metrics(step), step) for step in self._manager.all_steps()]
@@ -99,9 +108,20 @@ class Checkpoints:
         return max(values) if values else (None, None)
 
     def newest(self) -> Path | None:
-        """The folder of the newest complete step, or None."""
+        """The folder of the newest step, or None. Waits until it is complete; raises as `save`."""
+        self.wait()
         step = self._manager.latest_step()
         return None if step is None else self.run_dir / FOLDER / str(step)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        elif not issubclass(kind, KeyboardInterrupt | SystemExit):
+            with suppress(CheckpointError):  # the first error is the one to report
+                self.close()
 
     def would_be_best(self, metrics: dict[str, float]) -> bool:
         """Whether a checkpoint with these metrics would become the best."""
@@ -109,35 +129,60 @@ class Checkpoints:
         return metric is not None and (self.best_metric is None or metric > self.best_metric)
 
     def save(self, params: Any, opt_state: Any, description: Description) -> None:
-        """Writes one checkpoint and moves the links; blocks until it is on disk. `opt_state` None: not to be resumed.
+        """Begins to write one checkpoint, after the one before is complete. `opt_state` None: not to be resumed.
 
-        Raises CheckpointError naming the folder when it cannot be written (disk full, no permission).
+        JAX's arrays may be given away at once. NumPy's are not copied: they must stay as they are until `wait`. While
+        it is written the arrays stay in the memory of the host, beside those that the next steps make.
+
+        Raises CheckpointError naming the folder when it, or the one before, cannot be written (disk full, no
+        permission).
         """
+        self.wait()
         metric = description.metrics.get(self.monitor)
         items = {"params": _arrays(params), "description": ocp.args.JsonSave(description.to_json())}
         if opt_state is not None:
             items["optimizer"] = _arrays(opt_state)
-        try:
+        with self._naming(description.step):
             self._manager.save(
                 description.step,
                 args=ocp.args.Composite(**items),
                 metrics=None if metric is None else {self.monitor: metric},
                 force=True,
             )
+        self._unfinished = description
+        if self.would_be_best(description.metrics):
+            self.best_metric, self.best_step = metric, description.step
+
+    def poll(self) -> None:
+        """Completes a checkpoint that has been written, and does not wait for one that has not. Raises as `save`."""
+        if self._unfinished is not None and not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until the last checkpoint is on disk; then the links name it. Raises as `save`."""
+        if self._unfinished is None:
+            return
+        step, self._unfinished = self._unfinished.step, None
+        with self._naming(step):
             self._manager.wait_until_finished()
+        self._link("latest", step)
+        if step == self.best_step:
+            self._link("best", step)
+        _remove(self.run_dir / FOLDER, TO_DELETE)
+
+    @contextmanager
+    def _naming(self, step: int) -> Iterator[None]:
+        try:
+            yield
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"checkpoint of step {description.step} could not be written: {_cause(error)}",
+                f"checkpoint of step {step} could not be written: {_cause(error)}",
                 where=str(self.run_dir / FOLDER),
                 hint="free disk space or fix permissions, then run the same command again: it resumes",
             ) from error
-        self._link("latest", description.step)
-        if self.would_be_best(description.metrics):
-            self.best_metric, self.best_step = metric, description.step
-            self._link("best", description.step)
 
-    def _link(self, name: str, step: int) -> None:
-        if jax.process_index() != 0:
+    def _link(self, name: str, step: int | None) -> None:
+        if jax.process_index() != 0 or step is None:
             return
         fresh = self.run_dir / f".{name}.new"
         fresh.unlink(missing_ok=True)
@@ -145,8 +190,11 @@ class Checkpoints:
         fresh.replace(self.run_dir / name)
 
     def close(self) -> None:
-        """Waits for the last write."""
-        self._manager.close()
+        """Waits for the last write. Raises as `save`."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
 
 def _cause(error: Exception) -> str:
@@ -156,7 +204,7 @@ def _cause(error: Exception) -> str:
 
 
 class _Uncopied(np.ndarray):
-    """An array that Orbax does not copy before it writes it: `save` returns only when all is written."""
+    """An array that Orbax does not copy before it writes it: nobody changes it meanwhile."""
 
     def __deepcopy__(self, memo: dict[int, Any] | None, /) -> "_Uncopied":
         return self
@@ -168,21 +216,22 @@ def _arrays(tree: Any) -> ocp.args.PyTreeSave:
     return ocp.args.PyTreeSave(tree, ocdbt_target_data_file_size=DATA_FILE_SIZE)
 
 
-def _remove_unfinished(folder: Path) -> None:
-    """Removes what a killed save left behind.
+def _remove(folder: Path, *patterns: str) -> None:
+    """Removes what a killed save left behind, or the checkpoints that Orbax has put away because there are newer ones:
+    who is killed while it deletes a checkpoint file by file would leave one that cannot be read.
 
     Orbax's own `cleanup_tmp_directories` does it in a thread that nothing waits for before the first save: a process
     that ends earlier ends with that thread's traceback.
     """
     if jax.process_index() == 0:
-        for leftover in folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+        for leftover in (path for pattern in patterns for path in folder.glob(pattern)):
             shutil.rmtree(leftover)
 
 
 def latest(run_dir: Path) -> Path | None:
     """The newest step folder of a run, None where there is none; nothing is touched."""
-    link = run_dir / "latest"
-    return link.resolve() if _is_step(link) else None
+    steps = [path for path in (run_dir / FOLDER).glob("*") if path.name.isdecimal() and _is_step(path)]
+    return max(steps, key=lambda path: int(path.name), default=None)
 
 
 def _refuse_damaged_metrics(folder: Path) -> None:
@@ -220,8 +269,13 @@ def find_checkpoint(path: Path) -> Path:
     )
 
 
-def _candidates(path: Path) -> tuple[Path, ...]:
-    return path, path / "best", path / "latest", path / "train" / "best", path / "train" / "latest"
+def _candidates(path: Path) -> Iterator[Path]:
+    yield path
+    for run_dir in (path, path / "train"):
+        yield run_dir / "best"
+        newest = latest(run_dir)
+        if newest is not None:
+            yield newest
 
 
 def _is_step(folder: Path) -> bool:

@@ -30,7 +30,8 @@ class ScalarWriter(Protocol):
 
 
 class Logbook:
-    """Scalars of one run. `records` in log.jsonl are `{"step", "kind": "train" | "validation", name: value, ...}`.
+    """Scalars of one run. `records` in log.jsonl are `{"step", "kind": "train" | "validation", name: value, ...}`, one
+    for each step and validation. They tell no times: those of a resumed run are those of one that was never stopped.
 
     `writers` get every scalar that TensorBoard gets, under the same name.
     """
@@ -45,9 +46,7 @@ class Logbook:
         writers: Sequence[ScalarWriter] = (),
     ) -> None:
         self._path = run_dir / "log.jsonl"
-        # A resumed run repeats the steps after its checkpoint: their first records are stale.
-        kept = [record for record in read_log(self._path) if record["step"] <= start_step]
-        self._path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        _keep_until(self._path, start_step)
         self._file = self._path.open("a")
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step, flush_secs=30)
         self._writers: tuple[ScalarWriter, ...] = (self._board, *writers)
@@ -66,9 +65,13 @@ class Logbook:
         self._task = self._progress.add_task("train", total=total_steps, completed=start_step, numbers="")
         self._progress.start()
 
-    def train(self, step: int, scalars: dict[str, float], images_per_second: float) -> None:
-        """One logged training step: `scalars` hold at least `loss` and `lr`."""
-        self._write(step, "train", scalars | {"images_per_second": images_per_second})
+    def train(self, step: int, scalars: dict[str, float], images_per_second: float | None) -> None:
+        """One training step: `scalars` hold at least `loss` and `lr`. Where `images_per_second` is given, it is also
+        shown and a point of the curves."""
+        self._record(step, "train", scalars)
+        if images_per_second is None:
+            return
+        self._plot(step, "train", scalars | {"images_per_second": images_per_second})
         numbers = f"loss {scalars['loss']:.3f}  lr {scalars['lr']:.2e}  {images_per_second:.1f} images/s"
         if self._first is None:
             self._first = (step, time.monotonic())
@@ -81,16 +84,19 @@ class Logbook:
 
     def validation(self, step: int, scalars: dict[str, float]) -> None:
         """The metrics of one validation."""
-        self._write(step, "validation", scalars)
+        self._record(step, "validation", scalars)
+        self._plot(step, "validation", scalars)
 
     def message(self, text: str) -> None:
         """One line above the progress bar."""
         self._console.print(text, highlight=False)
 
-    def _write(self, step: int, kind: str, scalars: dict[str, float]) -> None:
+    def _record(self, step: int, kind: str, scalars: dict[str, float]) -> None:
         finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in scalars.items()}
         self._file.write(json.dumps({"step": step, "kind": kind} | finite) + "\n")
         self._file.flush()
+
+    def _plot(self, step: int, kind: str, scalars: dict[str, float]) -> None:
         for name, value in scalars.items():
             for writer in self._writers:
                 writer.add_scalar(f"{kind}/{name}", value, step)
@@ -118,6 +124,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return records
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drops the records after `step`: a resumed run makes these steps again. Whenever it is killed, all others stay."""
+    kept = [record for record in read_log(path) if record["step"] <= step]
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    fresh.replace(path)
 
 
 def draw_curves(log_path: Path, picture_path: Path) -> None:

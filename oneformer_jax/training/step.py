@@ -79,7 +79,7 @@ def make_train_step(
     The scalars are the total loss, the last layer's share of each loss (unweighted), gradient norm and learning rate.
     Random draws depend on (seed, step, global sample index) alone. `frozen` parameters, which `optimizer` must leave
     alone too, have no gradient and their parts no dropout. `precision` is that of the spec.
-    An update whose gradient is not finite is left out; `skipped` counts it in the returned scalars.
+    An update is left out where loss or gradient are not finite; `skipped` counts it in the returned scalars.
     """
 
     if frozen:
@@ -132,9 +132,9 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
 
-    def update(state: TrainState, gradients: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    def update(state: TrainState, gradients: Any, loss: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         norm = global_norm(gradients)
-        finite = jnp.isfinite(norm)
+        finite = jnp.isfinite(norm) & jnp.isfinite(loss)
         new = jax.lax.cond(finite, apply, lambda state, _: state._replace(step=state.step + 1), state, gradients)
         return new, {"gradient_norm": norm, "lr": schedule(state.step), "skipped": 1.0 - finite.astype(jnp.float32)}
 
@@ -158,7 +158,7 @@ def make_train_step(
         for host_batch in host_batches[1:]:
             total = add(total, share(state, host_batch, over))
         gradients, losses_of_step = total
-        new_state, scalars = update(state, gradients)
+        new_state, scalars = update(state, gradients, losses_of_step["loss"])
         return new_state, losses_of_step | scalars
 
     return step

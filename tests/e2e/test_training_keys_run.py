@@ -25,7 +25,7 @@ def test_a_dry_run_makes_one_step_and_leaves_nothing(workspace: Path, command_li
 def test_a_frozen_accumulating_mixing_training(workspace: Path, command_line, tmp_path: Path) -> None:
     keys = ["train.freeze=[backbone]", "train.accumulate_grad_batches=2", "dataset.cutmix_prob=0.5"]
     keys += ["train.checkpoint_interval_unit=step", "dataset.train.batch_size=2", "train.num_epochs=1"]
-    keys += ["dataset.image_size=[64,32]", "train.val_check_interval=0.5", "train.keep_checkpoints=0"]
+    keys += ["dataset.image_size=[64,32]", "train.val_check_interval=0.5", "train.checkpoint_keep=0"]
     result = command_line("train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", *keys)
     assert result.returncode == 0, result.stdout + result.stderr
     folder = tmp_path / "train" / "checkpoints"

@@ -137,7 +137,7 @@ def test_every_schema_is_strict_json_in_which_only_own_keys_are_marked() -> None
         expected = {leaf.path for leaf in leaves(Spec) if leaf.extension}
         others = tuple(f"{other}." for other in ACTIONS if other not in (action, "train", "quantize"))
         assert marked == {path for path in expected if not path.startswith(others)}
-        assert not any(path in json.dumps(found["default"]) for path in ("keep_checkpoints", "flip_prob"))
+        assert not any(path in json.dumps(found["default"]) for path in ("checkpoint_keep", "flip_prob"))
 
 
 def extensions(properties: dict[str, Any], prefix: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ LENGTH: Rows = {
     "train.checkpoint_interval_unit": Changes("step", loop("checkpoint_every"), 1),
     "train.validation_interval": Changes("2", loop("validate_every"), 8),
     "train.val_check_interval": Changes("0.5", loop("validate_every"), 2),
-    "train.keep_checkpoints": Changes("5", lambda spec: training(spec).checkpoints.call_args.kwargs["keep"], 5),
+    "train.checkpoint_keep": Changes("5", lambda spec: training(spec).checkpoints.call_args.kwargs["keep"], 5),
     "train.is_dry_run": Changes("true", lambda spec: training(spec).dry_run.called, True),
     "train.verbose": Changes("true", lambda spec: training(spec).groups_table.called, True),
     "train.seed": Changes(

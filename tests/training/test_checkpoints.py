@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -132,6 +133,7 @@ def test_a_checkpoint_in_one_file_is_read(run: Checkpoints, tmp_path: Path) -> N
 
 def test_what_a_killed_save_left_behind_is_removed(run: Checkpoints, tmp_path: Path) -> None:
     run.save(arrays(1.0), arrays(2.0), describe(1))
+    run.wait()
     leftover = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
     (leftover / "params").mkdir(parents=True)
     again = Checkpoints(tmp_path, keep=2, monitor="mIoU")
@@ -174,6 +176,55 @@ def test_an_unwritable_checkpoint_names_the_folder_and_harms_nothing(
     assert str(tmp_path) in str(caught.value)
     run.close()
     assert find_checkpoint(tmp_path).name == "1"
+
+
+def test_a_write_that_fails_in_the_background_is_told_by_the_next_poll(
+    run: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.save(arrays(1.0), arrays(0.0), describe(1))
+    run.wait()
+    monkeypatch.setattr(run._manager, "_finalize_checkpoint", _fail)
+    run.save(arrays(2.0), arrays(0.0), describe(2, mIoU=0.5))
+    while run._manager.is_saving_in_progress():
+        time.sleep(0.01)
+    with pytest.raises(CheckpointError, match="checkpoint of step 2 could not be written: No space left"):
+        run.poll()
+    assert find_checkpoint(tmp_path).name == "1"
+    assert not (tmp_path / "best").exists()
+    run.close()
+
+
+def _fail(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_arrays_may_be_given_away_while_they_are_written(run: Checkpoints, tmp_path: Path) -> None:
+    """As the next step does with all of its state."""
+    state = {"a": jnp.arange(1_000_000.0), "b": jnp.zeros((7, 3))}
+    run.save(state, None, describe(1))
+    state = jax.jit(lambda state: jax.tree.map(lambda x: -1 - x, state), donate_argnums=0)(state)
+    jax.block_until_ready(state)
+    run.close()
+    saved = load_params(find_checkpoint(tmp_path), jax.eval_shape(lambda: state))
+    np.testing.assert_array_equal(saved["a"], np.arange(1_000_000.0))
+    np.testing.assert_array_equal(saved["b"], np.zeros((7, 3)))
+
+
+def test_links_and_leftovers_of_a_run_that_was_killed_are_put_in_order(run: Checkpoints, tmp_path: Path) -> None:
+    """Killed after a checkpoint was complete and before the links named it, and while an old one was deleted."""
+    run.save(arrays(1.0), None, describe(1, mIoU=0.5))
+    run.save(arrays(2.0), None, describe(2, mIoU=0.7))
+    run.close()
+    folder = tmp_path / "checkpoints"
+    for name in ("best", "latest"):
+        (tmp_path / name).unlink()
+        (tmp_path / name).symlink_to("checkpoints/0")
+    (folder / checkpoints.TO_DELETE / "0" / "params").mkdir(parents=True)
+    assert find_checkpoint(tmp_path).name == "2"
+    again = Checkpoints(tmp_path, keep=2, monitor="mIoU")
+    assert {(tmp_path / name).resolve().name for name in ("best", "latest")} == {"2"}
+    assert not (folder / checkpoints.TO_DELETE).exists()
+    again.close()
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""What steps report: a line each, read one step late, and an end where nothing is finite any more."""
+
+import json
+import math
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from oneformer_jax.data.batch import Batch
+from oneformer_jax.errors import OneFormerError
+from oneformer_jax.training.logbook import Logbook
+from oneformer_jax.training.step_reports import StepReports
+
+
+@pytest.fixture
+def logbook(tmp_path: Path) -> Logbook:
+    return Logbook(tmp_path, total_steps=100, start_step=0, console=Console(quiet=True))
+
+
+@pytest.fixture
+def reports(logbook: Logbook, tmp_path: Path) -> StepReports:
+    return StepReports(
+        logbook,
+        total_steps=100,
+        images_per_step=2,
+        image_names=lambda samples: [f"{sample}.png" for sample in samples],
+        last_checkpoint=lambda: tmp_path / "checkpoints" / "5",
+    )
+
+
+def add(reports: StepReports, step: int, loss: float, skipped: float) -> None:
+    scalars = {"loss": jnp.float32(loss), "lr": jnp.float32(1e-3), "skipped": jnp.float32(skipped)}
+    nothing = np.zeros((2, 0), np.int32)
+    sample = np.array([2 * step, 2 * step + 1], np.int32)
+    maps = np.zeros((2, 1, 0, 0), np.int16)
+    images = np.zeros((2, 0, 0, 3), np.uint8)
+    reports.add(step, scalars, [Batch(images, maps, nothing, nothing, sample, nothing, sample)])
+
+
+def logged(folder: Path) -> list[tuple[int, float]]:
+    return [(line["step"], line["loss"]) for line in map(json.loads, (folder / "log.jsonl").read_text().splitlines())]
+
+
+def test_every_step_has_its_line_when_the_next_one_has_begun(reports: StepReports, tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        add(reports, step, 0.5 * step, 0)
+        assert logged(tmp_path) == [(done, 0.5 * done) for done in range(1, step)]
+    reports.read()
+    assert logged(tmp_path) == [(1, 0.5), (2, 1.0), (3, 1.5)]
+    assert reports.mean_loss() == 1.0
+    assert math.isnan(reports.mean_loss())
+
+
+def test_ten_steps_in_a_row_without_a_finite_gradient_end_the_run(reports: StepReports, tmp_path: Path) -> None:
+    for step in range(1, 10):
+        add(reports, step, 1.0, 1)
+    add(reports, 10, 1.0, 0)  # one that is finite starts the count anew
+    for step in range(11, 21):
+        add(reports, step, math.nan if step > 15 else 1.0, 1)
+    with pytest.raises(OneFormerError) as caught:
+        reports.read()
+    message = str(caught.value)
+    assert "the loss was not finite at 10 steps in a row (11 to 20)" in message
+    assert "images of step 20: 40.png, 41.png\n" in message
+    assert f"the last good checkpoint: {tmp_path}/checkpoints/5" in message
+    assert len(logged(tmp_path)) == 20
+
+
+def test_a_resumed_log_has_no_step_twice(logbook: Logbook, reports: StepReports, tmp_path: Path) -> None:
+    for step in range(1, 6):
+        add(reports, step, float(step), 0)
+    reports.read()
+    logbook.close()
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 6, "kind": "tr')  # killed while it wrote
+    again = Logbook(tmp_path, total_steps=100, start_step=3, console=Console(quiet=True))
+    again.train(4, {"loss": 40.0, "lr": 1e-3}, None)
+    again.close()
+    assert logged(tmp_path) == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]
