@@ -73,6 +73,7 @@ def loop_settings(spec: Spec, dataset: Dataset, num_devices: int) -> LoopSetting
         checkpoint_every=train.checkpoint_interval * (1 if train.checkpoint_interval_unit == "step" else epoch),
         batch_size=batch_size,
         batches_per_step=accumulated,
+        profile_steps=train.profile_steps,
     )
 
 

@@ -1,6 +1,5 @@
 """A training that only shows that it would run: one step and one validation batch, and nothing is kept."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -54,12 +53,12 @@ def dry_run(
     start = time.monotonic()
     state, scalars = step_fn(state, *islice(batches, settings.batches_per_step))
     values = {name: float(value) for name, value in jax.device_get(scalars).items()}
-    if not all(map(math.isfinite, values.values())):
+    if values["not_finite"]:
         raise OneFormerError(f"the first step is not finite: {values}", hint="lower train.optim.lr or check the data")
     seconds = time.monotonic() - start
     console.print(f"one step, compilation included: loss {values['loss']:.3f}, {seconds:.0f} s", highlight=False)
     if validate is not None:
-        validate(state.params)
+        validate(state.trained)
     done = "one step" if validate is None else "one step and one validation batch"
     status.end_with(f"Dry run finished successfully: {done}, no checkpoint was written.")
     console.print(f"dry run: {done}; nothing was kept", highlight=False)

@@ -22,6 +22,7 @@ from oneformer_jax.models.config import OneFormerConfig, SwinConfig
 from oneformer_jax.spec import Spec
 from oneformer_jax.spec.field import plain
 from oneformer_jax.training import checkpoints as ckpt
+from oneformer_jax.training.precision import first_loss_scale
 from oneformer_jax.training.step import TrainState
 
 
@@ -53,12 +54,14 @@ def starting_point(
         params = _pretrained_model(params, model, config, console)
     if spec.train.pretrained_backbone:
         params |= _pretrained_backbone(params, spec.train.pretrained_backbone, config, console)
-    return StartingPoint(config, 0, partial(_initial_state, params, optimizer))
+    return StartingPoint(config, 0, partial(_initial_state, spec, params, optimizer))
 
 
-def _initial_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+def _initial_state(spec: Spec, params: Any, optimizer: optax.GradientTransformation) -> TrainState:
     params = jax.tree.map(jnp.asarray, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(params))
+    average = jax.tree.map(jnp.copy, params) if spec.train.ema_decay else None
+    scale = first_loss_scale(spec.train.precision)
+    return TrainState(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(params), scale, average)
 
 
 def _fresh_params(spec: Spec, config: OneFormerConfig) -> dict[str, Any]:
@@ -75,11 +78,15 @@ def _resume(spec: Spec, step_dir: Path, optimizer: optax.GradientTransformation,
     def state() -> TrainState:
         console.print(f"resuming from step {description.step}: {step_dir}")
         like = ckpt.shapes_of(description)
-        return TrainState(
-            jnp.asarray(description.step, jnp.int32),
-            ckpt.load_params(step_dir, like),
-            ckpt.load_opt_state(step_dir, jax.eval_shape(optimizer.init, like)),
-        )
+        opt_state = ckpt.load_item(step_dir, "optimizer", jax.eval_shape(optimizer.init, like))
+        scale, average = first_loss_scale(spec.train.precision), None
+        if scale is not None and ckpt.has_item(step_dir, "loss_scale"):
+            scale = ckpt.load_item(step_dir, "loss_scale", scale)
+        if spec.train.ema_decay:
+            # A run that kept no average begins one with the parameters of this step.
+            average = ckpt.load_item(step_dir, "average" if ckpt.has_item(step_dir, "average") else "params", like)
+        params = ckpt.load_item(step_dir, "params", like)
+        return TrainState(jnp.asarray(description.step, jnp.int32), params, opt_state, scale, average)
 
     return StartingPoint(config, description.step, state)
 

@@ -98,6 +98,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
         seed=spec.train.seed,
         frozen=frozen,
         precision=spec.train.precision,
+        average_decay=spec.train.ema_decay,
     )
     batches = train_batches(dataset, pipeline, start_step=start.step * settings.batches_per_step)
     validate = None

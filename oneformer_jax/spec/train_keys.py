@@ -193,6 +193,19 @@ class Train(Section):
         "Newest checkpoints kept beside the best one; 0 keeps all.",
         extension=True,
     )
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = key(
+        0.0,
+        "moving average",
+        "Decay of a moving average of the parameters, which is validated, evaluated, exported and converted in their "
+        "place; 0: none.",
+        extension=True,
+    )
+    profile_steps: NonNegativeInt = key(
+        0,
+        "profiled steps",
+        "Steps of which JAX's profiler writes a trace to <results_dir>/train/profile, after the first three.",
+        extension=True,
+    )
     validation_interval: PositiveInt = key(1, "validation interval", "Epochs between validations.")
     val_check_interval: Annotated[float, Field(gt=0.0, le=1.0)] = key(
         1.0,
@@ -250,8 +263,6 @@ class Train(Section):
         "Number format of the products in training; parameters, sums, losses and all of an evaluation are float32.",
         enum=("fp16", "fp32"),
         aliases=(("fp32", "32"), ("32-true", "32"), ("16", "16-mixed"), ("fp16", "16-mixed"), ("bf16", "bf16-mixed")),
-        honoured=lambda value: value != "16-mixed",
-        note="16-mixed has no loss scaling yet",
         published="fp32",
         template="32",
         tao="fp32, the schema's default, crashes",

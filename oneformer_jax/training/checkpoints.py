@@ -1,7 +1,8 @@
 """Orbax checkpoints that know what they hold.
 
-A run folder has `checkpoints/<step>/` with three items: `params`, `optimizer` (not where weights were converted) and
-`description` (JSON: architecture, categories, pixel statistics, the spec, progress). The newest few and the best are
+A run folder has `checkpoints/<step>/` with the items `params`, `optimizer` (not where weights were converted),
+`loss_scale` (of float16), `average` (of the parameters, where the run keeps one) and `description` (JSON: architecture,
+categories, pixel statistics, the spec with the seed of every random draw, progress). The newest few and the best are
 kept; the links `latest` and `best` beside `checkpoints` name them. A save becomes visible only when it is complete, and
 a checkpoint disappears as a whole, so an interrupted or failed one leaves every earlier checkpoint usable.
 """
@@ -128,7 +129,9 @@ class Checkpoints:
         metric = metrics.get(self.monitor)
         return metric is not None and (self.best_metric is None or metric > self.best_metric)
 
-    def save(self, params: Any, opt_state: Any, description: Description) -> None:
+    def save(
+        self, params: Any, opt_state: Any, description: Description, *, loss_scale: Any = None, average: Any = None
+    ) -> None:
         """Begins to write one checkpoint, after the one before is complete. `opt_state` None: not to be resumed.
 
         JAX's arrays may be given away at once. NumPy's are not copied: they must stay as they are until `wait`. While
@@ -139,9 +142,9 @@ class Checkpoints:
         """
         self.wait()
         metric = description.metrics.get(self.monitor)
-        items = {"params": _arrays(params), "description": ocp.args.JsonSave(description.to_json())}
-        if opt_state is not None:
-            items["optimizer"] = _arrays(opt_state)
+        trees = {"params": params, "optimizer": opt_state, "loss_scale": loss_scale, "average": average}
+        items = {name: _arrays(tree) for name, tree in trees.items() if tree is not None}
+        items["description"] = ocp.args.JsonSave(description.to_json())
         with self._naming(description.step):
             self._manager.save(
                 description.step,
@@ -294,13 +297,19 @@ def shapes_of(description: Description) -> Any:
 
 
 def load_params(step_dir: Path, like: Any) -> Any:
-    """The parameters, in the structure and dtypes of `like` (arrays or ShapeDtypeStructs), on the default device."""
-    return _restore(step_dir, "params", ocp.args.StandardRestore(_on_default_device(like)))
+    """The parameters to use: their average where the checkpoint has one, else the last ones. As `load_item`."""
+    return load_item(step_dir, "average" if has_item(step_dir, "average") else "params", like)
 
 
-def load_opt_state(step_dir: Path, like: Any) -> Any:
-    """The optimizer state, in the structure and dtypes of `like`, on the default device."""
-    return _restore(step_dir, "optimizer", ocp.args.StandardRestore(_on_default_device(like)))
+def has_item(step_dir: Path, item: str) -> bool:
+    """Whether the checkpoint holds it."""
+    return (step_dir / item).is_dir()
+
+
+def load_item(step_dir: Path, item: str, like: Any) -> Any:
+    """One of the trees of `Checkpoints.save`, in the structure and dtypes of `like` (arrays or ShapeDtypeStructs), on
+    the default device."""
+    return _restore(step_dir, item, ocp.args.StandardRestore(_on_default_device(like)))
 
 
 def _on_default_device(like: Any) -> Any:

@@ -15,6 +15,7 @@ import jax
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.training.checkpoints import Checkpoints, Description
 from oneformer_jax.training.logbook import Logbook
+from oneformer_jax.training.profiling import profiler
 from oneformer_jax.training.step import TrainState, TrainStep
 from oneformer_jax.training.step_reports import ImageNames, StepReports
 from oneformer_jax.training.stop_requests import stop_requests
@@ -26,7 +27,8 @@ Validate = Callable[[Any], dict[str, float]]
 class LoopSettings:
     """How long to train and how often to stop for what, in steps; a step takes `batches_per_step` batches.
 
-    `validate_every` 0: never. `batch_size` counts the images of one batch over all devices.
+    `validate_every` 0: never. `profile_steps` are traced by the profiler. `batch_size` counts the images of one batch
+    over all devices.
     """
 
     total_steps: int
@@ -35,6 +37,7 @@ class LoopSettings:
     checkpoint_every: int
     batch_size: int
     batches_per_step: int = 1
+    profile_steps: int = 0
 
     @property
     def images_per_step(self) -> int:
@@ -76,10 +79,11 @@ def train_loop(
         nonlocal saved
         reports.read()
         now = replace(description, step=step, epoch=step // settings.steps_per_epoch, metrics=metrics)
-        checkpoints.save(state.params, state.opt_state, now)
+        checkpoints.save(state.params, state.opt_state, now, loss_scale=state.loss_scale, average=state.average)
         saved = step
 
-    with stop_requests() as stop:
+    profile = profiler(checkpoints.run_dir / "profile", step, settings.profile_steps)
+    with stop_requests() as stop, profile as profile_before:
         while step < settings.total_steps:
             if stop.signal is not None:
                 if step > saved:
@@ -88,6 +92,7 @@ def train_loop(
                     save()
                 checkpoints.wait()
                 raise stop.raised()
+            profile_before(step, state.step)
             taken = tuple(islice(batches, settings.batches_per_step))
             with jax.transfer_guard("disallow"):
                 state, scalars = step_fn(state, *taken)
@@ -97,7 +102,7 @@ def train_loop(
             last = step == settings.total_steps
             if validate is not None and settings.validate_every and (step % settings.validate_every == 0 or last):
                 reports.read()
-                metrics = validate(state.params)
+                metrics = validate(state.trained)
                 logbook.validation(step, metrics)
                 reports.restart_clock()
             if step % settings.steps_per_epoch == 0 or last:

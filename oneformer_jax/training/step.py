@@ -29,8 +29,9 @@ from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.normalise import normalise
 from oneformer_jax.training.frozen import Names, in_evaluation_mode, without_gradient
+from oneformer_jax.training.moving_average import averaged
 from oneformer_jax.training.optimizer import global_norm
-from oneformer_jax.training.precision import in_kernel_dtype
+from oneformer_jax.training.precision import LossScale, in_kernel_dtype, unscaled
 from oneformer_jax.training.sharding import put_batch, put_pairs, put_replicated
 
 # Dropout draws apart from the losses, which use the streams below this one of the same key of the step.
@@ -38,11 +39,21 @@ DROPOUT_STREAM = 2
 
 
 class TrainState(NamedTuple):
-    """Everything that changes from step to step. `step` counts finished updates (int32 scalar)."""
+    """Everything that changes from step to step. `step` counts finished updates (int32 scalar).
+
+    `loss_scale` is None unless products are of float16, `average` (of the parameters) unless the run keeps one.
+    """
 
     step: jax.Array
     params: Any
     opt_state: Any
+    loss_scale: LossScale | None = None
+    average: Any = None
+
+    @property
+    def trained(self) -> Any:
+        """The parameters to validate and to use."""
+        return self.params if self.average is None else self.average
 
 
 class StepInputs(NamedTuple):
@@ -73,13 +84,16 @@ def make_train_step(
     seed: int,
     frozen: Names = frozenset(),
     precision: str = "32",
+    average_decay: float = 0.0,
 ) -> TrainStep:
     """A function from (state, *host batches) to (new state, scalars on the device); it consumes the state it is given.
 
     The scalars are the total loss, the last layer's share of each loss (unweighted), gradient norm and learning rate.
     Random draws depend on (seed, step, global sample index) alone. `frozen` parameters, which `optimizer` must leave
-    alone too, have no gradient and their parts no dropout. `precision` is that of the spec.
-    An update is left out where loss or gradient are not finite; `skipped` counts it in the returned scalars.
+    alone too, have no gradient and their parts no dropout. `precision` is that of the spec,
+    `average_decay` that of the average of the parameters where the state has one. An update is left out where loss or
+    gradient are not finite; `skipped` counts it in the returned scalars, and `not_finite` those that no smaller scale
+    of the loss would mend.
     """
 
     if frozen:
@@ -115,12 +129,15 @@ def make_train_step(
         return outputs, costs, pullback
 
     @jax.jit
-    def losses(outputs: Any, step: jax.Array, batch: Batch, pairs: Any, over: Normalisers) -> Any:
+    def losses(
+        outputs: Any, step: jax.Array, batch: Batch, pairs: Any, over: Normalisers, scale: LossScale | None
+    ) -> Any:
         def total(outputs: Any) -> Any:
             layers, texts, logit_scale = outputs
-            return criterion(layers, batch, pairs, texts, logit_scale, over, step_key(step), criterion_config)
+            loss, parts = criterion(layers, batch, pairs, texts, logit_scale, over, step_key(step), criterion_config)
+            return loss if scale is None else loss * scale.value, (loss, parts)
 
-        (loss, parts), cotangents = jax.value_and_grad(total, has_aux=True)(outputs)
+        (_, (loss, parts)), cotangents = jax.value_and_grad(total, has_aux=True)(outputs)
         return {"loss": loss} | {name: jnp.ravel(part)[-1] for name, part in parts.items()}, cotangents
 
     @jax.jit
@@ -130,13 +147,24 @@ def make_train_step(
 
     def apply(state: TrainState, gradients: Any) -> TrainState:
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+        params, average = optax.apply_updates(state.params, updates), state.average
+        if average is not None:
+            average = averaged(average, params, state.step, average_decay)
+        return state._replace(params=params, opt_state=opt_state, average=average)
 
     def update(state: TrainState, gradients: Any, loss: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        scale = state.loss_scale
+        gradients = unscaled(gradients, scale)
         norm = global_norm(gradients)
         finite = jnp.isfinite(norm) & jnp.isfinite(loss)
-        new = jax.lax.cond(finite, apply, lambda state, _: state._replace(step=state.step + 1), state, gradients)
-        return new, {"gradient_norm": norm, "lr": schedule(state.step), "skipped": 1.0 - finite.astype(jnp.float32)}
+        new = jax.lax.cond(finite, apply, lambda state, _: state, state, gradients)
+        skipped = 1.0 - finite.astype(jnp.float32)
+        scalars = {"gradient_norm": norm, "lr": schedule(state.step), "skipped": skipped, "not_finite": skipped}
+        if scale is not None:
+            new = new._replace(loss_scale=scale.after(finite))
+            smallest = (scale.value <= 1.0) | ~jnp.isfinite(loss)
+            scalars |= {"loss_scale": scale.value, "not_finite": skipped * smallest}
+        return new._replace(step=state.step + 1), scalars
 
     update = jax.jit(update, donate_argnums=0)
     add = jax.jit(partial(jax.tree.map, jnp.add), donate_argnums=0)
@@ -148,7 +176,7 @@ def make_train_step(
         num_segments = (host_batch.segment_class >= 0).sum(axis=1)
         slots = pair_slots(num_segments, mesh.size)
         pairs = assign(jax.device_get(costs), num_segments, num_groups=mesh.size, slots=slots)
-        parts, cotangents = losses(outputs, state.step, batch, put_pairs(pairs, mesh), over)
+        parts, cotangents = losses(outputs, state.step, batch, put_pairs(pairs, mesh), over, state.loss_scale)
         return backward(pullback, cotangents), parts
 
     def step(state: TrainState, *host_batches: Batch) -> tuple[TrainState, dict[str, jax.Array]]:

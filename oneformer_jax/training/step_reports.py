@@ -72,7 +72,7 @@ class StepReports:
         self._logbook.train(step, values, rate)
         if due:
             self.restart_clock()
-        self._not_finite = [*self._not_finite, unread] if values.get("not_finite", values["skipped"]) else []
+        self._not_finite = [*self._not_finite, unread] if values["not_finite"] else []
         if len(self._not_finite) >= MAX_NOT_FINITE_IN_A_ROW:
             self._give_up(values["loss"])
 

@@ -55,6 +55,11 @@ def step_input(field: str) -> Observed:
     return lambda spec: getattr(training(spec).make_train_step.call_args.args[4], field)
 
 
+def step_option(name: str) -> Observed:
+    """What the training step is built with."""
+    return lambda spec: training(spec).make_train_step.call_args.kwargs[name]
+
+
 def evaluation(spec: Spec) -> SimpleNamespace:
     """The parts of `evaluate` until images are read."""
     loaded = SimpleNamespace(config=model_config(spec), categories=drawn(spec).categories, backend=None)

@@ -1,7 +1,7 @@
 """Rows of `train`: length, devices, optimizer, learning rate, clipping, checkpoints."""
 
 from key_rows import Changes, Refused, Rows, Shown, chosen_devices, loop, optimizer, pipeline, rate
-from stopped_actions import result_folder, resumed_from, training, weights_read
+from stopped_actions import result_folder, resumed_from, step_option, training, weights_read
 
 OPTIM, CLIP = "train.optim", "train.clip_gradients"
 RATE_1 = (f"{OPTIM}.lr=1", f"{OPTIM}.warmup_iters=0")
@@ -18,11 +18,14 @@ LENGTH: Rows = {
     "train.validation_interval": Changes("2", loop("validate_every"), 8),
     "train.val_check_interval": Changes("0.5", loop("validate_every"), 2),
     "train.checkpoint_keep": Changes("5", lambda spec: training(spec).checkpoints.call_args.kwargs["keep"], 5),
+    "train.ema_decay": Changes("0.9", step_option("average_decay"), 0.9),
+    "train.precision": Changes("16", step_option("precision"), "16-mixed"),
+    "train.profile_steps": Changes("2", loop("profile_steps"), 2),
     "train.is_dry_run": Changes("true", lambda spec: training(spec).dry_run.called, True),
     "train.verbose": Changes("true", lambda spec: training(spec).groups_table.called, True),
     "train.seed": Changes(
         "7",
-        lambda spec: (pipeline("seed")(spec), training(spec).make_train_step.call_args.kwargs["seed"]),
+        lambda spec: (pipeline("seed")(spec), step_option("seed")(spec)),
         (7, 7),
     ),
 }

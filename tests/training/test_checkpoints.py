@@ -23,7 +23,7 @@ from oneformer_jax.training.checkpoints import (
     Description,
     find_checkpoint,
     load_description,
-    load_opt_state,
+    load_item,
     load_params,
 )
 
@@ -58,7 +58,7 @@ def test_round_trip(run: Checkpoints, tmp_path: Path) -> None:
     like = jax.eval_shape(lambda: arrays(0.0))
     for ours, theirs in zip(jax.tree.leaves(load_params(folder, like)), jax.tree.leaves(arrays(1.5)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    restored = load_opt_state(folder, {"mu": like})
+    restored = load_item(folder, "optimizer", {"mu": like})
     np.testing.assert_array_equal(restored["mu"]["a"]["b"], np.full((3, 2), 2.5))
 
 
@@ -82,7 +82,7 @@ def test_one_device_reads_what_two_have_saved(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", SAVE_FROM_TWO_DEVICES, tmp_path], check=True, env=environment)
     folder, like = find_checkpoint(tmp_path), jax.eval_shape(lambda: arrays(0.0))
     np.testing.assert_array_equal(load_params(folder, like)["a"]["b"], np.full((3, 2), 1.5))
-    np.testing.assert_array_equal(load_opt_state(folder, like)["a"]["b"], np.full((3, 2), 2.5))
+    np.testing.assert_array_equal(load_item(folder, "optimizer", like)["a"]["b"], np.full((3, 2), 2.5))
 
 
 def test_a_save_fills_one_file_after_the_other(
@@ -128,7 +128,7 @@ def test_a_checkpoint_in_one_file_is_read(run: Checkpoints, tmp_path: Path) -> N
     like = jax.eval_shape(lambda: arrays(0.0))
     for step_dir in (find_checkpoint(tmp_path), tmp_path / "other" / "4"):
         jax.tree.map(np.testing.assert_array_equal, load_params(step_dir, like), arrays(1.5))
-        jax.tree.map(np.testing.assert_array_equal, load_opt_state(step_dir, {"mu": like}), {"mu": arrays(2.5)})
+        jax.tree.map(np.testing.assert_array_equal, load_item(step_dir, "optimizer", {"mu": like}), {"mu": arrays(2.5)})
 
 
 def test_what_a_killed_save_left_behind_is_removed(run: Checkpoints, tmp_path: Path) -> None:

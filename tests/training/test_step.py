@@ -78,7 +78,7 @@ def step_of(
     optimizer = make_optimizer(OptimizerConfig(), SCHEDULE, frozen=frozen)
     inputs = StepInputs((120.0,) * 3, (60.0,) * 3, task_tokens(0, 77), prompt_table(("disk", "square", "ring")), 6)
     criterion, mesh = CriterionConfig(num_points=64, contrastive_weight=contrastive_weight), make_mesh(num_devices)
-    options = {"mesh": mesh, "seed": 5, "frozen": frozen, "precision": precision}
+    options = {"mesh": mesh, "seed": 5, "frozen": frozen, "precision": precision, "average_decay": 0.5}
     return make_train_step(config, criterion, optimizer, SCHEDULE, inputs, **options), optimizer
 
 

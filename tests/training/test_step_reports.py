@@ -32,7 +32,7 @@ def reports(logbook: Logbook, tmp_path: Path) -> StepReports:
 
 
 def add(reports: StepReports, step: int, loss: float, skipped: float) -> None:
-    scalars = {"loss": jnp.float32(loss), "lr": jnp.float32(1e-3), "skipped": jnp.float32(skipped)}
+    scalars = {"loss": jnp.float32(loss), "lr": jnp.float32(1e-3), "not_finite": jnp.float32(skipped)}
     nothing = np.zeros((2, 0), np.int32)
     sample = np.array([2 * step, 2 * step + 1], np.int32)
     maps = np.zeros((2, 1, 0, 0), np.int16)
