@@ -17,7 +17,7 @@ def explained(error: BaseException, action: str = "") -> OneFormerError | None:
     """The message for what a person can meet (a full disk, memory that does not suffice); None for a defect."""
     if isinstance(error, OneFormerError):
         return error
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         detail = str(error).strip().splitlines()
         return OneFormerError(
             f"out of memory{': ' + detail[0][:300] if detail else ''}",
@@ -51,7 +51,8 @@ def reason(error: BaseException, action: str) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of the host or of a device."""
     if isinstance(error, MemoryError):
         return True
     # By name: an action that failed before it imported JAX need not wait for it now.

@@ -12,18 +12,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from oneformer_jax.actions import configure
 from oneformer_jax.actions.architecture import model_config
 from oneformer_jax.actions.execute import enable_compilation_cache
+from oneformer_jax.actions.training_memory import SEGMENTS, training_memory
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.normalise import normalise
 from oneformer_jax.spec import Spec, load_spec
-from oneformer_jax.training.frozen import in_evaluation_mode, without_gradient
-from oneformer_jax.training.optimizer import make_optimizer
-from oneformer_jax.training.precision import in_kernel_dtype
+from oneformer_jax.training.step_memory import bytes_of
 
 PARTS = {
     "backbone": ("backbone",),
@@ -32,8 +30,6 @@ PARTS = {
     "text encoder, only for training": oneformer.TRAINING_ONLY,
 }
 """Parts of the model -> top-level keys of the parameters."""
-
-_PROMPT_LENGTH = 12  # tokens of the longest prompt; names of classes are short
 
 
 @dataclass(frozen=True)
@@ -59,10 +55,8 @@ def inspect_model(
 
     enable_compilation_cache()
     with console.status("compiling (nothing is run) ..."):
-        costs = {
-            "inference, one task": inference_cost(spec, batch, (height, width)),
-            "training step": training_cost(spec, batch, (height, width)),
-        }
+        moment, training = training_cost(spec, batch, (height, width))
+        costs = {"inference, one task": inference_cost(spec, batch, (height, width)), "training step": training}
     device = jax.devices()[0].device_kind
     console.print(f"{batch} x {height} x {width} pixels, precision {spec.train.precision}, on {device}:\n")
     for name, cost in costs.items():
@@ -70,8 +64,9 @@ def inspect_model(
         rows = dict(cost.memory) | {"all": sum(cost.memory.values())}
         _print(console, f"{name}: {flops}", {part: f"{size / 2**20:,.0f} MiB" for part, size in rows.items()})
     console.print(
-        "Operations: XLA's count, a multiplication and an addition are two. Memory: what XLA plans for its programs on "
-        "this device; matching, losses and waiting batches come on top.",
+        "Operations: XLA's count, a multiplication and an addition are two. Memory: what is in use at most, in "
+        f"training during {moment}, by what XLA plans for its programs on this device, with {SEGMENTS} segments in an "
+        "image; waiting batches come on top.",
     )
 
 
@@ -102,52 +97,28 @@ def inference_cost(spec: Spec, batch: int, size: Size) -> Cost:
 
     lowered = jax.jit(predict).lower(shapes, *_images_and_tokens(config, batch, size))
     planned = _plan(lowered)
-    inputs = planned.argument_size_in_bytes - _bytes(shapes)
+    inputs = planned.argument_size_in_bytes - bytes_of(shapes)
     memory = {
-        "parameters": _bytes(shapes),
+        "parameters": bytes_of(shapes),
         "images and results": inputs + planned.output_size_in_bytes,
         "working memory": planned.temp_size_in_bytes,
     }
     return Cost(_flops(lowered), memory)
 
 
-def training_cost(spec: Spec, batch: int, size: Size) -> Cost:
-    """Forward, backward and the optimizer's state: the most that is there at a time."""
-    config = model_config(spec)
-    shapes = oneformer.shapes(config)
-    frozen = configure.frozen(spec, shapes)
-    optimizer = make_optimizer(configure.optimizer_config(spec), lambda _: 0.0, frozen=frozen)
-    config = in_evaluation_mode(config, shapes, frozen)
-
-    def forward(params: Any, images: Any, tokens: Any, table: Any, prompts: Any, rng: Any) -> Any:
-        pixels = normalise(images, spec.dataset.pixel_mean, spec.dataset.pixel_std)
-
-        def predict(params: Any) -> Any:
-            params = in_kernel_dtype(without_gradient(params, frozen), spec.train.precision)
-            layers = oneformer.decode(
-                params, oneformer.encode(params, pixels, config=config, rng=rng), tokens, config=config, rng=rng
-            )
-            return layers, oneformer.encode_text(params, table, prompts, config=config)
-
-        return jax.vjp(predict, params)
-
-    table = jax.ShapeDtypeStruct((config.num_classes, _PROMPT_LENGTH), jnp.int32)
-    prompts = jax.ShapeDtypeStruct((batch, config.transformer.num_queries - config.text_encoder.n_ctx), jnp.int32)
-    rng = jax.eval_shape(jax.random.key, 0)
-    lowered = jax.jit(forward).lower(shapes, *_images_and_tokens(config, batch, size), table, prompts, rng)
-    outputs, pullback = lowered.out_info
-    lowered_back = jax.jit(lambda pullback, cotangents: pullback(cotangents)).lower(pullback, outputs)
-    first, second = (_plan(program) for program in (lowered, lowered_back))
-    gradients = _bytes(shapes)
+def training_cost(spec: Spec, batch: int, size: Size) -> tuple[str, Cost]:
+    """During what the most memory is in use, and what that is."""
+    needed = training_memory(spec, batch, size)
     memory = {
-        "parameters": _bytes(shapes),
-        "optimizer": _bytes(jax.eval_shape(optimizer.init, shapes)),
-        "gradients": gradients,
-        "kept for the backward pass": first.output_size_in_bytes,
-        "working memory": max(first.temp_size_in_bytes - gradients, second.temp_size_in_bytes),
+        "parameters": needed.parameters,
+        "optimizer": needed.optimizer,
+        "average": needed.average,
+        "gradients": needed.gradients,
+        "batch": needed.batch,
+        "kept for the backward pass": needed.kept,
+        "working memory": needed.working,
     }
-    operations = [_flops(lowered), _flops(lowered_back)]
-    return Cost(None if None in operations else sum(filter(None, operations)), memory)
+    return needed.moment, Cost(needed.operations, {part: size for part, size in memory.items() if size})
 
 
 def _images_and_tokens(config: OneFormerConfig, batch: int, size: Size) -> tuple[Any, Any]:
@@ -168,7 +139,3 @@ def _flops(lowered: Any) -> float | None:
 
 def _count(shapes: Any) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
-
-
-def _bytes(shapes: Any) -> int:
-    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))

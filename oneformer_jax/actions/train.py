@@ -20,6 +20,7 @@ from oneformer_jax.actions.kpi import kpi
 from oneformer_jax.actions.preflight import checked_datasets
 from oneformer_jax.actions.starting_point import starting_point
 from oneformer_jax.actions.status import EpochLines, StatusFile
+from oneformer_jax.actions.training_memory import explaining_out_of_memory, training_memory
 from oneformer_jax.data.dataset import Dataset
 from oneformer_jax.data.pipeline import image_names, max_prompts_of, train_batches
 from oneformer_jax.data.task_text import prompt_table, task_tokens
@@ -125,7 +126,9 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
             total_steps=settings.total_steps,
             start=start.step,
         )
-        with store, closing(logbook), closing(batches):
+        crop, device_batch = spec.dataset.augmentation.train_crop_size, spec.dataset.train.batch_size
+        estimate = partial(training_memory, spec, device_batch, (crop[0], crop[1]))
+        with store, closing(logbook), closing(batches), explaining_out_of_memory(spec, estimate):
             train_loop(
                 state,
                 step_fn,

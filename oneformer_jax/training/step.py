@@ -69,8 +69,18 @@ class StepInputs(NamedTuple):
     prompts_of_image: int
 
 
-TrainStep = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
-"""Called with the state and one or more host batches."""
+class TrainStep(NamedTuple):
+    """Called with the state and this process's share of one or more batches. The compiled parts are there to be looked
+    at: `forward`, `losses` and `backward` run once a batch, `update` once a step."""
+
+    run: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    forward: Any
+    losses: Any
+    backward: Any
+    update: Any
+
+    def __call__(self, state: TrainState, *host_batches: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        return self.run(state, *host_batches)
 
 
 def make_train_step(
@@ -189,4 +199,4 @@ def make_train_step(
         new_state, scalars = update(state, gradients, losses_of_step["loss"])
         return new_state, losses_of_step | scalars
 
-    return step
+    return TrainStep(step, forward, losses, backward, update)

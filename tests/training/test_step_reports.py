@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -16,8 +18,9 @@ from oneformer_jax.training.step_reports import StepReports
 
 
 @pytest.fixture
-def logbook(tmp_path: Path) -> Logbook:
-    return Logbook(tmp_path, total_steps=100, start_step=0, console=Console(quiet=True))
+def logbook(tmp_path: Path) -> Iterator[Logbook]:
+    with closing(Logbook(tmp_path, total_steps=100, start_step=0, console=Console(quiet=True))) as logbook:
+        yield logbook
 
 
 @pytest.fixture
@@ -69,11 +72,10 @@ def test_ten_steps_in_a_row_without_a_finite_gradient_end_the_run(reports: StepR
     assert len(logged(tmp_path)) == 20
 
 
-def test_a_resumed_log_has_no_step_twice(logbook: Logbook, reports: StepReports, tmp_path: Path) -> None:
+def test_a_resumed_log_has_no_step_twice(reports: StepReports, tmp_path: Path) -> None:
     for step in range(1, 6):
         add(reports, step, float(step), 0)
     reports.read()
-    logbook.close()
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 6, "kind": "tr')  # killed while it wrote
     again = Logbook(tmp_path, total_steps=100, start_step=3, console=Console(quiet=True))

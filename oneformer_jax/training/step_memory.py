@@ -1,0 +1,108 @@
+"""How much memory of one device a training step needs, by what XLA plans for its programs. Nothing is run."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oneformer_jax.data.batch import Batch
+from oneformer_jax.errors import OneFormerError
+from oneformer_jax.losses.assignment import Pairs
+from oneformer_jax.losses.normalisers import Normalisers
+from oneformer_jax.training.step import TrainState, TrainStep
+
+
+class StepMemory(NamedTuple):
+    """Bytes at the moment when the most are in use, which is during `moment`, by what they hold.
+
+    `working` is all that the running program makes besides; `operations` counts those of the whole step (None where the
+    backend does not tell).
+    """
+
+    moment: str
+    parameters: int
+    optimizer: int
+    average: int
+    gradients: int
+    kept: int
+    batch: int
+    working: int
+    operations: float | None
+
+    @property
+    def total(self) -> int:
+        return sum(part for part in self[1:-1] if isinstance(part, int))
+
+
+def batch_shapes(size: int, crop: Sequence[int], *, planes: int, segments: int, prompts: int) -> Batch:
+    """A batch of `size` images without its values."""
+
+    def array(*shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((size, *shape), dtype)
+
+    images, maps = array(*crop, 3, dtype=jnp.uint8), array(planes, *crop, dtype=jnp.int16)
+    return Batch(images, maps, array(segments), array(segments), array(), array(prompts), array())
+
+
+def step_memory(
+    step: TrainStep, state: TrainState, batch: Batch, *, layers: int, slots: int, batches_per_step: int = 1
+) -> StepMemory:
+    """`state` and `batch` are shapes; `layers` are matched, in `slots` of pairs (`losses.assignment.pair_slots`).
+
+    Raises OneFormerError where the backend has no plan of its programs' memory.
+    """
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    place = jax.ShapeDtypeStruct((1, slots), jnp.int32)
+    pairs = Pairs(jax.ShapeDtypeStruct((layers, 1, slots), jnp.int32), place, place)
+    over = Normalisers(scalar, scalar, scalar)
+    forward = step.forward.lower(state.params, state.step, batch)
+    outputs, *_, pullback = forward.out_info
+    losses = step.losses.lower(outputs, state.step, batch, pairs, over, state.loss_scale)
+    backward = step.backward.lower(pullback, losses.out_info[1])
+    update = step.update.lower(state, backward.out_info, scalar)
+    programs = (forward, losses, backward, update)
+    plans = dict(zip(("forward", "losses", "backward", "update"), map(_plan, programs), strict=True))
+
+    gradients, kept = bytes_of(state.params), plans["forward"].output_size_in_bytes
+    summed = gradients if batches_per_step > 1 else 0  # of the batches before
+    cotangents = plans["losses"].output_size_in_bytes
+    # What a program holds besides its arguments, which gradients there are, and what waits for the backward pass.
+    moments = {
+        "the forward pass": (plans["forward"].temp_size_in_bytes, summed, kept),
+        "the losses": (plans["losses"].temp_size_in_bytes + cotangents, summed, kept),
+        "the backward pass": (plans["backward"].temp_size_in_bytes + cotangents, summed + gradients, kept),
+        "the update": (_besides(plans["update"]), gradients, 0),
+    }
+    moment, (working, held, waiting) = max(moments.items(), key=lambda item: sum(item[1]))
+    counts = [(program.cost_analysis() or {}).get("flops") for program in programs]
+    share = [batches_per_step * count for count in counts[:3] if count is not None]
+    return StepMemory(
+        moment,
+        parameters=gradients,
+        optimizer=bytes_of((state.opt_state, state.loss_scale)),
+        average=bytes_of(state.average),
+        gradients=held,
+        kept=waiting,
+        batch=bytes_of(batch) if waiting else 0,
+        working=working,
+        operations=None if None in counts else sum(share) + counts[3],
+    )
+
+
+def bytes_of(tree: Any) -> int:
+    """Of all arrays of a tree of arrays or shapes."""
+    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _plan(lowered: Any) -> Any:
+    plan = lowered.compile().memory_analysis()
+    if plan is None:
+        raise OneFormerError(f"the backend {jax.default_backend()} does not tell how much memory its programs need")
+    return plan
+
+
+def _besides(plan: Any) -> int:
+    """What a program makes besides its arguments and what it writes over them."""
+    return int(plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes)
