@@ -164,8 +164,8 @@ def test_who_runs_out_of_memory_is_told_what_a_step_needs_and_what_to_change(spe
 
 
 def test_an_estimate_that_fails_does_not_hide_that_memory_ran_out(spec_of: Any) -> None:
-    with pytest.raises(OneFormerError, match="out of memory: .*could not be estimated"):
-        with explaining_out_of_memory(spec_of(), out_of_memory):
-            out_of_memory()
+    estimated = explaining_out_of_memory(spec_of(), out_of_memory)
+    with pytest.raises(OneFormerError, match=r"out of memory: .*could not be estimated"), estimated:
+        out_of_memory()
     with pytest.raises(KeyError), explaining_out_of_memory(spec_of(), lambda: NEEDED):
         raise KeyError("another error is left alone")

@@ -72,9 +72,9 @@ def test_04_queries_learn_at_the_rate_that_their_key_says(
 
 @pytest.mark.parametrize(
     ("key", "value", "default"),
-    [("train.distributed_strategy", "fsdp", "ddp"), ("train.precision", "16-mixed", "fp32")],
+    [("train.distributed_strategy", "fsdp", "ddp")],
 )
-def test_05_and_06_what_has_no_effect_yet_is_named(spec_of: SpecOf, key: str, value: str, default: str) -> None:
+def test_05_what_has_no_effect_yet_is_named(spec_of: SpecOf, key: str, value: str, default: str) -> None:
     """There keys without an effect are silent; here a run names them, with the reason."""
     assert unsupported_keys(spec_of(f"{key}={value}")) == [key]
     assert notes()[key]
