@@ -23,7 +23,13 @@ STEPS = int(os.environ.get("ONEFORMER_KILLED_STEPS", "24"))
 
 def start(workspace: Path, folder: Path, *keys: str) -> subprocess.Popen[bytes]:
     """A training that saves every second step, so that it hardly ever does not write a checkpoint."""
-    keys = ("train.num_epochs=1", f"train.iters_per_epoch={STEPS}", "dataset.val.annotations=", *keys)
+    keys = (
+        "train.num_epochs=1",
+        "train.ema_decay=0.9",
+        f"train.iters_per_epoch={STEPS}",
+        "dataset.val.annotations=",
+        *keys,
+    )
     keys = ("train.checkpoint_interval=2", "train.checkpoint_interval_unit=step", "train.checkpoint_keep=2", *keys)
     return subprocess.Popen(
         [sys.executable, ROOT / "cli.py", "train", "-e", workspace / "spec.yaml", f"results_dir={folder}", *keys],
@@ -55,8 +61,8 @@ def read_all_checkpoints(run_dir: Path) -> int:
 
 
 def test_kill_at_random_moments_changes_nothing(workspace: Path, tmp_path: Path) -> None:
-    whole = start(workspace, tmp_path / "whole")
-    finish(whole)
+    finish(start(workspace, tmp_path / "whole", "train.profile_steps=2"))
+    assert list((tmp_path / "whole" / "train" / "profile").rglob("*.xplane.pb"))
     expected = (tmp_path / "whole" / "train" / "log.jsonl").read_bytes()
     assert expected.count(b"\n") == STEPS
 
@@ -81,11 +87,12 @@ def test_kill_at_random_moments_changes_nothing(workspace: Path, tmp_path: Path)
     assert redone > 0  # or nothing was lost, and nothing has been shown
     assert log.read_bytes() == expected
     assert read_all_checkpoints(run_dir) == 2
-    arrays = [
-        ckpt.load_params(folder, ckpt.shapes_of(ckpt.load_description(folder)))
-        for folder in (ckpt.find_checkpoint(run_dir), ckpt.find_checkpoint(tmp_path / "whole"))
-    ]
-    jax.tree.map(np.testing.assert_array_equal, *arrays)
+    for item in ("params", "average"):
+        arrays = [
+            ckpt.load_item(folder, item, ckpt.shapes_of(ckpt.load_description(folder)))
+            for folder in (ckpt.find_checkpoint(run_dir), ckpt.find_checkpoint(tmp_path / "whole"))
+        ]
+        jax.tree.map(np.testing.assert_array_equal, *arrays)
 
 
 def test_ten_steps_without_a_finite_loss_name_the_images(workspace: Path, tmp_path: Path) -> None:

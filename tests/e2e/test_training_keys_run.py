@@ -7,6 +7,8 @@ import jax
 import numpy as np
 
 from oneformer_jax import load_model
+from oneformer_jax.training import checkpoints as ckpt
+from oneformer_jax.training.precision import first_loss_scale
 
 
 def test_a_dry_run_makes_one_step_and_leaves_nothing(workspace: Path, command_line, tmp_path: Path) -> None:
@@ -25,6 +27,7 @@ def test_a_dry_run_makes_one_step_and_leaves_nothing(workspace: Path, command_li
 def test_a_frozen_accumulating_mixing_training(workspace: Path, command_line, tmp_path: Path) -> None:
     keys = ["train.freeze=[backbone]", "train.accumulate_grad_batches=2", "dataset.cutmix_prob=0.5"]
     keys += ["train.checkpoint_interval_unit=step", "dataset.train.batch_size=2", "train.num_epochs=1"]
+    keys += ["train.ema_decay=0.5", "train.precision=16"]
     keys += ["dataset.image_size=[64,32]", "train.val_check_interval=0.5", "train.checkpoint_keep=0"]
     result = command_line("train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", *keys)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -33,5 +36,10 @@ def test_a_frozen_accumulating_mixing_training(workspace: Path, command_line, tm
     first, last = (load_model(folder / step) for step in ("1", "3"))
     jax.tree.map(np.testing.assert_array_equal, first.params["backbone"], last.params["backbone"])
     assert np.any(first.params["predictor"]["query_embed"] != last.params["predictor"]["query_embed"])
+    embedding = last.params["predictor"]["query_embed"]
+    step = ckpt.load_item(folder / "3", "params", ckpt.shapes_of(last.description))["predictor"]["query_embed"]
+    assert np.any(embedding != step)  # what is used is the average
+    np.testing.assert_allclose(embedding, step, atol=1e-2)
+    assert float(ckpt.load_item(folder / "3", "loss_scale", first_loss_scale("16-mixed")).value) in (2**15, 2**16)
     log = [json.loads(line) for line in (tmp_path / "train" / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in log if record["kind"] == "validation"] == [2, 3]
