@@ -40,6 +40,6 @@ def test_a_frozen_accumulating_mixing_training(workspace: Path, command_line, tm
     step = ckpt.load_item(folder / "3", "params", ckpt.shapes_of(last.description))["predictor"]["query_embed"]
     assert np.any(embedding != step)  # what is used is the average
     np.testing.assert_allclose(embedding, step, atol=1e-2)
-    assert float(ckpt.load_item(folder / "3", "loss_scale", first_loss_scale("16-mixed")).value) in (2**15, 2**16)
+    assert 1 <= ckpt.load_item(folder / "3", "loss_scale", first_loss_scale("16-mixed")).value <= 2**16
     log = [json.loads(line) for line in (tmp_path / "train" / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in log if record["kind"] == "validation"] == [2, 3]
