@@ -18,7 +18,7 @@ from oneformer_jax.training.logbook import Logbook
 from oneformer_jax.training.profiling import profiler
 from oneformer_jax.training.step import TrainState, TrainStep
 from oneformer_jax.training.step_reports import ImageNames, StepReports
-from oneformer_jax.training.stop_requests import stop_requests
+from oneformer_jax.training.stop_requests import ended_by, stop_requests
 
 Validate = Callable[[Any], dict[str, float]]
 
@@ -91,7 +91,7 @@ def train_loop(
                     logbook.message(f"interrupted: saving step {step}")
                     save()
                 checkpoints.wait()
-                raise stop.raised()
+                raise ended_by(stop.signal)
             profile_before(step, state.step)
             taken = tuple(islice(batches, settings.batches_per_step))
             with jax.transfer_guard("disallow"):

@@ -17,10 +17,10 @@ class StopRequest:
 
     signal: int | None = None
 
-    def raised(self) -> BaseException:
-        """What ends the process with the exit code of the signal."""
-        assert self.signal is not None
-        return KeyboardInterrupt() if self.signal == signal.SIGINT else SystemExit(128 + self.signal)
+
+def ended_by(number: int) -> BaseException:
+    """What to raise for the process to end with the exit code of a signal."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def stop_requests() -> Iterator[StopRequest]:
     def note(number: int, frame: FrameType | None) -> None:
         again, request.signal = request.signal is not None, number
         if again:
-            raise request.raised()
+            raise ended_by(number)
 
     # Each signal is a byte here as soon as it arrives, whatever the main thread is doing.
     arrived, written = socket.socketpair()
