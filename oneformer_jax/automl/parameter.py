@@ -87,10 +87,7 @@ class Number:
                 hint="widen its range in automl.custom_param_ranges",
             )
         share = _share(position, self.low, self.high, self.log)
-        if self.log:
-            value = math.exp(math.log(low) + share * math.log(high / low))
-        else:
-            value = low + share * (high - low)
+        value = low * (high / low) ** share if self.log else low + share * (high - low)
         if self.step is not None:
             return int(self.low + round((value - self.low) / self.step) * self.step)
         return min(max(value, low), high)

@@ -21,7 +21,7 @@ WORDS = ("valid_min", "valid_max", "log", "valid_options", "option_weights", "ma
 OTHER_ACTIONS = ("distill", "evaluate", "export", "gen_trt_engine", "inference", "prune", "quantize", "automl")
 """Sections that a training does not read: their keys cannot change its metric."""
 WIDE = 100.0
-"""From this ratio of its ends on, a range of floats is searched evenly over the logarithm unless somebody says other."""
+"""From this ratio of its ends on a range of floats is searched evenly over the logarithm, unless told otherwise."""
 
 Node = Mapping[str, Any]
 
@@ -167,21 +167,19 @@ def _interval(spec: Spec, leaf: Leaf, node: Node, custom: Node, whole: bool) -> 
     factor = 2 if whole else 10
     now = spec.value(leaf.path)
     least, largest = _accepted_interval(leaf)
+    own = (None, None) if ours is None else (ours.low, ours.high)
     ends: list[float] = []
-    sides = (("valid_min", ours and ours.low, "minimum"), ("valid_max", ours and ours.high, "maximum"))
-    for word, own, published in sides:
-        end = custom.get(word)
-        end = own if end is None else end
-        end = node.get(published) if end is None else end
-        if end is None or math.isinf(end):
+    for word, published, mine in zip(("valid_min", "valid_max"), ("minimum", "maximum"), own, strict=True):
+        given: Any = next((end for end in (custom.get(word), mine, node.get(published)) if end is not None), math.inf)
+        if isinstance(given, bool) or not isinstance(given, int | float) or math.isnan(given):
+            raise SpecError(f"{RANGES}: {leaf.path}: {word} is {given!r}, expected a number", where=spec.place(RANGES))
+        if math.isinf(given):
             if not now:
                 what = f"{leaf.path} has no {published} and no value to search around"
                 raise SpecError(what, where=spec.place(leaf.path), hint=f"give it {word} in {RANGES}")
             up = (word == "valid_max") == (now > 0)
-            end = min(max(now * factor if up else now / factor, least), largest)
-        if not _is_number(end) or isinstance(end, bool):
-            raise SpecError(f"{RANGES}: {leaf.path}: {word} is {end!r}, expected a number", where=spec.place(RANGES))
-        ends.append(float(end))
+            given = min(max(now * factor if up else now / factor, least), largest)
+        ends.append(float(given))
     low, high = ends
     log = custom.get("log", ours.log if ours else not whole and low > 0 and high / low >= WIDE)
     return low, high, bool(log)
@@ -229,7 +227,12 @@ def _relation(spec: Spec, path: str, depends_on: str, condition: str) -> Relatio
         return None
     sign, _, other = depends_on.rpartition(" ")
     sign = sign.strip() or (condition.split(" ")[0] if "depends_on" in condition else "")
-    if sign not in RELATIONS or other not in LEAVES or spec.value(other) is None or LEAVES[other].type not in ("int", "float"):
+    if (
+        sign not in RELATIONS
+        or other not in LEAVES
+        or spec.value(other) is None
+        or LEAVES[other].type not in ("int", "float")
+    ):
         what = f"{path}: depends_on is {depends_on!r}, expected one of {' '.join(RELATIONS)} and a key with a number"
         raise SpecError(what, where=spec.place(RANGES))
     return Relation(sign, other)

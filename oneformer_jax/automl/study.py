@@ -6,7 +6,7 @@ that is killed at any moment leaves trials that are finished, and running ones t
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -97,22 +97,28 @@ class Study:
     def unfinished(self) -> "list[Trial]":
         """The trials that a process before this one has left running, as they are to be taken over."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [self._take(optuna.trial.Trial(self._sampled(frozen.number), frozen._trial_id)) for frozen in running]
+        taken = [self._take(optuna.trial.Trial(self._sampled(frozen.number), frozen._trial_id)) for frozen in running]
+        return [trial for trial in taken if trial is not None]
 
     def propose(self) -> "Trial | None":
-        """The next trial; None where all are there."""
-        number = sum(frozen.state != TrialState.WAITING for frozen in self._study.get_trials(deepcopy=False))
-        if number >= self.settings.max_trials:
-            return None
-        return self._take(self._sampled(number).ask())
+        """The next trial; None where all are there. One for which no values exist fails at once."""
+        while (number := len(self.records())) < self.settings.max_trials:
+            if (trial := self._take(self._sampled(number).ask())) is not None:
+                return trial
+        return None
 
     def _sampled(self, number: int) -> optuna.Study:
         self._study.sampler = make_sampler(self.settings, number)
         return self._study
 
-    def _take(self, trial: optuna.Trial) -> "Trial":
-        """Draws the values. Optuna keeps those that were drawn before the process ended."""
-        values = {} if trial.user_attrs.get("baseline") else self._draw(trial)
+    def _take(self, trial: optuna.Trial) -> "Trial | None":
+        """Draws the values; None where there are none. Optuna keeps those drawn before the process ended."""
+        try:
+            drawn = self._draw(trial)
+        except OneFormerError as error:
+            Trial(self, trial, {}).fail(str(error))
+            return None
+        values = {} if trial.user_attrs.get("baseline") else drawn
         trial.set_user_attr("values", values)
         return Trial(self, trial, values)
 
@@ -170,38 +176,25 @@ class Trial:
     def __init__(self, study: Study, trial: optuna.Trial, values: dict[str, Any]) -> None:
         self.number, self.values = trial.number, values
         self._study, self._trial = study, trial
-
-    @property
-    def reports(self) -> dict[int, float]:
-        """The best score until each epoch, as far as it was reported."""
-        return self._study._study._storage.get_trial(self._trial._trial_id).intermediate_values
+        # Those before an interruption: the training repeats the epochs after its last checkpoint, the trial does not.
+        self.reported = set(study._study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
     def report(self, epoch: int, score: float) -> bool:
-        """The score after `epoch` epochs, of all until then the best. True: the trial is to be stopped here.
-
-        An epoch that was reported already, before an interruption, is not reported again.
-        """
-        if epoch not in self.reports:
-            self._trial.report(score, epoch)
-        return epoch < self._study.settings.max_epochs and bool(self._trial.should_prune())
+        """The score after `epoch` epochs, of all until then the best. True: the trial was behind and ends here."""
+        if epoch in self.reported:
+            return False
+        self._trial.report(score, epoch)
+        self.reported.add(epoch)
+        behind = epoch < self._study.settings.max_epochs and self._trial.should_prune()
+        if behind:
+            self._study._study.tell(self._trial, state=TrialState.PRUNED)
+        return bool(behind)
 
     def complete(self, score: float) -> None:
         """The trial came to its end."""
         self._study._study.tell(self._trial, score)
 
-    def stop(self) -> None:
-        """The trial was behind at a rung."""
-        self._study._study.tell(self._trial, state=TrialState.PRUNED)
-
     def fail(self, reason: str) -> None:
         """The trial has no score."""
         self._trial.set_user_attr("reason", reason)
         self._study._study.tell(self._trial, state=TrialState.FAIL)
-
-
-def drawn_values(study: Study, count: int) -> Iterator[dict[str, Any]]:
-    """The values of the next `count` trials, without running them."""
-    for _ in range(count):
-        trial = study.propose()
-        assert trial is not None
-        yield trial.values
