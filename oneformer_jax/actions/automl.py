@@ -10,7 +10,7 @@ from rich.console import Console
 from oneformer_jax.actions import configure
 from oneformer_jax.actions.preflight import checked_datasets
 from oneformer_jax.actions.status import StatusFile
-from oneformer_jax.automl.policy import Policy, require_optuna, route
+from oneformer_jax.automl.policy import Policy, require_optuna, route_training
 from oneformer_jax.errors import SpecError
 from oneformer_jax.spec import Spec, load_spec
 from oneformer_jax.spec.automl_keys import LOSS
@@ -53,16 +53,18 @@ class Reporter:
 def action_for_training(spec_path: Path, overrides: list[str], policy: Policy | None, console: Console) -> str:
     """`automl` where the policy, given or else the spec's, asks for a search that can run; `train` otherwise.
 
-    Why a search that is asked for cannot run is told. Raises OneFormerError where it must.
+    Where one of them says anything, it is told which. Raises OneFormerError where it must.
     """
     try:
         spec = load_spec(spec_path, overrides)
     except SpecError:
         return "train"  # which reports it, in status.json too
-    found = route(policy or spec.automl_policy, Path(spec.automl.skill_dir) if spec.automl.skill_dir else None)
-    if found.why:
-        console.print(f"{found.why}\ntraining directly", markup=False, highlight=False, soft_wrap=True)
-    return "automl" if found.search else "train"
+    asked = policy or spec.automl_policy
+    if not asked:
+        return "train"
+    found = route_training(asked, Path(spec.automl.skill_dir) if spec.automl.skill_dir else None)
+    console.print(found.reason, markup=False, highlight=False, soft_wrap=True)
+    return found.command
 
 
 def _refuse_what_has_no_score(spec: Spec) -> None:

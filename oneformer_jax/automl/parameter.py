@@ -11,15 +11,17 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from oneformer_jax.errors import OneFormerError
 
+Real = int | float
 RELATIONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 LEAST_DISTANCE = 1e-6
 """Between a float and another key's value that it has to exceed, relative to the latter."""
 
 
+@runtime_checkable
 class Suggester(Protocol):
     """What draws positions: a trial of Optuna."""
 
@@ -40,7 +42,7 @@ class Relation:
     def __str__(self) -> str:
         return f"{self.sign} {self.other}"
 
-    def holds(self, value: float, limit: float) -> bool:
+    def holds(self, value: Real, limit: Real) -> bool:
         return bool(RELATIONS[self.sign](value, limit))
 
 
@@ -49,18 +51,18 @@ class Number:
     """A number in [low, high]; `step`: a whole number, low plus a multiple of it."""
 
     path: str
-    low: int | float
-    high: int | float
+    low: Real
+    high: Real
     log: bool = False
     step: int | None = None
     relation: Relation | None = None
 
-    def value(self, trial: Suggester, values: Mapping[str, Any]) -> int | float:
+    def value(self, trial: Suggester, values: Mapping[str, Any]) -> Real:
         """Draws the position in `trial`; `values` has those of the keys that this one depends on.
 
         Raises OneFormerError where the other key leaves no value.
         """
-        position: int | float
+        position: Real
         if self.step is None:
             position = trial.suggest_float(self.path, self.low, self.high, log=self.log)
         else:
@@ -69,7 +71,7 @@ class Number:
             return position
         return self._within(position, self.relation, float(values[self.relation.other]))
 
-    def _within(self, position: int | float, relation: Relation, limit: float) -> int | float:
+    def _within(self, position: Real, relation: Relation, limit: Real) -> Real:
         """The range that the relation leaves, at the same share of it as the position has of the whole range."""
         low, high = self.low, self.high
         distance = (self.step or max(abs(limit), 1.0) * LEAST_DISTANCE) if len(relation.sign) == 1 else 0
@@ -152,7 +154,7 @@ class Choice:
 Parameter = Number | Choice
 
 
-def _share(position: float, low: float, high: float, log: bool) -> float:
+def _share(position: Real, low: Real, high: Real, log: bool) -> float:
     if high == low:
         return 0.0
     if log:

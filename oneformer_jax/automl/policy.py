@@ -1,4 +1,5 @@
-"""Whether a training is a search, and whether a search can run. Nothing here needs Optuna."""
+"""Whether a training goes through AutoML: the policy of the run, what the skill folder says and holds, and what is
+installed. Nothing here needs Optuna."""
 
 import importlib.util
 import json
@@ -13,54 +14,62 @@ from oneformer_jax.errors import OneFormerError
 from oneformer_jax.spec.schema import schema
 from oneformer_jax.spec.skill import skill_info
 
-Policy = Literal["", "auto", "on", "off"]
-SCHEMA, TEMPLATE, INFORMATION = (
+Policy = Literal["auto", "on", "off"]
+SKILL = Path(__file__).resolve().parents[2] / "configs" / "skill"
+INFORMATION, SCHEMA, TEMPLATE = (
+    "references/skill_info.yaml",
     "schemas/train.schema.json",
     "references/spec_template_train.yaml",
-    "references/skill_info.yaml",
 )
 
 
 @dataclass(frozen=True)
 class Route:
-    """`search`: the training goes through a search; `why` it does not although the policy asks for one, else ""."""
+    """The command that a training runs, and why."""
 
-    search: bool
-    why: str = ""
+    command: Literal["train", "automl"]
+    reason: str
 
 
-def route(policy: Policy, skill: Path | None = None) -> Route:
-    """What the policy comes to. `skill`: a folder with TAO's files; None: what this project says of itself.
+def route_training(policy: Policy, skill: Path | None = SKILL) -> Route:
+    """AutoML unless the policy is off, the model is not enabled for it, or it cannot run: then the training alone.
 
-    auto and on: a search where the model is enabled for it and its train schema and template can be read; where not,
-    the training is direct and the reason is told. Without Optuna auto is direct too, on an error (OneFormerError).
+    `skill` is the folder with skill_info.yaml among its references, and with the schema and the template of training;
+    None: what this project would write there. Without Optuna `auto` trains directly, `on` raises OneFormerError.
     """
-    if policy in ("", "off"):
-        return Route(False)
-    try:
-        if not _is_enabled(skill):
-            return Route(False, "AutoML is not enabled for this model")
-        train_schema(skill)
-        if skill is not None:
-            _read(skill / TEMPLATE)
-    except OneFormerError as error:
-        return Route(False, f"AutoML is not runnable for this model: {error}")
+    if policy == "off":
+        return Route("train", "AutoML is off: trained directly")
+    info = skill_info() if skill is None else _mapping(skill / INFORMATION)
+    if info is None or info.get("automl_enabled") is not True:
+        place = INFORMATION if skill is None else skill / INFORMATION
+        return Route("train", f"AutoML is not enabled in {place}: trained directly")
+    absent = [name for name in (SCHEMA, TEMPLATE) if skill is not None and _mapping(skill / name) is None]
+    if absent:
+        return Route(
+            "train",
+            f"AutoML is enabled but cannot run until `python cli.py schema --output {skill}` has written "
+            f"{' and '.join(absent)}: trained directly",
+        )
     try:
         require_optuna()
     except OneFormerError as error:
         if policy == "on":
             raise
-        return Route(False, str(error))
-    return Route(True)
+        return Route("train", f"{error.what} ({error.hint}): trained directly")
+    return Route("automl", f"AutoML (policy {policy})")
 
 
 def train_schema(skill: Path | None) -> Mapping[str, Any]:
     """The schema that says what a search may vary. Raises OneFormerError where it is missing or is none."""
     if skill is None:
         return schema("train")
-    found = _read(skill / SCHEMA)
-    if not isinstance(found.get("properties"), Mapping):
-        raise OneFormerError("this is no schema: it has no properties", where=str(skill / SCHEMA))
+    found = _mapping(skill / SCHEMA)
+    if found is None or not isinstance(found.get("properties"), dict):
+        raise OneFormerError(
+            "no schema can be read",
+            where=str(skill / SCHEMA),
+            hint=f"`python cli.py schema --output {skill}` writes it, or leave automl.skill_dir empty",
+        )
     return found
 
 
@@ -70,20 +79,11 @@ def require_optuna() -> None:
         raise OneFormerError("AutoML needs Optuna, which is not installed", hint="pip install 'oneformer_jax[automl]'")
 
 
-def _is_enabled(skill: Path | None) -> bool:
-    information = skill_info() if skill is None else _read(skill / INFORMATION)
-    return information.get("automl_enabled") is True
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """A mapping from a JSON or YAML file."""
+def _mapping(path: Path) -> dict[str, Any] | None:
+    """The content of a JSON or YAML file, None where it is missing or does not parse."""
     try:
         text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise OneFormerError(error.strerror or "cannot be read", where=str(path)) from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise OneFormerError(f"cannot be parsed: {error}", where=str(path)) from None
-    if not isinstance(found, Mapping):
-        raise OneFormerError("cannot be parsed: it holds no mapping", where=str(path))
-    return found
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return content if isinstance(content, dict) else None

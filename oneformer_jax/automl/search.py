@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 
@@ -27,6 +27,7 @@ OTHER_KEYS = ("results_dir", "train.results_dir", "train.num_gpus", "train.gpu_i
 DEFINING = ("algorithm", "surrogate", "metric", "direction", "min_epochs", "reduction_factor")
 
 
+@runtime_checkable
 class Report(Protocol):
     """Who is told how the search goes."""
 
@@ -87,8 +88,22 @@ def search(spec: Spec, folder: Path, command: Command, report: Report) -> None:
 
 def open_study(spec: Spec, parameters: tuple[Parameter, ...], folder: Path) -> Study:
     """The study that lies in `folder`, or a new one. Raises OneFormerError where the spec has changed since."""
+    base = {parameter.path: spec.value(parameter.path) for parameter in parameters}
+    limits = {p.relation.other for p in parameters if p.relation is not None}
+    return Study(
+        search_settings(spec),
+        parameters,
+        base | {path: spec.value(path) for path in limits},
+        file=folder / STORAGE,
+        identity=_identity(spec, parameters),
+        run_baseline=spec.automl.run_baseline,
+    )
+
+
+def search_settings(spec: Spec) -> SearchSettings:
+    """What the `automl` section asks of a study."""
     section = spec.automl
-    settings = SearchSettings(
+    return SearchSettings(
         algorithm=section.algorithm,  # type: ignore[arg-type]  # the spec refuses those that do not exist here
         direction=section.direction,
         max_trials=section.max_recommendations,
@@ -97,16 +112,6 @@ def open_study(spec: Spec, parameters: tuple[Parameter, ...], folder: Path) -> S
         min_epochs=section.min_epochs,
         reduction_factor=section.reduction_factor,
         seed=spec.train.seed,
-    )
-    base = {parameter.path: spec.value(parameter.path) for parameter in parameters}
-    limits = {p.relation.other for p in parameters if p.relation is not None}
-    return Study(
-        settings,
-        parameters,
-        base | {path: spec.value(path) for path in limits},
-        file=folder / STORAGE,
-        identity=_identity(spec, parameters),
-        run_baseline=section.run_baseline,
     )
 
 

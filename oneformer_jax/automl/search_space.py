@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from oneformer_jax.automl.parameter import RELATIONS, Choice, Number, Parameter, Relation
+from oneformer_jax.automl.parameter import RELATIONS, Choice, Number, Parameter, Real, Relation
 from oneformer_jax.errors import SpecError
 from oneformer_jax.spec import Spec
 from oneformer_jax.spec.field import Leaf, expected, leaves, plain
@@ -157,7 +157,7 @@ def _parameter(spec: Spec, path: str, node: Node, custom: Node) -> Parameter:
     return Number(path, low, high, log and not whole, step, relation)
 
 
-def _interval(spec: Spec, leaf: Leaf, node: Node, custom: Node, whole: bool) -> tuple[float, float, bool]:
+def _interval(spec: Spec, leaf: Leaf, node: Node, custom: Node, whole: bool) -> tuple[Real, Real, bool]:
     """The ends of the range and its scale: custom ones, else those of our field, else the schema's.
 
     Where the schema has none or an infinite one, it lies at a tenth or ten times the spec's value (whole numbers: at
@@ -171,7 +171,7 @@ def _interval(spec: Spec, leaf: Leaf, node: Node, custom: Node, whole: bool) -> 
     ends: list[float] = []
     for word, published, mine in zip(("valid_min", "valid_max"), ("minimum", "maximum"), own, strict=True):
         given: Any = next((end for end in (custom.get(word), mine, node.get(published)) if end is not None), math.inf)
-        if isinstance(given, bool) or not isinstance(given, int | float) or math.isnan(given):
+        if isinstance(given, bool) or not isinstance(given, Real) or math.isnan(given):
             raise SpecError(f"{RANGES}: {leaf.path}: {word} is {given!r}, expected a number", where=spec.place(RANGES))
         if math.isinf(given):
             if not now:
@@ -209,7 +209,7 @@ def _weights(spec: Spec, path: str, node: Node, custom: Node, count: int) -> tup
     return tuple(map(float, weights))
 
 
-def _powers(spec: Spec, leaf: Leaf, low: float, high: float, factor: float, whole: bool) -> Choice:
+def _powers(spec: Spec, leaf: Leaf, low: Real, high: Real, factor: float, whole: bool) -> Choice:
     """All powers of a factor in a range, equally likely."""
     first, last = math.log(max(low, 1e-300), factor), math.log(high, factor) if high > 0 else -1e9
     exponents = range(math.ceil(first - 1e-9), math.floor(last + 1e-9) + 1)
@@ -266,7 +266,7 @@ def _accepted_choices(leaf: Leaf) -> tuple[Any, ...]:
     return typing.get_args(leaf.field.annotation) if leaf.type == "categorical" else ()
 
 
-def _accepted_interval(leaf: Leaf) -> tuple[float, float]:
+def _accepted_interval(leaf: Leaf) -> tuple[Real, Real]:
     """The closed bounds that the key's type and declaration set."""
     rules = leaf.field.metadata
     low = max((rule.ge for rule in rules if getattr(rule, "ge", None) is not None), default=-math.inf)

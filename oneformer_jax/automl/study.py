@@ -102,7 +102,8 @@ class Study:
 
     def propose(self) -> "Trial | None":
         """The next trial; None where all are there. One for which no values exist fails at once."""
-        while (number := len(self.records())) < self.settings.max_trials:
+        begun = tuple(STATES)
+        while (number := len(self._study.get_trials(deepcopy=False, states=begun))) < self.settings.max_trials:
             if (trial := self._take(self._sampled(number).ask())) is not None:
                 return trial
         return None

@@ -221,7 +221,8 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def _candidates(path: Path) -> tuple[Path, ...]:
-    return path, path / "best", path / "latest", path / "train" / "best", path / "train" / "latest"
+    runs = path, path / "train"
+    return path, *(run / link for run in runs for link in ("best", "latest")), path / "automl" / "best"
 
 
 def _is_step(folder: Path) -> bool:
