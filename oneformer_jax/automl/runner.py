@@ -46,13 +46,15 @@ def run_trials(
                     del running[name]
                     succeeded = succeeded or not run.failure
                     failures += [run.failure] * bool(run.failure)
+                    changed()  # which links the best checkpoint before others are removed
                     _keep_only_the_best(study, spec, folder)
-                    changed()
             if not succeeded and len(failures) >= FAILURES_AT_THE_START:
                 raise OneFormerError(f"the first {len(failures)} trials all failed, the last one: {failures[-1]}")
     finally:
         for run in running.values():
-            run.interrupt()
+            run.stop()
+        for run in running.values():
+            run.wait()
 
 
 class _Run:
@@ -111,10 +113,14 @@ class _Run:
         self.over, self.failure = True, reason
         self._trial.fail(reason)
 
-    def interrupt(self) -> None:
-        """Ends the training; the trial stays unfinished."""
+    def stop(self) -> None:
+        """Asks the training to save its step and end; the trial stays unfinished."""
         if self._training is not None:
             self._training.stop()
+
+    def wait(self) -> None:
+        """Until the training has ended."""
+        if self._training is not None:
             self._training.wait()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from oneformer_jax.automl.algorithms import STOPPING
-from oneformer_jax.automl.devices import VISIBLE, Place
+from oneformer_jax.automl.devices import Place
 from oneformer_jax.spec import Spec, given_values, load_spec, to_yaml
 from oneformer_jax.spec.automl_keys import LOSS
 
@@ -61,16 +61,13 @@ class Training:
     """The process of a trial, from its start on."""
 
     def __init__(self, folder: Path, command: Command, place: Place) -> None:
-        environment = os.environ | place.environment
-        if VISIBLE in place.environment:
-            environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         with (folder / OUTPUT).open("ab") as output:
             self._process = subprocess.Popen(
                 command(folder / SPEC),
                 stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it ends
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env=os.environ | place.environment,
                 start_new_session=True,  # Ctrl-C is for the study, which then stops its trials
             )
         if place.cores:

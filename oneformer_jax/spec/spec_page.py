@@ -29,8 +29,8 @@ keys that its schema has not.
 SEARCH = """
 ## What a search varies
 
-The keys that TAO's schema offers to AutoML, with its bounds, and where [`cli.py automl`](automl.md) looks. Any other key
-that a training honours can be searched by name.
+The keys that TAO's schema offers to AutoML, with its bounds, and where [`cli.py automl`](automl.md) looks. Any other
+key that a training honours can be searched by name.
 """
 ABSENT = """
 Sections of TAO that are refused:

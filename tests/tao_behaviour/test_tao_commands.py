@@ -22,9 +22,7 @@ SpecOf = Callable[..., Spec]
         ("quantize", ["quantize.mode=static_ptq", "quantize.model_path=model"]),
     ],
 )
-def test_26_to_29_missing_actions_are_refused_by_name(
-    spec_of: SpecOf, action: str, overrides: list[str]
-) -> None:
+def test_26_to_29_missing_actions_are_refused_by_name(spec_of: SpecOf, action: str, overrides: list[str]) -> None:
     """There these actions produce wrong results; here they are wrong usage so far, and their keys are named."""
     result = CliRunner().invoke(app, [action, "-e", "spec.yaml"])
     assert result.exit_code == 2
