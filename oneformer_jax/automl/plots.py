@@ -45,7 +45,8 @@ def _history(axes: Axes, records: Sequence[Record], metric: str, sign: int) -> N
     complete = [record for record in scored if record.state == "complete"]
     if complete:
         best = sign * np.maximum.accumulate([sign * (record.score or 0.0) for record in complete])
-        axes.step([record.number for record in complete], best, where="post", color="tab:orange", label="best so far")
+        numbers = [*(record.number for record in complete), records[-1].number]
+        axes.step(numbers, [*best, best[-1]], where="post", color="tab:orange", label="best so far")
     axes.set(title="history", xlabel="trial", ylabel=metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.lines:
@@ -62,7 +63,7 @@ def _importance(axes: Axes, importance: dict[str, float]) -> None:
     names = sorted(importance, key=lambda name: importance[name])
     bars = axes.barh([name.rpartition(".")[2] for name in names], [importance[name] for name in names])
     axes.bar_label(bars, fmt="%.2f", padding=3)
-    axes.set(xlim=(0, 1.1 * max(max(importance.values()), 1e-9)), xlabel="share")
+    axes.set(xlim=(0, 1.2 * max(max(importance.values()), 1e-9)), xlabel="share")
 
 
 def _parallel(axes: Axes, parameters: Sequence[Parameter], records: Sequence[Record], metric: str, sign: int) -> None:

@@ -157,7 +157,7 @@ class Study:
         return max(complete, key=lambda record: self.settings.sign * (record.score or 0.0), default=None)
 
     def importance(self) -> dict[str, float]:
-        """How much each key decides whether a trial is among the better ones (PED-ANOVA), shares of 1.
+        """How much each key decides whether a trial is in the better half (PED-ANOVA), shares of 1.
 
         {} where fewer than four trials with different scores came to their end.
         """
@@ -166,7 +166,7 @@ class Study:
             return {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.5)
         found = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
         return {name: share for name, share in found.items() if math.isfinite(share)}
 
