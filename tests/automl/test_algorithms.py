@@ -54,7 +54,7 @@ def regret_after(algorithm: str, surrogate: str, direction: str, seed: int, epoc
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 @pytest.mark.parametrize(
     ("algorithm", "surrogate", "trials"),
-    [("bayesian", "tpe", 24), ("bayesian", "gp", 10), ("hyperband", "tpe", 20), ("asha", "tpe", 12)],
+    [("bayesian", "tpe", 32), ("bayesian", "gp", 10), ("hyperband", "tpe", 32), ("asha", "tpe", 12)],
 )
 def test_half_of_the_regret_of_random_search(algorithm: str, surrogate: str, trials: int, direction: str) -> None:
     if surrogate == "gp":

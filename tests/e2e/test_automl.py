@@ -15,6 +15,7 @@ from oneformer_jax.training.checkpoints import find_checkpoint, load_description
 ROOT = Path(__file__).resolve().parents[2]
 SEARCH = (
     "train.num_epochs=2",
+    "train.iters_per_epoch=25",
     "automl.max_recommendations=2",
     "automl.algorithm=random",
     "automl.hyperparameters=[train.optim.lr]",
