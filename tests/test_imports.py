@@ -21,8 +21,20 @@ ALLOWED = {
     "training": {"models", "losses", "data", "converters"},
     "inference": {"spec", "data", "models", "postprocess", "training"},
     "deploy": {"spec", "data", "postprocess", "evaluation"},
-    "jobs": {"spec", "data", "actions"},
-    "actions": {"spec", "data", "models", "losses", "converters", "training", "postprocess", "evaluation", "inference"},
+    "automl": {"spec", "training"},
+    "jobs": {"spec", "data", "actions", "automl"},
+    "actions": {
+        "spec",
+        "data",
+        "models",
+        "losses",
+        "converters",
+        "training",
+        "postprocess",
+        "evaluation",
+        "inference",
+        "automl",
+    },
 }
 
 FREE_OF_JAX = [

@@ -35,9 +35,29 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 
 
 @app.command()
-def train(spec: SpecPath, overrides: Overrides = None) -> None:
+def train(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    automl_policy: Annotated[
+        Literal["auto", "on", "off"] | None,
+        typer.Option("--automl-policy", help="Search for good values first; else what the spec's automl_policy says."),
+    ] = None,
+) -> None:
     """Train a model; run the same command again to resume."""
-    run_action("train", spec, overrides or [])
+
+    def run(console: Console) -> None:
+        from oneformer_jax.actions.automl import action_for_training
+
+        name = action_for_training(spec, overrides or [], automl_policy, console)
+        execute(name, spec, overrides or [], lambda *run: action_of(name)(*run), console)
+
+    guarded(run)
+
+
+@app.command()
+def automl(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Search for the values of keys that train best; run the same command again to go on."""
+    run_action("automl", spec, overrides or [])
 
 
 @app.command()

@@ -15,6 +15,7 @@ from oneformer_jax.data.storage import local_file, local_folder
 from oneformer_jax.data.tfds_dataset import SCHEME, open_prepared
 from oneformer_jax.errors import SpecError
 from oneformer_jax.evaluation.evaluator import Evaluator
+from oneformer_jax.evaluation.report import SCORES
 from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.postprocess.thresholds import Thresholds
 from oneformer_jax.spec import Spec, require
@@ -155,6 +156,25 @@ def validation_tasks(spec: Spec) -> tuple[Task, ...]:
         where = "dataset.task_prob_val"
         raise SpecError("no task that is switched on has a chance", where=where, hint="see model.test.semantic_on")
     return chosen
+
+
+def monitor(spec: Spec) -> str:
+    """The score that decides which checkpoint is the best. Raises SpecError for one that no validation gives."""
+    if spec.train.monitor:
+        refuse_unknown_score(spec, spec.train.monitor, "train.monitor")
+        return spec.train.monitor
+    return SCORES[validation_tasks(spec)[0]][0]
+
+
+def refuse_unknown_score(spec: Spec, name: str, key: str) -> None:
+    """Raises SpecError where a training does not validate what gives the score; `mIoU/<name>` is of one data set."""
+    known = [score for task in validation_tasks(spec) for score in SCORES[task]]
+    if name.partition("/")[0] not in known:
+        raise SpecError(
+            f"no score of a validation is called {name}",
+            where=key,
+            hint=f"choose one of {', '.join(known)}, or switch on the task that has it in model.test",
+        )
 
 
 def thresholds(spec: Spec) -> Thresholds:

@@ -53,7 +53,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
     if spec.train.verbose:
         console.print(groups_table(parameter_groups(shapes, optimizer_config, frozen), spec.train.optim.lr))
 
-    monitor = {"semantic": "mIoU", "instance": "AP", "panoptic": "PQ"}[configure.validation_tasks(spec)[0]]
+    monitor = configure.monitor(spec)
     store = None
     if not spec.train.is_dry_run:
         store = ckpt.Checkpoints(folder, keep=spec.train.checkpoint_keep, monitor=monitor)

@@ -7,6 +7,19 @@ from typing import Any
 from rich.table import Table
 
 from oneformer_jax.evaluation.evaluator import Metrics
+from oneformer_jax.spec.tasks import Task
+
+SCORES: dict[Task, tuple[str, ...]] = {
+    "semantic": ("mIoU", "pixel_accuracy"),
+    "instance": ("AP", "AP50", "AP75"),
+    "panoptic": (
+        "PQ",
+        "SQ",
+        "RQ",
+        *(f"{score}_{group}" for group in ("things", "stuff") for score in ("PQ", "SQ", "RQ")),
+    ),
+}
+"""The scores over all classes that each task gives, the most telling one first; all are better when they are larger."""
 
 
 def metrics_json(metrics: Metrics, *, per_class: bool = True) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from oneformer_jax.actions.command_line import Overrides, guarded
+from oneformer_jax.automl.policy import Policy
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.jobs.plan import Request
-from oneformer_jax.jobs.routing import Policy
 from oneformer_jax.jobs.run import create, follow, resume, run, state
 from oneformer_jax.jobs.workspace import Job, Workspace
 from oneformer_jax.spec.template import ACTIONS

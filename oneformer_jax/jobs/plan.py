@@ -14,10 +14,10 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from oneformer_jax.automl.policy import Policy, Route, route_training
 from oneformer_jax.errors import SpecError
 from oneformer_jax.jobs.datasets import absolute, data_values, source_of
 from oneformer_jax.jobs.parameters import Circumstances, parameter_values, pretrained_backbone, quantize_backend
-from oneformer_jax.jobs.routing import Policy, Route, route_training
 from oneformer_jax.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.spec import Spec, load_spec
 from oneformer_jax.spec.load import load_source

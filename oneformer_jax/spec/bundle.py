@@ -1,6 +1,7 @@
 """The files that describe this project to TAO's tools: schemas, manifest, spec templates, skill information."""
 
 import json
+import re
 from typing import Any
 
 import yaml
@@ -27,5 +28,6 @@ def to_yaml(data: dict[str, Any]) -> str:
 
 
 def _json(data: dict[str, Any]) -> str:
-    """Strict JSON, keys sorted as in the published files."""
-    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    """Strict JSON, keys sorted as in the published files. It has no word for infinity, but a number that reads as it:
+    for TAO's search "no upper bound" and a bound that is not there are different ranges."""
+    return re.sub(r"(?m): Infinity(,?)$", r": 1e999\1", json.dumps(data, indent=2, sort_keys=True)) + "\n"

@@ -4,11 +4,12 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from oneformer_jax.spec.field import Paths, Probability, Section, key, section
+from oneformer_jax.spec.field import Paths, Probability, SearchRange, Section, key, section
 
 Color = tuple[float, float, float]
 Format = Literal["coco_panoptic", "coco_instances"]
 """What annotation files are written in, as their content tells."""
+MEASURED = "it changes the size at which scores are taken, and so the scale itself"
 
 
 class Split(Section):
@@ -54,6 +55,8 @@ class Augmentation(Section):
         minimum=32,
         maximum=float("inf"),
         automl=True,
+        search=SearchRange(800, 2048),
+        unsearched="it counts with train_min_size only, and setting it changes what a training image is scaled by",
         tao="ignored",
     )
     train_crop_size: tuple[PositiveInt, PositiveInt] = key(
@@ -68,6 +71,8 @@ class Augmentation(Section):
         minimum=32,
         maximum=float("inf"),
         automl=True,
+        search=SearchRange(480, 1024),
+        unsearched=MEASURED,
         tao="metrics are computed at this size",
     )
     test_max_size: int = key(
@@ -77,6 +82,8 @@ class Augmentation(Section):
         minimum=32,
         maximum=float("inf"),
         automl=True,
+        search=SearchRange(1024, 2048),
+        unsearched=MEASURED,
         tao="metrics are computed at this size",
     )
     test_geometry: Literal["auto", "short_edge", "square"] = key(

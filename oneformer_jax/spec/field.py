@@ -23,6 +23,15 @@ Paths = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class SearchRange:
+    """Where a search looks for good values of a number, both ends included; `log`: evenly over the logarithm."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+
+@dataclass(frozen=True)
 class Key:
     """Facts of a key that pydantic has no place for.
 
@@ -31,6 +40,8 @@ class Key:
     `enum` and `published` (the default) are given only where the published face differs from the accepted one,
     `template` where TAO's templates hold yet another default. `tao`: what TAO does with the key, where it is not what
     the description says.
+    `search`: where a search looks, in place of published bounds that are none for that purpose; `unsearched`: why it
+    leaves the key alone unless somebody names it, though the schema offers it.
     `only`: the values that exist here; any other value is refused. `aliases`: other spellings of a choice.
     `honoured`: True, False, or a predicate of the value; when not True, `note` says why.
     """
@@ -43,6 +54,8 @@ class Key:
     tao: str = ""
     math_cond: str = ""
     automl: bool | None = None
+    search: SearchRange | None = None
+    unsearched: str = ""
     popular: bool = False
     required: bool = False
     extension: bool = False

@@ -1,10 +1,9 @@
 """The schema of each action in TAO's dialect, and the manifest that lists them.
 
-Two departures from the published files: a bound of infinity is left out, because strict JSON has none, and
-`properties` holds nothing but properties. Keys beyond TAO's carry `x_extension`, and no default or list names them.
+One departure from the published files: `properties` holds nothing but properties. Keys beyond TAO's carry
+`x_extension`, and no default or list names them.
 """
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -72,7 +71,7 @@ def _key(leaf: Leaf) -> dict[str, Any]:
         title=leaf.field.title,
         description=leaf.field.description,
         minimum=facts.minimum,
-        maximum=None if facts.maximum is None or math.isinf(facts.maximum) else facts.maximum,
+        maximum=facts.maximum,
         enum=list(leaf.enum) or None,
         pattern=leaf.pattern or None,
         math_cond=facts.math_cond or None,

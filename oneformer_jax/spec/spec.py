@@ -1,13 +1,14 @@
 """The root of the spec: `Spec().train.optim.lr` has the path of its key, `train.optim.lr`."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, field_validator
 
 from oneformer_jax.errors import SpecError
 from oneformer_jax.spec.action_keys import Evaluate, Export, GenTrtEngine, Inference, Quantize, Wandb
+from oneformer_jax.spec.automl_keys import Automl
 from oneformer_jax.spec.dataset_keys import Dataset
 from oneformer_jax.spec.field import Section, key, plain, section
 from oneformer_jax.spec.model_keys import Model
@@ -45,8 +46,22 @@ class Spec(Section):
     export: Export = section(Export, "Export to ONNX.")
     gen_trt_engine: GenTrtEngine = section(GenTrtEngine, "TensorRT engine.")
     quantize: Quantize = section(Quantize, "Quantization.")
+    automl_policy: Literal["", "auto", "on", "off"] = key(
+        "",
+        "AutoML policy",
+        "Whether the action train searches for good values first: auto (where a search can run), on, off; empty: off.",
+        extension=True,
+        tao="asked of whoever starts the training; auto where nothing is said",
+    )
+    automl: Automl = section(Automl, "The search for good values of keys.")
 
     _places: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @field_validator("automl_policy", mode="before")
+    @classmethod
+    def _on_and_off(cls, value: Any) -> Any:
+        """YAML reads the plain words on and off as truth values."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
     def __eq__(self, other: object) -> bool:
         """Equal values; where they were written does not count."""
@@ -92,7 +107,22 @@ def require(spec: Spec, *paths: str) -> None:
 
 def dump_yaml(spec: Spec) -> str:
     """All keys as YAML that `load_spec` reads back to an equal spec (but for the redacted encryption key)."""
-    return yaml.safe_dump(_literal(spec.to_dict()), sort_keys=False)
+    return to_yaml(spec.to_dict())
+
+
+def given_values(spec: Spec) -> dict[str, Any]:
+    """The keys that the file or the command line gives a value, as plain YAML data without the encryption key.
+
+    `to_yaml` of it, loaded again, is an equal spec in which the same keys are set.
+    """
+    data: dict[str, Any] = plain(spec.model_dump(exclude_unset=True))
+    data.pop("encryption_key", None)
+    return data
+
+
+def to_yaml(data: dict[str, Any]) -> str:
+    """Plain spec data, with its interpolations resolved, as YAML that `load_spec` reads back to the same data."""
+    return yaml.safe_dump(_literal(data), sort_keys=False)
 
 
 def _literal(value: Any) -> Any:

@@ -26,6 +26,12 @@ The schemas and templates say what TAO's say. This table lists where a spec may 
 publish, where a default differs, what TAO (version 7.0.1) does with a key instead of what its meaning says, and the
 keys that its schema has not.
 """
+SEARCH = """
+## What a search varies
+
+The keys that TAO's schema offers to AutoML, with its bounds, and where [`cli.py automl`](automl.md) looks. Any other
+key that a training honours can be searched by name.
+"""
 ABSENT = """
 Sections of TAO that are refused:
 """
@@ -42,6 +48,8 @@ def page() -> str:
         rows = [_row(leaf) for leaf in section_keys]
         lines += [f"\n## {title}\n", *_table("Key", "Type", "Default", "Accepted", "Meaning", "Honoured", rows=rows)]
     differences = [row for leaf in keys if (row := _difference(leaf))]
+    offered = [leaf for leaf in keys if leaf.automl]
+    lines += [SEARCH, *_table("Key", "Published", "Searched here", rows=[_search(leaf) for leaf in offered])]
     absent = [(f"`{path}.*`", reason) for path, reason in NOT_AVAILABLE.items()]
     others = [(f"`{other}`", f"`{path}`") for other, path in SYNONYMS.items()]
     lines += [DIFFERENCES, *_table("Key", "TAO", "Here", rows=differences)]
@@ -108,6 +116,15 @@ def _difference(leaf: Leaf) -> tuple[str, ...] | None:
     if facts.tao:
         sides.append((facts.tao, facts.note or "honoured"))
     return (f"`{leaf.path}`", *("; ".join(side) for side in zip(*sides, strict=True))) if sides else None
+
+
+def _search(leaf: Leaf) -> tuple[str, ...]:
+    """The published bounds of a key, and the range in which our search looks for it or why it does not."""
+    facts, own = leaf.key, leaf.key.search
+    searched = f"{own.low:g} .. {own.high:g}{', by the logarithm' if own.log else ''}" if own else "as published"
+    if facts.unsearched:
+        searched = f"only by name ({searched}): {facts.unsearched}"
+    return f"`{leaf.path}`", f"{facts.minimum} .. {facts.maximum}", searched
 
 
 def _table(*titles: str, rows: Sequence[tuple[str, ...]]) -> list[str]:

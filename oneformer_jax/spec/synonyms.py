@@ -5,12 +5,19 @@ from typing import Any
 from oneformer_jax.spec.problems import Problem
 from oneformer_jax.spec.source import Source, describe
 
-# The first three names are those of TAO's guide; the last is where TAO's code looks for the key.
+# The first three names are those of TAO's guide, the fourth is where TAO's code looks for the key, the others are those
+# of TAO's AutoML settings.
 SYNONYMS = {
     "model.task_toggling.semantic_on": "model.test.semantic_on",
     "model.task_toggling.instance_on": "model.test.instance_on",
     "model.task_toggling.panoptic_on": "model.test.panoptic_on",
     "dataset.augmentation.cutmix_prob": "dataset.cutmix_prob",
+    "automl.automl_max_recommendations": "automl.max_recommendations",
+    "automl.num_recommendations": "automl.max_recommendations",
+    "automl.automl_hyperparameters": "automl.hyperparameters",
+    "automl.automl_reduction_factor": "automl.reduction_factor",
+    "automl.automl_max_concurrent": "automl.max_concurrent",
+    "automl.automl_delete_intermediate_ckpt": "automl.delete_intermediate_ckpt",
 }
 NOT_AVAILABLE = {"model.backbone.dinat": "DiNAT is not available; use D2SwinTransformer"}
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from oneformer_jax.spec.field import Section, key, section
+from oneformer_jax.spec.field import SearchRange, Section, key, section
 
 ClipType = Literal["full_model", "value"]
 
@@ -30,6 +30,7 @@ class Optim(Section):
         maximum=1.0,
         math_cond="> 0.0",
         automl=True,
+        search=SearchRange(1e-6, 1e-2, log=True),
     )
     backbone_multiplier: float = key(
         0.1,
@@ -39,6 +40,7 @@ class Optim(Section):
         maximum=1.0,
         math_cond="> 0.0",
         automl=True,
+        search=SearchRange(0.01, 1.0, log=True),
         popular=True,
     )
     query_multiplier: NonNegativeFloat = key(
@@ -56,6 +58,7 @@ class Optim(Section):
         maximum=1.0,
         math_cond="> 0.0",
         automl=True,
+        search=SearchRange(0.8, 0.99),
         popular=True,
         tao="ignored",
     )
@@ -67,6 +70,7 @@ class Optim(Section):
         maximum=1.0,
         math_cond="> 0.0",
         automl=True,
+        search=SearchRange(1e-4, 0.5, log=True),
         popular=True,
     )
     lr_scheduler: Literal["MultiStep", "Warmuppoly"] = key(
@@ -213,6 +217,12 @@ class Train(Section):
         "Below 1: validate after this share of an epoch, in place of validation_interval.",
         extension=True,
         tao="read, but not in the schema",
+    )
+    monitor: str = key(
+        "",
+        "monitor",
+        "Score that decides which checkpoint is the best; empty: mIoU, AP or PQ, by the first task that is validated.",
+        extension=True,
     )
     resume_training_checkpoint_path: str = key("", "", "Checkpoint to continue from.")
     results_dir: str = key("", "Results directory", "Folder of this action; empty: <results_dir>/train.")

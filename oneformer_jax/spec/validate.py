@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from oneformer_jax.spec.automl_keys import LOSS
 from oneformer_jax.spec.field import expected, leaves, plain
 from oneformer_jax.spec.problems import Problem
 from oneformer_jax.spec.source import describe
@@ -28,7 +29,7 @@ ALTERNATIVES = (
 
 def disagreements(spec: Spec) -> list[Problem]:
     """All contradictions within a spec whose keys are fine one by one."""
-    parts = (_not_available, _widths, _backbone, _text, _data, _run, _training, _devices)
+    parts = (_not_available, _widths, _backbone, _text, _data, _run, _training, _devices, _search)
     found = [finding for part in parts for finding in part(spec)]
     return [Problem(what, next(filter(None, map(spec.place, paths)), "")) for what, paths in found]
 
@@ -137,3 +138,14 @@ def _devices(spec: Spec) -> Iterator[Finding]:
             yield f"{paths[0]}: {list(ids)} must name at least one device, and none twice", paths[:1]
         elif spec.is_changed(paths[0]) and section.num_gpus not in (1, len(ids)):
             yield f"{paths[0]} names {len(ids)} device(s), {paths[1]} is {section.num_gpus}: leave one out", paths
+
+
+def _search(spec: Spec) -> Iterator[Finding]:
+    search = spec.automl
+    better = "minimize" if search.metric == LOSS else "maximize"
+    if search.direction != better:
+        paths = ("automl.direction", "automl.metric")
+        yield f"{paths[0]} is {search.direction}, but {search.metric} is better {better}d: set {better}", paths
+    if search.min_epochs > spec.train.num_epochs and search.algorithm in ("hyperband", "asha"):
+        paths = ("automl.min_epochs", "train.num_epochs")
+        yield f"{paths[0]} is {search.min_epochs}, but a trial has {spec.train.num_epochs} epochs", paths

@@ -279,6 +279,7 @@ def _candidates(path: Path) -> Iterator[Path]:
         newest = latest(run_dir)
         if newest is not None:
             yield newest
+    yield path / "automl" / "best"
 
 
 def _is_step(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import action_rows
+import automl_rows
 import dataset_rows
 import model_rows
 import pytest
@@ -22,7 +23,13 @@ from oneformer_jax.spec.support import notes
 
 TESTS = Path(__file__).resolve().parents[1]
 LEAVES = {leaf.path: leaf for leaf in leaves(Spec)}
-SECTIONS: tuple[Rows, ...] = (*action_rows.ROWS, *model_rows.ROWS, *dataset_rows.ROWS, *train_rows.ROWS)
+SECTIONS: tuple[Rows, ...] = (
+    *action_rows.ROWS,
+    *model_rows.ROWS,
+    *dataset_rows.ROWS,
+    *train_rows.ROWS,
+    *automl_rows.ROWS,
+)
 ROWS: Rows = {path: row for section in SECTIONS for path, row in section.items()}
 
 SpecOf = Callable[..., Spec]

@@ -1,0 +1,71 @@
+"""Where the trials of a study run: one place for each that can run at the same time.
+
+The study itself must not start an accelerator, whose memory it would take from its trials: another process counts.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from oneformer_jax.errors import OneFormerError
+
+COUNT = "import jax, json; print(json.dumps([jax.default_backend(), jax.local_device_count()]))"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the training of a trial may use: the environment that confines it, and its cores (empty: all)."""
+
+    name: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cores: frozenset[int] = frozenset()
+
+
+def find_places(num_gpus: int, gpu_ids: Sequence[int], at_most: int) -> list[Place]:
+    """Places of `num_gpus` devices each, or the one of `gpu_ids` where these are given; `at_most` 0: all."""
+    backend, count = count_devices()
+    if backend == "gpu":
+        return gpu_places(count, num_gpus, gpu_ids, at_most, os.environ.get(VISIBLE, ""))
+    if backend == "cpu" and at_most > 1:
+        return cpu_places(sorted(os.sched_getaffinity(0)), at_most)
+    return [Place(backend)]
+
+
+def count_devices() -> tuple[str, int]:
+    """The backend that a training would use, and its devices. Raises OneFormerError where JAX does not start."""
+    result = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, check=False)
+    try:
+        backend, count = json.loads(result.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        said = result.stderr.strip().splitlines()
+        raise OneFormerError(f"JAX does not start: {said[-1] if said else 'no output'}") from None
+    return str(backend), int(count)
+
+
+def gpu_places(count: int, num_gpus: int, gpu_ids: Sequence[int], at_most: int, visible: str) -> list[Place]:
+    """Groups of devices in their order, one process each; `visible` is what restricts this process already."""
+    names = [name.strip() for name in visible.split(",") if name.strip()] or [str(index) for index in range(count)]
+    indices = [list(gpu_ids)] if gpu_ids else _groups(list(range(count)), min(num_gpus, count))
+    chosen = indices[: at_most or None]
+    return [
+        Place(f"gpu {' '.join(map(str, group))}", {VISIBLE: ",".join(names[index] for index in group)})
+        for group in chosen
+    ]
+
+
+def cpu_places(cores: Sequence[int], number: int) -> list[Place]:
+    """The cores shared out as evenly as they can be, each place at least one."""
+    number = min(number, len(cores))
+    ends = [round(index * len(cores) / number) for index in range(number + 1)]
+    shares = [frozenset(cores[start:end]) for start, end in pairwise(ends)]
+    return [Place(f"cores {' '.join(map(str, sorted(share)))}", cores=share) for share in shares]
+
+
+def _groups(indices: list[int], size: int) -> list[list[int]]:
+    """As many groups as there are whole ones."""
+    return [indices[start : start + size] for start in range(0, len(indices) - size + 1, size)]
