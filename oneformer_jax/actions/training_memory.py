@@ -68,7 +68,7 @@ def state_shapes(spec: Spec, params: Any, optimizer: Any) -> TrainState:
     """The state of a training with parameters like `params`, without its values."""
     scale = jax.eval_shape(lambda: first_loss_scale(spec.train.precision))
     average = params if spec.train.ema_decay else None
-    step = jax.ShapeDtypeStruct((), jnp.int32)
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32)
     return TrainState(step, params, jax.eval_shape(optimizer.init, params), scale, average)
 
 
