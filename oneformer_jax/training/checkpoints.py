@@ -240,19 +240,32 @@ def shapes_of(description: Description) -> Any:
 
 
 def load_params(step_dir: Path, like: Any) -> Any:
-    """The parameters, in the structure and dtypes of `like` (arrays or ShapeDtypeStructs), on the default device."""
+    """The parameters, in the structure and dtypes of `like` (arrays or ShapeDtypeStructs), on the default device or
+    where `placed` says."""
     return _restore(step_dir, "params", ocp.args.StandardRestore(_on_default_device(like)))
 
 
 def load_opt_state(step_dir: Path, like: Any) -> Any:
-    """The optimizer state, in the structure and dtypes of `like`, on the default device."""
+    """The optimizer state, as `load_params`."""
     return _restore(step_dir, "optimizer", ocp.args.StandardRestore(_on_default_device(like)))
+
+
+def placed(like: Any, shardings: Any) -> Any:
+    """Shapes of arrays to load, and where on the devices of all processes they go."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like, shardings
+    )
 
 
 def _on_default_device(like: Any) -> Any:
     """Shapes that say where the arrays go: Orbax otherwise wants the devices on which they were saved."""
-    sharding = jnp.zeros(()).sharding  # of the default device
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
+    default = jnp.zeros(()).sharding  # of the default device
+
+    def place(leaf: Any) -> jax.ShapeDtypeStruct:
+        told = leaf.sharding if isinstance(leaf, jax.ShapeDtypeStruct) else None
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=told or default)
+
+    return jax.tree.map(place, like)
 
 
 def _restore(step_dir: Path, item: str, args: Any) -> Any:

@@ -18,6 +18,7 @@ import jax
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.training.checkpoints import Checkpoints, Description
+from oneformer_jax.training.distributed import agreed_stop
 from oneformer_jax.training.logbook import Logbook
 from oneformer_jax.training.step import TrainState, TrainStep
 
@@ -60,9 +61,9 @@ def train_loop(
 ) -> TrainState:
     """Trains from `state.step` to `settings.total_steps` and returns the last state.
 
-    After SIGINT or SIGTERM the running step is finished and saved, then KeyboardInterrupt or SystemExit is raised. Call
-    it in the main thread. `on_epoch` gets the step and the mean loss of the epoch that ends there, the last one maybe
-    unfinished. Raises OneFormerError when the gradients stay non-finite.
+    After SIGINT or SIGTERM to any of the processes all finish and save the same step, then KeyboardInterrupt or
+    SystemExit is raised. Call it in the main thread. `on_epoch` gets the step and the mean loss of the epoch that ends
+    there, the last one maybe unfinished. Raises OneFormerError when the gradients stay non-finite.
     """
     step = int(jax.device_get(state.step))
     saved = step
@@ -79,12 +80,12 @@ def train_loop(
 
     with stop_requests() as stop:
         while step < settings.total_steps:
-            if stop.signal is not None:
+            if (number := agreed_stop(stop.signal, step)) is not None:
                 if step > saved:
                     metrics = {}
                     logbook.message(f"interrupted: saving step {step}")
                     save()
-                raise KeyboardInterrupt if stop.signal == signal.SIGINT else SystemExit(128 + stop.signal)
+                raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
             taken = tuple(islice(batches, settings.batches_per_step))
             with jax.transfer_guard("disallow"):
                 state, scalars = step_fn(state, *taken)

@@ -30,7 +30,18 @@ from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.normalise import normalise
 from oneformer_jax.training.frozen import Names, in_evaluation_mode, without_gradient
 from oneformer_jax.training.optimizer import global_norm
-from oneformer_jax.training.sharding import put_batch, put_pairs, put_replicated
+from oneformer_jax.training.sharding import (
+    Strategy,
+    batch_sharding,
+    constrained,
+    gathered,
+    images_split,
+    own_part,
+    put_batch,
+    put_pairs,
+    replicated,
+    without_gathered,
+)
 
 # Dropout draws apart from the losses, which use the streams below this one of the same key of the step.
 DROPOUT_STREAM = 2
@@ -57,8 +68,18 @@ class StepInputs(NamedTuple):
     prompts_of_image: int
 
 
-TrainStep = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
-"""Called with the state and one or more host batches."""
+class TrainStep(NamedTuple):
+    """Called with the state and this process's share of one or more batches. The compiled parts are there to be looked
+    at: `forward`, `losses` and `backward` run once a batch, `update` once a step."""
+
+    run: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    forward: Any
+    losses: Any
+    backward: Any
+    update: Any
+
+    def __call__(self, state: TrainState, *host_batches: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        return self.run(state, *host_batches)
 
 
 def make_train_step(
@@ -71,8 +92,11 @@ def make_train_step(
     mesh: Mesh,
     seed: int,
     frozen: Names = frozenset(),
+    strategy: Strategy = "ddp",
 ) -> TrainStep:
     """A function from (state, *host batches) to (new state, scalars on the device); it consumes the state it is given.
+
+    The state lives as `sharding.state_sharding` says for `mesh` and `strategy`.
 
     The scalars are the total loss, the last layer's share of each loss (unweighted), gradient norm and learning rate.
     Random draws depend on (seed, step, global sample index) alone. `frozen` parameters, which `optimizer` must leave
@@ -86,8 +110,10 @@ def make_train_step(
     def step_key(step: jax.Array) -> jax.Array:
         return jax.random.fold_in(jax.random.key(seed), step)
 
-    @jax.jit
-    def forward(params: Any, step: jax.Array, batch: Batch) -> tuple[Any, jax.Array, Any]:
+    everywhere = replicated(mesh)
+
+    @partial(jax.jit, out_shardings=(None, batch_sharding(mesh, 1), everywhere, None))
+    def forward(params: Any, step: jax.Array, batch: Batch) -> tuple[Any, jax.Array, jax.Array, Any]:
         key = step_key(step)
         dropout = jax.random.fold_in(key, DROPOUT_STREAM)
         encoder_rng, decoder_rng = jax.random.split(jax.random.fold_in(dropout, batch.sample[0]))
@@ -95,7 +121,7 @@ def make_train_step(
         tokens = jnp.asarray(inputs.task_rows)[batch.task]
 
         def predict(params: Any) -> Any:
-            params = without_gradient(params, frozen)
+            params = gathered(without_gradient(params, frozen), mesh, strategy)
             features = oneformer.encode(params, images, config=config, rng=encoder_rng)
             layers = oneformer.decode(params, features, tokens, config=config, rng=decoder_rng)
             texts = oneformer.encode_text(
@@ -108,11 +134,12 @@ def make_train_step(
             )
             return layers, texts, params["logit_scale"]
 
-        outputs, pullback = jax.vjp(predict, params)
+        outputs, pullback = jax.vjp(predict if strategy == "ddp" else without_gathered(predict), params)
         costs = matching_costs(outputs[0], batch, key, criterion_config)
-        return outputs, costs, pullback
+        pullback = images_split(pullback, len(images), mesh, besides=params)
+        return outputs, costs, jnp.sum(batch.segment_class >= 0, axis=1), pullback
 
-    @jax.jit
+    @partial(jax.jit, out_shardings=(everywhere, None))
     def losses(outputs: Any, step: jax.Array, batch: Batch, pairs: Any, over: Normalisers) -> Any:
         def total(outputs: Any) -> Any:
             layers, texts, logit_scale = outputs
@@ -124,7 +151,7 @@ def make_train_step(
     @jax.jit
     def backward(pullback: Any, cotangents: Any) -> Any:
         (gradients,) = pullback(cotangents)
-        return gradients
+        return constrained(gradients, mesh, strategy)
 
     def apply(state: TrainState, gradients: Any) -> TrainState:
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -134,24 +161,29 @@ def make_train_step(
         norm = global_norm(gradients)
         finite = jnp.isfinite(norm)
         new = jax.lax.cond(finite, apply, lambda state, _: state._replace(step=state.step + 1), state, gradients)
+        new = constrained(new, mesh, strategy)
         return new, {"gradient_norm": norm, "lr": schedule(state.step), "skipped": 1.0 - finite.astype(jnp.float32)}
 
     update = jax.jit(update, donate_argnums=0)
     add = jax.jit(partial(jax.tree.map, jnp.add), donate_argnums=0)
 
+    @partial(jax.jit, out_shardings=everywhere)
+    def normalisers_of(segment_classes: tuple[jax.Array, ...]) -> Normalisers:
+        return normalisers(segment_classes, config.transformer.num_queries, criterion_config.no_object_weight)
+
     def share(state: TrainState, host_batch: Batch, over: Normalisers) -> tuple[Any, dict[str, jax.Array]]:
         """The gradients and losses of one of the step's batches."""
         batch = put_batch(host_batch, mesh)
-        outputs, costs, pullback = forward(state.params, state.step, batch)
-        num_segments = (host_batch.segment_class >= 0).sum(axis=1)
+        outputs, costs, counts, pullback = forward(state.params, state.step, batch)
+        num_segments = jax.device_get(counts)
+        own_costs, place = own_part(costs, axis=1)
         slots = pair_slots(num_segments, mesh.size)
-        pairs = assign(jax.device_get(costs), num_segments, num_groups=mesh.size, slots=slots)
+        pairs = assign(own_costs, num_segments[place], num_groups=len(mesh.local_devices), slots=slots)
         parts, cotangents = losses(outputs, state.step, batch, put_pairs(pairs, mesh), over)
         return backward(pullback, cotangents), parts
 
     def step(state: TrainState, *host_batches: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        num_queries, weight = config.transformer.num_queries, criterion_config.no_object_weight
-        over = put_replicated(normalisers(host_batches, num_queries, weight), mesh)
+        over = normalisers_of(put_batch(tuple(batch.segment_class for batch in host_batches), mesh))
         total = share(state, host_batches[0], over)
         for host_batch in host_batches[1:]:
             total = add(total, share(state, host_batch, over))
@@ -159,4 +191,4 @@ def make_train_step(
         new_state, scalars = update(state, gradients)
         return new_state, losses_of_step | scalars
 
-    return step
+    return TrainStep(step, forward, losses, backward, update)
