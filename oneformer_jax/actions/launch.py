@@ -25,14 +25,14 @@ EXPLAINED = (1, 2, *STOPPED)
 
 
 class Ending(NamedTuple):
-    """Process `index` has ended with this code; below 0: by that signal."""
+    """A process has ended with this code; below 0: by that signal."""
 
-    index: int
+    process: int
     code: int
 
     def __str__(self) -> str:
         how = signal.Signals(-self.code).name if self.code < 0 else f"exit code {self.code}"
-        return f"process {self.index} has ended ({how})"
+        return f"process {self.process} has ended ({how})"
 
 
 def launch(command: Sequence[str], num_processes: int, max_restarts: int, console: Console) -> int:
@@ -46,13 +46,11 @@ def launch(command: Sequence[str], num_processes: int, max_restarts: int, consol
         for restart in range(max_restarts + 1):
             running.processes = _start(command, num_processes, shares)
             endings = _watched(running.processes, console)
-            first = next((ending for ending in endings if ending.code), None)
-            if first is None:
-                return 0
-            if first.code in EXPLAINED or running.stopped or restart == max_restarts:
+            code = next((ending.code for ending in endings if ending.code), 0)
+            if code in (0, *EXPLAINED) or running.stopped or restart == max_restarts:
                 break
             console.print(f"starting all again from the last checkpoint ({restart + 1} of {max_restarts})")
-    return first.code if first.code > 0 else 128 - first.code
+    return code if code >= 0 else 128 - code
 
 
 def _start(command: Sequence[str], count: int, shares: list[dict[str, str]]) -> list[subprocess.Popen[bytes]]:
@@ -84,7 +82,7 @@ def _watched(processes: list[subprocess.Popen[bytes]], console: Console) -> list
         try:
             ending = ended.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0.1))
         except queue.Empty:
-            late = sorted(set(range(len(processes))) - {ending.index for ending in endings})
+            late = sorted(set(range(len(processes))) - {ending.process for ending in endings})
             console.print(f"ending process {', '.join(map(str, late))}, which cannot go on alone", highlight=False)
             for index in late:
                 processes[index].kill()

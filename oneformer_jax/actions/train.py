@@ -112,7 +112,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
         backend = JaxBackend(config, {}, mean, std, local_mesh(mesh))
         batch_size = spec.dataset.val.batch_size * len(mesh.local_devices)
         scored = FirstRecords(validation, batch_size) if spec.train.is_dry_run else validation
-        validate = _validation(spec, scored, backend, mesh, batch_size, status, console)
+        validate = _validation(spec, scored, backend, batch_size, mesh, status, console)
     if store is None:
         with closing(batches):
             dry_run(state, step_fn, batches, settings, validate, status, console)
@@ -121,7 +121,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
     description = ckpt.Description(config, dataset.categories, mean, std, spec.to_dict())
     is_first = jax.process_index() == 0
     with wandb_writers(spec, folder, status, console) if is_first else nullcontext(()) as writers:
-        logbook = SilentLogbook()
+        logbook: Logbook = SilentLogbook()
         if is_first:
             logbook = Logbook(
                 folder, total_steps=settings.total_steps, start_step=start.step, console=console, writers=writers
@@ -185,8 +185,8 @@ def _validation(
     spec: Spec,
     dataset: Dataset,
     backend: JaxBackend,
-    mesh: Mesh,
     batch_size: int,
+    mesh: Mesh,
     status: StatusFile,
     console: Console,
 ) -> Callable[[Any], dict[str, float]]:

@@ -51,6 +51,7 @@ def train(dtype: str, strategy: str, spec: Path, folder: Path, overrides: list[s
             np.savez(folder / f"{dtype}-{strategy}.npz", losses=np.array(losses), bytes=bytes_here, **results)
 
     jax.config.update("jax_enable_x64", dtype == "float64")
+    jax.clear_caches()  # traces with narrow indices do not fit into wide ones
     overrides = [*overrides, f"train.distributed_strategy={strategy}", f"results_dir={folder / dtype}-{strategy}"]
     with patch.object(train_action, "train_loop", loop):
         execute("train", spec, overrides, train_action.train, Console(quiet=True))
