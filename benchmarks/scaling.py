@@ -11,7 +11,7 @@ from typing import Literal
 Strategy = Literal["ddp", "fsdp"]
 FLOAT32 = 4
 DEVICES = (8, 64, 512)
-# Swin-L with the published decoders at 1024 x 1024: `python cli.py inspect model` counts both. Of the operations a second
+# Swin-L with the published decoders at 1024 x 1024: `python cli.py inspect model` counts both. Of operations a second
 # an H100 is assumed to reach a fifth of its TF32 peak.
 PARAMETERS, OPERATIONS_OF_IMAGE = 236_320_000, 6.046e12
 IMAGES, OPERATIONS_PER_SECOND = 2, 100e12
