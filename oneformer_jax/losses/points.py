@@ -139,14 +139,15 @@ def uncertain_weights(logits: Float[Array, "*n p"], count: int) -> Float[Array, 
     Logits that tie for the last places share them, which is the expectation of choosing among them at random. A
     threshold is enough: no index, no sort. It is found bit by bit, as floats of one sign are ordered like their bits.
     """
-    bits = lax.bitcast_convert_type(jnp.abs(logits), jnp.int32)
+    width = jnp.finfo(logits.dtype).bits
+    bits = lax.bitcast_convert_type(jnp.abs(logits), f"int{width}")
 
     def refine(step: Int[Array, ""], threshold: Array) -> Array:
-        candidate = threshold | (1 << (30 - step))
+        candidate = threshold | (jnp.ones((), bits.dtype) << (width - 2 - step))
         below = jnp.sum(bits < candidate[..., None], axis=-1)
         return jnp.where(below < count, candidate, threshold)
 
-    threshold = lax.fori_loop(0, 31, refine, jnp.zeros(bits.shape[:-1], jnp.int32))[..., None]
+    threshold = lax.fori_loop(0, width - 1, refine, jnp.zeros(bits.shape[:-1], bits.dtype))[..., None]
     below, tied = bits < threshold, bits == threshold
     places = count - jnp.sum(below, axis=-1, keepdims=True)
     share = places / jnp.maximum(jnp.sum(tied, axis=-1, keepdims=True), 1)

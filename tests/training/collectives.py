@@ -19,10 +19,11 @@ HOST = re.compile(r"callback|infeed|outfeed|\bsend\(|\brecv\(")
 
 
 class Collective(NamedTuple):
-    """`entries`: the numbers in its result."""
+    """`entries`: the numbers in its result; `operation`: where in the step it comes from."""
 
     kind: str
     entries: int
+    operation: str
 
 
 def programs(step_fn: Any, state: Any, host_batch: Any, mesh: Any) -> dict[str, str]:
@@ -45,11 +46,13 @@ def programs(step_fn: Any, state: Any, host_batch: Any, mesh: Any) -> dict[str, 
 
 def collectives(program: str) -> list[Collective]:
     """Those of an optimised HLO program."""
-    return [
-        Collective(found["kind"], sum(math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes))
-        for found in LINE.finditer(program)
-        if (shapes := ARRAY.findall(found["shapes"]))
-    ]
+    found = []
+    for line in program.splitlines():
+        if match := LINE.search(line):
+            entries = sum(math.prod(map(int, filter(None, dims.split(",")))) for dims in ARRAY.findall(match["shapes"]))
+            operation = re.search(r'op_name="([^"]*)"', line)
+            found.append(Collective(match["kind"], entries, operation[1] if operation else ""))
+    return found
 
 
 def sent(program: str, kind: str) -> int:

@@ -2,11 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from clusters import start_nodes
+from collectives import collectives, sent, talks_to_the_host
 
+from benchmarks.scaling import FLOAT32, sent_bytes
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 
 SPEC = """
@@ -36,7 +39,7 @@ TOPOLOGIES = {  # nodes, devices of each, and the runs
     "2x1": (2, 1, ("float64:ddp", "float64:fsdp")),
     "2x4": (2, 4, ("float32:fsdp", "float64:ddp", "float64:fsdp")),
 }
-Results = dict[tuple[str, str], dict[str, np.ndarray]]
+Results = dict[tuple[str, str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
             texts = list(pool.map(lambda process: process.communicate(timeout=500)[0], processes))
         for process, text in zip(processes, texts, strict=True):
             assert process.returncode == 0, text
-        return {(name, run): dict(np.load(folder / name / f"{run.replace(':', '-')}.npz")) for run in runs}
+        return {(name, run): read(folder / name, run.replace(":", "-")) for run in runs}
+
+    def read(place: Path, run: str) -> dict[str, Any]:
+        texts = {file.stem.removeprefix(f"{run}-"): file.read_text() for file in place.glob(f"{run}-*.txt")}
+        return dict(np.load(place / f"{run}.npz")) | texts
 
     with ThreadPoolExecutor(2) as pool:
         return {key: found for found in pool.map(train, TOPOLOGIES) for key, found in found.items()}
@@ -93,3 +100,42 @@ def test_the_first_loss_and_its_gradients_agree_in_float32(results: Results, run
 def test_split_parameters_and_moments_need_an_eighth_of_the_memory(results: Results, name: str) -> None:
     whole, split = (int(results[name, f"float64:{strategy}"]["bytes"]) for strategy in ("ddp", "fsdp"))
     assert 6 * split < whole
+
+
+STRATEGIES = ("ddp", "fsdp")
+NOTHING = 200  # numbers: counts of segments, losses, the key of the step
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_matching_needs_neither_other_devices_nor_the_host_inside_a_program(results: Results, strategy: str) -> None:
+    """The forward pass ends with the costs; all that it gathers are parameters, where they are split."""
+    found = results["1x8", f"float64:{strategy}"]
+    for program in ("forward", "losses", "backward", "update"):
+        assert not talks_to_the_host(found[program])
+    rest = [one for one in collectives(found["forward"]) if "sharding_constraint" not in one.operation]
+    assert sum(one.entries for one in rest) < NOTHING
+    assert (sent(found["forward"], "all-gather") > NOTHING) == (strategy == "fsdp")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_only_text_queries_are_gathered_for_the_losses(results: Results, strategy: str) -> None:
+    program, texts = results["1x8", f"float64:{strategy}"]["losses"], IMAGES * 12 * 32  # images, queries, width
+    assert sent(program, "all-gather") == texts
+    assert texts <= sent(program, "all-reduce") < texts + NOTHING  # and their gradient
+    assert {one.kind for one in collectives(program)} == {"all-gather", "all-reduce"}
+
+
+def test_the_bytes_of_a_step_are_those_of_the_page(results: Results) -> None:
+    """docs/multi-host.md; rings send 2 (n - 1) / n of what they reduce and (n - 1) / n of what they gather."""
+    sizes = {name: array.size for name, array in results["1x1", "float64:ddp"].items() if name.startswith("parameter/")}
+    parameters = sum(sizes.values())
+    whole, split = (results["1x8", f"float64:{strategy}"] for strategy in STRATEGIES)
+    ring = 7 / 8 * FLOAT32
+    assert 2 * ring * sent(whole["backward"], "all-reduce") == pytest.approx(sent_bytes(parameters, 8, "ddp"), rel=0.02)
+    assert sent(whole["backward"], "all-gather") + sent(whole["update"], "all-gather") == 0
+
+    embedding = sizes["parameter/text_encoder/token_embedding"]  # is not multiplied, and so not gathered again
+    gathered = sent(split["forward"], "all-gather") + sent(split["backward"], "all-gather") + embedding
+    reduced = sent(split["backward"], "all-reduce")  # on CPU; a reduce-scatter sends half of what that does
+    assert ring * (gathered + reduced) == pytest.approx(sent_bytes(parameters, 8, "fsdp"), rel=0.05)
+    assert sent(split["update"], "all-gather") < NOTHING

@@ -11,6 +11,7 @@ from unittest.mock import patch
 import jax
 import numpy as np
 import optax
+from collectives import programs
 from rich.console import Console
 
 from oneformer_jax.actions import train as train_action
@@ -47,6 +48,10 @@ def train(dtype: str, strategy: str, spec: Path, folder: Path, overrides: list[s
             if step == 0:  # the first moment is then the gradient, but for its factor
                 results |= named("gradient", optax.tree.get(state.opt_state, "mu"))
         results |= named("parameter", state.params)
+        if jax.process_count() == 1 and jax.device_count() > 1:
+            mesh = jax.tree.leaves(state)[0].sharding.mesh
+            for name, text in programs(step_fn, state, next(batches), mesh).items():
+                (folder / f"{dtype}-{strategy}-{name}.txt").write_text(text)
         if jax.process_index() == 0:
             np.savez(folder / f"{dtype}-{strategy}.npz", losses=np.array(losses), bytes=bytes_here, **results)
 
