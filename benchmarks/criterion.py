@@ -83,7 +83,7 @@ def random_inputs(size: Size) -> tuple[LayerPredictions, Batch]:
 
 def jax_stages(size: Size, outputs: LayerPredictions, batch: Batch) -> dict[str, Callable[[], Any]]:
     config = CriterionConfig(num_points=size.points)
-    over = normalisers([batch], outputs.class_logits.shape[2], config.no_object_weight)
+    over = normalisers([batch.segment_class], outputs.class_logits.shape[2], config.no_object_weight)
     outputs, batch, over = jax.tree.map(jnp.asarray, (outputs, batch, over))
     key, scale = jax.random.key(0), jnp.float32(np.log(1 / 0.07))
     costs = jax.jit(partial(matching_costs, config=config))

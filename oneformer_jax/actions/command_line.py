@@ -131,6 +131,20 @@ def prepare(
     guarded(lambda console: action_of("prepare")(spec, overrides or [], output, console))
 
 
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def launch(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="train --spec S [KEY=VALUE]...")],
+    num_processes: Annotated[int, typer.Option("--num-processes", "-n", min=1, help="Each stands for a node.")],
+    max_restarts: Annotated[int, typer.Option(min=0, help="How often to go on after a process was lost.")] = 0,
+) -> None:
+    """Train on several processes of this machine, as if they were nodes; watch them and start them again."""
+    from oneformer_jax.actions.launch import launch as action
+
+    codes: list[int] = []
+    guarded(lambda console: codes.append(action(command, num_processes, max_restarts, console)))
+    raise typer.Exit(codes[0])
+
+
 @inspect.command("data")
 def inspect_data(
     spec: SpecPath,

@@ -2,21 +2,24 @@
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
 from oneformer_jax.actions.failures import explained, reason
 from oneformer_jax.actions.folder_lock import only_process_in
-from oneformer_jax.actions.status import StatusFile, result_folder
+from oneformer_jax.actions.status import StatusFile, StatusOfOther, result_folder
 from oneformer_jax.data.storage import cache_folder
 from oneformer_jax.errors import OneFormerError, SpecError
 from oneformer_jax.spec import Spec, dump_yaml, load_spec, unsupported_keys
 from oneformer_jax.spec.overrides import apply
 from oneformer_jax.spec.source import Source, read_yaml
 from oneformer_jax.spec.support import notes
+
+if TYPE_CHECKING:
+    from oneformer_jax.training.distributed import Processes
 
 Outcome = TypeVar("Outcome")
 Action = Callable[[Spec, Path, StatusFile, Console], Outcome]
@@ -25,21 +28,29 @@ Action = Callable[[Spec, Path, StatusFile, Console], Outcome]
 def execute(name: str, spec_path: Path, overrides: list[str], action: Action[Outcome], console: Console) -> Outcome:
     """Runs `action` with the spec and its result folder; the last line of status.json tells how it ended.
 
+    A training may have several processes: the first one of them alone prints and writes, the others only failures.
+
     Raises whatever the action raises, after writing FAILURE; what a person can meet becomes a OneFormerError.
     """
     try:
         spec = load_spec(spec_path, overrides)
-    except SpecError as error:
+        processes = _processes(name)
+    except OneFormerError as error:
         _report_refused_spec(name, spec_path, overrides, str(error), console)
         raise
     folder = result_folder(spec.results_dir, getattr(spec, name).results_dir, name)
-    with only_process_in(folder):
-        status = StatusFile(folder, name, console)
+    is_first = processes is None or processes.is_first
+    console.quiet = console.quiet or not is_first
+    with only_process_in(folder) if is_first else nullcontext():
+        status = StatusFile(folder, name, console) if is_first else StatusOfOther(folder, name, console)
         status.write("STARTED", f"Starting OneFormer {name}.")
         try:
             _warn_of_unsupported_keys(spec, name, status)
-            (folder / "experiment.yaml").write_text(dump_yaml(spec))
+            if is_first:
+                (folder / "experiment.yaml").write_text(dump_yaml(spec))
             enable_compilation_cache()
+            if processes is not None:
+                _join(spec, processes)
             outcome = action(spec, folder, status, console)
             status.success()
         except BaseException as error:
@@ -49,6 +60,21 @@ def execute(name: str, spec_path: Path, overrides: list[str], action: Action[Out
                 raise
             raise known from error
     return outcome
+
+
+def _processes(name: str) -> "Processes | None":
+    """Those that train together; None: an action of one process. Loading JAX takes seconds, which a training needs."""
+    if name != "train":
+        return None
+    from oneformer_jax.training.distributed import find_processes
+
+    return find_processes(os.environ)
+
+
+def _join(spec: Spec, processes: "Processes") -> None:
+    from oneformer_jax.actions.devices import join_processes
+
+    join_processes(spec, processes)
 
 
 def _warn_of_unsupported_keys(spec: Spec, name: str, status: StatusFile) -> None:

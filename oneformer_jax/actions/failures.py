@@ -6,6 +6,7 @@ import signal
 from oneformer_jax.errors import DISK_FULL, OneFormerError
 
 WORKER_ENDED = re.compile(r"Worker process was terminated unexpectedly with exit code (-?\d+)")  # Grain's words
+CONNECTION_LOST = re.compile(r"gloo|nccl|connection (closed|reset)|coordination service|heartbeat", re.IGNORECASE)
 LESS_MEMORY = {
     "train": "lower dataset.train.batch_size or dataset.augmentation.train_crop_size",
     "evaluate": "lower evaluate.batch_size or dataset.augmentation.test_max_size",
@@ -22,6 +23,11 @@ def explained(error: BaseException, action: str = "") -> OneFormerError | None:
         return OneFormerError(
             f"out of memory{': ' + detail[0][:300] if detail else ''}",
             hint=LESS_MEMORY.get(action, "use smaller images or batches"),
+        )
+    if _is_of_jax(error) and CONNECTION_LOST.search(str(error)):
+        return OneFormerError(
+            f"the connection to another process of the training is lost: {str(error).splitlines()[0][:200]}",
+            hint="that process, or what started it, tells why it ended; start all again: the training resumes",
         )
     if killed := WORKER_ENDED.match(str(error)):
         return OneFormerError(
@@ -55,5 +61,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Of the host or of a device."""
     if isinstance(error, MemoryError):
         return True
+    return _is_of_jax(error) and "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _is_of_jax(error: BaseException) -> bool:
     # By name: an action that failed before it imported JAX need not wait for it now.
-    return type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in str(error)
+    return type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")

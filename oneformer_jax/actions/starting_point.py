@@ -8,8 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
 from rich.console import Console
 
 from converters.pretrained import fit_backbone, fit_model
@@ -23,6 +25,7 @@ from oneformer_jax.spec import Spec
 from oneformer_jax.spec.field import plain
 from oneformer_jax.training import checkpoints as ckpt
 from oneformer_jax.training.precision import first_loss_scale
+from oneformer_jax.training.sharding import put, put_replicated, state_shardings
 from oneformer_jax.training.step import TrainState
 
 
@@ -36,16 +39,16 @@ class StartingPoint:
 
 
 def starting_point(
-    spec: Spec, newest: Path | None, optimizer: optax.GradientTransformation, console: Console
+    spec: Spec, newest: Path | None, optimizer: optax.GradientTransformation, console: Console, mesh: Mesh
 ) -> StartingPoint:
-    """`newest` is the newest checkpoint of the run itself; else the spec's keys decide.
+    """`newest` is the newest checkpoint of the run itself; else the spec's keys decide. The state lives on `mesh`.
 
     Raises CheckpointError where a checkpoint cannot be read or does not fit the spec's architecture.
     """
     resumed = spec.train.resume_training_checkpoint_path
     step_dir = newest or (ckpt.find_checkpoint(Path(resumed)) if resumed else None)
     if step_dir is not None:
-        return _resume(spec, step_dir, optimizer, console)
+        return _resume(spec, step_dir, optimizer, console, mesh)
 
     model = read_weights(spec.train.pretrained_model) if spec.train.pretrained_model else None
     config = model_config(spec, task_pad_id=model.config.task_pad_id if model else 0)
@@ -54,14 +57,16 @@ def starting_point(
         params = _pretrained_model(params, model, config, console)
     if spec.train.pretrained_backbone:
         params |= _pretrained_backbone(params, spec.train.pretrained_backbone, config, console)
-    return StartingPoint(config, 0, partial(_initial_state, spec, params, optimizer))
+    shardings = partial(state_shardings, mesh=mesh, strategy=spec.train.distributed_strategy)
 
+    def state() -> TrainState:
+        placed = put(params, shardings(params))
+        init = jax.jit(optimizer.init, out_shardings=shardings(jax.eval_shape(optimizer.init, params)))
+        average = jax.tree.map(jnp.copy, placed) if spec.train.ema_decay else None
+        scale = put_replicated(first_loss_scale(spec.train.precision), mesh)
+        return TrainState(put_replicated(np.zeros((), np.int32), mesh), placed, init(placed), scale, average)
 
-def _initial_state(spec: Spec, params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    params = jax.tree.map(jnp.asarray, params)
-    average = jax.tree.map(jnp.copy, params) if spec.train.ema_decay else None
-    scale = first_loss_scale(spec.train.precision)
-    return TrainState(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(params), scale, average)
+    return StartingPoint(config, 0, state)
 
 
 def _fresh_params(spec: Spec, config: OneFormerConfig) -> dict[str, Any]:
@@ -69,7 +74,9 @@ def _fresh_params(spec: Spec, config: OneFormerConfig) -> dict[str, Any]:
     return params | {"logit_scale": jnp.log(1.0 / spec.model.one_former.contrastive_temperature)}
 
 
-def _resume(spec: Spec, step_dir: Path, optimizer: optax.GradientTransformation, console: Console) -> StartingPoint:
+def _resume(
+    spec: Spec, step_dir: Path, optimizer: optax.GradientTransformation, console: Console, mesh: Mesh
+) -> StartingPoint:
     description = ckpt.load_description(step_dir)
     config = model_config(spec, task_pad_id=description.model.task_pad_id)
     _refuse_other_architecture(description.model, config, str(step_dir))
@@ -78,15 +85,20 @@ def _resume(spec: Spec, step_dir: Path, optimizer: optax.GradientTransformation,
     def state() -> TrainState:
         console.print(f"resuming from step {description.step}: {step_dir}")
         like = ckpt.shapes_of(description)
-        opt_state = ckpt.load_item(step_dir, "optimizer", jax.eval_shape(optimizer.init, like))
-        scale, average = first_loss_scale(spec.train.precision), None
+        shardings = partial(state_shardings, mesh=mesh, strategy=spec.train.distributed_strategy)
+
+        def load(item: str, like: Any) -> Any:
+            return ckpt.load_item(step_dir, item, ckpt.placed(like, shardings(like)))
+
+        opt_state = load("optimizer", jax.eval_shape(optimizer.init, like))
+        scale, average = put_replicated(first_loss_scale(spec.train.precision), mesh), None
         if scale is not None and ckpt.has_item(step_dir, "loss_scale"):
-            scale = ckpt.load_item(step_dir, "loss_scale", scale)
+            scale = load("loss_scale", scale)
         if spec.train.ema_decay:
             # A run that kept no average begins one with the parameters of this step.
-            average = ckpt.load_item(step_dir, "average" if ckpt.has_item(step_dir, "average") else "params", like)
-        params = ckpt.load_item(step_dir, "params", like)
-        return TrainState(jnp.asarray(description.step, jnp.int32), params, opt_state, scale, average)
+            average = load("average" if ckpt.has_item(step_dir, "average") else "params", like)
+        step = put_replicated(np.asarray(description.step, np.int32), mesh)
+        return TrainState(step, load("params", like), opt_state, scale, average)
 
     return StartingPoint(config, description.step, state)
 

@@ -7,6 +7,7 @@ SUCCESS line repeats the last value of every name: each line can be read alone, 
 import json
 import math
 import os
+import platform
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -94,6 +95,18 @@ class StatusFile:
             self.write("FAILURE", reason, verbosity="ERROR")
         except OSError as error:
             self._console.print(f"warning: FAILURE not written: {self.path}: {error.strerror}", style="yellow")
+
+
+class StatusOfOther(StatusFile):
+    """That of a process beside the first one, which writes the file: only a failure is added to it."""
+
+    def write(self, *arguments: Any, **fields: Any) -> None:
+        """Nothing."""
+
+    def failure(self, reason: str) -> None:
+        """A line, in case that the first process can no longer write one."""
+        if not reason.endswith("(SIGTERM).") and not reason.endswith("(Ctrl-C)."):
+            StatusFile(self.path.parent, "", self._console).failure(f"on {platform.node()}: {reason}")
 
 
 class EpochLines:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from oneformer_jax.actions import configure
 from oneformer_jax.actions.architecture import model_config
-from oneformer_jax.actions.devices import mesh_of
+from oneformer_jax.actions.devices import mesh_of, topology_table
 from oneformer_jax.actions.dry_run import FirstRecords, dry_run
 from oneformer_jax.actions.experiment_tracking import wandb_writers
 from oneformer_jax.actions.kpi import kpi
@@ -30,10 +31,11 @@ from oneformer_jax.inference.predictor import JaxBackend
 from oneformer_jax.models import oneformer
 from oneformer_jax.spec import Spec
 from oneformer_jax.training import checkpoints as ckpt
-from oneformer_jax.training.logbook import Logbook, groups_table
+from oneformer_jax.training.distributed import gather
+from oneformer_jax.training.logbook import Logbook, SilentLogbook, groups_table
 from oneformer_jax.training.loop import LoopSettings, train_loop
 from oneformer_jax.training.optimizer import make_optimizer, parameter_groups
-from oneformer_jax.training.sharding import put_replicated
+from oneformer_jax.training.sharding import Mesh, local_mesh, whole_on_each_process
 from oneformer_jax.training.step import StepInputs, make_train_step
 
 
@@ -42,8 +44,9 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
 
     Raises OneFormerError (spec, data, checkpoint) before any long work where the cause is known then.
     """
+    mesh, strategy = mesh_of(spec, "train", status), spec.train.distributed_strategy
+    console.print(topology_table(mesh, strategy))
     dataset, validation = _datasets(spec, console)
-    mesh = mesh_of(spec, "train", status)
     settings = configure.loop_settings(spec, dataset, mesh.size)
     _tell_what_ends_early_or_never_happens(spec, settings, status)
     schedule, optimizer_config = configure.schedule(spec, settings), configure.optimizer_config(spec)
@@ -59,7 +62,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
         store = ckpt.Checkpoints(folder, keep=spec.train.checkpoint_keep, monitor=monitor)
     newest = store.newest() if store else ckpt.latest(folder)
     with jax.default_device(mesh.local_devices[0]):
-        start = starting_point(spec, newest, optimizer, console)
+        start = starting_point(spec, newest, optimizer, console, mesh)
         if start.step >= settings.total_steps:
             complete = (
                 f"already complete: {folder} is at step {start.step} of {settings.total_steps}; "
@@ -70,14 +73,13 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
             if store:
                 store.close()
             return
-        state = put_replicated(start.state(), mesh)
+        state = start.state()
     config = start.config
     num_parameters = sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes))
-    indices = ", ".join(str(device.id) for device in mesh.devices)
     console.print(
         f"{len(dataset)} images, {len(dataset.categories)} classes, {num_parameters / 1e6:.1f} M parameters"
         f"{f' ({len(frozen)} arrays frozen)' if frozen else ''}; {settings.total_steps} steps of "
-        f"{settings.images_per_step} images on {mesh.size} {jax.default_backend()} device(s): {indices}",
+        f"{settings.images_per_step} images on {mesh.size} {jax.default_backend()} device(s)",
         highlight=False,
     )
 
@@ -100,24 +102,34 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
         frozen=frozen,
         precision=spec.train.precision,
         average_decay=spec.train.ema_decay,
+        strategy=strategy,
     )
-    batches = train_batches(dataset, pipeline, start_step=start.step * settings.batches_per_step)
+    batches = train_batches(
+        dataset,
+        pipeline,
+        start_step=start.step * settings.batches_per_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
     validate = None
     if validation is not None:
-        backend = JaxBackend(config, state.params, mean, std, mesh)
-        batch_size = spec.dataset.val.batch_size * mesh.size
+        backend = JaxBackend(config, {}, mean, std, local_mesh(mesh))
+        batch_size = spec.dataset.val.batch_size * len(mesh.local_devices)
         scored = FirstRecords(validation, batch_size) if spec.train.is_dry_run else validation
-        validate = _validation(spec, scored, backend, batch_size, status, console)
+        validate = _validation(spec, scored, backend, batch_size, mesh, status, console)
     if store is None:
         with closing(batches):
             dry_run(state, step_fn, batches, settings, validate, status, console)
         return
 
     description = ckpt.Description(config, dataset.categories, mean, std, spec.to_dict())
-    with wandb_writers(spec, folder, status, console) as writers:
-        logbook = Logbook(
-            folder, total_steps=settings.total_steps, start_step=start.step, console=console, writers=writers
-        )
+    is_first = jax.process_index() == 0
+    with wandb_writers(spec, folder, status, console) if is_first else nullcontext(()) as writers:
+        logbook: Logbook = SilentLogbook()
+        if is_first:
+            logbook = Logbook(
+                folder, total_steps=settings.total_steps, start_step=start.step, console=console, writers=writers
+            )
         status.write("STARTED", "Starting Training Loop.")
         epoch_lines = EpochLines(
             status,
@@ -177,14 +189,26 @@ def _tell_what_ends_early_or_never_happens(spec: Spec, settings: LoopSettings, s
 
 
 def _validation(
-    spec: Spec, dataset: Dataset, backend: JaxBackend, batch_size: int, status: StatusFile, console: Console
+    spec: Spec,
+    dataset: Dataset,
+    backend: JaxBackend,
+    batch_size: int,
+    mesh: Mesh,
+    status: StatusFile,
+    console: Console,
 ) -> Callable[[Any], dict[str, float]]:
-    evaluator = configure.evaluator(spec, "val", dataset, batch_size, configure.validation_tasks(spec))
+    scored = configure.validation_tasks(spec)
+    evaluator = replace(
+        configure.evaluator(spec, "val", dataset, batch_size, scored),
+        share=(jax.process_index(), jax.process_count()),
+        gather=gather,
+    )
 
     def validate(params: Any) -> dict[str, float]:
-        backend.params = params
-        # A score that is not defined (no such segment in the data) is left out.
+        backend.params = whole_on_each_process(params, mesh)
         result = evaluator.run(backend)
+        backend.params = {}  # a copy, where they are split
+        # A score that is not defined (no such segment in the data) is left out.
         metrics = {name: value for name, value in headline(result).items() if not math.isnan(value)}
         scores = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         console.print(f"validation  {scores}", highlight=False)

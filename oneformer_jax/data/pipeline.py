@@ -8,13 +8,14 @@ import math
 import multiprocessing
 import os
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import cv2
 import grain.python as grain
 import numpy as np
 from absl import flags
+from jaxtyping import Int
 
 from oneformer_jax.data.augmentation import AugmentationSettings, augment
 from oneformer_jax.data.batch import Batch
@@ -147,8 +148,8 @@ def train_batches(
 ) -> Generator[Batch, None, None]:
     """Endless batches from `start_step` on: this process's share of every global batch.
 
-    Process p of n holds samples p, p + n, p + 2n, ... of each step: the global batch of a step is the same on every
-    topology. Close the iterator to end worker processes early.
+    Process p of n holds the p-th of n equal parts of each batch: the parts, one after the other, are the same batch on
+    every topology. Close the iterator to end worker processes early.
 
     Raises SpecError: `batch_size` is not a multiple of `process_count`, or the task probabilities are unusable.
     While iterating, DataError: a file is unreadable or contradicts another.
@@ -156,16 +157,26 @@ def train_batches(
     if settings.batch_size % process_count:
         raise SpecError(f"a batch of {settings.batch_size} images cannot be shared by {process_count} processes")
     task_probabilities(settings.task_prob)
+    share = settings.batch_size // process_count
+    rows = range(process_index * share, (process_index + 1) * share)
     batches = (
         record_order(len(dataset), settings.seed)
-        .map_with_index(SampleMaker(dataset, settings))[process_index::process_count]
-        .batch(settings.batch_size // process_count, drop_remainder=True, batch_fn=_stack)[start_step:]
+        .batch(settings.batch_size, drop_remainder=True)
+        .map_with_index(BatchMaker(SampleMaker(dataset, settings), rows))[start_step:]
     )
     return _iterate(batches, settings.num_workers)
 
 
-def _stack(samples: Sequence[Batch]) -> Batch:
-    return Batch(*(np.stack(field) for field in zip(*samples, strict=True)))
+@dataclass(frozen=True)
+class BatchMaker:
+    """The `rows` of a batch from its step and the record indices of all its rows."""
+
+    sample_maker: SampleMaker
+    rows: range
+
+    def __call__(self, step: int, records: Int[np.ndarray, " b"]) -> Batch:
+        samples = [self.sample_maker(step * len(records) + row, int(records[row])) for row in self.rows]
+        return Batch(*(np.stack(field) for field in zip(*samples, strict=True)))
 
 
 def _iterate(batches: "grain.MapDataset[Batch]", num_workers: int) -> Generator[Batch, None, None]:

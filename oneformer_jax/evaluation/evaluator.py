@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64, UInt8
@@ -59,7 +59,8 @@ class Evaluator:
 
     Images of one padded shape form batches of exactly `batch_size` (the last one repeats its last image, and the
     repetitions are not scored), so a backend sees one input shape per padded shape. `workers` host threads read images
-    ahead and post-process while the backend computes.
+    ahead and post-process while the backend computes. Of several processes that `share` the data set (index, count)
+    each predicts its images alone; `gather` gives what all of them have found, to all.
     """
 
     dataset: Dataset
@@ -69,6 +70,8 @@ class Evaluator:
     tasks: tuple[Task, ...] = TASKS
     thresholds: Thresholds = field(default_factory=Thresholds)
     workers: int = 4
+    share: tuple[int, int] = (0, 1)
+    gather: Callable[[Any], list[Any]] = field(default=lambda own: [own])
 
     def run(self, backend: Backend, progress: Progress | None = None) -> Metrics:
         """Predict and score the whole data set.
@@ -80,7 +83,7 @@ class Evaluator:
         total = _Total(self)
         with ThreadPoolExecutor(self.workers) as pool:
             batches = self._batches()
-            loading = [pool.submit(self._load, index) for index in batches[0]]
+            loading = [pool.submit(self._load, index) for index in batches[0]] if batches else []
             scoring: list[Future[_ImageScore]] = []
             for position, indices in enumerate(batches):
                 inputs = [future.result() for future in loading]
@@ -93,11 +96,12 @@ class Evaluator:
                     for row, index in enumerate(indices)
                 ]
             total.add(scoring, progress)
-        return total.metrics()
+        return total.of_all(self.gather).metrics()
 
     def _batches(self) -> list[list[int]]:
         groups: dict[Size, list[int]] = {}
-        for index, record in enumerate(self.dataset.records):
+        for index in range(self.share[0], len(self.dataset), self.share[1]):
+            record = self.dataset.records[index]
             groups.setdefault(self.policy((record.height, record.width)).padded, []).append(index)
         size = self.batch_size
         return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
@@ -166,11 +170,14 @@ class _Sums:
     counts: PanopticCounts | None = None
 
     def add(self, score: _ImageScore) -> None:
-        if score.confusion is not None:
-            self.confusion = score.confusion if self.confusion is None else self.confusion + score.confusion
-        if score.counts is not None:
-            self.counts = score.counts if self.counts is None else self.counts + score.counts
-        self.scores.append(score._replace(confusion=None, counts=None))
+        self.merge(_Sums([score._replace(confusion=None, counts=None)], score.confusion, score.counts))
+
+    def merge(self, other: "_Sums") -> None:
+        if other.confusion is not None:
+            self.confusion = other.confusion if self.confusion is None else self.confusion + other.confusion
+        if other.counts is not None:
+            self.counts = other.counts if self.counts is None else self.counts + other.counts
+        self.scores += other.scores
 
     def metrics(self, evaluator: Evaluator) -> Metrics:
         num_classes = self.scores[0].num_classes
@@ -211,6 +218,15 @@ class _Total:
                     sums.add(score)
             if progress is not None:
                 progress(len(self.whole.scores), len(dataset))
+
+    def of_all(self, gather: Callable[[Any], list[Any]]) -> "_Total":
+        """The sums over the images of all processes."""
+        total = _Total(self.evaluator)
+        for whole, parts in gather((self.whole, self.parts)):
+            total.whole.merge(whole)
+            for name, sums in total.parts.items():
+                sums.merge(parts[name])
+        return total
 
     def metrics(self) -> Metrics:
         parts = {name: sums.metrics(self.evaluator) for name, sums in self.parts.items()}

@@ -13,7 +13,7 @@ def class_loss(
 ) -> Float[Array, " l"]:
     """Weighted sum over the queries of the batch over `total_weight`, layer by layer; no-object, the last class,
     weighs less."""
-    log_probability = jax.nn.log_softmax(class_logits.astype(jnp.float32), axis=-1)
+    log_probability = jax.nn.log_softmax(class_logits.astype(float), axis=-1)
     likelihood = jnp.take_along_axis(log_probability, target_class[..., None], axis=-1)[..., 0]
     weights = jnp.where(target_class == class_logits.shape[-1] - 1, no_object_weight, 1.0)
     return -jnp.sum(weights * likelihood, axis=(1, 2)) / total_weight

@@ -24,6 +24,6 @@ def contrastive_loss(
 
 
 def _normalized(queries: Float[Array, "b q d"]) -> Float[Array, "b qd"]:
-    flat = queries.astype(jnp.float32).reshape(len(queries), -1)
+    flat = queries.astype(float).reshape(len(queries), -1)
     # The norm is at least 1e-12; the root is taken after the maximum so that its gradient is finite at 0.
     return flat * lax.rsqrt(jnp.maximum(jnp.sum(flat**2, axis=-1, keepdims=True), 1e-24))

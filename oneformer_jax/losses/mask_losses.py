@@ -29,7 +29,7 @@ def pair_mask_logits(
         rows.reshape(slots // BLOCK, BLOCK * layers, -1),
         mask_features[image[::BLOCK]],
         precision="highest",
-        preferred_element_type=jnp.float32,
+        preferred_element_type=jnp.result_type(float),
     )
     return logits.reshape(slots, layers, *mask_features.shape[1:3])
 

@@ -40,7 +40,7 @@ def costs_at_points(
     def layer(inputs: tuple[Array, Array, Array]) -> Array:
         class_logits, mask_embeddings, points = inputs
         features = sample_features(outputs.mask_features, points)
-        logits = jnp.einsum("bqc,bpc->bqp", mask_embeddings.astype(jnp.float32), features, precision="highest")
+        logits = jnp.einsum("bqc,bpc->bqp", mask_embeddings.astype(float), features, precision="highest")
         segments = sample_segments(batch.segment_index, points, batch.segment_class.shape[1])
         mask_cost, dice_cost = _mask_costs(logits, segments)
         return (
@@ -53,7 +53,7 @@ def costs_at_points(
 
 
 def _class_cost(logits: Float[Array, "b q k"], segment_class: Int[Array, "b t"]) -> Float[Array, "b q t"]:
-    probability = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    probability = jax.nn.softmax(logits.astype(float), axis=-1)
     column = jnp.maximum(segment_class, 0)[:, None, :]
     shape = (*logits.shape[:2], segment_class.shape[1])
     return -jnp.take_along_axis(probability, jnp.broadcast_to(column, shape), axis=-1)

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Float
-
-from oneformer_jax.data.batch import Batch
+import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 Array = Any  # np.ndarray on the host, jax.Array on the device
 
@@ -23,11 +21,11 @@ class Normalisers(NamedTuple):
     batches: Float[Array, ""]
 
 
-def normalisers(batches: Sequence[Batch], num_queries: int, no_object_weight: float) -> Normalisers:
-    """The normalisers of an update with these global batches, from their annotations alone."""
-    segments = np.concatenate([(batch.segment_class >= 0).sum(axis=1) for batch in batches])
-    matched = np.minimum(segments, num_queries).sum()  # each segment gets a query, while there are any
+def normalisers(segment_classes: Sequence[Int[Array, "b t"]], num_queries: int, no_object_weight: float) -> Normalisers:
+    """The normalisers of an update with batches of these (global) segment tables."""
+    segments = jnp.concatenate([jnp.sum(classes >= 0, axis=1) for classes in segment_classes])
+    matched = jnp.sum(jnp.minimum(segments, num_queries))  # each segment gets a query, while there are any
     without = len(segments) * num_queries - matched
     # The mean number of segments a device times the number of devices: what the original's processes agree on.
-    numbers = max(segments.sum(), 1), matched + no_object_weight * without, len(batches)
-    return Normalisers(*map(np.float32, numbers))
+    numbers = jnp.maximum(jnp.sum(segments), 1), matched + no_object_weight * without, len(segment_classes)
+    return Normalisers(*(jnp.asarray(number, float) for number in numbers))

@@ -24,7 +24,7 @@ def uniform_points(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, 
     bits = random_bits(key, shape)
     shift = jnp.array([16, 0], jnp.uint32).reshape((1,) * len(shape) + (2,))
     halves = (bits[..., None] >> shift) & 0xFFFF
-    return (halves.astype(jnp.float32) + 0.5) / 65536
+    return (halves.astype(float) + 0.5) / 65536
 
 
 def _corners(
@@ -86,14 +86,14 @@ def sample_features(features: Float[Array, "b h w c"], points: Float[Array, "b p
     """Feature vectors of each image at its points, in float32."""
     images, height, width, channels = features.shape
     flat = features.reshape(images, height * width, channels)
-    total = jnp.zeros((images, points.shape[1], channels), jnp.float32)
+    total = jnp.zeros((images, points.shape[1], channels), float)
     for index, weight in _corners(points, height, width):
         # No border here: it would be a copy of the largest array of the step.
         row, column = index // (width + 2) - 1, index % (width + 2) - 1
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
         row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
         taken = jax.vmap(lambda rows, i: rows.at[i].get(mode="promise_in_bounds"))(flat, row * width + column)
-        total += jnp.where(inside, weight, 0)[..., None] * taken.astype(jnp.float32)
+        total += jnp.where(inside, weight, 0)[..., None] * taken.astype(float)
     return total
 
 
@@ -107,7 +107,7 @@ def sample_segments(
     """
     flat = _border(segment_index, -1)
     segments = jnp.arange(num_segments, dtype=flat.dtype)
-    total = jnp.zeros((len(points), num_segments, points.shape[1]), jnp.float32)
+    total = jnp.zeros((len(points), num_segments, points.shape[1]), float)
     for index, weight in _corners(points, *segment_index.shape[2:]):
         found = _take(flat, jnp.broadcast_to(index[:, None], (*flat.shape[:2], points.shape[1])))
         inside = jnp.any(found[:, :, None, :] == segments[None, None, :, None], axis=1)
@@ -126,7 +126,7 @@ def sample_segment(
     flat = _border(segment_index, -1)
     offset = plane[:, None] * flat.shape[1]
     flat = flat.reshape(-1)
-    total = jnp.zeros(points.shape[:2], jnp.float32)
+    total = jnp.zeros(points.shape[:2], float)
     for index, weight in _corners(points, height, width):
         found = flat.at[offset + index].get(mode="promise_in_bounds")
         total += jnp.where(found == segment[:, None], weight, 0)
@@ -139,15 +139,16 @@ def uncertain_weights(logits: Float[Array, "*n p"], count: int) -> Float[Array, 
     Logits that tie for the last places share them, which is the expectation of choosing among them at random. A
     threshold is enough: no index, no sort. It is found bit by bit, as floats of one sign are ordered like their bits.
     """
-    bits = lax.bitcast_convert_type(jnp.abs(logits), jnp.int32)
+    width = jnp.finfo(logits.dtype).bits
+    bits = lax.bitcast_convert_type(jnp.abs(logits), f"int{width}")
 
     def refine(step: Int[Array, ""], threshold: Array) -> Array:
-        candidate = threshold | (1 << (30 - step))
+        candidate = threshold | (jnp.ones((), bits.dtype) << (width - 2 - step))
         below = jnp.sum(bits < candidate[..., None], axis=-1)
         return jnp.where(below < count, candidate, threshold)
 
-    threshold = lax.fori_loop(0, 31, refine, jnp.zeros(bits.shape[:-1], jnp.int32))[..., None]
+    threshold = lax.fori_loop(0, width - 1, refine, jnp.zeros(bits.shape[:-1], bits.dtype))[..., None]
     below, tied = bits < threshold, bits == threshold
     places = count - jnp.sum(below, axis=-1, keepdims=True)
     share = places / jnp.maximum(jnp.sum(tied, axis=-1, keepdims=True), 1)
-    return jnp.where(tied, share, below.astype(jnp.float32))
+    return jnp.where(tied, share, below.astype(float))

@@ -15,8 +15,8 @@ def normalise(
     `sizes` are the (height, width) that hold image; the padding beyond them becomes 0 after normalisation, as the
     original pads at inference.
     """
-    scale = 1.0 / jnp.asarray(std, jnp.float32)[None, None, None, :]
-    normalised = (images.astype(jnp.float32) - jnp.asarray(mean, jnp.float32)[None, None, None, :]) * scale
+    scale = 1.0 / jnp.asarray(std, float)[None, None, None, :]
+    normalised = (images.astype(float) - jnp.asarray(mean, float)[None, None, None, :]) * scale
     if sizes is None:
         return normalised
     rows = jnp.arange(images.shape[1])[None, :] < sizes[:, :1]

@@ -89,7 +89,7 @@ def decode(
     `task_tokens` are rows of `config.task_seq_len` raw token ids, padded with `config.task_pad_id`: the ids themselves
     are the input of the task MLP.
     """
-    task = _apply(_task_mlp(config), params["task_mlp"], task_tokens.astype(jnp.float32))
+    task = _apply(_task_mlp(config), params["task_mlp"], task_tokens.astype(float))
     predictor = MaskDecoder(config.transformer, config.num_classes)
     return _apply(predictor, params["predictor"], task, features, rng=rng, deterministic=rng is None)
 

@@ -174,9 +174,8 @@ class Train(Section):
     num_nodes: PositiveInt = key(
         1,
         "number of nodes",
-        "Hosts to train on.",
-        only=(1,),
-        note="training uses one host",
+        "Hosts to train on. Counts only when changed: the environment must then name as many (docs/multi-host.md).",
+        tao="taken from the environment, and only where the file has the key",
     )
     seed: NonNegativeInt = key(123, "seed", "Seed of every random draw.")
     cudnn: Cudnn = section(Cudnn, "Kernel selection on NVIDIA GPUs.")
@@ -280,9 +279,7 @@ class Train(Section):
     distributed_strategy: Literal["ddp", "fsdp"] = key(
         "ddp",
         "distributed_strategy",
-        "Replicated (ddp) or sharded (fsdp) parameters.",
-        honoured=lambda value: value == "ddp",
-        note="parameters are replicated; fsdp is not there yet",
+        "Parameters and optimizer state: whole on every device (ddp), or split over all of them (fsdp).",
         tao="always ddp",
     )
     verbose: bool = key(

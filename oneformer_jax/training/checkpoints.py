@@ -309,14 +309,26 @@ def has_item(step_dir: Path, item: str) -> bool:
 
 def load_item(step_dir: Path, item: str, like: Any) -> Any:
     """One of the trees of `Checkpoints.save`, in the structure and dtypes of `like` (arrays or ShapeDtypeStructs), on
-    the default device."""
+    the default device or where `placed` says."""
     return _restore(step_dir, item, ocp.args.StandardRestore(_on_default_device(like)))
+
+
+def placed(like: Any, shardings: Any) -> Any:
+    """Shapes of arrays to load, and where on the devices of all processes they go."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like, shardings
+    )
 
 
 def _on_default_device(like: Any) -> Any:
     """Shapes that say where the arrays go: Orbax otherwise wants the devices on which they were saved."""
-    sharding = jnp.zeros(()).sharding  # of the default device
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
+    default = jnp.zeros(()).sharding  # of the default device
+
+    def place(leaf: Any) -> jax.ShapeDtypeStruct:
+        told = leaf.sharding if isinstance(leaf, jax.ShapeDtypeStruct) else None
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=told or default)
+
+    return jax.tree.map(place, like)
 
 
 def _restore(step_dir: Path, item: str, args: Any) -> Any:

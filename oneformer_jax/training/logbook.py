@@ -113,6 +113,25 @@ class Logbook:
             self.message(f"warning: {picture} could not be written: {error.strerror}")
 
 
+class SilentLogbook(Logbook):
+    """That of a process beside the first one, which writes everything down."""
+
+    def __init__(self) -> None:
+        pass
+
+    def train(self, step: int, scalars: dict[str, float], images_per_second: float | None) -> None:
+        pass
+
+    def validation(self, step: int, scalars: dict[str, float]) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a log.jsonl, [] if there is none; a half-written last line is left out."""
     if not path.is_file():

@@ -14,6 +14,7 @@ import jax
 
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.training.checkpoints import Checkpoints, Description
+from oneformer_jax.training.distributed import agreed_stop
 from oneformer_jax.training.logbook import Logbook
 from oneformer_jax.training.profiling import profiler
 from oneformer_jax.training.step import TrainState, TrainStep
@@ -59,10 +60,10 @@ def train_loop(
 ) -> TrainState:
     """Trains from `state.step` to `settings.total_steps` and returns the last state.
 
-    After SIGINT or SIGTERM the running step is finished and saved, then KeyboardInterrupt or SystemExit is raised; the
-    second one is raised at once. Call it in the main thread. `on_epoch` gets the step and the mean loss of the epoch
-    that ends there, the last one maybe unfinished. Raises OneFormerError when loss or gradient stay non-finite,
-    CheckpointError when a checkpoint cannot be written.
+    After SIGINT or SIGTERM to any of the processes all finish and save the same step, then KeyboardInterrupt or
+    SystemExit is raised; the second signal is raised at once. Call it in the main thread. `on_epoch` gets the step and
+    the mean loss of the epoch that ends there, the last one maybe unfinished. Raises OneFormerError when loss or
+    gradient stay non-finite, CheckpointError when a checkpoint cannot be written.
     """
     step = int(jax.device_get(state.step))
     saved = step
@@ -85,13 +86,13 @@ def train_loop(
     profile = profiler(checkpoints.run_dir / "profile", step, settings.profile_steps)
     with stop_requests() as stop, profile as profile_before:
         while step < settings.total_steps:
-            if stop.signal is not None:
+            if (number := agreed_stop(stop.signal, step)) is not None:
                 if step > saved:
                     metrics = {}
                     logbook.message(f"interrupted: saving step {step}")
                     save()
                 checkpoints.wait()
-                raise ended_by(stop.signal)
+                raise ended_by(number)
             profile_before(step, state.step)
             taken = tuple(islice(batches, settings.batches_per_step))
             with jax.transfer_guard("disallow"):

@@ -24,7 +24,7 @@ def warmup_poly(
     """
 
     def schedule(count: int | Int[Array, ""]) -> Float[Array, ""]:
-        step = jnp.asarray(count, jnp.float32)
+        step = jnp.asarray(count, float)
         decay = jnp.maximum(1.0 - step / (total_steps + 1), 0.0) ** power
         return lr * _warmup(step, warmup_iters, warmup_factor) * decay
 
@@ -37,8 +37,8 @@ def multi_step(
     """`MultiStep`: lr * warmup(t) * gamma ** (number of `steps` that t has reached); `steps` are iterations."""
 
     def schedule(count: int | Int[Array, ""]) -> Float[Array, ""]:
-        step = jnp.asarray(count, jnp.float32)
-        reached = jnp.sum(jnp.asarray(sorted(steps), jnp.float32) <= step) if steps else jnp.zeros(())
+        step = jnp.asarray(count, float)
+        reached = jnp.sum(jnp.asarray(sorted(steps), float) <= step) if steps else jnp.zeros(())
         return lr * _warmup(step, warmup_iters, warmup_factor) * gamma**reached
 
     return schedule

@@ -1,9 +1,15 @@
-"""One mesh, one data axis: where parameters and batches live."""
+"""One mesh, one data axis: where parameters, optimizer state and batches live.
+
+A batch is split over the axis. Parameters and what is shaped like them (moments, gradients) are whole on every device
+(`ddp`) or split over the same axis too (`fsdp`); then a step gathers each parameter where it is used, and again for the
+backward pass. Nothing of this is known to the model.
+"""
 
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -13,33 +19,49 @@ from oneformer_jax.errors import OneFormerError
 from oneformer_jax.losses.assignment import Pairs
 
 DATA_AXIS = "data"
+Strategy = Literal["ddp", "fsdp"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+SMALLEST_SPLIT = 1024
+"""Arrays of fewer entries stay whole: to gather them takes longer than it saves memory."""
 
 
 def make_mesh(devices: int | Sequence[int]) -> Mesh:
-    """A one-dimensional mesh over so many devices, or over those of these indices.
+    """A one-dimensional mesh over so many devices of each process, or over those of these indices, process by process.
 
-    Raises OneFormerError if there are fewer devices.
+    Raises OneFormerError if this process has fewer devices, or another one has a different number.
     """
     indices = range(devices) if isinstance(devices, int) else devices
-    found = available_devices(max(indices) + 1)
-    missing = [index for index in indices if index >= len(found)]
-    if missing:
-        raise OneFormerError(
-            f"there is no device {missing[0]}: found {len(found)} ({found[0].platform}), counted from 0",
-            hint="choose others, or make more visible (CUDA_VISIBLE_DEVICES)",
-        )
-    return Mesh(np.array([found[index] for index in indices]), (DATA_AXIS,))
+    available_devices(max(indices) + 1)
+    chosen = []
+    for process in range(jax.process_count()):
+        found = [device for device in jax.devices() if device.process_index == process]
+        missing = [index for index in indices if index >= len(found)]
+        if missing:
+            where = f" on process {process}" if jax.process_count() > 1 else ""
+            raise OneFormerError(
+                f"there is no device {missing[0]}{where}: found {len(found)} ({found[0].platform}), counted from 0",
+                hint="choose others, or make more visible (CUDA_VISIBLE_DEVICES)",
+            )
+        chosen += [found[index] for index in indices]
+    return Mesh(np.array(chosen), (DATA_AXIS,))
+
+
+def local_mesh(mesh: Mesh) -> Mesh:
+    """The devices of `mesh` that this process has."""
+    return Mesh(np.array(mesh.local_devices), mesh.axis_names)
 
 
 def available_devices(wanted: int) -> list[jax.Device]:
-    """The devices that there are; a processor makes `wanted` of itself, but one for each of its cores at most."""
+    """The devices of this process; a processor makes `wanted` of itself, but one for each of its cores at most, unless
+    JAX_NUM_CPU_DEVICES or XLA_FLAGS have divided it."""
     _split_processor(wanted)
-    return jax.devices()
+    return jax.local_devices()
 
 
 def _split_processor(num_devices: int) -> None:
     """On CPU two devices of one core each are faster than one of two cores. Without effect once JAX has started."""
-    if num_devices > 1:
+    divided = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if num_devices > 1 and not divided:
         with suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", min(num_devices, os.cpu_count() or 1))
 
@@ -49,24 +71,125 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis is split over the data axis."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """The axis of images, by default the leading one, is split over the data axis."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
+
+
+def state_sharding(shape: tuple[int, ...], mesh: Mesh, strategy: Strategy) -> NamedSharding:
+    """Where a parameter of this shape lives, and what is shaped like it.
+
+    `fsdp` splits the largest axis that the devices divide evenly, of equal ones the last.
+    """
+    even = [axis for axis, size in enumerate(shape) if size % mesh.size == 0]
+    if strategy == "ddp" or not even or np.prod(shape) < SMALLEST_SPLIT:
+        return replicated(mesh)
+    return batch_sharding(mesh, max(even, key=lambda axis: (shape[axis], axis)))
+
+
+def state_shardings(tree: Any, mesh: Mesh, strategy: Strategy) -> Any:
+    """`state_sharding` of every leaf of a tree of arrays or shapes."""
+    return jax.tree.map(lambda leaf: state_sharding(leaf.shape, mesh, strategy), tree)
+
+
+def constrained(tree: Any, mesh: Mesh, strategy: Strategy) -> Any:
+    """Inside jit: `tree`, which XLA is told to place as `state_sharding` says."""
+    return jax.lax.with_sharding_constraint(tree, state_shardings(tree, mesh, strategy))
+
+
+def gathered(params: Any, mesh: Mesh, strategy: Strategy) -> Any:
+    """Inside jit: the whole parameters on every device. Wrap what uses them into `without_gathered`.
+
+    Both ways are constraints, so that XLA splits nothing but the images: left alone, it would split what a layer
+    computes along with its parameters, and send activations around.
+    """
+
+    def gather(leaf: jax.Array) -> jax.Array:
+        if state_sharding(leaf.shape, mesh, strategy).is_fully_replicated:
+            return leaf
+        return jax.lax.with_sharding_constraint(leaf, replicated(mesh))
+
+    return jax.tree.map(gather, params)
+
+
+def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
+    return primitive.name != "sharding_constraint"
+
+
+without_gathered = partial(jax.checkpoint, policy=_is_kept)
+"""The function, whose backward pass gathers parameters once more instead of keeping all of them whole."""
+
+
+def images_split(tree: Any, images: int, mesh: Mesh, *, besides: Any) -> Any:
+    """Inside jit: `tree`, whose arrays of one row an image are split over the devices; those in `besides` are left.
+
+    What does not depend on the images, like masks of dropout, XLA would otherwise keep for all of them on every device.
+    """
+    others = {id(leaf) for leaf in jax.tree.leaves(besides)}
+
+    def split(leaf: jax.Array) -> jax.Array:
+        by_image = leaf.shape[:1] == (images,) and id(leaf) not in others
+        return jax.lax.with_sharding_constraint(leaf, batch_sharding(mesh)) if by_image else leaf
+
+    return jax.tree.map(split, tree)
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
     """This process's part of a global batch (NumPy, leading axis first) as global arrays."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
+    return jax.tree.map(lambda array: _put_part(array, mesh, 0), batch)
 
 
 def put_pairs(pairs: Pairs, mesh: Mesh) -> Pairs:
     """Matched pairs of this process's images: groups, one a device, are split over the data axis."""
-    by_layer = NamedSharding(mesh, PartitionSpec(None, DATA_AXIS))
-    query = jax.make_array_from_process_local_data(by_layer, pairs.query)
-    return Pairs(query, *put_batch((pairs.image, pairs.target), mesh))
+    return Pairs(_put_part(pairs.query, mesh, 1), *put_batch((pairs.image, pairs.target), mesh))
+
+
+def _put_part(array: np.ndarray, mesh: Mesh, axis: int) -> jax.Array:
+    # jax.make_array_from_process_local_data does it too, but as an implicit transfer where there are several processes.
+    devices = mesh.local_devices
+    parts = [
+        jax.device_put(part, device) for part, device in zip(np.split(array, len(devices), axis), devices, strict=True)
+    ]
+    shape = list(array.shape)
+    shape[axis] *= mesh.size // len(devices)
+    return jax.make_array_from_single_device_arrays(tuple(shape), batch_sharding(mesh, axis), parts)
+
+
+def own_part(array: jax.Array, axis: int) -> tuple[np.ndarray, slice]:
+    """What this process's devices hold of an array that is split along `axis`, and where that lies on the axis."""
+    count = array.shape[axis]
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[axis].indices(count)[0])
+    for shard in shards:
+        shard.data.copy_to_host_async()
+    first, last = shards[0].index[axis].indices(count), shards[-1].index[axis].indices(count)
+    parts = [jax.device_get(shard.data) for shard in shards]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis), slice(first[0], last[1])
 
 
 def put_replicated(tree: Any, mesh: Mesh) -> Any:
-    """The same values on every device."""
-    return jax.device_put(tree, replicated(mesh))
+    """The same values on every device; every process must bring them."""
+    return put(tree, jax.tree.map(lambda _: replicated(mesh), tree))
+
+
+def put(tree: Any, shardings: Any) -> Any:
+    """Values that every process holds whole, as global arrays of these shardings (a tree like `tree`)."""
+
+    def place(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        if sharding.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        values = np.asarray(jax.device_get(leaf))
+        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+    return jax.tree.map(place, tree, shardings)
+
+
+def whole_on_each_process(tree: Any, mesh: Mesh) -> Any:
+    """Global arrays, whole on every device, as arrays of this process's devices: it can then compute alone."""
+    here = replicated(local_mesh(mesh))
+    copies = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+
+    def own(array: jax.Array) -> jax.Array:
+        parts = [shard.data for shard in array.addressable_shards]
+        return jax.make_array_from_single_device_arrays(array.shape, here, parts)
+
+    return jax.tree.map(own, copies)

@@ -32,7 +32,18 @@ from oneformer_jax.training.frozen import Names, in_evaluation_mode, without_gra
 from oneformer_jax.training.moving_average import averaged
 from oneformer_jax.training.optimizer import global_norm
 from oneformer_jax.training.precision import LossScale, in_kernel_dtype, unscaled
-from oneformer_jax.training.sharding import put_batch, put_pairs, put_replicated
+from oneformer_jax.training.sharding import (
+    Strategy,
+    batch_sharding,
+    constrained,
+    gathered,
+    images_split,
+    own_part,
+    put_batch,
+    put_pairs,
+    replicated,
+    without_gathered,
+)
 
 # Dropout draws apart from the losses, which use the streams below this one of the same key of the step.
 DROPOUT_STREAM = 2
@@ -95,8 +106,11 @@ def make_train_step(
     frozen: Names = frozenset(),
     precision: str = "32",
     average_decay: float = 0.0,
+    strategy: Strategy = "ddp",
 ) -> TrainStep:
     """A function from (state, *host batches) to (new state, scalars on the device); it consumes the state it is given.
+
+    The state lives as `sharding.state_sharding` says for `mesh` and `strategy`.
 
     The scalars are the total loss, the last layer's share of each loss (unweighted), gradient norm and learning rate.
     Random draws depend on (seed, step, global sample index) alone. `frozen` parameters, which `optimizer` must leave
@@ -112,8 +126,10 @@ def make_train_step(
     def step_key(step: jax.Array) -> jax.Array:
         return jax.random.fold_in(jax.random.key(seed), step)
 
-    @jax.jit
-    def forward(params: Any, step: jax.Array, batch: Batch) -> tuple[Any, jax.Array, Any]:
+    everywhere = replicated(mesh)
+
+    @partial(jax.jit, out_shardings=(None, batch_sharding(mesh, 1), everywhere, None))
+    def forward(params: Any, step: jax.Array, batch: Batch) -> tuple[Any, jax.Array, jax.Array, Any]:
         key = step_key(step)
         dropout = jax.random.fold_in(key, DROPOUT_STREAM)
         encoder_rng, decoder_rng = jax.random.split(jax.random.fold_in(dropout, batch.sample[0]))
@@ -121,7 +137,8 @@ def make_train_step(
         tokens = jnp.asarray(inputs.task_rows)[batch.task]
 
         def predict(params: Any) -> Any:
-            params = in_kernel_dtype(without_gradient(params, frozen), precision)
+            params = gathered(without_gradient(params, frozen), mesh, strategy)
+            params = in_kernel_dtype(params, precision)
             features = oneformer.encode(params, images, config=config, rng=encoder_rng)
             layers = oneformer.decode(params, features, tokens, config=config, rng=decoder_rng)
             texts = oneformer.encode_text(
@@ -134,11 +151,12 @@ def make_train_step(
             )
             return layers, texts, params["logit_scale"]
 
-        outputs, pullback = jax.vjp(predict, params)
+        outputs, pullback = jax.vjp(predict if strategy == "ddp" else without_gathered(predict), params)
         costs = matching_costs(outputs[0], batch, key, criterion_config)
-        return outputs, costs, pullback
+        pullback = images_split(pullback, len(images), mesh, besides=params)
+        return outputs, costs, jnp.sum(batch.segment_class >= 0, axis=1), pullback
 
-    @jax.jit
+    @partial(jax.jit, out_shardings=(everywhere, None))
     def losses(
         outputs: Any, step: jax.Array, batch: Batch, pairs: Any, over: Normalisers, scale: LossScale | None
     ) -> Any:
@@ -153,7 +171,7 @@ def make_train_step(
     @jax.jit
     def backward(pullback: Any, cotangents: Any) -> Any:
         (gradients,) = pullback(cotangents)
-        return gradients
+        return constrained(gradients, mesh, strategy)
 
     def apply(state: TrainState, gradients: Any) -> TrainState:
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -167,7 +185,7 @@ def make_train_step(
         gradients = unscaled(gradients, scale)
         norm = global_norm(gradients)
         finite = jnp.isfinite(norm) & jnp.isfinite(loss)
-        new = jax.lax.cond(finite, apply, lambda state, _: state, state, gradients)
+        new = constrained(jax.lax.cond(finite, apply, lambda state, _: state, state, gradients), mesh, strategy)
         skipped = 1.0 - finite.astype(jnp.float32)
         scalars = {"gradient_norm": norm, "lr": schedule(state.step), "skipped": skipped, "not_finite": skipped}
         if scale is not None:
@@ -179,19 +197,23 @@ def make_train_step(
     update = jax.jit(update, donate_argnums=0)
     add = jax.jit(partial(jax.tree.map, jnp.add), donate_argnums=0)
 
+    @partial(jax.jit, out_shardings=everywhere)
+    def normalisers_of(segment_classes: tuple[jax.Array, ...]) -> Normalisers:
+        return normalisers(segment_classes, config.transformer.num_queries, criterion_config.no_object_weight)
+
     def share(state: TrainState, host_batch: Batch, over: Normalisers) -> tuple[Any, dict[str, jax.Array]]:
         """The gradients and losses of one of the step's batches."""
         batch = put_batch(host_batch, mesh)
-        outputs, costs, pullback = forward(state.params, state.step, batch)
-        num_segments = (host_batch.segment_class >= 0).sum(axis=1)
+        outputs, costs, counts, pullback = forward(state.params, state.step, batch)
+        num_segments = jax.device_get(counts)
+        own_costs, place = own_part(costs, axis=1)
         slots = pair_slots(num_segments, mesh.size)
-        pairs = assign(jax.device_get(costs), num_segments, num_groups=mesh.size, slots=slots)
+        pairs = assign(own_costs, num_segments[place], num_groups=len(mesh.local_devices), slots=slots)
         parts, cotangents = losses(outputs, state.step, batch, put_pairs(pairs, mesh), over, state.loss_scale)
         return backward(pullback, cotangents), parts
 
     def step(state: TrainState, *host_batches: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        num_queries, weight = config.transformer.num_queries, criterion_config.no_object_weight
-        over = put_replicated(normalisers(host_batches, num_queries, weight), mesh)
+        over = normalisers_of(put_batch(tuple(batch.segment_class for batch in host_batches), mesh))
         total = share(state, host_batches[0], over)
         for host_batch in host_batches[1:]:
             total = add(total, share(state, host_batch, over))

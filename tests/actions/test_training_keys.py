@@ -9,7 +9,7 @@ from rich.console import Console
 
 from oneformer_jax.actions import configure
 from oneformer_jax.actions.architecture import model_config
-from oneformer_jax.actions.devices import mesh_of
+from oneformer_jax.actions.devices import join_processes, mesh_of, own_devices
 from oneformer_jax.actions.starting_point import starting_point
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.actions.train import _tell_what_ends_early_or_never_happens
@@ -21,7 +21,9 @@ from oneformer_jax.errors import CheckpointError, SpecError
 from oneformer_jax.models import oneformer
 from oneformer_jax.spec import Spec
 from oneformer_jax.training import checkpoints as ckpt
+from oneformer_jax.training.distributed import Processes, find_processes
 from oneformer_jax.training.optimizer import make_optimizer, parameter_names
+from oneformer_jax.training.sharding import make_mesh
 
 SpecOf = Callable[..., Spec]
 
@@ -92,7 +94,6 @@ def test_multi_step_decays_at_steps_or_milestones(
         ),
         (["train.gpu_ids=[1,2]", "train.num_gpus=3"], "train.gpu_ids names 2 device(s), train.num_gpus is 3"),
         (["evaluate.gpu_ids=[1,1]"], "none twice"),
-        (["train.num_nodes=2"], "training uses one host"),
         (["evaluate.num_nodes=2"], "it runs on one host"),
         (["train.optim.monitor_name=val_loss"], "no schedule watches a metric"),
         (["train.val_check_interval=1.5"], "<= 1"),
@@ -144,8 +145,8 @@ def test_an_optimizer_state_fits_the_frozen_parts_that_it_was_made_for(spec_of: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ckpt, "load_description", lambda _: description)
         with pytest.raises(CheckpointError, match=r"train.freeze was \['backbone'\], now it is \[\]"):
-            starting_point(other, tmp_path, optimizer, Console())
-        assert starting_point(spec, tmp_path, optimizer, Console()).step == 1
+            starting_point(other, tmp_path, optimizer, Console(), make_mesh(1))
+        assert starting_point(spec, tmp_path, optimizer, Console(), make_mesh(1)).step == 1
 
 
 def test_devices(spec_of: SpecOf, tmp_path: Path) -> None:
@@ -217,3 +218,47 @@ def test_optimizer_keys(spec_of: SpecOf) -> None:
     spec = spec_of("train.optim.momentum=0.8", "train.optim.query_multiplier=2", "train.optim.backbone_multiplier=0.5")
     config = configure.optimizer_config(spec)
     assert (config.momentum, config.query_multiplier, config.backbone_multiplier) == (0.8, 2.0, 0.5)
+
+
+NODES = {"WORLD_SIZE": "2", "NODE_RANK": "1", "MASTER_ADDR": "head", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "processes", "words"),
+    [
+        (["train.num_nodes=2"], Processes(), "train.num_nodes: 2 nodes, but nothing names the others"),
+        (["train.num_nodes=3"], find_processes(NODES), "train.num_nodes: 3 nodes, but WORLD_SIZE names 2"),
+        (["train.num_gpus=3"], Processes(4, 0, 2), "3 devices cannot be shared by the 2 processes of a node"),
+    ],
+)
+def test_a_topology_that_is_not_there_is_refused(
+    spec_of: SpecOf, overrides: list[str], processes: Processes, words: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        join_processes(spec_of(*overrides), processes)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "processes", "environment", "expected"),
+    [
+        ([], Processes(2, 1, 2), {}, [0]),
+        (["train.num_gpus=4", "train.num_nodes=2"], Processes(2, 1, 2), {}, [0, 1, 2, 3]),
+        ([], Processes(2, 1, 2), NODES | {"NUM_GPU_PER_NODE": "3"}, [0, 1, 2]),
+        (["train.num_gpus=3"], Processes(2, 1, 2), NODES | {"NUM_GPU_PER_NODE": "3"}, [0, 1, 2]),
+        ([], Processes(2, 1, 2), {"NUM_GPU_PER_NODE": "3"}, [0]),  # it belongs to WORLD_SIZE
+        (["train.gpu_ids=[2,5]"], Processes(2, 1, 2), {}, [2, 5]),
+        ([], Processes(8, 5, 2, 1), {}, [1]),  # four processes a node
+        (["train.num_gpus=8"], Processes(8, 5, 2, 1), {}, [2, 3]),
+    ],
+)
+def test_a_process_has_its_part_of_the_devices_of_its_node(
+    spec_of: SpecOf, overrides: list[str], processes: Processes, environment: dict[str, str], expected: list[int]
+) -> None:
+    assert own_devices(spec_of(*overrides), processes, environment) == expected
+
+
+@pytest.mark.parametrize("text", ["many", "2"])
+def test_devices_of_a_node_are_what_both_say(spec_of: SpecOf, text: str) -> None:
+    with pytest.raises(SpecError, match=f"NUM_GPU_PER_NODE: found '{text}', but the spec names 4"):
+        own_devices(spec_of("train.num_gpus=4"), Processes(2, 1, 2), NODES | {"NUM_GPU_PER_NODE": text})

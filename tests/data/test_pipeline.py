@@ -89,7 +89,7 @@ def test_processes_share_the_global_batch(train: Dataset) -> None:
     whole = take(train, 3, start=2)
     for p in range(2):
         part = take(train, 3, start=2, process=(p, 2))
-        assert_same(part, [Batch(*(field[p::2] for field in batch)) for batch in whole])
+        assert_same(part, [Batch(*(field[2 * p : 2 * p + 2] for field in batch)) for batch in whole])
     with pytest.raises(SpecError, match="4 images cannot be shared by 3"):
         take(train, 1, process=(0, 3))
 

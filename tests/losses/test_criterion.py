@@ -51,7 +51,9 @@ def matched(outputs: LayerPredictions, batch: Batch, num_groups: int = 1, slots:
 def total_and_gradients(
     outputs: LayerPredictions, batch: Batch, pairs: Pairs, config: CriterionConfig = CONFIG
 ) -> tuple[jax.Array, dict[str, jax.Array], LayerPredictions]:
-    over = jax.tree.map(jnp.asarray, normalisers([batch], outputs.class_logits.shape[2], config.no_object_weight))
+    over = jax.tree.map(
+        jnp.asarray, normalisers([batch.segment_class], outputs.class_logits.shape[2], config.no_object_weight)
+    )
 
     @jax.jit
     def run(outputs: LayerPredictions) -> tuple[tuple[jax.Array, dict[str, jax.Array]], LayerPredictions]:
@@ -96,9 +98,9 @@ def test_class_loss_weighs_no_object_less() -> None:
 
 def test_normalisers_count_the_segments_and_queries_of_all_batches(batch: Batch) -> None:
     empty = batch._replace(segment_class=jnp.full_like(batch.segment_class, -1))
-    over = normalisers([batch, empty], num_queries=5, no_object_weight=0.1)
+    over = normalisers([batch.segment_class, empty.segment_class], num_queries=5, no_object_weight=0.1)
     np.testing.assert_allclose(over, [6, 6 + 0.1 * (40 - 6), 2], rtol=1e-6)
-    assert normalisers([empty], num_queries=5, no_object_weight=0.1).masks == 1
+    assert normalisers([empty.segment_class], num_queries=5, no_object_weight=0.1).masks == 1
 
 
 def test_contrastive_loss() -> None:

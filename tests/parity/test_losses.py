@@ -137,7 +137,8 @@ def test_losses_and_gradients(
     points = golden_points(pairs, golden)
     device_batch, device_pairs = jax.tree.map(jnp.asarray, (batch, pairs))
     over = jax.tree.map(
-        jnp.asarray, normalisers([batch], golden.config.transformer.num_queries, CRITERION.no_object_weight)
+        jnp.asarray,
+        normalisers([batch.segment_class], golden.config.transformer.num_queries, CRITERION.no_object_weight),
     )
 
     @jax.jit

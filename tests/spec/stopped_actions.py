@@ -20,6 +20,7 @@ import oneformer_jax.actions.train as train
 from oneformer_jax.actions.architecture import model_config
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.spec import Spec, dump_yaml
+from oneformer_jax.training.sharding import make_mesh
 
 QUIET = Console(quiet=True)
 
@@ -37,7 +38,7 @@ def _run(action: Any, module: Any, spec: Spec, parts: dict[str, Any]) -> SimpleN
 def training(spec: Spec) -> SimpleNamespace:
     """The parts of `train` until its loop, or its dry run, begins."""
     start = SimpleNamespace(config=model_config(spec), step=0, state=Mock())
-    names = ("make_optimizer", "parameter_groups", "groups_table", "put_replicated", "make_train_step", "JaxBackend")
+    names = ("make_optimizer", "parameter_groups", "groups_table", "make_train_step", "JaxBackend")
     parts = {name: Mock() for name in (*names, "train_batches", "_validation")}
     parts |= {"wandb_writers": stop(), "dry_run": stop(), "starting_point": Mock(return_value=start)}
     parts["oneformer"] = Mock(shapes=Mock(return_value={}))
@@ -82,7 +83,7 @@ def resumed_from(spec: Spec) -> Path | None:
         patch.object(starting_point.ckpt, "find_checkpoint", side_effect=lambda path: path),
     ):
         try:
-            starting_point.starting_point(spec, None, optax.identity(), QUIET)
+            starting_point.starting_point(spec, None, optax.identity(), QUIET, make_mesh(1))
         except Stopped:
             return starting_point._resume.call_args.args[1]
     return None
@@ -92,7 +93,7 @@ def weights_read(spec: Spec) -> list[str]:
     """The weights that a training in an empty folder reads before anything else."""
     with patch.multiple(starting_point, read_weights=stop(), _fresh_params=Mock(return_value={})):
         with suppress(Stopped):
-            starting_point.starting_point(spec, None, optax.identity(), QUIET)
+            starting_point.starting_point(spec, None, optax.identity(), QUIET, make_mesh(1))
         return [call.args[0] for call in starting_point.read_weights.call_args_list]
 
 

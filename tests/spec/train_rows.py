@@ -41,7 +41,10 @@ START: Rows = {
 DEVICES: Rows = {
     "train.num_gpus": Changes("4", chosen_devices("train"), 4),
     "train.gpu_ids": Changes("[2,5]", chosen_devices("train"), (2, 5)),
-    "train.num_nodes": Refused("2"),
+    "train.num_nodes": Shown("actions/test_training_keys.py::test_a_topology_that_is_not_there_is_refused"),
+    "train.distributed_strategy": Changes(
+        "fsdp", lambda spec: training(spec).make_train_step.call_args.kwargs["strategy"], "fsdp"
+    ),
 }
 
 OPTIMIZER: Rows = {

@@ -12,8 +12,10 @@ from rich.console import Console
 
 from oneformer_jax.actions import configure
 from oneformer_jax.actions.devices import mesh_of
+from oneformer_jax.actions.execute import execute
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.data.dataset import Dataset
+from oneformer_jax.errors import OneFormerError
 from oneformer_jax.spec import Spec, unsupported_keys
 from oneformer_jax.spec.support import notes
 from oneformer_jax.spec.template import template
@@ -72,9 +74,9 @@ def test_04_queries_learn_at_the_rate_that_their_key_says(
 
 @pytest.mark.parametrize(
     ("key", "value", "default"),
-    [("train.distributed_strategy", "fsdp", "ddp")],
+    [("train.cudnn.benchmark", "true", "false"), ("train.cudnn.deterministic", "false", "true")],
 )
-def test_05_what_has_no_effect_yet_is_named(spec_of: SpecOf, key: str, value: str, default: str) -> None:
+def test_05_what_has_no_effect_is_named(spec_of: SpecOf, key: str, value: str, default: str) -> None:
     """There keys without an effect are silent; here a run names them, with the reason."""
     assert unsupported_keys(spec_of(f"{key}={value}")) == [key]
     assert notes()[key]
@@ -84,13 +86,17 @@ def test_05_what_has_no_effect_yet_is_named(spec_of: SpecOf, key: str, value: st
 def test_30_the_environment_leaves_the_spec_as_it_is(
     spec_of: SpecOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There the launcher's variables rewrite parts of the spec; here the spec alone says what runs where."""
-    before = spec_of("train.seed=3")
+    """There the launcher's variables rewrite parts of the spec and a mistake in them trains copies; here they name the
+    nodes, the spec stays as it is, and a mistake ends the run."""
     for name in ("WORLD_SIZE", "NUM_GPU_PER_NODE", "NODE_RANK", "RANK", "LOCAL_RANK"):
         monkeypatch.setenv(name, "7")
-    spec = spec_of("train.seed=3")
-    assert spec == before
-    assert mesh_of(spec, "train", StatusFile(tmp_path, "train", Console(quiet=True))).size == 1
+    text = "train: {seed: 3, num_nodes: 1, num_gpus: 1, gpu_ids: [0]}\n"
+    spec = spec_of(f"results_dir={tmp_path}", text=text)
+    assert (spec.train.num_nodes, spec.train.num_gpus, spec.train.gpu_ids) == (1, 1, (0,))
+    with pytest.raises(OneFormerError, match="NODE_RANK: found '7', expected a whole number from 0 to 6"):
+        execute("train", tmp_path / "spec.yaml", [f"results_dir={tmp_path}"], lambda *_: None, Console(quiet=True))
+    assert (tmp_path / "spec.yaml").read_text() == text
+    assert "FAILURE" in (tmp_path / "train" / "status.json").read_text()
 
 
 def test_31_the_generated_spec_runs_on_the_devices_that_are_there(spec_of: SpecOf, tmp_path: Path) -> None:

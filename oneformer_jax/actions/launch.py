@@ -1,0 +1,138 @@
+"""Several processes on this machine: started together, watched, and started again from the last checkpoint."""
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from oneformer_jax.errors import OneFormerError
+
+GRACE_SECONDS = 10.0
+"""How long the others may go on after one has ended: they may be saving, or telling why they end too."""
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+EXPLAINED = (1, 2, *STOPPED)
+"""Exit codes that another start would not change: the reason has been told, or somebody wanted it."""
+
+
+class Ending(NamedTuple):
+    """A process has ended with this code; below 0: by that signal."""
+
+    process: int
+    code: int
+
+    def __str__(self) -> str:
+        how = signal.Signals(-self.code).name if self.code < 0 else f"exit code {self.code}"
+        return f"process {self.process} has ended ({how})"
+
+
+def launch(command: Sequence[str], num_processes: int, max_restarts: int, console: Console) -> int:
+    """Runs `cli.py command` as so many processes, each standing for a node, until all have ended; returns an exit code.
+
+    When one is lost, the others are ended and all start again, at most `max_restarts` times. SIGINT and SIGTERM are
+    passed on. Raises OneFormerError where the GPUs cannot be shared evenly.
+    """
+    shares = _gpu_shares(num_processes)
+    with _signals_passed_on() as running:
+        for restart in range(max_restarts + 1):
+            running.processes = _start(command, num_processes, shares)
+            endings = _watched(running.processes, console)
+            code = next((ending.code for ending in endings if ending.code), 0)
+            if code in (0, *EXPLAINED) or running.stopped or restart == max_restarts:
+                break
+            console.print(f"starting all again from the last checkpoint ({restart + 1} of {max_restarts})")
+    return code if code >= 0 else 128 - code
+
+
+def _start(command: Sequence[str], count: int, shares: list[dict[str, str]]) -> list[subprocess.Popen[bytes]]:
+    port = str(_free_port())
+    cli = str(Path(sys.argv[0]).resolve())
+    together = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        subprocess.Popen(
+            [sys.executable, cli, *command],
+            env=os.environ | together | {"NODE_RANK": str(index)} | shares[index],
+            start_new_session=True,  # Ctrl-C of the terminal comes from here alone
+        )
+        for index in range(count)
+    ]
+
+
+def _watched(processes: list[subprocess.Popen[bytes]], console: Console) -> list[Ending]:
+    """How the processes ended, in that order: once one fails, the others have some seconds left."""
+    ended: queue.Queue[Ending] = queue.Queue()
+
+    def wait(index: int) -> None:
+        ended.put(Ending(index, processes[index].wait()))
+
+    for index in range(len(processes)):
+        threading.Thread(target=wait, args=(index,), daemon=True).start()
+    endings: list[Ending] = []
+    deadline: float | None = None
+    while len(endings) < len(processes):
+        try:
+            ending = ended.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0.1))
+        except queue.Empty:
+            late = sorted(set(range(len(processes))) - {ending.process for ending in endings})
+            console.print(f"ending process {', '.join(map(str, late))}, which cannot go on alone", highlight=False)
+            for index in late:
+                processes[index].kill()
+            deadline = None
+            continue
+        endings.append(ending)
+        if ending.code and deadline is None:
+            console.print(str(ending), style="yellow", highlight=False)
+            deadline = time.monotonic() + GRACE_SECONDS
+    return endings
+
+
+class _Running:
+    processes: Sequence[subprocess.Popen[bytes]] = ()
+    stopped = False
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[_Running]:
+    running = _Running()
+
+    def pass_on(number: int, frame: object) -> None:
+        running.stopped = True
+        for process in running.processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield running
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _gpu_shares(count: int) -> list[dict[str, str]]:
+    """For each process the variable that shows it its part of the GPUs; nothing where there are none."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = shown.split(",") if shown else [path.name for path in Path("/proc/driver/nvidia/gpus").glob("*")]
+    if not shown:
+        gpus = [str(index) for index in range(len(gpus))]
+    if shown == "" or not gpus:
+        return [{} for _ in range(count)]
+    if len(gpus) % count:
+        raise OneFormerError(f"{len(gpus)} GPUs cannot be shared evenly by {count} processes")
+    share = len(gpus) // count
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i * share : (i + 1) * share])} for i in range(count)]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
