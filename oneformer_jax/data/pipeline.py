@@ -8,7 +8,7 @@ import math
 import multiprocessing
 import os
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
