@@ -127,7 +127,7 @@ def images_split(tree: Any, images: int, mesh: Mesh, *, besides: Any) -> Any:
     """
     others = {id(leaf) for leaf in jax.tree.leaves(besides)}
 
-    def split(leaf: jax.Array) -> jax.Array:
+    def split(leaf: Any) -> Any:  # an array of JAX, or a constant of NumPy
         by_image = leaf.shape[:1] == (images,) and id(leaf) not in others
         return jax.lax.with_sharding_constraint(leaf, batch_sharding(mesh)) if by_image else leaf
 
