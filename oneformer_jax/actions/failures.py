@@ -1,11 +1,9 @@
 """What an exception means to the person who ran the action: the message, and the words for status.json."""
 
-import re
 import signal
 
 from oneformer_jax.errors import DISK_FULL, OneFormerError
 
-WORKER_ENDED = re.compile(r"Worker process was terminated unexpectedly with exit code (-?\d+)")  # Grain's words
 LESS_MEMORY = {
     "train": "lower dataset.train.batch_size or dataset.augmentation.train_crop_size",
     "evaluate": "lower evaluate.batch_size or dataset.augmentation.test_max_size",
@@ -22,11 +20,6 @@ def explained(error: BaseException, action: str = "") -> OneFormerError | None:
         return OneFormerError(
             f"out of memory{': ' + detail[0][:300] if detail else ''}",
             hint=LESS_MEMORY.get(action, "use smaller images or batches"),
-        )
-    if killed := WORKER_ENDED.match(str(error)):
-        return OneFormerError(
-            f"a process that prepares data was ended (exit code {killed[1]})",
-            hint="the system does so when memory runs out: lower dataset.train.num_workers or dataset.train.batch_size",
         )
     if isinstance(error, OSError):
         full = error.errno in DISK_FULL
