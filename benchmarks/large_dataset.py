@@ -16,6 +16,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
@@ -84,12 +85,12 @@ class Training:
             self.steps.append(Step(seconds, slots, self.compilations, _resident_mib()))
             return slots
 
-        def count(event: str, _: float, **__: Any) -> None:
+        def count(event: str, duration_secs: float, **_: str | int) -> None:
             self.compilations += event == COMPILATION
 
         jax.monitoring.register_event_duration_secs_listener(count)
-        step.pair_slots = observed
-        execute("train", spec, overrides, train, Console(quiet=True))
+        with mock.patch.object(step, "pair_slots", observed):
+            execute("train", spec, overrides, train, Console(quiet=True))
         return self.steps, self.peak_mib, peak_memory_mib()
 
 
@@ -135,23 +136,24 @@ def measure(folder: Path, overrides: list[str], steps: int) -> dict[str, Any]:
     }
 
 
-def files(data: Path, images: int) -> list[str]:
-    """The keys of the pictures in `data`, which are drawn where they are not there."""
-    if not (data / "annotations.json").is_file():
-        write_mosaics(data, images, (SIDE, SIDE), segments_of)
-    names = {"images": "images", "panoptic": "panoptic", "annotations": "annotations.json"}
-    return [f"dataset.train.{key}={data / name}" for key, name in names.items()]
-
-
-def shards(data: Path, images: int) -> list[str]:
-    """The key of the same pictures, prepared."""
+def make(data: Path, images: int, form: str) -> None:
+    """Draws the pictures, and prepares them as shards, where they are not there yet."""
     from oneformer_jax.data.sources import Source, open_sources
     from oneformer_jax.data.tfds_builder import prepare
 
-    files(data, images)
-    dataset = open_sources([Source(data / "annotations.json", data / "images", data / "panoptic")])
-    prepare({"train": dataset}, data / "shards")
-    return [f"dataset.train.images=tfds://{data / 'shards'}"]
+    if not (data / "annotations.json").is_file():
+        write_mosaics(data, images, (SIDE, SIDE), segments_of)
+    if form == "shards":
+        dataset = open_sources([Source(data / "annotations.json", data / "images", data / "panoptic")])
+        prepare({"train": dataset}, data / "shards")
+
+
+def keys_of(data: Path, form: str) -> list[str]:
+    """The keys of a spec that read them."""
+    if form == "shards":
+        return [f"dataset.train.images=tfds://{data / 'shards'}"]
+    names = {"images": "images", "panoptic": "panoptic", "annotations": "annotations.json"}
+    return [f"dataset.train.{key}={data / name}" for key, name in names.items()]
 
 
 def main() -> None:
@@ -164,14 +166,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=contest.RESULTS)
     options = parser.parse_args()
     data = (options.folder / f"mosaics-{options.images}").resolve()
-    make = partial(files if options.form == "files" else shards, data, options.images)
-    if options.form == "shards":
-        duel.in_process(make)  # its memory is not the training's
-        keys = [f"dataset.train.images=tfds://{data / 'shards'}"]
-    else:
-        keys = make()
-    workload = {"images": options.images, "form": options.form, "workers": options.workers, "device": "cpu"}
-    workload["segments"] = sum(map(segments_of, range(options.images)))
+    duel.in_process(partial(make, data, options.images, options.form))  # its memory is not the training's
+    keys = keys_of(data, options.form)
+    workload = {
+        "images": options.images,
+        "segments": sum(map(segments_of, range(options.images))),
+        "form": options.form,
+        "workers": options.workers,
+        "device": "cpu",
+    }
     with tempfile.TemporaryDirectory(dir=options.folder) as results:
         found = measure(Path(results), [*keys, f"dataset.train.num_workers={options.workers}"], options.steps)
     machine = describe() | {"device": "cpu"}

@@ -20,8 +20,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_nothing_is_compiled_after_the_first_use_of_a_rung(tmp_path: Path) -> None:
-    keys = large_dataset.shards(tmp_path / "data", 1000)
-    found = large_dataset.measure(tmp_path, keys, steps=40)
+    large_dataset.make(tmp_path / "data", 1000, "shards")
+    found = large_dataset.measure(tmp_path, large_dataset.keys_of(tmp_path / "data", "shards"), steps=40)
     assert found["steps"] == 40
     assert len(found["rungs"]) > 1, "or nothing would have to be compiled later"
     assert found["late_compilations"] == []
