@@ -61,6 +61,26 @@ PIPELINE_HEAD = [
     "Peak memory, MiB: ours / dense",
 ]
 
+LARGE = """## Training on large data sets
+
+The train action with a tiny model on small pictures, so that what is measured grows with the number of images and
+segments (`benchmarks/large_dataset.py`). Start: until the first forward pass is done, from an empty cache: reading the
+annotations, checking all files, compiling. Memory at work: medians of the second and of the last tenth of the steps.
+Rungs: the numbers of slots that pairs were padded to; late compilations: steps that compiled although their rung had
+been used before.
+"""
+LARGE_HEAD = [
+    "Data, workers",
+    "Images",
+    "Segments",
+    "Start, s",
+    "Peak memory at the start, MiB",
+    "Steps",
+    "Memory at work, MiB",
+    "Rungs",
+    "Late compilations",
+]
+
 
 def milliseconds(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
@@ -80,6 +100,22 @@ def pipeline_row(result: dict[str, Any]) -> list[str]:
         *(f"{1000 / np.median(side['times_ms']):.1f}" for side in (ours, peer)),
         ratio(ours, peer),
         f"{ours['peak_mib']} / {peer['peak_mib']}",
+    ]
+
+
+def large_row(result: dict[str, Any]) -> list[str]:
+    """The cells of a result of `benchmarks.large_dataset`."""
+    workload = result["workload"]
+    return [
+        f"{workload['form']}, {workload['workers']}",
+        f"{workload['images']:,}",
+        f"{workload['segments']:,}",
+        f"{result['start_s']:.0f}",
+        str(result["start_peak_mib"]),
+        f"{result['steps']:,}",
+        " -> ".join(map(str, result["memory_mib"])),
+        ", ".join(map(str, result["rungs"])),
+        str(len(result["late_compilations"])),
     ]
 
 
@@ -103,9 +139,9 @@ def row(result: dict[str, Any]) -> list[str]:
 
 
 def render(results: list[dict[str, Any]]) -> str:
-    """The page: one table for each machine and day, with how well the outputs agree, then those of the pipeline."""
-    pipelines = [result for result in results if result["kind"] == "pipeline"]
-    results = [result for result in results if result["kind"] != "pipeline"]
+    """The page: one table for each machine and day, with how well the outputs agree, then those of the data."""
+    of_data = {"pipeline": (PIPELINE, PIPELINE_HEAD, pipeline_row), "large": (LARGE, LARGE_HEAD, large_row)}
+    every, results = results, [result for result in results if result["kind"] not in of_data]
     lines = [INTRODUCTION]
     for heading in dict.fromkeys(_heading(result) for result in results):
         here = [result for result in results if _heading(result) == heading]
@@ -118,12 +154,13 @@ def render(results: list[dict[str, Any]]) -> str:
                 ours, peer = result["loss"]["ours"], result["loss"]["peer"]
                 lines.append(f"- {row(result)[0]}: loss {ours} / {peer} (other random points and dropout)")
         lines.append("")
-    if pipelines:
-        lines.append(PIPELINE)
-    for heading in dict.fromkeys(_heading(result) for result in pipelines):
-        here = [result for result in pipelines if _heading(result) == heading]
-        lines += [f"#{heading}", "", _line(PIPELINE_HEAD), _line(["---"] * len(PIPELINE_HEAD))]
-        lines += [*(_line(pipeline_row(result)) for result in here), ""]
+    for kind, (words, head, cells) in of_data.items():
+        found = [result for result in every if result["kind"] == kind]
+        lines += [words] if found else []
+        for heading in dict.fromkeys(_heading(result) for result in found):
+            here = [result for result in found if _heading(result) == heading]
+            lines += [f"#{heading}", "", _line(head), _line(["---"] * len(head))]
+            lines += [*(_line(cells(result)) for result in here), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from oneformer_jax.actions import configure
 from oneformer_jax.actions.preflight import checked_datasets
 from oneformer_jax.actions.status import StatusFile
-from oneformer_jax.automl.policy import Policy, require_optuna, route_training
+from oneformer_jax.automl.policy import require_optuna
 from oneformer_jax.errors import SpecError
-from oneformer_jax.spec import Spec, load_spec
+from oneformer_jax.spec import Spec
 from oneformer_jax.spec.automl_keys import LOSS
 
 
@@ -48,23 +48,6 @@ class Reporter:
 
     def end_with(self, text: str) -> None:
         self._status.end_with(text)
-
-
-def action_for_training(spec_path: Path, overrides: list[str], policy: Policy | None, console: Console) -> str:
-    """`automl` where the policy, given or else the spec's, asks for a search that can run; `train` otherwise.
-
-    Where one of them says anything, it is told which. Raises OneFormerError where it must.
-    """
-    try:
-        spec = load_spec(spec_path, overrides)
-    except SpecError:
-        return "train"  # which reports it, in status.json too
-    asked = policy or spec.automl_policy
-    if not asked:
-        return "train"
-    found = route_training(asked, Path(spec.automl.skill_dir) if spec.automl.skill_dir else None)
-    console.print(found.reason, markup=False, highlight=False, soft_wrap=True)
-    return found.command
 
 
 def _refuse_what_has_no_score(spec: Spec) -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from oneformer_jax.actions.execute import execute
 from oneformer_jax.actions.failures import explained
+from oneformer_jax.actions.training_route import action_for_training
 
 app = typer.Typer(
     add_completion=False,
@@ -46,8 +47,6 @@ def train(
     """Train a model; run the same command again to resume."""
 
     def run(console: Console) -> None:
-        from oneformer_jax.actions.automl import action_for_training
-
         name = action_for_training(spec, overrides or [], automl_policy, console)
         execute(name, spec, overrides or [], lambda *run: action_of(name)(*run), console)
 

@@ -5,7 +5,6 @@ import signal
 
 from oneformer_jax.errors import DISK_FULL, OneFormerError
 
-WORKER_ENDED = re.compile(r"Worker process was terminated unexpectedly with exit code (-?\d+)")  # Grain's words
 CONNECTION_LOST = re.compile(r"gloo|nccl|connection (closed|reset)|coordination service|heartbeat", re.IGNORECASE)
 LESS_MEMORY = {
     "train": "lower dataset.train.batch_size or dataset.augmentation.train_crop_size",
@@ -28,11 +27,6 @@ def explained(error: BaseException, action: str = "") -> OneFormerError | None:
         return OneFormerError(
             f"the connection to another process of the training is lost: {str(error).splitlines()[0][:200]}",
             hint="that process, or what started it, tells why it ended; start all again: the training resumes",
-        )
-    if killed := WORKER_ENDED.match(str(error)):
-        return OneFormerError(
-            f"a process that prepares data was ended (exit code {killed[1]})",
-            hint="the system does so when memory runs out: lower dataset.train.num_workers or dataset.train.batch_size",
         )
     if isinstance(error, OSError):
         full = error.errno in DISK_FULL

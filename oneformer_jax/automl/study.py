@@ -186,10 +186,15 @@ class Trial:
             return False
         self._trial.report(score, epoch)
         self.reported.add(epoch)
-        behind = epoch < self._study.settings.max_epochs and self._trial.should_prune()
+        # Asked in any case: the pruner notes by it that the trial came to this rung.
+        behind = self._trial.should_prune() and not self._goes_to_its_end(epoch)
         if behind:
             self._study._study.tell(self._trial, state=TrialState.PRUNED)
         return bool(behind)
+
+    def _goes_to_its_end(self, epoch: int) -> bool:
+        """The baseline does, that the best is never worse than it; and no trial is stopped at its last epoch."""
+        return bool(self._trial.user_attrs.get("baseline")) or epoch >= self._study.settings.max_epochs
 
     def complete(self, score: float) -> None:
         """The trial came to its end."""

@@ -5,13 +5,14 @@ random draw. Neither the number of workers nor of processes changes a sample, an
 """
 
 import math
-import multiprocessing
-import os
-import threading
+import re
+import tempfile
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-import cv2
 import grain.python as grain
 import numpy as np
 from absl import flags
@@ -23,12 +24,14 @@ from oneformer_jax.data.cutmix import Sample, cutmix
 from oneformer_jax.data.dataset import Dataset, naming
 from oneformer_jax.data.segments import segment_targets
 from oneformer_jax.data.task_text import prompt_rows
-from oneformer_jax.errors import SpecError
+from oneformer_jax.data.workers import left_unfinished, noted, start_worker
+from oneformer_jax.errors import OneFormerError, SpecError
 from oneformer_jax.spec.tasks import TASKS
 
 # Decoding and OpenCV release the interpreter lock: few workers are threads, which start at once and share memory.
 _MAX_THREADS = 4
 _BATCHES_AHEAD = 4
+_WORKER_ENDED = re.compile(r"Worker process was terminated unexpectedly with exit code (-?\d+)")  # Grain's words
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ class SampleMaker:
     def __call__(self, sample: int, index: int) -> Batch:
         record = self.dataset.records[index]
         try:
-            return self._sample(sample, index)
+            with noted(sample, index):
+                return self._sample(sample, index)
         except Exception as error:
             error.add_note(f"while preparing image {record.image_path} (sample {sample})")
             raise
@@ -152,7 +156,7 @@ def train_batches(
     every topology. Close the iterator to end worker processes early.
 
     Raises SpecError: `batch_size` is not a multiple of `process_count`, or the task probabilities are unusable.
-    While iterating, DataError: a file is unreadable or contradicts another.
+    While iterating, DataError: a file is unreadable or contradicts another; OneFormerError: a worker process was ended.
     """
     if settings.batch_size % process_count:
         raise SpecError(f"a batch of {settings.batch_size} images cannot be shared by {process_count} processes")
@@ -164,7 +168,7 @@ def train_batches(
         .batch(settings.batch_size, drop_remainder=True)
         .map_with_index(BatchMaker(SampleMaker(dataset, settings), rows))[start_step:]
     )
-    return _iterate(batches, settings.num_workers)
+    return _iterate(batches, settings.num_workers, dataset)
 
 
 @dataclass(frozen=True)
@@ -179,33 +183,34 @@ class BatchMaker:
         return Batch(*(np.stack(field) for field in zip(*samples, strict=True)))
 
 
-def _iterate(batches: "grain.MapDataset[Batch]", num_workers: int) -> Generator[Batch, None, None]:
-    if num_workers <= _MAX_THREADS:
-        ahead = min(_BATCHES_AHEAD, num_workers + 1)
-        stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=ahead))
-    else:
-        if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which only absl's own main function parses
-        stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)).mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=num_workers), worker_init_fn=_start_worker
-        )
-    iterator = iter(stream)
-    try:
-        for batch in iterator:
-            # What worker processes send lies in shared memory that ends with them; the copy does not.
-            yield batch if num_workers <= _MAX_THREADS else Batch(*(np.array(field) for field in batch))
-    finally:
-        iterator.close()
+def _iterate(batches: "grain.MapDataset[Batch]", num_workers: int, dataset: Dataset) -> Generator[Batch, None, None]:
+    with ExitStack() as stack:
+        if num_workers <= _MAX_THREADS:
+            ahead = min(_BATCHES_AHEAD, num_workers + 1)
+            stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=ahead))
+        else:
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which only absl's own main function parses
+            notes = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oneformer-workers-")))
+            stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)).mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=num_workers), worker_init_fn=partial(start_worker, notes)
+            )
+        iterator = iter(stream)
+        stack.callback(iterator.close)
+        try:
+            for batch in iterator:
+                # What worker processes send lies in shared memory that ends with them; the copy does not.
+                yield batch if num_workers <= _MAX_THREADS else Batch(*(np.array(field) for field in batch))
+        except RuntimeError as error:
+            if ended := _WORKER_ENDED.match(str(error)):
+                raise _of_ended_worker(ended[1], left_unfinished(notes), dataset) from error
+            raise
 
 
-def _start_worker(index: int, count: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the parallelism
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    # A parent that SIGTERM or the kernel ends cannot stop its workers, and they would stay for good.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _of_ended_worker(code: str, unfinished: list[tuple[int, int]], dataset: Dataset) -> OneFormerError:
+    places = [f"image {dataset.records[record].image_path} (sample {sample})" for sample, record in unfinished]
+    during = f" while it prepared {', '.join(places)}" if places else ""
+    return OneFormerError(
+        f"a process that prepares data was ended (exit code {code}){during}",
+        hint="the system does so when memory runs out: lower dataset.train.num_workers or dataset.train.batch_size",
+    )

@@ -36,7 +36,10 @@ def _command(action: str) -> None:
         inference_dataset: Root = None,
         calibration_dataset: Root = None,
         parent: Annotated[str, typer.Option(metavar="JOB", help="The job whose model and data this one uses.")] = "",
-        automl_policy: Annotated[Policy | None, typer.Option(help="Whether training goes through AutoML.")] = None,
+        automl_policy: Annotated[
+            Policy | None,
+            typer.Option(help="Whether a training goes through AutoML; else as the spec says, else auto."),
+        ] = None,
         spec: Annotated[Path | None, typer.Option("--spec", "-e", help="A spec file to start from.")] = None,
         overrides: Overrides = None,
     ) -> None:
@@ -116,7 +119,7 @@ def show_logs(
 def _run_new(request: Request, workspace: Workspace, console: Console) -> None:
     job, record, encryption_key = create(request, workspace)
     console.print(f"job {job.id}: {job.folder}", highlight=False, soft_wrap=True)
-    for note in [*record.notes, *([record.automl["reason"]] if record.automl else [])]:
+    for note in record.notes:
         console.print(f"  {escape(note)}", highlight=False, soft_wrap=True)
     _end(job, run(job, record, encryption_key, _write), console)
 

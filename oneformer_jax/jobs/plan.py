@@ -14,12 +14,13 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from oneformer_jax.automl.policy import Policy, Route, route_training
+from oneformer_jax.automl.policy import SKILL, Policy, route_training
 from oneformer_jax.errors import SpecError
 from oneformer_jax.jobs.datasets import absolute, data_values, source_of
 from oneformer_jax.jobs.parameters import Circumstances, parameter_values, pretrained_backbone, quantize_backend
 from oneformer_jax.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.spec import Spec, load_spec
+from oneformer_jax.spec.automl_keys import LOSS
 from oneformer_jax.spec.load import load_source
 from oneformer_jax.spec.overrides import apply
 from oneformer_jax.spec.skill import SHORTHANDS, data_keys, parameters
@@ -98,7 +99,6 @@ def make_plan(request: Request, workspace: Workspace, job: Job) -> Plan:
     about = Circumstances(action, job, workspace, parent, named, spec, notes)
     values = parameter_values(about)
     values |= pretrained_backbone(about, values) | quantize_backend(about, values)
-    route = _route(request, spec)
 
     given.data.pop("encryption_key", None)
     for path in _found_otherwise(own, named):
@@ -106,18 +106,19 @@ def make_plan(request: Request, workspace: Workspace, job: Job) -> Plan:
     content = copy.deepcopy(given.data)
     for path, value in {**inputs, **values}.items():
         put(content, path, value)
-    _check_needs(action, load_source(Source(copy.deepcopy(content)), "the spec of the job"))
+    complete = load_source(Source(copy.deepcopy(content)), "the spec of the job")
+    _check_needs(action, complete)
+    command, why = _command(request, complete)
     record = Record(
         action,
-        route.command if route else action,
+        command,
         parent=request.parent,
         lineage=[*before.lineage, request.parent] if parent else [],
         datasets=roots,
         overrides=[_SECRET.sub(rf"\1{REDACTED}", text) for text in overrides],
         inputs=inputs,
         values=values,
-        automl={"command": route.command, "reason": route.reason} if route else {},
-        notes=about.notes,
+        notes=[*about.notes, *why],
         versions=_versions(),
     )
     return Plan(record, content, given.data, spec.encryption_key)
@@ -165,14 +166,20 @@ def _expanded(text: str) -> str:
     return f"{match[1]}{SHORTHANDS.get(match[2], match[2])}{text[match.end() :]}"
 
 
-def _route(request: Request, spec: Spec) -> Route | None:
+def _command(request: Request, spec: Spec) -> tuple[str, list[str]]:
+    """The command of the action, and for a training why it is this one: a search, unless that is off or cannot run."""
     if request.action != "train":
         if request.policy is not None:
             raise SpecError(
                 "--automl-policy is for training alone", hint=f"leave it out: job {request.action} has no trials"
             )
-        return None
-    return route_training(request.policy or "auto")
+        return request.action, []
+    policy: Policy = request.policy or spec.automl_policy or "auto"
+    route = route_training(policy, Path(spec.automl.skill_dir) if spec.automl.skill_dir else SKILL)
+    scored = spec.dataset.val.annotations or spec.automl.metric == LOSS
+    if route.command == "automl" and policy == "auto" and not scored:
+        return "train", [f"AutoML has no --eval-dataset to score trials by {spec.automl.metric}: trained directly"]
+    return route.command, [route.reason]
 
 
 def _refuse_result_folders(named: set[str]) -> None:

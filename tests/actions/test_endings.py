@@ -44,12 +44,6 @@ ENDINGS = {
     "memory": (MemoryError(), 1, "FAILURE", "out of memory\n  -> lower "),
     "device memory": (out_of_device_memory(), 1, "FAILURE", "out of memory: RESOURCE_EXHAUSTED: Out of memory while"),
     "disk full": (OSError(errno.ENOSPC, "No space left on device", "/d/f"), 1, "FAILURE", "/d/f: No space left"),
-    "worker killed": (
-        RuntimeError("Worker process was terminated unexpectedly with exit code -9. Search the logs."),
-        1,
-        "FAILURE",
-        "a process that prepares data was ended (exit code -9)\n  -> ",
-    ),
     "key": (KeyError("iscrowd"), 1, "FAILURE", "KeyError: 'iscrowd'"),
     "assertion": (AssertionError("shapes"), 1, "FAILURE", "AssertionError: shapes"),
     "other error of jax": (jax.errors.JaxRuntimeError("INTERNAL: bug"), 1, "FAILURE", "JaxRuntimeError: INTERNAL: bug"),

@@ -1,13 +1,16 @@
 """When a training goes through AutoML."""
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
-from oneformer_jax.actions.automl import action_for_training
+from oneformer_jax.actions.command_line import app
+from oneformer_jax.actions.training_route import action_for_training
 from oneformer_jax.automl.policy import SKILL, Policy, route_training, train_schema
 from oneformer_jax.errors import OneFormerError
 
@@ -46,13 +49,27 @@ def test_a_model_that_is_not_enabled_trains_directly(content: str | None, skill:
     assert (route.command, "not enabled" in route.reason) == ("train", True)
 
 
-def test_without_optuna_auto_is_direct_and_says_so_and_on_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+def test_without_optuna_auto_is_direct_and_says_so_and_on_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "optuna" else found(name, *rest)
+    )
     route = route_training("auto")
     assert route.command == "train"
     assert "pip install 'oneformer_jax[automl]'" in route.reason
     with pytest.raises(OneFormerError, match="AutoML needs Optuna"):
         route_training("on")
+    (tmp_path / "spec.yaml").write_text(f"results_dir: {tmp_path}")
+    result = CliRunner().invoke(app, ["train", "-e", str(tmp_path / "spec.yaml"), "--automl-policy", "on"])
+    assert result.exit_code == 1
+    assert "AutoML needs Optuna, which is not installed\n  -> pip install 'oneformer_jax[automl]'" in result.stderr
+    last = json.loads((tmp_path / "automl" / "status.json").read_text().splitlines()[-1])
+    assert (last["status"], last["message"].splitlines()[0]) == (
+        "FAILURE",
+        "AutoML needs Optuna, which is not installed",
+    )
 
 
 def test_the_option_counts_before_the_spec_and_neither_means_a_training(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A whole search, with trainings that take a fraction of a second (stand_in.py) in processes of their own."""
 
+import io
 import json
 import os
 import signal
@@ -20,10 +21,14 @@ from rich.console import Console
 import oneformer_jax.automl.search as search_module
 from oneformer_jax.actions.automl import Reporter
 from oneformer_jax.actions.status import StatusFile
+from oneformer_jax.automl.algorithms import SearchSettings
 from oneformer_jax.automl.devices import Place
+from oneformer_jax.automl.parameter import Number
+from oneformer_jax.automl.study import Study
+from oneformer_jax.automl.table import shown
 from oneformer_jax.data.images import read_image
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.spec import Spec, load_spec
+from oneformer_jax.spec import Spec, given_values, load_spec, to_yaml
 from oneformer_jax.spec.bundle import bundle
 
 SMALL = ("train.num_epochs=4", "automl.algorithm=random", "automl.hyperparameters=[train.optim.lr]")
@@ -204,6 +209,24 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+def test_a_terminal_shows_a_table_that_lives() -> None:
+    study = Study(
+        SearchSettings("random", "maximize", 2, 1), [Number("train.optim.lr", 0.1, 0.2)], {"train.optim.lr": 0.1}
+    )
+    screen = io.StringIO()
+    with shown(study, "mIoU", Console(file=screen, force_terminal=True, width=100)) as changed:
+        trial = study.propose()
+        assert trial is not None
+        trial.report(1, 0.1234)
+        changed()
+        assert "running" in screen.getvalue()
+        assert "0.1234" in screen.getvalue()
+        trial.fail("no memory")
+        changed()
+    assert "failed" in screen.getvalue()
+    assert "1 of 2 trials" in screen.getvalue()
+
+
 def test_a_study_of_another_spec_is_refused(search: Search) -> None:
     search("automl.max_recommendations=1")
     with pytest.raises(OneFormerError, match=r"is another one: .*train\.num_epochs was 4, now it is 3"):
@@ -230,8 +253,6 @@ def test_a_schema_of_ones_own_decides_what_is_searched(search: Search, tmp_path:
 
 
 def test_a_spec_of_set_keys_is_the_spec(tmp_path: Path) -> None:
-    from oneformer_jax.spec import given_values, to_yaml
-
     path = tmp_path / "spec.yaml"
     path.write_text("results_dir: a${oc.env:HOME}\ndataset: {label_map: '\\${x}', cutmix_prob: 0.5}\n")
     spec = load_spec(path, ["train.optim.lr=1e-4", "encryption_key=secret", "dataset.task_prob_train={semantic: 1}"])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneformer_jax.automl.parameter import RELATIONS, Choice, Number, Parameter
+from oneformer_jax.automl.parameter import RELATIONS, Choice, Number, Parameter, Relation
 from oneformer_jax.automl.policy import train_schema
 from oneformer_jax.automl.search_space import LEAVES, flatten, left_out, outside, search_space
 from oneformer_jax.errors import OneFormerError, SpecError
@@ -209,8 +209,6 @@ def test_options_come_as_often_as_their_weights_say() -> None:
 def test_a_number_is_in_its_range_and_on_the_right_side_of_the_other(
     low: float, width: float, log: bool, sign: str, limit: float, seed: int
 ) -> None:
-    from oneformer_jax.automl.parameter import Relation
-
     number = Number("a", low, low + width, log, relation=Relation(sign, "b"))
     try:
         value = drawn([number], {"b": limit}, seed)["a"]
@@ -230,8 +228,6 @@ def test_a_number_is_in_its_range_and_on_the_right_side_of_the_other(
     seed=st.integers(0, 30),
 )
 def test_whole_numbers_stay_on_their_grid(low: int, steps: int, step: int, sign: str, limit: int, seed: int) -> None:
-    from oneformer_jax.automl.parameter import Relation
-
     grid = range(low, low + steps * step + 1, step)
     number = Number("a", low, low + steps * step, step=step, relation=Relation(sign, "b"))
     allowed = [value for value in grid if RELATIONS[sign](value, limit)]

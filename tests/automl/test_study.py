@@ -66,6 +66,20 @@ def test_a_trial_is_stopped_at_a_rung_where_better_ones_were_and_never_at_its_en
     assert (record.state, record.score, record.epoch) == ("stopped", 0.5, 1)
 
 
+def test_the_baseline_is_not_stopped() -> None:
+    study = open_study(None, "asha", run_baseline=True)
+    baseline = study.propose()
+    assert baseline is not None
+    for score in (5.0, 6.0, 7.0):
+        trial = study.propose()
+        assert trial is not None
+        trial.report(1, score)
+    assert not baseline.report(1, 0.0)
+    following = study.propose()
+    assert following is not None
+    assert following.report(1, 0.0)
+
+
 def test_the_first_trial_is_the_spec_itself_unless_told_otherwise() -> None:
     for run_baseline in (True, False):
         study = open_study(None, run_baseline=run_baseline)

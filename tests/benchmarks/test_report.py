@@ -119,6 +119,22 @@ def test_the_pipeline_has_a_section_of_its_own() -> None:
     assert "### Abacus, 2 cores, 8 GiB\n" in pipelines
 
 
+def test_a_large_data_set_has_a_row() -> None:
+    large = {
+        "kind": "large",
+        "workload": {"images": 100000, "segments": 2000000, "form": "shards", "workers": 2, "device": "cpu"},
+        "start_s": 41.4,
+        "start_peak_mib": 900,
+        "steps": 2000,
+        "memory_mib": [700, 701],
+        "rungs": [64, 96],
+        "late_compilations": [7],
+    }
+    page = report.render([result() | large])
+    assert page.count(report.LARGE) == 1
+    assert "| shards, 2 | 100,000 | 2,000,000 | 41 | 900 | 2,000 | 700 -> 701 | 64, 96 | 1 |" in page
+
+
 def test_the_command_writes_the_page(write: Any) -> None:
     page = write(a=result(), b=training())
     report.main()

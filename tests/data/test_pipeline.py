@@ -1,5 +1,8 @@
 import dataclasses
 import json
+import os
+import signal
+import tempfile
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -7,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from oneformer_jax.data import pipeline
 from oneformer_jax.data.augmentation import AugmentationSettings
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.dataset import Dataset
@@ -15,12 +19,13 @@ from oneformer_jax.data.pipeline import (
     SampleMaker,
     max_prompts_of,
     max_segments_of,
+    record_order,
     steps_per_epoch,
     task_probabilities,
     train_batches,
 )
 from oneformer_jax.data.sources import Source, open_sources
-from oneformer_jax.errors import DataError, SpecError
+from oneformer_jax.errors import DataError, OneFormerError, SpecError
 from oneformer_jax.spec.tasks import TASKS
 
 SETTINGS = PipelineSettings(
@@ -128,6 +133,39 @@ def test_a_record_that_fails_is_named(broken: Callable, open_split: Callable[...
     (folder / "images" / "000002.png").write_bytes(b"rubbish")
     with pytest.raises(DataError, match=r"images/000002.png: image 2: the image cannot be read"):
         take(open_split(folder), 2, num_workers=workers)
+
+
+class Deadly(Dataset):
+    """A data set one of whose images kills the process that reads it."""
+
+    def __init__(self, whole: Dataset, victim: int) -> None:
+        self.whole, self.victim = whole, victim
+        self.records, self.categories, self.where, self.parts = (
+            whole.records,
+            whole.categories,
+            whole.where,
+            whole.parts,
+        )
+
+    planes = 1
+
+    def read_image(self, i: int) -> np.ndarray:
+        if i == self.victim:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.whole.read_image(i)
+
+    def read_segments(self, i: int) -> np.ndarray:
+        return self.whole.read_segments(i)
+
+
+def test_a_worker_process_that_is_killed_names_what_it_prepared(train: Dataset, monkeypatch) -> None:
+    monkeypatch.setattr(pipeline, "_MAX_THREADS", 1)
+    before = set(Path(tempfile.gettempdir()).glob("oneformer-workers-*"))
+    victim = int(record_order(len(train), SETTINGS.seed)[14])
+    path = train.records[victim].image_path
+    with pytest.raises(OneFormerError, match=rf"\(exit code -9\) while it prepared image {path} \(sample \d+\)\n"):
+        take(Deadly(train, victim), 20, num_workers=2)
+    assert set(Path(tempfile.gettempdir()).glob("oneformer-workers-*")) == before
 
 
 def test_overlapping_masks_reach_the_batch_whole(drawn: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a job takes from where: command line, roots, parent, spec file."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from servers import Bucket
 
+from oneformer_jax.automl.policy import SKILL
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.jobs.plan import Plan, Request, make_plan, resumed_spec
 from oneformer_jax.jobs.workspace import Job, Workspace
@@ -211,3 +213,53 @@ def test_roots_at_s3_stay_addresses(plan: Callable[..., Plan], s3: Bucket) -> No
     made = plan("train", datasets={"train_datasets": f"{s3.address}/set/"})
     assert made.spec["dataset"]["train"]["images"] == "s3://bucket/set/images.tar.gz"
     assert made.record.inputs["dataset.train.annotations"] == "s3://bucket/set/annotations.json"
+
+
+@pytest.fixture
+def skill(tmp_path: Path) -> Path:
+    """A copy of the files that say what a search may vary."""
+    return Path(shutil.copytree(SKILL, tmp_path / "skill"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "written", "absent", "command", "told"),
+    [
+        (None, "", "", "automl", "AutoML (policy auto)"),
+        ("auto", "off", "", "automl", "AutoML (policy auto)"),
+        ("on", "", "", "automl", "AutoML (policy on)"),
+        ("off", "on", "", "train", "AutoML is off: trained directly"),
+        (None, "off", "", "train", "AutoML is off: trained directly"),
+        (None, "", "schemas/train.schema.json", "train", "schemas/train.schema.json: trained directly"),
+        ("on", "", "references/spec_template_train.yaml", "train", "spec_template_train.yaml: trained directly"),
+        (None, "", "references/skill_info.yaml", "train", "AutoML is not enabled in"),
+    ],
+)
+def test_a_training_goes_through_automl_unless_that_is_off_or_cannot_run(
+    policy: Any,
+    written: str,
+    absent: str,
+    command: str,
+    told: str,
+    plan: Callable[..., Plan],
+    root_of: Callable[..., str],
+    skill: Path,
+) -> None:
+    roots = {"train_datasets": root_of("a"), "eval_dataset": root_of("b")}
+    if absent:
+        (skill / absent).unlink()
+    overrides = [f"automl.skill_dir={skill}", *([f"automl_policy={written}"] if written else [])]
+    record = plan("train", *overrides, datasets=roots, policy=policy).record
+    assert (record.action, record.command) == ("train", command)
+    assert told in record.notes[-1]
+
+
+def test_without_data_to_score_trials_auto_trains_directly(
+    plan: Callable[..., Plan], root_of: Callable[..., str]
+) -> None:
+    roots = {"train_datasets": root_of("a")}
+    record = plan("train", datasets=roots).record
+    assert record.command == "train"
+    assert record.notes[-1] == "AutoML has no --eval-dataset to score trials by mIoU: trained directly"
+    loss = ["automl.metric=train_loss", "automl.direction=minimize"]
+    assert plan("train", *loss, datasets=roots).record.command == "automl"
+    assert plan("train", datasets=roots, policy="on").record.command == "automl"  # which says what is missing
