@@ -42,7 +42,7 @@ def test_a_chain_of_jobs(workspace: Path, tmp_path: Path, s3: Bucket, command_li
     assert training.read().inputs["dataset.train.images"] == f"{s3.address}/train/images.tar.gz"
     assert run("logs", "train-1") in told
     study = json.loads((training.folder / "automl" / "results.json").read_text())
-    assert [trial["state"] for trial in study["trials"]] == ["finished", "finished"]
+    assert [trial["state"] for trial in study["trials"]] == ["complete", "complete"]
 
     run("evaluate", "--parent", "train-1")
     evaluation = state(jobs.job("evaluate-2"))
