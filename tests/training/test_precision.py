@@ -1,6 +1,5 @@
 """The scale of the loss that float16 needs, and the average of the parameters."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
