@@ -189,4 +189,4 @@ def test_model_shows_parameters_operations_and_memory(spec: Path) -> None:
     assert megabytes["optimizer"] == round(2 * weights)
     rows = [value for name, value in megabytes.items() if name != "all"]
     assert megabytes["all"] == pytest.approx(sum(rows), abs=len(rows))  # of rounded numbers
-    assert megabytes["all"] > 4 * weights  # there are gradients, too, or what they are computed from
+    assert megabytes["all"] >= round(4 * weights) - 1  # at the update there are gradients besides
