@@ -21,7 +21,7 @@ from oneformer_jax.spec import Spec
 from oneformer_jax.training.optimizer import make_optimizer
 from oneformer_jax.training.precision import first_loss_scale
 from oneformer_jax.training.sharding import make_mesh
-from oneformer_jax.training.step import StepInputs, TrainState, make_train_step
+from oneformer_jax.training.step import StepInputs, TrainState, TrainStep, make_train_step
 from oneformer_jax.training.step_memory import StepMemory, batch_shapes, step_memory
 
 SEGMENTS = 16
@@ -34,7 +34,21 @@ def training_memory(spec: Spec, batch: int, size: Size) -> StepMemory:
 
     Raises SpecError, OneFormerError (the backend tells nothing).
     """
-    config, criterion = model_config(spec), configure.criterion_config(spec)
+    transformer, criterion = model_config(spec).transformer, configure.criterion_config(spec)
+    step, state = stand_in_step(spec)
+    return step_memory(
+        step,
+        state,
+        _batch(spec, batch, size),
+        layers=transformer.dec_layers if criterion.deep_supervision else 1,
+        slots=pair_slots(np.full(batch, min(SEGMENTS, transformer.num_queries)), 1),
+        batches_per_step=spec.train.accumulate_grad_batches,
+    )
+
+
+def stand_in_step(spec: Spec) -> tuple[TrainStep, TrainState]:
+    """The step of a spec on one device, with a table of prompts that say nothing, and the shapes of its state."""
+    config = model_config(spec)
     shapes = oneformer.shapes(config)
     frozen = configure.frozen(spec, shapes)
     optimizer = make_optimizer(configure.optimizer_config(spec), lambda _: jnp.zeros(()), frozen=frozen)
@@ -44,7 +58,7 @@ def training_memory(spec: Spec, batch: int, size: Size) -> StepMemory:
     mean, std = spec.dataset.pixel_mean, spec.dataset.pixel_std
     step = make_train_step(
         config,
-        criterion,
+        configure.criterion_config(spec),
         optimizer,
         lambda _: jnp.zeros(()),
         StepInputs(mean, std, tokens, table, prompts_of_image),
@@ -54,22 +68,10 @@ def training_memory(spec: Spec, batch: int, size: Size) -> StepMemory:
         precision=spec.train.precision,
         average_decay=spec.train.ema_decay,
     )
-    return step_memory(
-        step,
-        state_shapes(spec, shapes, optimizer),
-        _batch(spec, batch, size),
-        layers=config.transformer.dec_layers if criterion.deep_supervision else 1,
-        slots=pair_slots(np.full(batch, min(SEGMENTS, config.transformer.num_queries)), 1),
-        batches_per_step=spec.train.accumulate_grad_batches,
-    )
-
-
-def state_shapes(spec: Spec, params: Any, optimizer: Any) -> TrainState:
-    """The state of a training with parameters like `params`, without its values."""
     scale = jax.eval_shape(lambda: first_loss_scale(spec.train.precision))
-    average = params if spec.train.ema_decay else None
-    step: Any = jax.ShapeDtypeStruct((), jnp.int32)
-    return TrainState(step, params, jax.eval_shape(optimizer.init, params), scale, average)
+    average = shapes if spec.train.ema_decay else None
+    updates: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    return step, TrainState(updates, shapes, jax.eval_shape(optimizer.init, shapes), scale, average)
 
 
 def _batch(spec: Spec, batch: int, size: Size) -> Batch:

@@ -185,6 +185,8 @@ def test_model_shows_parameters_operations_and_memory(spec: Path) -> None:
         row[0]: float(row[-2].replace(",", "")) for row in map(str.split, training.splitlines()) if row[-1:] == ["MiB"]
     }
     weights = 4 * counts["all"] / 2**20
-    assert megabytes["parameters"] == megabytes["gradients"] == round(weights)
+    assert megabytes["parameters"] == round(weights)
     assert megabytes["optimizer"] == round(2 * weights)
-    assert megabytes["all"] > megabytes["kept"] + 4 * weights
+    rows = [value for name, value in megabytes.items() if name != "all"]
+    assert megabytes["all"] == pytest.approx(sum(rows), abs=len(rows))  # of rounded numbers
+    assert megabytes["all"] >= round(4 * weights) - 1  # at the update there are gradients besides

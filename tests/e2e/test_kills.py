@@ -18,7 +18,7 @@ from oneformer_jax.training import checkpoints as ckpt
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("ONEFORMER_KILLS", "2"))
-STEPS = int(os.environ.get("ONEFORMER_KILLED_STEPS", "24"))
+STEPS = int(os.environ.get("ONEFORMER_KILLED_STEPS", "16"))
 
 
 def start(workspace: Path, folder: Path, *keys: str) -> subprocess.Popen[bytes]:

@@ -26,6 +26,7 @@ from oneformer_jax.models.config import (
     TransformerConfig,
 )
 from oneformer_jax.training.optimizer import OptimizerConfig, make_optimizer
+from oneformer_jax.training.precision import LossScale
 from oneformer_jax.training.schedule import warmup_poly
 from oneformer_jax.training.sharding import make_mesh, put_replicated
 from oneformer_jax.training.step import StepInputs, TrainState, TrainStep, make_train_step
@@ -168,6 +169,46 @@ def test_products_in_bfloat16_train_float32_parameters_to_nearly_the_same(full: 
     assert losses != full.losses
     np.testing.assert_allclose(norms[0], full.norms[0], rtol=0.03)
     np.testing.assert_allclose(losses, full.losses, rtol=0.05)
+
+
+def half_start(scale: float) -> TrainState:
+    """The start of a float16 training that keeps an average."""
+    fresh = start(step_of(1, precision="16-mixed")[1])
+    loss_scale = LossScale(jnp.asarray(scale, jnp.float32), jnp.asarray(7, jnp.int32))
+    return fresh._replace(loss_scale=loss_scale, average=jax.tree.map(jnp.copy, fresh.params))
+
+
+def test_a_float16_step_has_the_gradients_of_the_unscaled_loss() -> None:
+    """Those of the first step are in AdamW's first moment; the float32 step begins with the same dropout and points."""
+    (half, _), (full, optimizer) = step_of(1, precision="16-mixed"), step_of(1)
+    fresh = half_start(2.0**10)
+    before = jax.device_get(fresh.params)
+    reference, expected = full(start(optimizer), batch_of(4))
+    with jax.transfer_guard("disallow"):
+        after, found = half(fresh, batch_of(4))
+    assert float(found["skipped"]) == 0
+    assert float(found["loss_scale"]) == 2.0**10
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=2e-3)
+    np.testing.assert_allclose(found["gradient_norm"], expected["gradient_norm"], rtol=5e-3)
+    moments = [optax.tree.get(s.opt_state, "mu") for s in (after, reference)]
+    difference = optax.tree.norm(jax.tree.map(jnp.subtract, *moments))
+    assert float(difference) < 0.02 * float(optax.tree.norm(moments[1]))
+    # The average moved by nine tenths of what the parameters did: of a decay of 0.5 the first update keeps a tenth.
+    for was, now, mean in zip(*map(jax.tree.leaves, (before, after.params, after.average)), strict=True):
+        np.testing.assert_allclose(mean, was + 0.9 * (now - was), rtol=1e-4, atol=1e-6)
+
+
+def test_an_overflow_halves_the_scale_and_leaves_all_else() -> None:
+    """A scale beyond what float16 holds: the loss is finite, and a smaller scale will do."""
+    step, _ = step_of(1, precision="16-mixed")
+    fresh = half_start(2.0**100)
+    kept = jax.device_get((fresh.params, fresh.opt_state, fresh.average))
+    after, scalars = step(fresh, batch_of(4))
+    assert [float(scalars[name]) for name in ("skipped", "not_finite")] == [1, 0]
+    assert after.loss_scale is not None
+    assert (float(after.loss_scale.value), int(after.loss_scale.good_steps)) == (2.0**99, 0)
+    assert int(after.step) == 1
+    jax.tree.map(np.testing.assert_array_equal, (after.params, after.opt_state, after.average), kept)
 
 
 def test_an_update_that_is_not_finite_is_left_out() -> None:
