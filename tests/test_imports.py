@@ -17,23 +17,15 @@ ALLOWED = {
     "evaluation": {"spec", "data", "postprocess"},
     "models": set(),
     "losses": {"models", "data"},
-    "converters": {"data", "models", "losses"},
+    "converters": {"spec", "data", "models", "losses", "postprocess", "deploy"},
     "training": {"models", "losses", "data", "converters"},
-    "inference": {"spec", "data", "models", "postprocess", "training"},
+    "inference": {"spec", "data", "models", "postprocess", "evaluation", "training"},
     "deploy": {"spec", "data", "postprocess", "evaluation"},
     "automl": {"spec", "training"},
     "jobs": {"spec", "data", "actions", "automl"},
     "actions": {
-        "spec",
-        "data",
-        "models",
-        "losses",
-        "converters",
-        "training",
-        "postprocess",
-        "evaluation",
-        "inference",
-        "automl",
+        *("spec", "data", "models", "losses", "converters", "training", "postprocess", "evaluation", "inference"),
+        *("automl", "deploy"),
     },
 }
 
@@ -55,6 +47,9 @@ FREE_OF_JAX = [
     "oneformer_jax.inference.writers",
     "oneformer_jax.deploy",
     "oneformer_jax.jobs.command_line",
+    "oneformer_jax.actions.command_line",
+    "oneformer_jax.actions.evaluate",
+    "oneformer_jax.actions.inference",
     "converters.files",
 ]
 

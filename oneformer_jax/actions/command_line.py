@@ -72,6 +72,12 @@ def inference(spec: SpecPath, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def export(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Write a checkpoint as an ONNX file, and compare the two."""
+    run_action("export", spec, overrides or [])
+
+
+@app.command()
 def quickstart(spec: SpecPath = Path("configs/quickstart.yaml"), overrides: Overrides = None) -> None:
     """Draw a small data set, train on it, evaluate all three tasks and show the pictures."""
     guarded(lambda console: action_of("quickstart")(spec, overrides or [], console))

@@ -39,7 +39,6 @@ def execute(name: str, spec_path: Path, overrides: list[str], action: Action[Out
         try:
             _warn_of_unsupported_keys(spec, name, status)
             (folder / "experiment.yaml").write_text(dump_yaml(spec))
-            enable_compilation_cache()
             outcome = action(spec, folder, status, console)
             status.success()
         except BaseException as error:

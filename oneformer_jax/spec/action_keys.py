@@ -7,7 +7,6 @@ from pydantic import NonNegativeInt, PositiveInt
 from oneformer_jax.spec.field import Section, key, section
 from oneformer_jax.spec.tasks import Task
 
-NO_EXPORT = "the action export is not there yet"
 NO_ENGINE = "TensorRT engines are not there yet"
 NO_QUANTIZE = "the action quantize is not there yet"
 ONE_HOST = "it runs on one host"
@@ -58,9 +57,7 @@ class OnImages(Section):
     trt_engine: str = key(
         "",
         "TensorRT Engine",
-        "Engine to run instead of a checkpoint.",
-        honoured=False,
-        note=NO_ENGINE,
+        "Exported model (.onnx) to run instead of a checkpoint, without JAX.",
         tao="read by the deployment tool only",
     )
     results_dir: str = key("", "Results directory", "Folder of this action; empty: its own one in <results_dir>.")
@@ -107,32 +104,38 @@ class Inference(OnImages):
 class Export(Section):
     """`export`"""
 
-    results_dir: str = key("", "Results directory", "Folder of this action.", honoured=False, note=NO_EXPORT)
-    gpu_id: NonNegativeInt = key(0, "GPU ID", "Device.", honoured=False, note=NO_EXPORT)
-    checkpoint: str = key("", "checkpoint", "Checkpoint to export.", honoured=False, note=NO_EXPORT)
-    onnx_file: str = key("", "onnx file", "The file to write.", honoured=False, note=NO_EXPORT)
-    on_cpu: bool = key(False, "verbose", "Write standard operators only.", honoured=False, note=NO_EXPORT)
-    input_channel: int = key(3, "input channel", "Channels of the input.", minimum=3, honoured=False, note=NO_EXPORT)
-    input_width: int = key(640, "input width", "Width of the input.", minimum=32, honoured=False, note=NO_EXPORT)
-    input_height: int = key(640, "input height", "Height of the input.", minimum=32, honoured=False, note=NO_EXPORT)
-    opset_version: int = key(17, "opset version", "ONNX operator set.", minimum=1, honoured=False, note=NO_EXPORT)
+    results_dir: str = key("", "Results directory", "Folder of this action; empty: its own one in <results_dir>.")
+    gpu_id: NonNegativeInt = key(0, "GPU ID", "Index of the device on which JAX and ONNX Runtime are compared.")
+    checkpoint: str = key("", "checkpoint", "Checkpoint to export.")
+    onnx_file: str = key("", "onnx file", "The .onnx file to write; empty: model.onnx in the folder of this action.")
+    on_cpu: bool = key(
+        False,
+        "verbose",
+        "Compare on the processor. The file is the same: it has standard operators only.",
+        tao="false writes an operator that only TensorRT's plugin runs",
+    )
+    input_channel: int = key(3, "input channel", "Channels of the input.", minimum=3, only=(3,), note="images are RGB")
+    input_width: int = key(640, "input width", "Width of the input, a multiple of 32.", minimum=32)
+    input_height: int = key(640, "input height", "Height of the input, a multiple of 32.", minimum=32)
+    opset_version: int = key(17, "opset version", "ONNX operator set, 17 to 23.", minimum=1)
     batch_size: int = key(
         -1,
         "batch size",
         "Batch; -1: any.",
         minimum=-1,
-        honoured=False,
-        note=NO_EXPORT,
         tao="-1 leaves the inputs at a batch of 1",
     )
-    verbose: bool = key(False, "verbose", "Print more.", honoured=False, note=NO_EXPORT)
+    verbose: bool = key(False, "verbose", "List all operators, and what the tracing says.")
     task: Task = key(
         "semantic",
         "task",
         "Task of the exported model.",
         honoured=False,
-        note=NO_EXPORT,
+        note="the task is an input of the exported model",
         tao="read by the deployment tool only",
+    )
+    overwrite: bool = key(
+        False, "overwrite", "Replace a file that is there.", extension=True, tao="a file that is there is an error"
     )
 
 

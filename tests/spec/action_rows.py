@@ -1,11 +1,13 @@
 """Rows of `results_dir`, `wandb`, `evaluate` and `inference`."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from key_rows import Changes, Observed, Refused, Rows, Shown, chosen_devices
 from stopped_actions import evaluation, predictions, result_folder, starts_wandb, wandb
 
-from oneformer_jax.actions.configure import inference_geometry
+from oneformer_jax.actions.scoring import inference_geometry
 from oneformer_jax.spec import Spec
 
 HERE = ("results_dir=HERE",)
@@ -15,6 +17,16 @@ EVALUATED, INFERRED = ("evaluate.checkpoint=/a",), ("inference.checkpoint=/a",)
 def evaluated(position: int) -> Observed:
     """An argument of the evaluator that `evaluate` makes."""
     return lambda spec: evaluation(spec).evaluator.call_args.args[position]
+
+
+def engine_of(stopped: Callable[[Spec], Any]) -> Observed:
+    """The engine that an action opens; None: it opens none."""
+
+    def path(spec: Spec) -> str | None:
+        opened = stopped(spec).open_model.call_args
+        return opened and opened.args[0]
+
+    return path
 
 
 def folders_of_images(spec: Spec) -> set[str]:
@@ -42,6 +54,7 @@ EVALUATE: Rows = {
     "evaluate.checkpoint": Changes(
         "/mine", lambda spec: evaluation(spec).load_model.call_args.args[0], Path("/mine"), beside=EVALUATED
     ),
+    "evaluate.trt_engine": Changes("/m.onnx", engine_of(evaluation), "/m.onnx", beside=EVALUATED),
     "evaluate.results_dir": Changes("HERE/mine", result_folder("evaluate"), "mine", beside=HERE),
     "evaluate.batch_size": Changes("3", evaluated(3), 3, beside=EVALUATED),
     "evaluate.iou_per_class": Shown("e2e/test_actions.py::test_evaluate_runs_only_the_tasks_that_are_on"),
@@ -55,6 +68,7 @@ INFERENCE: Rows = {
     "inference.checkpoint": Changes(
         "/mine", lambda spec: predictions(spec).load_model.call_args.args[0], Path("/mine"), beside=INFERRED
     ),
+    "inference.trt_engine": Changes("/m.onnx", engine_of(predictions), "/m.onnx", beside=INFERRED),
     "inference.results_dir": Changes("HERE/mine", result_folder("inference"), "mine", beside=HERE),
     "inference.batch_size": Changes("3", lambda spec: predictions(spec)._batches.call_args.args[2], 3, beside=INFERRED),
     "inference.mode": Changes(
