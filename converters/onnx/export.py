@@ -1,4 +1,4 @@
-"""A checkpoint's parameters to a proved ONNX file: written aside, checked, compared with JAX, and only then in place."""
+"""Parameters to a proved ONNX file: written aside, checked, compared with JAX, and only then put in place."""
 
 import shutil
 import tempfile
@@ -13,10 +13,10 @@ import onnx
 from jaxtyping import UInt8
 
 from converters.onnx import checks
-from converters.onnx.graph import build_graph
-from converters.onnx.parity import Parity, compare, jax_forward
+from converters.onnx.graph import Ending, build_graph
+from converters.onnx.parity import Parity, compare, compare_labels, jax_forward
 from oneformer_jax.deploy.metadata import Metadata
-from oneformer_jax.deploy.onnx_runtime import Device, OnnxEngine
+from oneformer_jax.deploy.onnx_runtime import Device, OnnxEngine, open_session
 from oneformer_jax.errors import EngineError
 from oneformer_jax.models.config import OneFormerConfig
 
@@ -43,10 +43,11 @@ class Exported:
 def export_model(
     params: Any,
     config: OneFormerConfig,
+    *,
     metadata: Metadata,
     path: Path,
-    *,
     opset: int,
+    ending: Ending | None = None,
     pictures: Sequence[UInt8[np.ndarray, "_h _w 3"]],
     device: Device = "cpu",
     device_id: int = 0,
@@ -62,14 +63,18 @@ def export_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
         written = Path(folder, path.name)
-        model = build_graph(params, config, metadata, opset=opset)
+        model = build_graph(params, config, metadata, opset=opset, ending=ending)
         write(model, written)
         nodes = dict(checks.operators(model).most_common())
         del model
         if problems := checks.problems(written):
             raise EngineError("; ".join(problems), where=str(_keep_failed(written, path)))
-        engine = OnnxEngine(written, device=device, device_id=device_id)
-        parity = compare(jax_forward(params, config), engine, pictures)
+        reference = jax_forward(params, config)
+        if ending is None:
+            parity = compare(reference, OnnxEngine(written, device=device, device_id=device_id), pictures)
+        else:
+            session = open_session(written, device=device, device_id=device_id)
+            parity = compare_labels(reference, session, metadata, ending, pictures)
         if parity.failures:
             raise EngineError(
                 "ONNX Runtime does not compute what JAX computes: " + "; ".join(parity.failures),

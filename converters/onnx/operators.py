@@ -13,16 +13,18 @@ from unittest.mock import patch
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import onnx_ir
 from jax import Array
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax2onnx.plugins._ir_shapes import _ensure_value_metadata, _stamp_type_and_shape
 from jax2onnx.plugins.jax.lax import dot_general as jax2onnx_dot_general
+from jax2onnx.plugins.jax.lax._index_utils import _const_i64
 from jax2onnx.plugins.plugin_system import PrimitiveLeafPlugin, import_all_plugins, register_primitive
 from jaxtyping import Float
 
-from oneformer_jax.models import attention, mask_decoder, pixel_decoder, swin
+from oneformer_jax.models import attention, mask_decoder, norms, pixel_decoder, swin
 from oneformer_jax.models.deformable_attention import Shapes
 from oneformer_jax.models.dropout import Dropout
 from oneformer_jax.models.resize import interpolation_matrix
@@ -40,6 +42,7 @@ def substituted() -> Iterator[None]:
             stack.enter_context(patch.object(module, "resize", resize))
         stack.enter_context(patch.object(pixel_decoder, "deformable_attention", deformable_attention))
         stack.enter_context(patch.object(mask_decoder, "stack_layers", last_layer))
+        stack.enter_context(patch.object(norms, "mean", MEAN.bind))
         stack.enter_context(patch.object(nn.LayerNorm, "__call__", layer_norm))
         stack.enter_context(patch.object(nn.Dense, "__call__", dense))
         stack.enter_context(patch.object(jnp, "einsum", product))
@@ -98,9 +101,9 @@ def product(equation: str, a: Array, b: Array) -> Array:
     return multiplied.reshape(*a.shape[:-1], *b.shape[shared:-1]) if len(columns) > 1 else multiplied
 
 
-def last_layer(layers: list[Array]) -> Array:
-    """Of the predictions of all layers, those that leave the graph."""
-    return layers[-1][None]
+def last_layer(layers: list[Array]) -> list[Array]:
+    """The predictions of all layers as they are: whoever takes the last leaves the others out of the graph."""
+    return layers
 
 
 def dense(module: Any, x: Array) -> Array:
@@ -121,6 +124,7 @@ def layer_norm(module: Any, x: Array) -> Array:
 GRID_SAMPLE = Primitive("oneformer.grid_sample")
 LAYER_NORM = Primitive("oneformer.layer_norm")
 MATMUL = Primitive("oneformer.matmul")
+MEAN = Primitive("oneformer.mean")
 
 
 @register_primitive(
@@ -192,6 +196,33 @@ class MatMul(PrimitiveLeafPlugin):
 
     def lower(self, ctx: Any, eqn: Any) -> None:
         _lower(ctx, eqn, ctx.builder.MatMul)
+
+
+@register_primitive(
+    jaxpr_primitive=MEAN.name,
+    jax_doc="",
+    onnx=[],
+    since="0",
+    context="primitives.oneformer",
+    component="mean",
+    testcases=[],
+)
+class Mean(PrimitiveLeafPlugin):
+    """Mean over some axes, which stay with length 1. From opset 18 the axes are an input."""
+
+    _PRIM = MEAN
+
+    @staticmethod
+    def abstract_eval(x: ShapedArray, *, axes: tuple[int, ...]) -> ShapedArray:
+        return ShapedArray(tuple(1 if axis in axes else size for axis, size in enumerate(x.shape)), x.dtype)
+
+    def lower(self, ctx: Any, eqn: Any) -> None:
+        axes, builder = eqn.params["axes"], ctx.builder
+        if builder.opset < 18:
+            _lower(ctx, eqn, lambda x, **outputs: builder.ReduceMean(x, axes=axes, keepdims=1, **outputs))
+        else:
+            given = _const_i64(ctx, np.array(axes, np.int64), ctx.fresh_name("axes"))
+            _lower(ctx, eqn, lambda x, **outputs: builder.ReduceMean(x, given, keepdims=1, **outputs))
 
 
 @register_primitive(

@@ -4,12 +4,14 @@ import json
 import logging
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import UInt8
 from rich.console import Console
 
+from oneformer_jax.actions import scoring
 from oneformer_jax.actions.architecture import contradictions
 from oneformer_jax.actions.datasets import path_list
 from oneformer_jax.actions.execute import enable_compilation_cache
@@ -65,9 +67,10 @@ def export(spec: Spec, folder: Path, status: StatusFile, console: Console) -> No
         exported = export_model(
             model.params,
             model.config,
-            metadata_of(spec, model),
-            path,
+            metadata=metadata_of(spec, model),
+            path=path,
             opset=section.opset_version,
+            ending=ending_of(spec),
             pictures=pictures,
             device="auto" if on_cuda else "cpu",
             device_id=section.gpu_id,
@@ -97,6 +100,16 @@ def chosen_device(spec: Spec) -> Mesh:
         raise SpecError(error.what, where="export.gpu_id", hint=error.hint) from None
 
 
+def ending_of(spec: Spec) -> Any:
+    """The `Ending` of a graph with post-processing, None without. Its task is `export.task` where that is set."""
+    from converters.onnx.graph import Ending
+
+    kind = spec.export.include_postprocess
+    if kind == "none":
+        return None
+    return Ending(spec.export.task if spec.is_set("export.task") else kind, scoring.thresholds(spec))
+
+
 def metadata_of(spec: Spec, model: LoadedModel) -> Metadata:
     """What the file will say about itself."""
     config, section = model.config, spec.export
@@ -110,6 +123,7 @@ def metadata_of(spec: Spec, model: LoadedModel) -> Metadata:
         pixel_std=model.description.pixel_std,
         task_pad_id=config.task_pad_id,
         task_tokens=tuple(map(tuple, task_tokens(config.task_pad_id, config.task_seq_len).tolist())),
+        postprocess=section.include_postprocess,
         checkpoint=f"{Path(section.checkpoint).resolve()}, step {model.description.step}",
     )
 
@@ -132,11 +146,11 @@ def _check(spec: Spec, path: Path) -> None:
 
 
 def _pictures(spec: Spec, status: StatusFile) -> list[UInt8[np.ndarray, "_h _w 3"]]:
-    """The first images of the first split that names any; drawn ones where none does."""
+    """The first images of the first split that has any on this machine; drawn ones where none has."""
     for key in ("dataset.test.images", "dataset.val.images", "dataset.train.images"):
         for location in path_list(spec.value(key)):
-            if location:
+            if location and Path(location).exists():
                 return [read_image(path) for path in list_images(local_folder(location, what=key))[:PICTURES]]
-    status.warning("the spec names no images: the file is compared with JAX on drawn pictures")
+    status.warning("the spec names no images that are there: the file is compared with JAX on drawn pictures")
     size = max(spec.export.input_height, spec.export.input_width)
     return [draw_picture(size, np.random.default_rng(index))[0] for index in range(PICTURES)]

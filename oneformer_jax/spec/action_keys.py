@@ -129,10 +129,14 @@ class Export(Section):
     task: Task = key(
         "semantic",
         "task",
-        "Task of the exported model.",
-        honoured=False,
-        note="the task is an input of the exported model",
+        "With include_postprocess the task of the graph; else the task is an input.",
         tao="read by the deployment tool only",
+    )
+    include_postprocess: Literal["none", "semantic", "instance", "panoptic"] = key(
+        "none",
+        "include post-processing",
+        "Take uint8 images [B, H, W, 3] and give results, not logits: normalisation and post-processing in the graph.",
+        extension=True,
     )
     overwrite: bool = key(
         False, "overwrite", "Replace a file that is there.", extension=True, tao="a file that is there is an error"

@@ -12,10 +12,12 @@ import optax
 from key_rows import Observed, Stopped, drawn, stop
 from rich.console import Console
 
+import converters.onnx.export as onnx_export
 import oneformer_jax.actions.checkpoint_to_run as checkpoint_to_run
 import oneformer_jax.actions.evaluate as evaluate
 import oneformer_jax.actions.execute as execute
 import oneformer_jax.actions.experiment_tracking as experiment_tracking
+import oneformer_jax.actions.export as export
 import oneformer_jax.actions.inference as inference
 import oneformer_jax.actions.model_to_run as model_to_run
 import oneformer_jax.actions.starting_point as starting_point
@@ -23,7 +25,10 @@ import oneformer_jax.actions.train as train
 from oneformer_jax.actions.architecture import model_config
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.data.geometry import Letterbox
+from oneformer_jax.inference.predictor import LoadedModel
 from oneformer_jax.spec import Spec, dump_yaml
+from oneformer_jax.training.checkpoints import Description
+from oneformer_jax.training.sharding import make_mesh
 
 QUIET = Console(quiet=True)
 
@@ -80,6 +85,19 @@ def predictions(spec: Spec) -> SimpleNamespace:
     with opened(loaded) as models:
         parts = _run(inference.inference, inference, spec, {"ResultWriter": MagicMock(), "_batches": stop()})
         return SimpleNamespace(**models, **vars(parts))
+
+
+def exporting(spec: Spec) -> SimpleNamespace:
+    """The parts of `export` until a graph is traced."""
+    config, categories = model_config(spec), drawn(spec).categories
+    loaded = LoadedModel(config, {}, categories, Description(config, categories, (1.0,) * 3, (1.0,) * 3, {}))
+    parts = {"load_model": Mock(return_value=loaded), "enable_compilation_cache": Mock()}
+    if not spec.export.on_cpu:
+        parts["make_mesh"] = Mock(return_value=make_mesh(1))
+    with patch.object(onnx_export, "export_model", stop()) as export_model:
+        return SimpleNamespace(
+            **{"make_mesh": Mock()} | vars(_run(export.export, export, spec, parts)), export_model=export_model
+        )
 
 
 @contextmanager

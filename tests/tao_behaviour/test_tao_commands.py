@@ -17,12 +17,11 @@ SpecOf = Callable[..., Spec]
 @pytest.mark.parametrize(
     ("action", "overrides"),
     [
-        ("export", ["export.onnx_file=model.onnx", "export.batch_size=4"]),
         ("gen_trt_engine", ["gen_trt_engine.tensorrt.workspace_size=512", "gen_trt_engine.trt_engine=model.engine"]),
         ("quantize", ["quantize.mode=static_ptq", "quantize.model_path=model"]),
     ],
 )
-def test_26_to_29_missing_actions_are_refused_by_name(spec_of: SpecOf, action: str, overrides: list[str]) -> None:
+def test_28_and_29_missing_actions_are_refused_by_name(spec_of: SpecOf, action: str, overrides: list[str]) -> None:
     """There these actions produce wrong results; here they are wrong usage so far, and their keys are named."""
     result = CliRunner().invoke(app, [action, "-e", "spec.yaml"])
     assert result.exit_code == 2
