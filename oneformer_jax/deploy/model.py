@@ -12,6 +12,7 @@ from oneformer_jax.data.categories import Categories
 from oneformer_jax.data.geometry import Geometry, Letterbox
 from oneformer_jax.deploy.backend import Engine, EngineBackend
 from oneformer_jax.deploy.onnx_runtime import Device, OnnxEngine
+from oneformer_jax.deploy.tensorrt_engine import SUFFIXES, TensorRTEngine
 from oneformer_jax.errors import EngineError
 from oneformer_jax.evaluation.prediction import predict_batch
 from oneformer_jax.postprocess.result import Result
@@ -69,8 +70,14 @@ class EngineModel:
 
 
 def open_model(path: Path | str, *, device: Device = "auto", device_id: int = 0) -> EngineModel:
-    """Opens an exported `.onnx` file. Raises EngineError naming what is wrong with it."""
+    """Opens an exported `.onnx` file, or a TensorRT engine (`.engine`, `.plan`) with the JSON file beside it.
+
+    Raises EngineError naming what is wrong with it.
+    """
     path = Path(path)
+    if path.suffix in SUFFIXES:
+        return EngineModel(TensorRTEngine(path, device_id=device_id))
     if path.suffix != ".onnx":
-        raise EngineError("not the name of an exported model", where=str(path), hint="expected a .onnx file")
+        expected = f"expected a file .onnx, {' or '.join(SUFFIXES)}"
+        raise EngineError("not the name of an exported model", where=str(path), hint=expected)
     return EngineModel(OnnxEngine(path, device=device, device_id=device_id))
