@@ -56,9 +56,7 @@ class TensorRTEngine:
         """Those of its profile."""
         return self._limits
 
-    def run(
-        self, images: Float32[np.ndarray, "b 3 h w"], task_tokens: Float32[np.ndarray, "b n"]
-    ) -> BatchLogits:
+    def run(self, images: Float32[np.ndarray, "b 3 h w"], task_tokens: Float32[np.ndarray, "b n"]) -> BatchLogits:
         """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4). Raises EngineError: TensorRT failed."""
         device, context = self._device, self._context
         inputs = {

@@ -126,9 +126,8 @@ class QuantCalibrationDataset(Section):
     images_dir: str = key(
         "",
         "images directory",
-        "Folder of the calibration images.",
-        honoured=False,
-        note="quantize is not there yet",
+        "Folder, archive or address of the images that quantize calibrates static_ptq with; all are read.",
+        tao="the first batch alone",
     )
 
 
