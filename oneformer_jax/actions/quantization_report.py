@@ -27,6 +27,12 @@ class Subject:
     path: Path
     size: int
 
+    @classmethod
+    def file(cls, path: Path) -> "Subject":
+        """An ONNX file, with what it keeps outside of itself."""
+        beside = path.with_name(path.name + ".data")
+        return cls("onnx", path, path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0))
+
 
 def report(
     spec: Spec, before: Subject, after: Subject, folder: Path, status: StatusFile, console: Console

@@ -112,7 +112,7 @@ def _quantize_graph(spec: Spec, source: Path, target: Path, console: Console) ->
         fresh.replace(target)
     finally:
         fresh.unlink(missing_ok=True)
-    return Subject("onnx", source, source.stat().st_size), Subject("onnx", target, target.stat().st_size)
+    return Subject.file(source), Subject.file(target)
 
 
 def _chosen(spec: Spec, layers: Sequence[Layer], console: Console) -> dict[str, str]:
@@ -133,3 +133,14 @@ def _providers(device: str, console: Console) -> tuple[str, ...]:
         console.print(f"this ONNX Runtime has no {device}: calibrating on the processor", highlight=False)
         return ("CPUExecutionProvider",)
     return (wanted,) if device == "cpu" else (wanted, "CPUExecutionProvider")
+
+
+def _exported(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Path:
+    """The checkpoint as an ONNX file, `model.onnx` in the result folder."""
+    from oneformer_jax.actions.export import export
+
+    path = folder / "model.onnx"
+    changes = {"checkpoint": spec.quantize.model_path, "onnx_file": str(path), "overwrite": True}
+    section = spec.export.model_copy(update=changes | {"include_postprocess": "none"})
+    export(spec.model_copy(update={"export": section}), folder, status, console)
+    return path

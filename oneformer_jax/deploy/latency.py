@@ -21,7 +21,7 @@ class Latency:
     batch_size: int
     milliseconds: tuple[float, ...]
 
-    def percentile(self, percent: float) -> float:
+    def percentile(self, percent: int) -> float:
         """The time that so many per cent of the batches take at most, in milliseconds."""
         return float(np.percentile(self.milliseconds, percent))
 

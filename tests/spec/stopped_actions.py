@@ -33,7 +33,7 @@ from oneformer_jax.training.sharding import make_mesh
 QUIET = Console(quiet=True)
 
 
-def _run(action: Any, module: Any, spec: Spec, parts: dict[str, Any]) -> SimpleNamespace:
+def run_until_stopped(action: Any, module: Any, spec: Spec, parts: dict[str, Any]) -> SimpleNamespace:
     """Runs `action` with `parts` of its module replaced, until one of them stops it."""
     with TemporaryDirectory() as folder, patch.multiple(module, **parts):
         try:
@@ -57,7 +57,7 @@ def training(spec: Spec) -> SimpleNamespace:
         patch.object(train.ckpt, "Checkpoints") as checkpoints,
         patch.object(train.configure, "frozen", return_value=frozenset()),
     ):
-        return SimpleNamespace(**vars(_run(train.train, train, spec, parts)), checkpoints=checkpoints)
+        return SimpleNamespace(**vars(run_until_stopped(train.train, train, spec, parts)), checkpoints=checkpoints)
 
 
 def step_input(field: str) -> Observed:
@@ -75,7 +75,7 @@ def evaluation(spec: Spec) -> SimpleNamespace:
     config, categories = model_config(spec), drawn(spec).categories
     loaded = Mock(config=config, num_classes=config.num_classes, categories=categories)
     with opened(loaded) as models:
-        parts = _run(evaluate.evaluate, evaluate.scoring, spec, {"evaluator": stop()})
+        parts = run_until_stopped(evaluate.evaluate, evaluate.scoring, spec, {"evaluator": stop()})
         return SimpleNamespace(**models, **vars(parts))
 
 
@@ -83,7 +83,9 @@ def predictions(spec: Spec) -> SimpleNamespace:
     """The parts of `inference` until images are read."""
     loaded = Mock(config=model_config(spec))
     with opened(loaded) as models:
-        parts = _run(inference.inference, inference, spec, {"ResultWriter": MagicMock(), "_batches": stop()})
+        parts = run_until_stopped(
+            inference.inference, inference, spec, {"ResultWriter": MagicMock(), "_batches": stop()}
+        )
         return SimpleNamespace(**models, **vars(parts))
 
 
