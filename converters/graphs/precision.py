@@ -16,13 +16,13 @@ from converters.graphs.delicate import delicate_nodes
 from converters.graphs.graph import Graph, drop_unread, replace_nodes
 from oneformer_jax.errors import SpecError
 
-FORMATS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-NUMPY = {
+FORMATS: dict[str, int] = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+NUMPY: dict[int, np.dtype] = {
     TensorProto.FLOAT: np.dtype(np.float32),
     TensorProto.FLOAT16: np.dtype(np.float16),
     TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
 }
-SUFFIX = {value: name for name, value in FORMATS.items()}
+SUFFIX: dict[int, str] = {value: name for name, value in FORMATS.items()}
 RANGE = "constants beyond float16"
 CHOSEN = "layers_precision"
 
@@ -44,7 +44,7 @@ def with_precision(
     copy.CopyFrom(model)
     graph = Graph(copy)
     reasons = delicate_nodes(graph) if data_type != "fp32" else {}
-    formats = {node.name: FORMATS[data_type] for node in graph.nodes}
+    formats: dict[str, int] = {node.name: FORMATS[data_type] for node in graph.nodes}
     formats |= {name: TensorProto.FLOAT for names in reasons.values() for name in names}
     chosen = _chosen(graph, choices)
     formats |= chosen
@@ -96,7 +96,7 @@ class _Rewriter:
         self.graph, self.formats = graph, formats
         self.types = graph.element_types()
         self.outputs = {value.name for value in graph.model.graph.output}
-        self.actual = dict.fromkeys(graph.inputs, TensorProto.FLOAT)  # format of the float tensors so far
+        self.actual: dict[str, int] = dict.fromkeys(graph.inputs, TensorProto.FLOAT)  # of the float tensors so far
         self.nodes: list[NodeProto] = []
         self.made: dict[tuple[str, int], str] = {}
 

@@ -11,7 +11,6 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -23,7 +22,6 @@ from converters.graphs.layers import Layer
 from converters.graphs.weights import CLASSES, LARGEST, STORED, weighted_layers, with_8bit_weights
 from oneformer_jax.errors import EngineError
 
-Algorithm = Literal["minmax", "max", "entropy"]
 Feed = Mapping[str, np.ndarray]
 Ranges = dict[str, float]
 """Largest magnitude of a tensor."""
@@ -51,7 +49,7 @@ def measured_ranges(
     model: onnx.ModelProto,
     feeds: Iterable[Feed],
     *,
-    algorithm: Algorithm = "minmax",
+    algorithm: str = "minmax",
     providers: Sequence[str] = ("CPUExecutionProvider",),
 ) -> Ranges:
     """Ranges of what enters and leaves all products, over `feeds`: the largest magnitudes, or the best by entropy.

@@ -106,7 +106,8 @@ def benchmark(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the results as JSON.")] = None,
 ) -> None:
     """Measure how long a model takes for a batch of images: percentiles and images a second."""
-    options = {"engine": engine, "onnx": onnx, "checkpoint": checkpoint, "batch_sizes": batch_size or [1]}
+    options: dict[str, Any] = {"engine": engine, "onnx": onnx, "checkpoint": checkpoint}
+    options |= {"batch_sizes": batch_size or [1]}
     options |= {"size": size, "task": task, "warm_up": warm_up, "runs": runs, "device": device, "output": output}
     guarded(lambda console: action_of("benchmark")(console, **options))
 

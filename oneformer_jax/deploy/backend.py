@@ -22,6 +22,10 @@ class Engine(Protocol):
         """Its file, for messages."""
 
     @property
+    def provider(self) -> str:
+        """What computes, for people."""
+
+    @property
     def metadata(self) -> Metadata: ...
 
     @property
