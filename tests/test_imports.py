@@ -50,6 +50,9 @@ FREE_OF_JAX = [
     "oneformer_jax.actions.command_line",
     "oneformer_jax.actions.evaluate",
     "oneformer_jax.actions.inference",
+    "oneformer_jax.actions.gen_trt_engine",
+    "oneformer_jax.actions.benchmark",
+    "converters.graphs.static",
     "converters.files",
 ]
 
