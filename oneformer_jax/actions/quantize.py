@@ -141,6 +141,6 @@ def _exported(spec: Spec, folder: Path, status: StatusFile, console: Console) ->
 
     path = folder / "model.onnx"
     changes = {"checkpoint": spec.quantize.model_path, "onnx_file": str(path), "overwrite": True}
-    section = spec.export.model_copy(update=changes)
+    section = spec.export.model_copy(update=changes | {"include_postprocess": "none"})
     export(spec.model_copy(update={"export": section}), folder, status, console)
     return path
