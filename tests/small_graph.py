@@ -10,16 +10,16 @@ from oneformer_jax.data.categories import Categories, Category
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.deploy.metadata import KEY, Metadata
 
-SIZE, QUERIES, CLASSES, WIDTH = 32, 6, 4, 32
+SIZE, QUERIES, CLASSES, WIDTH = 32, 6, 7, 32
 PIXELS = (SIZE // 4) ** 2
 BLOCKED = float(np.finfo(np.float32).min)
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
 small (float[BATCH,3,32,32] images, float[BATCH,77] task_tokens)
-    => (float[BATCH,6,5] pred_logits, float[BATCH,6,8,8] pred_masks)
+    => (float[BATCH,6,8] pred_logits, float[BATCH,6,8,8] pred_masks)
 <float[32,3,4,4] patch, float[77,32] task_in, float[32,32] task_out, float[32] gain, float[32] shift,
- float[32,32] to_keys, float[32,32] to_values, float[32,2] to_offsets, float[32,5] to_classes, float[1,6,32] queries,
+ float[32,32] to_keys, float[32,32] to_values, float[32,2] to_offsets, float[32,8] to_classes, float[1,6,32] queries,
  float[1,64,1,2] centres, float blocked, float zero, int64[1] one,
  int64[3] sequence_shape, int64[4] grid_shape, int64[3] pixel_shape, int64[4] mask_shape> {
     features = Conv <strides = [4, 4]> (images, patch)
@@ -55,8 +55,8 @@ small (float[BATCH,3,32,32] images, float[BATCH,77] task_tokens)
 """
 
 
-def small_model(batch: int = -1, seed: int = 0) -> onnx.ModelProto:
-    """Drawn weights; `batch` -1: any."""
+def small_model(batch: int = -1, seed: int = 0, categories: Categories | None = None) -> onnx.ModelProto:
+    """Drawn weights; `batch` -1: any; other categories than its own must be as many."""
     model = parser.parse_model(TEXT.replace("BATCH", "N" if batch < 0 else str(batch)))
     rng = np.random.default_rng(seed)
     special = {
@@ -82,15 +82,15 @@ def small_model(batch: int = -1, seed: int = 0) -> onnx.ModelProto:
     del model.graph.value_info[:]
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in drawn.items())
     entry = model.metadata_props.add()
-    entry.key, entry.value = KEY, json.dumps(metadata(batch).to_json())
+    entry.key, entry.value = KEY, json.dumps(metadata(batch, categories).to_json())
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def metadata(batch: int = -1) -> Metadata:
+def metadata(batch: int = -1, categories: Categories | None = None) -> Metadata:
     """Of `small_model`."""
-    classes = range(CLASSES)
-    categories = Categories(tuple(Category(i + 1, f"class {i}", i < 2, (50 * i, 0, 0)) for i in classes))
+    own = Categories(tuple(Category(i + 1, f"class {i}", i < 2, (30 * i, 0, 0)) for i in range(CLASSES)))
+    categories = categories or own
     rows = tuple(tuple(map(int, row)) for row in task_tokens(0, 77))
     mean, std = (120.0, 110.0, 100.0), (60.0, 60.0, 60.0)
     return Metadata(categories, CLASSES, QUERIES, (SIZE, SIZE), batch, mean, std, 0, rows, "drawn weights")

@@ -3,13 +3,16 @@
 It is no proof for TensorRT itself, and nothing runs. 8-bit floats need a GPU that has them.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
-from small_graph import feeds, small_model
+from small_graph import feeds, metadata, small_model
 
+from converters.graphs.delicate import REASONS, delicate_nodes
 from converters.graphs.graph import Graph
 from converters.graphs.layers import FP8, INT8
 from converters.graphs.precision import with_precision
@@ -46,7 +49,7 @@ def built(rtx: Any, path: Path, capabilities: tuple[str, ...]) -> int:
     return int(plan.nbytes)
 
 
-def variant(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+def variant(model: onnx.ModelProto, name: str, inputs: list[dict[str, np.ndarray]] | None = None) -> onnx.ModelProto:
     """The graph in one of the formats that we write."""
     if name in ("fp32", "fp16", "bf16"):
         return with_precision(model, name)[0]
@@ -56,7 +59,7 @@ def variant(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         weights = with_8bit_weights(model, {layer.key: dtype.partition("_fp16")[0] for layer in weighted_layers(graph)})
         return with_precision(weights, "fp16")[0] if dtype.endswith("_fp16") else weights
     chosen = {layer.key: dtype for layer in quantizable_layers(graph)}
-    return with_8bit_activations(model, chosen, measured_ranges(model, feeds(batch=2)))
+    return with_8bit_activations(model, chosen, measured_ranges(model, inputs or feeds(batch=2)))
 
 
 @pytest.mark.parametrize("batch", [-1, 2], ids=["dynamic", "static"])
@@ -82,3 +85,33 @@ def test_formats_that_do_not_go_together_are_found(rtx: Any, tmp_path: Path) -> 
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(AssertionError):
         built(rtx, tmp_path / "model.onnx", ("SM86",))
+
+
+@pytest.mark.parametrize(("name", "batch"), [("fp16", -1), (f"static_{INT8}", 2)])
+def test_an_exported_model_builds(rtx: Any, tmp_path: Path, name: str, batch: int) -> None:
+    """All of OneFormer, as `export` writes it."""
+    import jax
+    from models.tiny import TINY
+
+    from converters.onnx.graph import build_graph
+    from oneformer_jax.models import oneformer
+
+    rows = tuple(tuple(range(1000 * task, 1000 * task + TINY.task_seq_len)) for task in range(3))
+    facts = {"num_classes": TINY.num_classes, "num_queries": TINY.transformer.num_queries, "task_tokens": rows}
+    about = dataclasses.replace(metadata(batch), image_size=(64, 64), **facts)
+    params = oneformer.init(TINY, jax.random.key(0))
+    model = build_graph(params, TINY, about, opset=17)
+    rng = np.random.default_rng(0)
+    inputs = {
+        "images": rng.normal(0, 1, (2, 3, 64, 64)).astype(np.float32),
+        "task_tokens": np.array(rows[:2], np.float32),
+    }
+    onnx.save(variant(model, name, [inputs]), tmp_path / "model.onnx")
+    assert built(rtx, tmp_path / "model.onnx", ("SM86", "SM89")) > 100_000
+    found = delicate_nodes(Graph(model))
+    assert found.keys() == set(REASONS)
+    operators = {node.name: node.op_type for node in model.graph.node}
+    kept = {operators[node] for names in found.values() for node in names}
+    assert {"Softmax", "LayerNormalization", "GridSample", "Where", "Less"} <= kept
+    others = {operator for node, operator in operators.items() if not any(node in names for names in found.values())}
+    assert not others & {"Softmax", "LayerNormalization", "GridSample", "Where", "Less", "ReduceMean", "Exp"}
