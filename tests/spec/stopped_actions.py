@@ -98,7 +98,8 @@ def exporting(spec: Spec) -> SimpleNamespace:
         parts["make_mesh"] = Mock(return_value=make_mesh(1))
     with patch.object(onnx_export, "export_model", stop()) as export_model:
         return SimpleNamespace(
-            **{"make_mesh": Mock()} | vars(_run(export.export, export, spec, parts)), export_model=export_model
+            **{"make_mesh": Mock()} | vars(run_until_stopped(export.export, export, spec, parts)),
+            export_model=export_model,
         )
 
 
