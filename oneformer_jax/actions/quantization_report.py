@@ -21,7 +21,8 @@ WARM_UP, RUNS = 2, 10
 
 @dataclass(frozen=True)
 class Subject:
-    """A model: a checkpoint (`size` in bytes of the arrays that inference reads) or an ONNX file."""
+    """A model: an ONNX file, or a checkpoint. `size` is that of the files; of a float32 checkpoint, whose files hold
+    what only training needs besides, that of the arrays that inference reads."""
 
     kind: Literal["checkpoint", "onnx"]
     path: Path

@@ -78,17 +78,14 @@ def _quantize_checkpoint(spec: Spec, target: Path, console: Console) -> tuple[Su
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         store = checkpoints.Checkpoints(fresh, keep=0, monitor="mIoU")
-        stored = quantized.quantized(params, chosen)
-        store.save(stored, None, replace(description, quantized=chosen, absent=absent))
+        store.save(quantized.quantized(params, chosen), None, replace(description, quantized=chosen, absent=absent))
         store.close()
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return (
-        Subject("checkpoint", step_dir, quantized.stored_bytes(params)),
-        Subject("checkpoint", target, quantized.stored_bytes(stored)),
-    )
+    written = sum(file.stat().st_size for file in target.glob("checkpoints/*/params/**/*") if file.is_file())
+    return Subject("checkpoint", step_dir, quantized.stored_bytes(params)), Subject("checkpoint", target, written)
 
 
 def _quantize_graph(spec: Spec, source: Path, target: Path, console: Console) -> tuple[Subject, Subject]:
