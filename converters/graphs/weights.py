@@ -70,7 +70,8 @@ def scaled(values: np.ndarray, axis: int, largest: float) -> tuple[np.ndarray, n
     """
     others = tuple(i for i in range(values.ndim) if i != axis)
     peak = np.abs(values).max(axis=others, keepdims=True)
-    scale = np.where(peak > 0, peak / np.float32(largest), np.float32(1)).astype(np.float32)
+    smallest = np.finfo(np.float32).tiny  # a scale of 0 would divide by it
+    scale = np.where(peak > 0, np.maximum(peak / np.float32(largest), smallest), np.float32(1)).astype(np.float32)
     return values / scale, scale
 
 

@@ -72,6 +72,7 @@ def _quantize(kernel: Any, dtype: str) -> dict[str, np.ndarray]:
     target = DTYPES[dtype]
     largest = np.float32(127 if dtype == "int8" else float(jnp.finfo(target).max))
     peak = np.abs(values).max(axis=tuple(range(values.ndim - 1)), keepdims=True)
-    scale = np.where(peak > 0, peak / largest, np.float32(1)).astype(np.float32)
+    smallest = np.finfo(np.float32).tiny  # a scale of 0 would divide by it
+    scale = np.where(peak > 0, np.maximum(peak / largest, smallest), np.float32(1)).astype(np.float32)
     scaled = values / scale
     return {VALUES: (np.rint(scaled) if dtype == "int8" else scaled).astype(target), SCALE: scale}
