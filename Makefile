@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: install quickstart check test bench format
+.PHONY: install bindings quickstart check test bench format
 
 install: $(VENV)/installed
 
@@ -11,7 +11,14 @@ $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --upgrade pip
 	$(VENV)/bin/pip install --quiet -e ".[test]"
+	$(MAKE) --no-print-directory bindings
 	touch $@
+
+# TensorRT's Python bindings, without their libraries, of two versions that no one environment holds: a test reads from
+# them which calls exist, and is skipped where there are none for this machine.
+bindings:
+	-$(VENV)/bin/pip install --quiet --no-deps --upgrade --target $(VENV)/tensorrt_bindings/10 "tensorrt-cu12-bindings>=10,<11"
+	-$(VENV)/bin/pip install --quiet --no-deps --upgrade --target $(VENV)/tensorrt_bindings/11 "tensorrt-cu13-bindings>=11,<12"
 
 quickstart: install
 	$(RUN) cli.py quickstart

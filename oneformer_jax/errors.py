@@ -33,3 +33,7 @@ class DataError(OneFormerError):
 
 class CheckpointError(OneFormerError):
     """A checkpoint is missing, damaged or does not fit."""
+
+
+class EngineError(OneFormerError):
+    """An exported model or an engine is missing, foreign, or does not fit what it is asked for."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from oneformer_jax.actions import configure
+from oneformer_jax.actions import datasets, scoring
 from oneformer_jax.actions.preflight import checked_datasets
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.automl.policy import require_optuna
@@ -24,7 +24,7 @@ def automl(spec: Spec, folder: Path, status: StatusFile, console: Console) -> No
     """
     require_optuna()
     _refuse_what_has_no_score(spec)
-    splits: tuple[configure.Split, ...] = ("train", "val") if spec.dataset.val.annotations else ("train",)
+    splits: tuple[datasets.Split, ...] = ("train", "val") if spec.dataset.val.annotations else ("train",)
     checked_datasets(spec, splits, console)
     import_module("oneformer_jax.automl.search").search(spec, folder, train_command, Reporter(status, console))
 
@@ -61,4 +61,4 @@ def _refuse_what_has_no_score(spec: Spec) -> None:
             where="automl.metric",
             hint=f"set dataset.val.annotations, or automl.metric={LOSS} with automl.direction=minimize",
         )
-    configure.refuse_unknown_score(spec, spec.automl.metric, "automl.metric")
+    scoring.refuse_unknown_score(spec, spec.automl.metric, "automl.metric")

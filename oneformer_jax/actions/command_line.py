@@ -18,6 +18,7 @@ from rich.console import Console
 from oneformer_jax.actions.execute import execute
 from oneformer_jax.actions.failures import explained
 from oneformer_jax.actions.training_route import action_for_training
+from oneformer_jax.spec.tasks import Task
 
 app = typer.Typer(
     add_completion=False,
@@ -69,6 +70,46 @@ def evaluate(spec: SpecPath, overrides: Overrides = None) -> None:
 def inference(spec: SpecPath, overrides: Overrides = None) -> None:
     """Draw and write the results for a folder of images."""
     run_action("inference", spec, overrides or [])
+
+
+@app.command()
+def export(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Write a checkpoint as an ONNX file, and compare the two."""
+    run_action("export", spec, overrides or [])
+
+
+@app.command()
+def quantize(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Store a checkpoint or an ONNX file in 8 bits, and show what that costs in accuracy."""
+    run_action("quantize", spec, overrides or [])
+
+
+@app.command("gen_trt_engine")
+def gen_trt_engine(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Build a TensorRT engine of an exported ONNX file, on the GPU that will run it."""
+    run_action("gen_trt_engine", spec, overrides or [])
+
+
+@app.command()
+def benchmark(
+    engine: Annotated[Path | None, typer.Option(help="A TensorRT engine.")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="An exported ONNX file, for ONNX Runtime.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint, for JAX.")] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Images of a batch; may be repeated.")] = None,
+    size: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="HEIGHT WIDTH", help="Of a checkpoint's images; else 640 640.")
+    ] = None,
+    task: Annotated[Task, typer.Option(help="The task.")] = "semantic",
+    warm_up: Annotated[int, typer.Option(min=0, help="Batches before the measured ones.")] = 3,
+    runs: Annotated[int, typer.Option(min=1, help="Measured batches of each size.")] = 20,
+    device: Annotated[int, typer.Option(min=0, help="Index of the device.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the results as JSON.")] = None,
+) -> None:
+    """Measure how long a model takes for a batch of images: percentiles and images a second."""
+    options: dict[str, Any] = {"engine": engine, "onnx": onnx, "checkpoint": checkpoint}
+    options |= {"batch_sizes": batch_size or [1]}
+    options |= {"size": size, "task": task, "warm_up": warm_up, "runs": runs, "device": device, "output": output}
+    guarded(lambda console: action_of("benchmark")(console, **options))
 
 
 @app.command()

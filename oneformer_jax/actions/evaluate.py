@@ -1,4 +1,4 @@
-"""The evaluate action: a checkpoint and annotated images in, metrics.json and a table out."""
+"""The evaluate action: a model and annotated images in, metrics.json and a table out. JAX only for a checkpoint."""
 
 import json
 from pathlib import Path
@@ -7,41 +7,38 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import Progress
 
-from oneformer_jax.actions import configure
-from oneformer_jax.actions.architecture import contradictions
-from oneformer_jax.actions.devices import mesh_of
+from oneformer_jax.actions import datasets, scoring
 from oneformer_jax.actions.kpi import kpi
+from oneformer_jax.actions.model_to_run import model_to_run, require_model
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.errors import DataError
 from oneformer_jax.evaluation.evaluator import Metrics
 from oneformer_jax.evaluation.report import metrics_json, metrics_table
-from oneformer_jax.inference.predictor import load_model
-from oneformer_jax.spec import Spec, require
+from oneformer_jax.spec import Spec
 
 
 def evaluate(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Metrics:
-    """Scores `evaluate.checkpoint` on `dataset.test` if it has annotations, else on `dataset.val`.
+    """Scores `evaluate.trt_engine`, else `evaluate.checkpoint`, on `dataset.test` if it has annotations, else on
+    `dataset.val`.
 
-    The architecture comes from the checkpoint. Raises OneFormerError (spec, data, checkpoint) before long work.
+    The architecture comes from the checkpoint, the geometry of an engine is the letterbox of its size. Raises
+    OneFormerError (spec, data, checkpoint, engine) before long work.
     """
-    require(spec, "evaluate.checkpoint")
-    split: Literal["test", "val"] = "test" if configure.has_data(spec, "test") else "val"
-    dataset = configure.open_dataset(spec, split)
-    mesh = mesh_of(spec, "evaluate", status)
-    model = load_model(Path(spec.evaluate.checkpoint), mesh)
-    for contradiction in contradictions(spec, model.config):
-        status.warning(contradiction)
-    dataset.check_num_classes(model.config.num_classes)
+    require_model(spec, "evaluate")
+    split: Literal["test", "val"] = "test" if datasets.has_data(spec, "test") else "val"
+    dataset = datasets.open_dataset(spec, split)
+    chosen = model_to_run(spec, "evaluate", getattr(spec.dataset, split).batch_size, status)
+    model = chosen.model
+    dataset.check_num_classes(model.num_classes)
     if dataset.categories.names != model.categories.names:
         raise DataError(
-            "the categories differ from those that the checkpoint was trained on: "
+            "the categories differ from those that the model was trained on: "
             + _first_difference(model.categories.names, dataset.categories.names),
             where=dataset.where,
             hint="weights that were converted without class names: convert them again with --label-map",
         )
-    batch_size, split_batch_size = spec.evaluate.batch_size, getattr(spec.dataset, split).batch_size
-    batch_size = (batch_size if batch_size > 0 else split_batch_size) * mesh.size
-    evaluator = configure.evaluator(spec, split, dataset, batch_size, configure.tasks(spec))
+    tasks = scoring.tasks(spec)
+    evaluator = scoring.evaluator(spec, split, dataset, chosen.batch_size, tasks, chosen.policy)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("evaluate", total=len(dataset))
         metrics = evaluator.run(model.backend, lambda done, _: bar.update(task, completed=done))

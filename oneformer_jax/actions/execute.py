@@ -48,7 +48,6 @@ def execute(name: str, spec_path: Path, overrides: list[str], action: Action[Out
             _warn_of_unsupported_keys(spec, name, status)
             if is_first:
                 (folder / "experiment.yaml").write_text(dump_yaml(spec))
-            enable_compilation_cache()
             if processes is not None:
                 _join(spec, processes)
             outcome = action(spec, folder, status, console)

@@ -10,6 +10,7 @@ LESS_MEMORY = {
     "train": "lower dataset.train.batch_size or dataset.augmentation.train_crop_size",
     "evaluate": "lower evaluate.batch_size or dataset.augmentation.test_max_size",
     "inference": "lower inference.batch_size or dataset.augmentation.test_max_size",
+    "export": "lower export.input_height and export.input_width, or export on a machine with more memory",
 }
 
 

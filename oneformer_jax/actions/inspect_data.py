@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from oneformer_jax.actions.configure import SPLITS, has_data
+from oneformer_jax.actions.datasets import SPLITS, has_data
 from oneformer_jax.actions.inspect_samples import draw_samples
 from oneformer_jax.actions.preflight import check_split, open_splits
 from oneformer_jax.actions.status import result_folder

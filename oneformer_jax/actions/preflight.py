@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from oneformer_jax.actions.configure import Split, open_dataset
+from oneformer_jax.actions.datasets import Split, open_dataset
 from oneformer_jax.data.dataset import Dataset
 from oneformer_jax.data.preflight import Findings, Passes, check_files, version_of
 from oneformer_jax.data.problems import Problems, listing

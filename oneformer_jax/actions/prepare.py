@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from oneformer_jax.actions.configure import SPLITS, has_data
+from oneformer_jax.actions.datasets import SPLITS, has_data
 from oneformer_jax.actions.folder_lock import only_process_in
 from oneformer_jax.actions.preflight import checked_datasets
 from oneformer_jax.data import tfds_builder

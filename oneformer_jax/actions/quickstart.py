@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from oneformer_jax.actions import configure
+from oneformer_jax.actions import datasets
 from oneformer_jax.actions.evaluate import evaluate
 from oneformer_jax.actions.execute import execute
 from oneformer_jax.actions.inference import inference
@@ -41,7 +41,7 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
 
     best = [*overrides, f"evaluate.checkpoint={folder / 'train'}", f"inference.checkpoint={folder / 'train'}"]
     metrics = execute("evaluate", spec_path, best, evaluate, console)
-    validation = configure.open_dataset(spec, "val")
+    validation = datasets.open_dataset(spec, "val")
     chosen = folder / "data" / "pictures"
     chosen.mkdir(exist_ok=True)
     for record in validation.records[:PICTURES]:
@@ -57,7 +57,7 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
     scores = headline(metrics)
     names = ("mIoU", "PQ", "SQ", "RQ", "AP")
     table.add_row("OneFormer", *(f"{100 * scores[name]:.1f}" for name in names), style="bold")
-    baseline = baseline_miou(configure.open_dataset(spec, "train"), validation)
+    baseline = baseline_miou(datasets.open_dataset(spec, "train"), validation)
     table.add_row("nearest colour", f"{100 * baseline:.1f}", "", "", "", "")
     console.print(table)
     places = {

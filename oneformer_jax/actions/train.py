@@ -12,10 +12,11 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from oneformer_jax.actions import configure
+from oneformer_jax.actions import configure, datasets, scoring
 from oneformer_jax.actions.architecture import model_config
 from oneformer_jax.actions.devices import mesh_of, topology_table
 from oneformer_jax.actions.dry_run import FirstRecords, dry_run
+from oneformer_jax.actions.execute import enable_compilation_cache
 from oneformer_jax.actions.experiment_tracking import wandb_writers
 from oneformer_jax.actions.kpi import kpi
 from oneformer_jax.actions.preflight import checked_datasets
@@ -44,6 +45,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
 
     Raises OneFormerError (spec, data, checkpoint) before any long work where the cause is known then.
     """
+    enable_compilation_cache()
     mesh, strategy = mesh_of(spec, "train", status), spec.train.distributed_strategy
     console.print(topology_table(mesh, strategy))
     dataset, validation = _datasets(spec, console)
@@ -56,7 +58,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
     if spec.train.verbose:
         console.print(groups_table(parameter_groups(shapes, optimizer_config, frozen), spec.train.optim.lr))
 
-    monitor = configure.monitor(spec)
+    monitor = scoring.monitor(spec)
     store = None
     if not spec.train.is_dry_run:
         store = ckpt.Checkpoints(folder, keep=spec.train.checkpoint_keep, monitor=monitor)
@@ -161,8 +163,8 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
 
 def _datasets(spec: Spec, console: Console) -> tuple[Dataset, Dataset | None]:
     """Of training and validation."""
-    datasets = checked_datasets(spec, ("train", "val") if configure.has_data(spec, "val") else ("train",), console)
-    dataset, validation = datasets["train"], datasets.get("val")
+    found = checked_datasets(spec, ("train", "val") if datasets.has_data(spec, "val") else ("train",), console)
+    dataset, validation = found["train"], found.get("val")
     if validation is None:
         console.print("dataset.val is not set: no validation, and so no best checkpoint")
     elif validation.categories.names != dataset.categories.names:
@@ -197,9 +199,8 @@ def _validation(
     status: StatusFile,
     console: Console,
 ) -> Callable[[Any], dict[str, float]]:
-    scored = configure.validation_tasks(spec)
     evaluator = replace(
-        configure.evaluator(spec, "val", dataset, batch_size, scored),
+        scoring.evaluator(spec, "val", dataset, batch_size, scoring.validation_tasks(spec)),
         share=(jax.process_index(), jax.process_count()),
         gather=gather,
     )

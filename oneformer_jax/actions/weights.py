@@ -1,6 +1,6 @@
 """Weights from anywhere: our own checkpoints and all that `converters` reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,7 @@ def read_weights(location: str, kind: Kind | Literal["auto"] = "auto") -> Weight
         step_dir = find_checkpoint(Path(location))
         description = load_description(step_dir)
         params = load_params(step_dir, shapes_of(description))
+        description = replace(description, quantized={})  # `params` are float32
         return Weights(location, description.model, params, description.categories.names, description)
     source = read_source(location)
     converted = convert(source, kind)

@@ -9,6 +9,8 @@ from jaxtyping import UInt8
 from oneformer_jax.spec import Spec
 
 Size = tuple[int, int]
+STRIDE = 32
+"""Of the network's coarsest map: padded sizes are multiples of it."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Geometry:
     padded: Size
 
 
-def short_edge(original: Size, min_size: int, max_size: int, multiple: int = 32) -> Geometry:
+def short_edge(original: Size, min_size: int, max_size: int, multiple: int = STRIDE) -> Geometry:
     """Shorter edge to `min_size`, longer edge at most `max_size`, aspect kept, padded to the next `multiple`.
 
     Sizes are those of detectron2's ResizeShortestEdge: the cap scales the unrounded size, then int(x + 0.5).
@@ -66,12 +68,33 @@ class EvaluationPolicy:
         return f"{squeezed}short_edge {self.min_size}, at most {self.max_size}"
 
 
-def evaluation_policy(spec: Spec) -> EvaluationPolicy:
-    """What the keys of `dataset` say: `test_geometry` decides whether `image_size` counts."""
+@dataclass(frozen=True)
+class Letterbox:
+    """The geometry of a model with one static size (height, width): `letterbox`, padded on to the network's strides."""
+
+    size: Size
+
+    def __call__(self, original: Size) -> Geometry:
+        height, width = (-(-edge // STRIDE) * STRIDE for edge in self.size)
+        return replace(letterbox(original, self.size), padded=(height, width))
+
+    @property
+    def name(self) -> str:
+        """What metrics record about it."""
+        return f"letterbox {self.size[1]}x{self.size[0]}"
+
+
+Policy = EvaluationPolicy | Letterbox
+
+
+def evaluation_policy(spec: Spec) -> Policy:
+    """What the keys of `dataset` say: `test_geometry` decides whether and how `image_size` counts."""
     augmentation, size = spec.dataset.augmentation, spec.dataset.image_size
     chosen = augmentation.test_geometry
     squeezed = chosen == "square" or (chosen == "auto" and spec.is_changed("dataset.image_size"))
     width, height = (size, size) if isinstance(size, int) else size
+    if chosen == "letterbox":
+        return Letterbox((height, width))
     return EvaluationPolicy(
         augmentation.test_min_size, augmentation.test_max_size, (height, width) if squeezed else None
     )

@@ -20,7 +20,7 @@ from oneformer_jax.postprocess.semantic import semantic_map
 from oneformer_jax.postprocess.thresholds import Thresholds
 from oneformer_jax.spec.tasks import TASKS, Task
 
-BatchLogits = tuple[Float[np.ndarray, "b q k1"], Float[np.ndarray, "b q h w"]]
+BatchLogits = tuple[Float[np.ndarray, "b q k1"], Float[np.ndarray, "b q h4 w4"]]
 Progress = Callable[[int, int], None]
 """Called with the number of finished images and of all images."""
 

@@ -13,14 +13,15 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 from oneformer_jax.data.categories import Categories
-from oneformer_jax.data.geometry import Geometry, evaluation_policy, resize_and_pad
+from oneformer_jax.data.geometry import Geometry, evaluation_policy
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import CheckpointError
+from oneformer_jax.evaluation.prediction import predict_batch
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.normalise import normalise
 from oneformer_jax.models.predictions import Features, Predictions
-from oneformer_jax.postprocess.result import Result, finished_result
+from oneformer_jax.postprocess.result import Result
 from oneformer_jax.postprocess.thresholds import Thresholds
 from oneformer_jax.spec import Spec
 from oneformer_jax.spec.tasks import TASKS, Task
@@ -84,6 +85,10 @@ class LoadedModel:
     description: Description
     mesh: Mesh | None = None
 
+    @property
+    def num_classes(self) -> int:
+        return self.config.num_classes
+
     @cached_property
     def backend(self) -> JaxBackend:
         """The evaluator's view of this model."""
@@ -128,15 +133,9 @@ class LoadedModel:
         thresholds: Thresholds,
     ) -> list[Result]:
         """`predict` for pictures whose geometries pad them to one common size."""
-        padded = np.stack([resize_and_pad(*pair) for pair in zip(images, geometries, strict=True)])
-        sizes = np.array([geometry.resized for geometry in geometries], np.int32)
-        class_logits, mask_logits = self.backend.predict(padded, sizes, [task])[task]
-        is_thing = np.zeros(self.config.num_classes, bool)
+        is_thing = np.zeros(self.num_classes, bool)
         is_thing[: len(self.categories)] = self.categories.is_thing
-        return [
-            finished_result(task, class_logits[i], mask_logits[i], geometry, is_thing, thresholds)
-            for i, geometry in enumerate(geometries)
-        ]
+        return predict_batch(self.backend, images, task, geometries, is_thing, thresholds)
 
 
 def load_model(path: Path | str, mesh: Mesh | None = None) -> LoadedModel:

@@ -73,7 +73,9 @@ class MaskDecoder(nn.Module):
             normalised = decoder_norm(queries)
             class_logits.append(class_embed(normalised))
             mask_embeddings.append(mask_embed(normalised))
-        return LayerPredictions(jnp.stack(class_logits), jnp.stack(mask_embeddings), mask_features, object_queries)
+        return LayerPredictions(
+            stack_layers(class_logits), stack_layers(mask_embeddings), mask_features, object_queries
+        )
 
 
 class DecoderLayer(nn.Module):
@@ -115,6 +117,11 @@ def blocked_keys(
 def unblock_full_rows(blocked: Bool[Array, "b q k"]) -> Bool[Array, "b q k"]:
     """A query whose mask is empty attends everywhere."""
     return jnp.logical_and(blocked, ~jnp.all(blocked, axis=-1, keepdims=True))
+
+
+def stack_layers(layers: list[Float[Array, "b q c"]]) -> Float[Array, "l b q c"]:
+    """The predictions of all layers as one array."""
+    return jnp.stack(layers)
 
 
 def positions_of(x: Float[Array, "b h w c"]) -> Float[Array, "1 h w c"]:

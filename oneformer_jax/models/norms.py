@@ -29,10 +29,15 @@ class GroupNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         grouped = widened(x).reshape(*x.shape[:-1], self.num_groups, channels // self.num_groups)
-        centred = grouped - _mean(grouped)
-        normalised = centred / jnp.sqrt(_mean(centred * centred) + EPSILON)
+        centred = grouped - _group_mean(grouped)
+        normalised = centred / jnp.sqrt(_group_mean(centred * centred) + EPSILON)
         return normalised.reshape(x.shape) * scale[None, None, None] + bias[None, None, None]
 
 
-def _mean(x: Float[Array, "b h w g c"]) -> Float[Array, "b 1 1 g 1"]:
-    return x.mean((2, 4), keepdims=True).mean(1, keepdims=True)
+def _group_mean(x: Float[Array, "b h w g c"]) -> Float[Array, "b 1 1 g 1"]:
+    return mean(mean(x, axes=(2, 4)), axes=(1,))
+
+
+def mean(x: Float[Array, "b _h _w g _c"], *, axes: tuple[int, ...]) -> Float[Array, "b _p _q g _d"]:
+    """Over some axes, which stay with length 1."""
+    return x.mean(axes, keepdims=True)

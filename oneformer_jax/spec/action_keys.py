@@ -1,15 +1,12 @@
-"""The sections of the other actions, and `wandb`."""
+"""The sections of evaluation, inference and export, and `wandb`."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from oneformer_jax.spec.field import Section, key, section
+from oneformer_jax.spec.field import Section, key
 from oneformer_jax.spec.tasks import Task
 
-NO_EXPORT = "the action export is not there yet"
-NO_ENGINE = "TensorRT engines are not there yet"
-NO_QUANTIZE = "the action quantize is not there yet"
 ONE_HOST = "it runs on one host"
 
 
@@ -58,9 +55,7 @@ class OnImages(Section):
     trt_engine: str = key(
         "",
         "TensorRT Engine",
-        "Engine to run instead of a checkpoint.",
-        honoured=False,
-        note=NO_ENGINE,
+        "Exported model (.onnx) to run instead of a checkpoint, without JAX.",
         tao="read by the deployment tool only",
     )
     results_dir: str = key("", "Results directory", "Folder of this action; empty: its own one in <results_dir>.")
@@ -107,170 +102,40 @@ class Inference(OnImages):
 class Export(Section):
     """`export`"""
 
-    results_dir: str = key("", "Results directory", "Folder of this action.", honoured=False, note=NO_EXPORT)
-    gpu_id: NonNegativeInt = key(0, "GPU ID", "Device.", honoured=False, note=NO_EXPORT)
-    checkpoint: str = key("", "checkpoint", "Checkpoint to export.", honoured=False, note=NO_EXPORT)
-    onnx_file: str = key("", "onnx file", "The file to write.", honoured=False, note=NO_EXPORT)
-    on_cpu: bool = key(False, "verbose", "Write standard operators only.", honoured=False, note=NO_EXPORT)
-    input_channel: int = key(3, "input channel", "Channels of the input.", minimum=3, honoured=False, note=NO_EXPORT)
-    input_width: int = key(640, "input width", "Width of the input.", minimum=32, honoured=False, note=NO_EXPORT)
-    input_height: int = key(640, "input height", "Height of the input.", minimum=32, honoured=False, note=NO_EXPORT)
-    opset_version: int = key(17, "opset version", "ONNX operator set.", minimum=1, honoured=False, note=NO_EXPORT)
+    results_dir: str = key("", "Results directory", "Folder of this action; empty: its own one in <results_dir>.")
+    gpu_id: NonNegativeInt = key(0, "GPU ID", "Index of the device on which JAX and ONNX Runtime are compared.")
+    checkpoint: str = key("", "checkpoint", "Checkpoint to export.")
+    onnx_file: str = key("", "onnx file", "The .onnx file to write; empty: model.onnx in the folder of this action.")
+    on_cpu: bool = key(
+        False,
+        "verbose",
+        "Compare on the processor. The file is the same: it has standard operators only.",
+        tao="false writes an operator that only TensorRT's plugin runs",
+    )
+    input_channel: int = key(3, "input channel", "Channels of the input.", minimum=3, only=(3,), note="images are RGB")
+    input_width: int = key(640, "input width", "Width of the input, a multiple of 32.", minimum=32)
+    input_height: int = key(640, "input height", "Height of the input, a multiple of 32.", minimum=32)
+    opset_version: int = key(17, "opset version", "ONNX operator set, 17 to 23.", minimum=1)
     batch_size: int = key(
         -1,
         "batch size",
         "Batch; -1: any.",
         minimum=-1,
-        honoured=False,
-        note=NO_EXPORT,
         tao="-1 leaves the inputs at a batch of 1",
     )
-    verbose: bool = key(False, "verbose", "Print more.", honoured=False, note=NO_EXPORT)
+    verbose: bool = key(False, "verbose", "List all operators, and what the tracing says.")
     task: Task = key(
         "semantic",
         "task",
-        "Task of the exported model.",
-        honoured=False,
-        note=NO_EXPORT,
+        "With include_postprocess the task of the graph; else the task is an input.",
         tao="read by the deployment tool only",
     )
-
-
-class TensorRT(Section):
-    """`gen_trt_engine.tensorrt`"""
-
-    data_type: Literal["fp16", "fp32"] = key(
-        "fp16",
-        "data type",
-        "Number format of the engine.",
-        honoured=False,
-        note=NO_ENGINE,
+    include_postprocess: Literal["none", "semantic", "instance", "panoptic"] = key(
+        "none",
+        "include post-processing",
+        "Take uint8 images [B, H, W, 3] and give results, not logits: normalisation and post-processing in the graph.",
+        extension=True,
     )
-    workspace_size: int = key(
-        1024,
-        "workspace size",
-        "Memory of the builder in MiB.",
-        minimum=1,
-        honoured=False,
-        note=NO_ENGINE,
-        tao="rounded down to whole GiB",
-    )
-    min_batch_size: int = key(
-        1,
-        "Min batch size",
-        "Smallest batch.",
-        minimum=1,
-        popular=True,
-        honoured=False,
-        note=NO_ENGINE,
-        tao="ignored where the ONNX file has a fixed batch",
-    )
-    opt_batch_size: int = key(
-        1,
-        "Optimum batch size",
-        "Batch to optimise for.",
-        minimum=1,
-        popular=True,
-        honoured=False,
-        note=NO_ENGINE,
-        tao="ignored where the ONNX file has a fixed batch",
-    )
-    max_batch_size: int = key(
-        1,
-        "Maximum batch size",
-        "Largest batch.",
-        minimum=1,
-        popular=True,
-        honoured=False,
-        note=NO_ENGINE,
-        tao="ignored where the ONNX file has a fixed batch",
-    )
-    layers_precision: tuple[str, ...] = key(
-        (),
-        "layers_precision",
-        "Number formats of layers, as layer:format.",
-        honoured=False,
-        note=NO_ENGINE,
-        tao="ignored: a fixed list is used",
-    )
-
-
-class GenTrtEngine(Section):
-    """`gen_trt_engine`"""
-
-    results_dir: str = key("", "Results directory", "Folder of this action.", honoured=False, note=NO_ENGINE)
-    gpu_id: int = key(0, "GPU ID", "Device.", minimum=0, popular=True, honoured=False, note=NO_ENGINE)
-    onnx_file: str = key("", "ONNX file", "The exported model.", honoured=False, note=NO_ENGINE)
-    trt_engine: str = key("", "TensorRT engine", "The file to write.", honoured=False, note=NO_ENGINE)
-    timing_cache: str = key("", "TensorRT timing cache", "Cache of kernel timings.", honoured=False, note=NO_ENGINE)
-    batch_size: int = key(
-        0, "Batch size", "Batch of the engine.", honoured=False, note=NO_ENGINE, tao="ignored: the ONNX file decides"
-    )
-    verbose: bool = key(False, "Verbose", "Print more.", honoured=False, note=NO_ENGINE)
-    tensorrt: TensorRT = section(TensorRT, "How the engine is built.", "TensorRT hyper params.")
-
-
-class Quantize(Section):
-    """`quantize`"""
-
-    backend: Literal["modelopt.pytorch", "torchao", "modelopt.onnx"] = key(
-        "torchao",
-        "Quantization backend",
-        "Library that quantizes.",
-        honoured=False,
-        note=NO_QUANTIZE,
-    )
-    mode: Literal["static_ptq", "weight_only_ptq"] = key(
-        "weight_only_ptq",
-        "Quantization mode",
-        "Weights only, or activations too.",
-        honoured=False,
-        note=NO_QUANTIZE,
-    )
-    algorithm: Literal["minmax", "max", "entropy", "awq_clip", "awq_lite", "awq_full", "rtn_dq"] = key(
-        "minmax",
-        "Calibration algorithm",
-        "How ranges are found.",
-        honoured=False,
-        note=NO_QUANTIZE,
-        tao="read by the modelopt backends only",
-    )
-    layers: tuple[dict[str, Any], ...] = key(
-        (),
-        "Layer quantization configs",
-        "Modules and their number formats.",
-        honoured=False,
-        note=NO_QUANTIZE,
-    )
-    skip_names: tuple[str, ...] = key(
-        (),
-        "Skip names",
-        "Modules left as they are.",
-        honoured=False,
-        note=NO_QUANTIZE,
-    )
-    model_path: str = key("", "Model path", "Model to quantize.", required=True, honoured=False, note=NO_QUANTIZE)
-    results_dir: str = key(
-        "",
-        "Results directory",
-        "Folder of this action.",
-        required=True,
-        honoured=False,
-        note=NO_QUANTIZE,
-    )
-    backend_kwargs: dict[str, Any] = key(
-        {},
-        "Backend kwargs",
-        "Further options of the backend.",
-        honoured=False,
-        note=NO_QUANTIZE,
-    )
-    device: str = key(
-        "cuda",
-        "Calibration device",
-        "Device of the calibration.",
-        pattern="^(cuda|cpu|trt|cuda:[0-9]+)$",
-        honoured=False,
-        note=NO_QUANTIZE,
-        tao="read by the modelopt backends only",
+    overwrite: bool = key(
+        False, "overwrite", "Replace a file that is there.", extension=True, tao="a file that is there is an error"
     )

@@ -86,11 +86,12 @@ class Augmentation(Section):
         unsearched=MEASURED,
         tao="metrics are computed at this size",
     )
-    test_geometry: Literal["auto", "short_edge", "square"] = key(
+    test_geometry: Literal["auto", "short_edge", "square", "letterbox"] = key(
         "auto",
         "Test geometry",
         "short_edge: an evaluated image keeps its aspect ratio; square: it is squeezed into dataset.image_size first; "
-        "auto: square where dataset.image_size is changed.",
+        "letterbox: it is fitted into dataset.image_size, as exported models do; auto: square where dataset.image_size "
+        "is changed.",
         extension=True,
     )
     flip_prob: Probability = key(0.5, "flip probability", "Chance of a horizontal flip.", extension=True)
@@ -125,9 +126,8 @@ class QuantCalibrationDataset(Section):
     images_dir: str = key(
         "",
         "images directory",
-        "Folder of the calibration images.",
-        honoured=False,
-        note="quantize is not there yet",
+        "Folder, archive or address of the images that quantize calibrates static_ptq with; all are read.",
+        tao="the first batch alone",
     )
 
 

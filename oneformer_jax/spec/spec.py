@@ -7,9 +7,10 @@ import yaml
 from pydantic import PrivateAttr, field_validator
 
 from oneformer_jax.errors import SpecError
-from oneformer_jax.spec.action_keys import Evaluate, Export, GenTrtEngine, Inference, Quantize, Wandb
+from oneformer_jax.spec.action_keys import Evaluate, Export, Inference, Wandb
 from oneformer_jax.spec.automl_keys import Automl
 from oneformer_jax.spec.dataset_keys import Dataset
+from oneformer_jax.spec.deploy_keys import GenTrtEngine, Quantize
 from oneformer_jax.spec.field import Section, key, plain, section
 from oneformer_jax.spec.model_keys import Model
 from oneformer_jax.spec.train_keys import Train

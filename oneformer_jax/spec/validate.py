@@ -110,6 +110,8 @@ def _run(spec: Spec) -> Iterator[Finding]:
     for path in ("evaluate.batch_size", "inference.batch_size"):
         if spec.value(path) == 0:
             yield f"{path} is 0: give 1 or more, or -1 for dataset.test.batch_size", (path,)
+    if spec.export.batch_size == 0:
+        yield "export.batch_size is 0: give 1 or more, or -1 for any", ("export.batch_size",)
     train = spec.train
     clip = type(train.clip_gradients)()
     changed = train.clip_gradients.clip_value != clip.clip_value or train.clip_gradients.clip_type != clip.clip_type

@@ -28,6 +28,7 @@ from oneformer_jax.data.categories import Categories
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.training.quantized import quantized_shapes, restored
 
 FOLDER = "checkpoints"
 TO_DELETE = ".to_delete"
@@ -44,7 +45,7 @@ class Description:
     """Everything besides arrays that a checkpoint holds: nothing of the training spec must be repeated to use it.
 
     `absent` names the top-level parts of the model that it lacks: those for training alone, where its source had none,
-    or all but the backbone.
+    or all but the backbone. `quantized` names the layers whose kernels are stored in 8 bits, with the format.
     """
 
     model: OneFormerConfig
@@ -56,6 +57,7 @@ class Description:
     epoch: int = 0
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     absent: tuple[str, ...] = ()
+    quantized: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -292,14 +294,16 @@ def load_description(step_dir: Path) -> Description:
 
 
 def shapes_of(description: Description) -> Any:
-    """Shapes and dtypes of the parameters that the checkpoint holds: those of the parts that are not `absent`."""
+    """Shapes and dtypes of the arrays that the checkpoint holds: those of the parts that are not `absent`."""
     shapes = oneformer.shapes(description.model)
-    return {part: shape for part, shape in shapes.items() if part not in description.absent}
+    held = {part: shape for part, shape in shapes.items() if part not in description.absent}
+    return quantized_shapes(held, description.quantized)
 
 
 def load_params(step_dir: Path, like: Any) -> Any:
-    """The parameters to use: their average where the checkpoint has one, else the last ones. As `load_item`."""
-    return load_item(step_dir, "average" if has_item(step_dir, "average") else "params", like)
+    """The parameters to use: their average where the checkpoint has one, else the last ones. As `load_item`; kernels in
+    8 bits come as float32."""
+    return restored(load_item(step_dir, "average" if has_item(step_dir, "average") else "params", like))
 
 
 def has_item(step_dir: Path, item: str) -> bool:

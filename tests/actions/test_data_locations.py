@@ -15,7 +15,7 @@ from servers import Bucket
 from typer.testing import CliRunner
 
 from oneformer_jax.actions.command_line import app
-from oneformer_jax.actions.configure import open_dataset
+from oneformer_jax.actions.datasets import open_dataset
 from oneformer_jax.data import archives
 from oneformer_jax.data.dataset import Dataset
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes

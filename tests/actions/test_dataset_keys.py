@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from oneformer_jax.actions import configure
+from oneformer_jax.actions import datasets
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import DataError, SpecError
 from oneformer_jax.spec import Spec, load_spec
@@ -31,13 +31,13 @@ def files(root: Path, kind: str) -> list[str]:
 
 def test_lists_of_files_open_as_one_data_set(root: Path) -> None:
     keys = {"annotations": files(root, "annotations.json"), "images": files(root, "images")}
-    dataset = configure.open_dataset(spec_of(root, **keys, panoptic=files(root, "panoptic")), "val")
+    dataset = datasets.open_dataset(spec_of(root, **keys, panoptic=files(root, "panoptic")), "val")
     assert dataset.parts == {"near": range(3), "far": range(3, 5)}, (
         "named after the folders: the files are called alike"
     )
     assert dataset.records[4].image_path == root / "far" / "images" / "000001.png"
     named = spec_of(root, **keys, panoptic=files(root, "panoptic"), names=["b", "a"])
-    assert list(configure.open_dataset(named, "val").parts) == ["b", "a"]
+    assert list(datasets.open_dataset(named, "val").parts) == ["b", "a"]
 
 
 def test_one_folder_is_for_all_files(root: Path) -> None:
@@ -48,12 +48,12 @@ def test_one_folder_is_for_all_files(root: Path) -> None:
     spec = spec_of(
         root, annotations=[str(root / "x/a.json"), str(root / "x/b.json")], images=str(root), panoptic=[str(root), ""]
     )
-    sources = configure.sources(spec, "val")
+    sources = datasets.sources(spec, "val")
     assert [source.images for source in sources] == [root, root]
     assert [source.panoptic for source in sources] == [root, None]
     assert [source.name for source in sources] == ["a", "b"]
     with pytest.raises(DataError, match="COCO panoptic annotations, but no folder of panoptic PNGs"):
-        configure.open_dataset(spec_of(root, annotations=str(root / "x/a.json"), images=str(root)), "val")
+        datasets.open_dataset(spec_of(root, annotations=str(root / "x/a.json"), images=str(root)), "val")
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,4 @@ def test_one_folder_is_for_all_files(root: Path) -> None:
 )
 def test_keys_that_contradict_each_other_are_named(root: Path, keys: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        configure.open_dataset(spec_of(root, **keys), "val")
+        datasets.open_dataset(spec_of(root, **keys), "val")

@@ -13,7 +13,6 @@ import jax
 import pytest
 from typer.testing import CliRunner, Result
 
-from oneformer_jax.actions import execute as execute_module
 from oneformer_jax.actions.command_line import app
 from oneformer_jax.actions.folder_lock import only_process_in
 from oneformer_jax.errors import DataError
@@ -54,10 +53,9 @@ DEFECTS = ("key", "assertion", "other error of jax")
 
 
 @pytest.fixture(autouse=True)
-def same_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def same_process() -> Iterator[None]:
     """What a command changes in its process is changed back."""
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(execute_module, "enable_compilation_cache", lambda: None)
     yield
     signal.signal(signal.SIGTERM, before)
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from oneformer_jax.actions.command_line import app
-from oneformer_jax.actions.configure import open_dataset
+from oneformer_jax.actions.datasets import open_dataset
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import DataError, SpecError
 

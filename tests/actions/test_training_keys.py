@@ -7,7 +7,7 @@ import jax
 import pytest
 from rich.console import Console
 
-from oneformer_jax.actions import configure
+from oneformer_jax.actions import configure, scoring
 from oneformer_jax.actions.architecture import model_config
 from oneformer_jax.actions.devices import join_processes, mesh_of, own_devices
 from oneformer_jax.actions.starting_point import starting_point
@@ -201,17 +201,17 @@ def test_pipeline_keys(spec_of: SpecOf, dataset: Dataset) -> None:
 
 def test_evaluation_keys(spec_of: SpecOf, dataset: Dataset) -> None:
     def evaluator(*overrides: str):
-        return configure.evaluator(spec_of(*overrides), "val", dataset, 1, ("semantic",))
+        return scoring.evaluator(spec_of(*overrides), "val", dataset, 1, ("semantic",))
 
     assert evaluator().workers == 4
     assert evaluator("dataset.val.num_workers=2").workers == 2
     assert evaluator("dataset.workers=6").workers == 6
     assert evaluator("dataset.image_size=[640,480]").policy_name.startswith("square 640x480")
     on = ["model.test.instance_on=true"]
-    assert configure.validation_tasks(spec_of(*on)) == ("semantic", "instance")
-    assert configure.validation_tasks(spec_of(*on, "dataset.task_prob_val={instance: 1}")) == ("instance",)
+    assert scoring.validation_tasks(spec_of(*on)) == ("semantic", "instance")
+    assert scoring.validation_tasks(spec_of(*on, "dataset.task_prob_val={instance: 1}")) == ("instance",)
     with pytest.raises(SpecError, match="no task that is switched on has a chance"):
-        configure.validation_tasks(spec_of("dataset.task_prob_val={instance: 1}"))
+        scoring.validation_tasks(spec_of("dataset.task_prob_val={instance: 1}"))
 
 
 def test_optimizer_keys(spec_of: SpecOf) -> None:

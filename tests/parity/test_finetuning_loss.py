@@ -22,7 +22,7 @@ import torch
 import transformers
 from dealt_points import DealtPoints
 
-from oneformer_jax.actions import configure
+from oneformer_jax.actions import configure, datasets
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.drawn_shapes import CATEGORIES, write_drawn_shapes
 from oneformer_jax.data.pipeline import train_batches
@@ -140,7 +140,7 @@ def spec(spec_path: Path) -> Spec:
 @pytest.fixture(scope="module")
 def batch(spec: Spec) -> Batch:
     """The run's first batch, made once more."""
-    dataset = configure.open_dataset(spec, "train")
+    dataset = datasets.open_dataset(spec, "train")
     settings = configure.pipeline_settings(spec, dataset, spec.dataset.train.batch_size)
     with closing(train_batches(dataset, settings, start_step=0)) as batches:
         batch = next(batches)

@@ -5,7 +5,7 @@ from typing import Any
 from key_rows import Changes, Observed, Rows, Shown
 from stopped_actions import result_folder
 
-from oneformer_jax.actions import configure
+from oneformer_jax.actions import scoring
 from oneformer_jax.automl.policy import train_schema
 from oneformer_jax.automl.search import search_settings
 from oneformer_jax.automl.search_space import search_space
@@ -54,7 +54,7 @@ AUTOML: Rows = {
     "automl_policy": Shown(
         "automl/test_policy.py::test_the_option_counts_before_the_spec_and_neither_means_a_training"
     ),
-    "train.monitor": Changes("PQ", configure.monitor, "PQ", together=("model.test.panoptic_on=true",)),
+    "train.monitor": Changes("PQ", scoring.monitor, "PQ", together=("model.test.panoptic_on=true",)),
 }
 
 ROWS: tuple[Rows, ...] = (AUTOML,)

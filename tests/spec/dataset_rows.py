@@ -6,7 +6,7 @@ from unittest.mock import patch
 from key_rows import Changes, Rows, Stopped, drawn, evaluation_workers, loop, model, pipeline, policy, source, stop
 from stopped_actions import predictions, step_input, training
 
-from oneformer_jax.actions import configure
+from oneformer_jax.actions import datasets, scoring
 from oneformer_jax.spec import Spec
 
 SIZES = "dataset.augmentation"
@@ -14,7 +14,7 @@ VALIDATED = ("model.test.instance_on=true",)
 
 
 def classes_count_in_order(spec: Spec) -> Any:
-    with patch.object(configure, "open_sources", stop()) as opened:
+    with patch.object(datasets, "open_sources", stop()) as opened:
         try:
             drawn(spec)
         except Stopped:
@@ -22,10 +22,10 @@ def classes_count_in_order(spec: Spec) -> Any:
 
 
 def label_maps(spec: Spec) -> dict[str, str]:
-    return {name: path.name for name, path in configure.label_maps(spec).items()}
+    return {name: path.name for name, path in datasets.label_maps(spec).items()}
 
 
-def files_of(split: configure.Split, other: configure.Split) -> Rows:
+def files_of(split: datasets.Split, other: datasets.Split) -> Rows:
     """The keys that name files; `other` is a split that has some too."""
     path = f"dataset.{split}"
     return {
@@ -76,7 +76,7 @@ WHOLE: Rows = {
     "dataset.task_prob_train": Changes(
         "{instance: 1}", pipeline("task_prob"), {"semantic": 0.0, "instance": 1.0, "panoptic": 0.0}
     ),
-    "dataset.task_prob_val": Changes("{instance: 1}", configure.validation_tasks, ("instance",), beside=VALIDATED),
+    "dataset.task_prob_val": Changes("{instance: 1}", scoring.validation_tasks, ("instance",), beside=VALIDATED),
     "dataset.task_seq_len": Changes("50", model("task_seq_len"), 50),
     "dataset.max_seq_len": Changes(
         "5",

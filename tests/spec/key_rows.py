@@ -5,7 +5,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from unittest.mock import Mock, patch
 
-from oneformer_jax.actions import configure, devices
+from oneformer_jax.actions import configure, datasets, devices, scoring
 from oneformer_jax.actions.architecture import model_config
 from oneformer_jax.data.dataset import Dataset
 from oneformer_jax.data.geometry import evaluation_policy
@@ -70,12 +70,12 @@ def optimizer(field: str) -> Observed:
 
 def thresholds(field: str) -> Observed:
     """A field of the post-processing thresholds."""
-    return lambda spec: getattr(configure.thresholds(spec), field)
+    return lambda spec: getattr(scoring.thresholds(spec), field)
 
 
 def drawn(spec: Spec) -> Dataset:
     """The training data: 4 pictures."""
-    return configure.open_dataset(spec, "train")
+    return datasets.open_dataset(spec, "train")
 
 
 def loop(field: str) -> Observed:
@@ -103,19 +103,19 @@ def policy(field: str) -> Observed:
     return lambda spec: getattr(evaluation_policy(spec), field)
 
 
-def source(split: configure.Split, field: str) -> Observed:
+def source(split: datasets.Split, field: str) -> Observed:
     """A field of the first annotation file of a split; of a path the folders `<split>/<name>`."""
 
     def value(spec: Spec) -> str:
-        found = getattr(configure.sources(spec, split)[0], field)
+        found = getattr(datasets.sources(spec, split)[0], field)
         return found if isinstance(found, str) else f"{found.parent.name}/{found.name}"
 
     return value
 
 
-def evaluation_workers(split: configure.Split) -> Observed:
+def evaluation_workers(split: datasets.Split) -> Observed:
     """The host threads of an evaluator."""
-    return lambda spec: configure.evaluator(spec, split, drawn(spec), 1, ("semantic",)).workers
+    return lambda spec: scoring.evaluator(spec, split, drawn(spec), 1, ("semantic",)).workers
 
 
 def chosen_devices(action: str) -> Observed:

@@ -3,7 +3,7 @@
 from key_rows import Changes, Refused, Rows, Shown, criterion, model, thresholds
 from stopped_actions import first_temperature
 
-from oneformer_jax.actions import configure
+from oneformer_jax.actions import scoring
 
 HEAD, FORMER, TEXT = "model.sem_seg_head", "model.one_former", "model.text_encoder"
 BACKBONE, SWIN, TEST = "model.backbone", "model.backbone.swin", "model.test"
@@ -89,9 +89,9 @@ TASKS_AND_THRESHOLDS: Rows = {
     f"{TEST}.object_mask_threshold": Changes("0.8", thresholds("object_mask_threshold"), 0.8),
     f"{TEST}.overlap_threshold": Changes("0.8", thresholds("overlap_threshold"), 0.8),
     f"{TEST}.test_topk_per_image": Changes("10", thresholds("test_topk_per_image"), 10),
-    f"{TEST}.semantic_on": Changes("false", configure.tasks, ("instance",), beside=(f"{TEST}.instance_on=true",)),
-    f"{TEST}.instance_on": Changes("true", configure.tasks, ("semantic", "instance")),
-    f"{TEST}.panoptic_on": Changes("true", configure.tasks, ("semantic", "panoptic")),
+    f"{TEST}.semantic_on": Changes("false", scoring.tasks, ("instance",), beside=(f"{TEST}.instance_on=true",)),
+    f"{TEST}.instance_on": Changes("true", scoring.tasks, ("semantic", "instance")),
+    f"{TEST}.panoptic_on": Changes("true", scoring.tasks, ("semantic", "panoptic")),
     f"{TEST}.detection_on": Refused("true"),
 }
 

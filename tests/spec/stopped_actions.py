@@ -1,6 +1,7 @@
 """The actions up to where the long work would begin: what each of their parts was called with."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -11,21 +12,28 @@ import optax
 from key_rows import Observed, Stopped, drawn, stop
 from rich.console import Console
 
+import converters.onnx.export as onnx_export
+import oneformer_jax.actions.checkpoint_to_run as checkpoint_to_run
 import oneformer_jax.actions.evaluate as evaluate
 import oneformer_jax.actions.execute as execute
 import oneformer_jax.actions.experiment_tracking as experiment_tracking
+import oneformer_jax.actions.export as export
 import oneformer_jax.actions.inference as inference
+import oneformer_jax.actions.model_to_run as model_to_run
 import oneformer_jax.actions.starting_point as starting_point
 import oneformer_jax.actions.train as train
 from oneformer_jax.actions.architecture import model_config
 from oneformer_jax.actions.status import StatusFile
+from oneformer_jax.data.geometry import Letterbox
+from oneformer_jax.inference.predictor import LoadedModel
 from oneformer_jax.spec import Spec, dump_yaml
+from oneformer_jax.training.checkpoints import Description
 from oneformer_jax.training.sharding import make_mesh
 
 QUIET = Console(quiet=True)
 
 
-def _run(action: Any, module: Any, spec: Spec, parts: dict[str, Any]) -> SimpleNamespace:
+def run_until_stopped(action: Any, module: Any, spec: Spec, parts: dict[str, Any]) -> SimpleNamespace:
     """Runs `action` with `parts` of its module replaced, until one of them stops it."""
     with TemporaryDirectory() as folder, patch.multiple(module, **parts):
         try:
@@ -39,7 +47,8 @@ def training(spec: Spec) -> SimpleNamespace:
     """The parts of `train` until its loop, or its dry run, begins."""
     start = SimpleNamespace(config=model_config(spec), step=0, state=Mock())
     names = ("make_optimizer", "parameter_groups", "groups_table", "make_train_step", "JaxBackend")
-    parts = {name: Mock() for name in (*names, "train_batches", "_validation")}
+    names = (*names, "train_batches", "_validation", "enable_compilation_cache")
+    parts = {name: Mock() for name in names}
     parts |= {"wandb_writers": stop(), "dry_run": stop(), "starting_point": Mock(return_value=start)}
     parts["oneformer"] = Mock(shapes=Mock(return_value={}))
     parts["closing"] = MagicMock()
@@ -48,7 +57,7 @@ def training(spec: Spec) -> SimpleNamespace:
         patch.object(train.ckpt, "Checkpoints") as checkpoints,
         patch.object(train.configure, "frozen", return_value=frozenset()),
     ):
-        return SimpleNamespace(**vars(_run(train.train, train, spec, parts)), checkpoints=checkpoints)
+        return SimpleNamespace(**vars(run_until_stopped(train.train, train, spec, parts)), checkpoints=checkpoints)
 
 
 def step_input(field: str) -> Observed:
@@ -63,17 +72,48 @@ def step_option(name: str) -> Observed:
 
 def evaluation(spec: Spec) -> SimpleNamespace:
     """The parts of `evaluate` until images are read."""
-    loaded = SimpleNamespace(config=model_config(spec), categories=drawn(spec).categories, backend=None)
-    parts = {"load_model": Mock(return_value=loaded)}
-    with patch.object(evaluate.configure, "evaluator", stop()) as evaluator:
-        return SimpleNamespace(**vars(_run(evaluate.evaluate, evaluate, spec, parts)), evaluator=evaluator)
+    config, categories = model_config(spec), drawn(spec).categories
+    loaded = Mock(config=config, num_classes=config.num_classes, categories=categories)
+    with opened(loaded) as models:
+        parts = run_until_stopped(evaluate.evaluate, evaluate.scoring, spec, {"evaluator": stop()})
+        return SimpleNamespace(**models, **vars(parts))
 
 
 def predictions(spec: Spec) -> SimpleNamespace:
     """The parts of `inference` until images are read."""
-    loaded = SimpleNamespace(config=model_config(spec), categories=None)
-    parts = {"load_model": Mock(return_value=loaded), "ResultWriter": MagicMock(), "_batches": stop()}
-    return _run(inference.inference, inference, spec, parts)
+    loaded = Mock(config=model_config(spec))
+    with opened(loaded) as models:
+        parts = run_until_stopped(
+            inference.inference, inference, spec, {"ResultWriter": MagicMock(), "_batches": stop()}
+        )
+        return SimpleNamespace(**models, **vars(parts))
+
+
+def exporting(spec: Spec) -> SimpleNamespace:
+    """The parts of `export` until a graph is traced."""
+    config, categories = model_config(spec), drawn(spec).categories
+    loaded = LoadedModel(config, {}, categories, Description(config, categories, (1.0,) * 3, (1.0,) * 3, {}))
+    parts = {"load_model": Mock(return_value=loaded), "enable_compilation_cache": Mock()}
+    if not spec.export.on_cpu:
+        parts["make_mesh"] = Mock(return_value=make_mesh(1))
+    with patch.object(onnx_export, "export_model", stop()) as export_model:
+        return SimpleNamespace(
+            **{"make_mesh": Mock()} | vars(run_until_stopped(export.export, export, spec, parts)),
+            export_model=export_model,
+        )
+
+
+@contextmanager
+def opened(model: Any) -> Iterator[dict[str, Mock]]:
+    """`model` in the place of every checkpoint, and a static engine of 4 images of 96x64 in that of every engine."""
+    engine = Mock(num_classes=model.num_classes, categories=model.categories, policy=Letterbox((64, 96)))
+    engine.engine.batch_sizes = (4, 4)
+    load_model, open_model = Mock(return_value=model), Mock(return_value=engine)
+    with (
+        patch.multiple(checkpoint_to_run, load_model=load_model, enable_compilation_cache=Mock()),
+        patch.object(model_to_run, "open_model", open_model),
+    ):
+        yield {"load_model": load_model, "open_model": open_model}
 
 
 def resumed_from(spec: Spec) -> Path | None:
@@ -108,10 +148,7 @@ def result_folder(action: str) -> Observed:
     """The folder, below the one of the spec file, that an action is given."""
 
     def below(spec: Spec) -> str:
-        with (
-            TemporaryDirectory() as folder,
-            patch.object(execute, "enable_compilation_cache"),
-        ):
+        with TemporaryDirectory() as folder:
             file = Path(folder, "spec.yaml")
             file.write_text(dump_yaml(spec).replace("HERE", folder))
             found = execute.execute(action, file, [], lambda spec, folder, status, console: folder, QUIET)

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import action_rows
 import automl_rows
 import dataset_rows
+import deploy_rows
 import model_rows
 import pytest
 import train_rows
@@ -23,12 +24,8 @@ from oneformer_jax.spec.support import notes
 
 TESTS = Path(__file__).resolve().parents[1]
 LEAVES = {leaf.path: leaf for leaf in leaves(Spec)}
-SECTIONS: tuple[Rows, ...] = (
-    *action_rows.ROWS,
-    *model_rows.ROWS,
-    *dataset_rows.ROWS,
-    *train_rows.ROWS,
-    *automl_rows.ROWS,
+SECTIONS: tuple[Rows, ...] = tuple(
+    rows for file in (action_rows, model_rows, dataset_rows, train_rows, automl_rows, deploy_rows) for rows in file.ROWS
 )
 ROWS: Rows = {path: row for section in SECTIONS for path, row in section.items()}
 

@@ -105,7 +105,7 @@ def test_deployment_templates_load(shared: Path) -> None:
     folder = shared / "reference" / "tao_skill" / "references"
     spec = load_spec(folder / "spec_template_deploy_evaluate.yaml")
     assert spec.model.test.overlap_threshold == 0.8
-    assert unsupported_keys(spec) == ["evaluate.trt_engine", "inference.trt_engine"]
+    assert unsupported_keys(spec) == []
     engine = load_spec(folder / "spec_template_deploy_gen_trt_engine.yaml").gen_trt_engine
     assert engine.tensorrt.workspace_size == 8192
 

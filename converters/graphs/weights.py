@@ -1,0 +1,97 @@
+"""Weights of a graph in 8 bits: each becomes an 8-bit constant and a `DequantizeLinear` with a scale per channel."""
+
+from collections.abc import Mapping
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from converters.graphs.graph import Graph, drop_unread, replace_nodes
+from converters.graphs.layers import CONVOLUTION, FP8, INT8, LINEAR, Layer
+from oneformer_jax.errors import SpecError
+
+CLASSES = {"Conv": CONVOLUTION, "Gemm": ("Gemm", *LINEAR), "MatMul": ("MatMul", *LINEAR)}
+FP8_OPSET = 19
+LARGEST = {INT8: 127.0, FP8: float(ml_dtypes.finfo(ml_dtypes.float8_e4m3fn).max)}
+STORED = {INT8: TensorProto.INT8, FP8: TensorProto.FLOAT8E4M3FN}
+
+
+def weighted_layers(graph: Graph) -> list[Layer]:
+    """The products with constant weights. Nodes that `export` named `backbone/norm/MatMul` are `backbone.norm` too, as
+    in a checkpoint."""
+    layers = []
+    for node in graph.nodes:
+        if node.op_type in CLASSES and _weight(node) in graph.constants and graph.array(_weight(node)).ndim >= 2:
+            module = node.name.rpartition("/")[0].replace("/", ".")
+            names = (node.name, module) if module else (node.name,)
+            layers.append(Layer(node.name, names, CLASSES[node.op_type]))
+    return layers
+
+
+def with_8bit_weights(model: onnx.ModelProto, chosen: Mapping[str, str]) -> onnx.ModelProto:
+    """The model with the weights of the nodes `chosen` (name -> int8 or fp8_e4m3fn) in 8 bits, symmetric, a scale per
+    output channel. Raises SpecError: a format that ONNX Runtime and TensorRT do not have."""
+    if unknown := set(chosen.values()) - set(STORED):
+        hint = f"use {' or '.join(STORED)}"
+        raise SpecError(f"{unknown.pop()}: not available for ONNX files", where="quantize.layers", hint=hint)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = Graph(copy)
+    if FP8 in chosen.values():
+        graph = Graph(with_fp8_opset(graph))
+    nodes: list[NodeProto] = []
+    done: dict[tuple[str, int, str], str] = {}
+    for node in graph.nodes:
+        if node.name in chosen:
+            weight, dtype = _weight(node), chosen[node.name]
+            axis = _output_axis(node, graph.array(weight).ndim)
+            if (weight, axis, dtype) not in done:
+                new = f"{weight}_{dtype}_{axis}"
+                nodes.append(_dequantized(graph, weight, axis, dtype, new))
+                done[weight, axis, dtype] = new
+            node.input[1] = done[weight, axis, dtype]
+        nodes.append(node)
+    replace_nodes(graph.model, nodes)
+    drop_unread(graph.model)
+    onnx.checker.check_model(graph.model)
+    return graph.model
+
+
+def with_fp8_opset(graph: Graph) -> onnx.ModelProto:
+    """The model in an operator set that knows 8-bit floats."""
+    return graph.model if graph.opset >= FP8_OPSET else onnx.version_converter.convert_version(graph.model, FP8_OPSET)
+
+
+def scaled(values: np.ndarray, axis: int, largest: float) -> tuple[np.ndarray, np.ndarray]:
+    """`values` divided by a scale per index of `axis` so that the largest magnitude becomes `largest`, and the scales.
+
+    Channels that are all zero have the scale 1.
+    """
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    peak = np.abs(values).max(axis=others, keepdims=True)
+    smallest = np.finfo(np.float32).tiny  # a scale of 0 would divide by it
+    scale = np.where(peak > 0, np.maximum(peak / np.float32(largest), smallest), np.float32(1)).astype(np.float32)
+    return values / scale, scale
+
+
+def _dequantized(graph: Graph, weight: str, axis: int, dtype: str, name: str) -> NodeProto:
+    """Adds the constants of one weight; the node that yields its float32 values."""
+    values, scale = scaled(graph.array(weight), axis, LARGEST[dtype])
+    if dtype == INT8:
+        stored = numpy_helper.from_array(np.rint(values).astype(np.int8), f"{name}_values")
+    else:
+        stored = numpy_helper.from_array(values.astype(ml_dtypes.float8_e4m3fn), f"{name}_values")
+    graph.model.graph.initializer.extend([stored, numpy_helper.from_array(scale.ravel(), f"{name}_scale")])
+    return helper.make_node("DequantizeLinear", [stored.name, f"{name}_scale"], [name], f"dequantize_{name}", axis=axis)
+
+
+def _weight(node: NodeProto) -> str:
+    return node.input[1]
+
+
+def _output_axis(node: NodeProto, rank: int) -> int:
+    if node.op_type == "Conv":
+        return 0
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return 0 if transposed else rank - 1

@@ -1,0 +1,1 @@
+"""The model as an ONNX file: the only place that imports jax2onnx (extra `export`)."""

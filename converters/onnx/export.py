@@ -1,0 +1,111 @@
+"""Parameters to a proved ONNX file: written aside, checked, compared with JAX, and only then put in place."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from jaxtyping import UInt8
+
+from converters.onnx import checks
+from converters.onnx.graph import Ending, build_graph
+from converters.onnx.parity import Parity, compare, compare_labels, jax_forward
+from oneformer_jax.deploy.metadata import Metadata
+from oneformer_jax.deploy.onnx_runtime import Device, OnnxEngine, open_session
+from oneformer_jax.errors import EngineError
+from oneformer_jax.models.config import OneFormerConfig
+
+ONE_FILE_BYTES = 2**31 - 2**20
+"""Protobuf's limit, with room for the graph: above it the weights go into a file of their own."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that may be used, and what was found out about it."""
+
+    path: Path
+    opset: int
+    nodes: dict[str, int]
+    megabytes: float
+    seconds: float
+    parity: Parity
+
+    def to_json(self) -> dict[str, Any]:
+        """For the report file."""
+        return vars(self) | {"path": str(self.path), "parity": self.parity.to_json()}
+
+
+def export_model(
+    params: Any,
+    config: OneFormerConfig,
+    *,
+    metadata: Metadata,
+    path: Path,
+    opset: int,
+    ending: Ending | None = None,
+    pictures: Sequence[UInt8[np.ndarray, "_h _w 3"]],
+    device: Device = "cpu",
+    device_id: int = 0,
+) -> Exported:
+    """Writes the model to `path`, over what is there; until it has passed all checks that stays as it is.
+
+    `pictures` are those that JAX and ONNX Runtime are compared on, besides noise; `device` is ONNX Runtime's.
+
+    Raises EngineError where the graph is not valid or does not compute what JAX computes: it is then kept beside
+    `path` as `<name>.failed.onnx`.
+    """
+    start = time.perf_counter()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
+        written = Path(folder, path.name)
+        model = build_graph(params, config, metadata, opset=opset, ending=ending)
+        write(model, written)
+        nodes = dict(checks.operators(model).most_common())
+        del model
+        if problems := checks.problems(written):
+            raise EngineError("; ".join(problems), where=str(_keep_failed(written, path)))
+        reference = jax_forward(params, config)
+        if ending is None:
+            parity = compare(reference, OnnxEngine(written, device=device, device_id=device_id), pictures)
+        else:
+            session = open_session(written, device=device, device_id=device_id)
+            parity = compare_labels(reference, session, metadata, ending, pictures)
+        if parity.failures:
+            raise EngineError(
+                "ONNX Runtime does not compute what JAX computes: " + "; ".join(parity.failures),
+                where=str(_keep_failed(written, path)),
+                hint="the file is kept under this name for inspection",
+            )
+        files = [file for file in (_data_of(written), written) if file.exists()]
+        size = sum(file.stat().st_size for file in files) / 1e6
+        for file in files:  # the graph last: it is there only when its weights are
+            file.replace(path.with_name(file.name))
+    return Exported(path, opset, nodes, round(size, 3), round(time.perf_counter() - start, 1), parity)
+
+
+def write(model: onnx.ModelProto, path: Path) -> None:
+    """One file, or where that is too much for the format the weights beside it in `<name>.data`."""
+    if model.ByteSize() <= ONE_FILE_BYTES:
+        onnx.save_model(model, str(path))
+    else:
+        location = _data_of(path).name
+        onnx.save_model(model, str(path), save_as_external_data=True, location=location, size_threshold=1024)
+
+
+def _data_of(path: Path) -> Path:
+    return path.with_name(path.name + ".data")
+
+
+def _keep_failed(written: Path, path: Path) -> Path:
+    """Moves a file that must not be used beside the place that it was meant for."""
+    failed = path.with_name(f"{path.stem}.failed.onnx")
+    if _data_of(written).exists():
+        write(onnx.load(str(written)), failed)
+    else:
+        shutil.move(written, failed)
+    return failed

@@ -1,0 +1,256 @@
+"""How parts of the model are written in ONNX: for each a formulation that runtimes compute well.
+
+`substituted` puts them in the place of the model's own functions while a graph is traced: the models stay as training
+wants them. All look their functions up in a module, so the module's attribute is what changes.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx_ir
+from jax import Array
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax2onnx.plugins._ir_shapes import _ensure_value_metadata, _stamp_type_and_shape
+from jax2onnx.plugins.jax.lax import dot_general as jax2onnx_dot_general
+from jax2onnx.plugins.jax.lax._index_utils import _const_i64
+from jax2onnx.plugins.plugin_system import PrimitiveLeafPlugin, import_all_plugins, register_primitive
+from jaxtyping import Float
+
+from oneformer_jax.models import attention, mask_decoder, norms, pixel_decoder, swin
+from oneformer_jax.models.deformable_attention import Shapes
+from oneformer_jax.models.dropout import Dropout
+from oneformer_jax.models.resize import interpolation_matrix
+
+import_all_plugins()
+
+
+@contextmanager
+def substituted() -> Iterator[None]:
+    """Within it, un-jitted model code traces into the formulations below."""
+    with ExitStack() as stack:
+        for module in (attention, swin):
+            stack.enter_context(patch.object(module, "attend", attend))
+        for module in (mask_decoder, pixel_decoder):
+            stack.enter_context(patch.object(module, "resize", resize))
+        stack.enter_context(patch.object(pixel_decoder, "deformable_attention", deformable_attention))
+        stack.enter_context(patch.object(mask_decoder, "stack_layers", last_layer))
+        stack.enter_context(patch.object(norms, "mean", MEAN.bind))
+        stack.enter_context(patch.object(nn.LayerNorm, "__call__", layer_norm))
+        stack.enter_context(patch.object(nn.Dense, "__call__", dense))
+        stack.enter_context(patch.object(jnp, "einsum", product))
+        yield
+
+
+def deformable_attention(
+    value: Float[Array, "b s n d"],
+    shapes: Shapes,
+    locations: Float[Array, "b q n l p 2"],
+    weights: Float[Array, "b q n l p"],
+) -> Float[Array, "b q n*d"]:
+    """`models.deformable_attention` as one `GridSample` a level, on maps of (B n, d, H, W)."""
+    _, _, heads, width = value.shape
+    _, queries, _, levels, points = weights.shape
+    rows = value.transpose(0, 2, 3, 1).reshape(-1, width, value.shape[1])
+    grids = (2 * locations - 1).transpose(0, 2, 3, 1, 4, 5)  # from -1 to 1; b n l q p 2
+    start, samples = 0, []
+    for level, (h, w) in enumerate(shapes):
+        grid = grids[:, :, level].reshape(-1, queries, points, 2)
+        samples.append(GRID_SAMPLE.bind(rows[:, :, start : start + h * w].reshape(-1, width, h, w), grid))
+        start += h * w
+    weights = weights.transpose(0, 2, 1, 3, 4).reshape(-1, 1, queries, levels * points)
+    total = (jnp.concatenate(samples, axis=-1) * weights).sum(-1)  # (b n, d, q)
+    return total.reshape(-1, heads * width, queries).transpose(0, 2, 1)
+
+
+def attend(logits: Float[Array, "*n q k"], values: Float[Array, "*n k d"], dropout: Dropout) -> Float[Array, "*n q d"]:
+    """`models.attention.attend` with a `Softmax`, which runtimes recognise as attention."""
+    return MATMUL.bind(jax.nn.softmax(logits, axis=-1), values)
+
+
+def resize(x: Float[Array, "b h w c"], size: tuple[int, int], method: str = "bilinear") -> Float[Array, "b p q c"]:
+    """`models.resize.resize` as products of matrices with whole rows and pixels."""
+    _, height, width, channels = x.shape
+    if height != size[0]:
+        rows = jnp.asarray(interpolation_matrix(height, size[0], method))
+        x = MATMUL.bind(rows, x.reshape(-1, height, width * channels)).reshape(-1, size[0], width, channels)
+    if width != size[1]:
+        x = MATMUL.bind(jnp.asarray(interpolation_matrix(width, size[1], method)), x)
+    return x
+
+
+def product(equation: str, a: Array, b: Array) -> Array:
+    """`jnp.einsum` of maps whose first letters are common and whose last letter is summed over, as a `MatMul`."""
+    inputs, result = equation.split("->")
+    left, right = inputs.split(",")
+    shared = 0
+    while shared < len(left) - 1 and left[shared] == right[shared]:
+        shared += 1
+    rows, columns = left[shared:-1], right[shared:-1]
+    if left[-1] != right[-1] or result != left[:shared] + rows + columns or len(rows) != 1:
+        raise NotImplementedError(f"einsum {equation} has no formulation for ONNX")
+    flat = b.reshape(*b.shape[:shared], math.prod(b.shape[shared:-1]), b.shape[-1]) if len(columns) > 1 else b
+    multiplied = MATMUL.bind(a, flat.swapaxes(-1, -2))
+    return multiplied.reshape(*a.shape[:-1], *b.shape[shared:-1]) if len(columns) > 1 else multiplied
+
+
+def last_layer(layers: list[Array]) -> list[Array]:
+    """The predictions of all layers as they are: whoever takes the last leaves the others out of the graph."""
+    return layers
+
+
+def dense(module: Any, x: Array) -> Array:
+    """`nn.Dense` as `MatMul` and `Add`."""
+    y = MATMUL.bind(x, module.get_variable("params", "kernel"))
+    if not module.use_bias:
+        return y
+    bias = module.get_variable("params", "bias")
+    return y + bias.reshape(*[1] * (x.ndim - 1), -1)
+
+
+def layer_norm(module: Any, x: Array) -> Array:
+    """`nn.LayerNorm` over the last axis as one `LayerNormalization`."""
+    scale, bias = (module.get_variable("params", name) for name in ("scale", "bias"))
+    return LAYER_NORM.bind(x, scale, bias, epsilon=module.epsilon)
+
+
+GRID_SAMPLE = Primitive("oneformer.grid_sample")
+LAYER_NORM = Primitive("oneformer.layer_norm")
+MATMUL = Primitive("oneformer.matmul")
+MEAN = Primitive("oneformer.mean")
+
+
+@register_primitive(
+    jaxpr_primitive=GRID_SAMPLE.name,
+    jax_doc="",
+    onnx=[],
+    since="0",
+    context="primitives.oneformer",
+    component="grid_sample",
+    testcases=[],
+)
+class GridSample(PrimitiveLeafPlugin):
+    """Bilinear samples of (N, C, H, W) at a grid (N, P, Q, 2) of x, y from -1 to 1, zeros outside."""
+
+    _PRIM = GRID_SAMPLE
+
+    @staticmethod
+    def abstract_eval(maps: ShapedArray, grid: ShapedArray) -> ShapedArray:
+        return ShapedArray((*maps.shape[:2], *grid.shape[1:3]), maps.dtype)
+
+    def lower(self, ctx: Any, eqn: Any) -> None:
+        builder = ctx.builder
+        # Opset 20 has another name for the same.
+        facts = {"mode": "linear" if builder.opset >= 20 else "bilinear", "padding_mode": "zeros", "align_corners": 0}
+        _lower(ctx, eqn, lambda *inputs, **outputs: builder.GridSample(*inputs, **outputs, **facts))
+
+
+@register_primitive(
+    jaxpr_primitive=LAYER_NORM.name,
+    jax_doc="",
+    onnx=[],
+    since="0",
+    context="primitives.oneformer",
+    component="layer_norm",
+    testcases=[],
+)
+class LayerNorm(PrimitiveLeafPlugin):
+    """Normalisation over the last axis (opset 17)."""
+
+    _PRIM = LAYER_NORM
+
+    @staticmethod
+    def abstract_eval(x: ShapedArray, scale: ShapedArray, bias: ShapedArray, *, epsilon: float) -> ShapedArray:
+        return ShapedArray(x.shape, x.dtype)
+
+    def lower(self, ctx: Any, eqn: Any) -> None:
+        facts = {"axis": -1, "epsilon": float(eqn.params["epsilon"])}
+        _lower(ctx, eqn, lambda *inputs, **outputs: ctx.builder.LayerNormalization(*inputs, **outputs, **facts))
+
+
+@register_primitive(
+    jaxpr_primitive=MATMUL.name,
+    jax_doc="",
+    onnx=[],
+    since="0",
+    context="primitives.oneformer",
+    component="matmul",
+    testcases=[],
+)
+class MatMul(PrimitiveLeafPlugin):
+    """NumPy's `matmul`, of operands whose leading axes are equal or lacking."""
+
+    _PRIM = MATMUL
+
+    @staticmethod
+    def abstract_eval(a: ShapedArray, b: ShapedArray) -> ShapedArray:
+        leading = a.shape[:-2] if a.ndim >= b.ndim else b.shape[:-2]
+        return ShapedArray((*leading, a.shape[-2], b.shape[-1]), a.dtype)
+
+    def lower(self, ctx: Any, eqn: Any) -> None:
+        _lower(ctx, eqn, ctx.builder.MatMul)
+
+
+@register_primitive(
+    jaxpr_primitive=MEAN.name,
+    jax_doc="",
+    onnx=[],
+    since="0",
+    context="primitives.oneformer",
+    component="mean",
+    testcases=[],
+)
+class Mean(PrimitiveLeafPlugin):
+    """Mean over some axes, which stay with length 1. From opset 18 the axes are an input."""
+
+    _PRIM = MEAN
+
+    @staticmethod
+    def abstract_eval(x: ShapedArray, *, axes: tuple[int, ...]) -> ShapedArray:
+        return ShapedArray(tuple(1 if axis in axes else size for axis, size in enumerate(x.shape)), x.dtype)
+
+    def lower(self, ctx: Any, eqn: Any) -> None:
+        axes, builder = eqn.params["axes"], ctx.builder
+        if builder.opset < 18:
+            _lower(ctx, eqn, lambda x, **outputs: builder.ReduceMean(x, axes=axes, keepdims=1, **outputs))
+        else:
+            given = _const_i64(ctx, np.array(axes, np.int64), ctx.fresh_name("axes"))
+            _lower(ctx, eqn, lambda x, **outputs: builder.ReduceMean(x, given, keepdims=1, **outputs))
+
+
+@register_primitive(
+    jaxpr_primitive="dot_general",
+    jax_doc="",
+    onnx=[],
+    since="0",
+    context="primitives.oneformer",
+    component="dot_general",
+    testcases=[],
+)
+class DotGeneral(jax2onnx_dot_general.DotGeneralPlugin):
+    """`x @ kernel` of any rank as `MatMul`, where jax2onnx writes an `Einsum`."""
+
+    def lower(self, ctx: Any, eqn: Any) -> None:
+        a, b = (variable.aval for variable in eqn.invars)
+        if b.ndim == 2 and eqn.params["dimension_numbers"] == (((a.ndim - 1,), (0,)), ((), ())):
+            _lower(ctx, eqn, ctx.builder.MatMul)
+        else:
+            super().lower(ctx, eqn)
+
+
+def _lower(ctx: Any, eqn: Any, build: Any) -> None:
+    """Adds one node for an equation with one result."""
+    inputs = [ctx.get_value_for_var(variable) for variable in eqn.invars]
+    (variable,) = eqn.outvars
+    result = build(*inputs, _outputs=[ctx.fresh_name(eqn.primitive.name)])
+    result.type = onnx_ir.TensorType(inputs[0].dtype)
+    _stamp_type_and_shape(result, tuple(variable.aval.shape))
+    _ensure_value_metadata(ctx, result)
+    ctx.bind_value_for_var(variable, result)

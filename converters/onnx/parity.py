@@ -1,0 +1,203 @@
+"""JAX beside ONNX Runtime, before a file may be used: differences of logits and masks, and the label maps they give."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, UInt8
+from pycocotools import mask as coco_mask
+from rich.table import Table
+
+from converters.onnx.graph import Ending
+from oneformer_jax.data.geometry import Geometry, letterbox, resize_and_pad
+from oneformer_jax.deploy.backend import Engine, normalised
+from oneformer_jax.deploy.metadata import Metadata
+from oneformer_jax.evaluation.evaluator import BatchLogits
+from oneformer_jax.models import oneformer
+from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.postprocess.result import Result, finished_result
+from oneformer_jax.postprocess.semantic import semantic_map
+from oneformer_jax.spec.tasks import TASKS, Task
+
+TOLERANCE = 1e-3
+"""Of an entry, relative to the largest one of its tensor."""
+REQUIRED = 0.999
+"""The share of entries within the tolerance, and of pixels with the same label."""
+
+Forward = Callable[[Float32[np.ndarray, "b 3 h w"], Float32[np.ndarray, "b n"]], BatchLogits]
+
+
+@dataclass
+class Difference:
+    """Of one output over all images: `within` is the share of its entries inside the tolerance."""
+
+    largest: float
+    mean: float
+    scale: float
+    within: float
+
+
+@dataclass
+class Parity:
+    """The comparison. `agreement` is the share of pixels with the same label on each kind of images."""
+
+    images: dict[str, int]
+    differences: dict[str, Difference] = field(default_factory=dict)
+    agreement: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[str]:
+        """Why the file must not be used; empty where it may."""
+        return [
+            f"{100 * share:.2f} % of {what} agree, not {100 * REQUIRED:.1f} %"
+            for what, share in (
+                *((f"the entries of {name}", difference.within) for name, difference in self.differences.items()),
+                *((f"the labels of {name} images", share) for name, share in self.agreement.items()),
+            )
+            if not share >= REQUIRED  # true also of a share that is not a number
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the report file."""
+        return {
+            "images": self.images,
+            "tolerance": TOLERANCE,
+            "required": REQUIRED,
+            "differences": {name: vars(difference) for name, difference in self.differences.items()},
+            "label_agreement": self.agreement,
+            "passed": not self.failures,
+        }
+
+    def table(self) -> Table:
+        """For the terminal."""
+        table = Table("", "largest difference", "mean difference", "largest entry", "within 1e-3 of it", title="parity")
+        for name, difference in self.differences.items():
+            numbers = (f"{x:.3g}" for x in (difference.largest, difference.mean, difference.scale))
+            table.add_row(name, *numbers, f"{100 * difference.within:.3f} %")
+        for name, share in self.agreement.items():
+            table.add_row(f"label map, {self.images[name]} {name} images", "", "", "", f"{100 * share:.3f} % equal")
+        return table
+
+
+def jax_forward(params: Any, config: OneFormerConfig) -> Forward:
+    """The model itself, with the inputs and outputs of an exported graph."""
+
+    def forward(images: jax.Array, task_tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+        features = oneformer.encode(params, images.transpose(0, 2, 3, 1), config=config)
+        return tuple(oneformer.decode(params, features, task_tokens, config=config).final())  # type: ignore[return-value]
+
+    jitted = jax.jit(forward)
+    return lambda *inputs: tuple(map(np.asarray, jitted(*map(jnp.asarray, inputs))))  # type: ignore[return-value]
+
+
+def compare(reference: Forward, engine: Engine, pictures: Sequence[UInt8[np.ndarray, "_h _w 3"]]) -> Parity:
+    """Runs both on two batches of noise and on `pictures`, each with a task in turn.
+
+    A graph of any batch size takes the noise as two images at once, a static one always as many as it must.
+    """
+    metadata = engine.metadata
+    smallest, largest = engine.batch_sizes
+    together = largest or 2
+    noise = np.random.default_rng(0).normal(size=(2 * together, 3, *metadata.image_size)).astype(np.float32)
+    batches: list[tuple[str, np.ndarray, Any]] = [("random", half, ...) for half in np.split(noise, 2)]
+    batches += [("real", *_letterboxed(picture, metadata)) for picture in pictures]
+    report = Parity({"random": len(noise), "real": len(pictures)})
+    errors: dict[str, list[np.ndarray]] = {"pred_logits": [], "pred_masks": []}
+    scales = dict.fromkeys(errors, 0.0)
+    equal: dict[str, list[np.ndarray]] = {"random": [], "real": []}
+    for index, (kind, images, inside) in enumerate(batches):
+        task = TASKS[index % len(TASKS)]
+        count = max(len(images), smallest)
+        images = images[np.minimum(np.arange(count), len(images) - 1)]
+        tokens = np.tile(metadata.tokens_of(task), (count, 1))
+        theirs, ours = reference(images, tokens), engine.run(images, tokens)
+        for name, a, b in zip(errors, theirs, ours, strict=True):
+            errors[name].append(np.abs(a - b).ravel())
+            scales[name] = max(scales[name], float(np.abs(a).max()))
+        equal[kind].append((_labels(theirs, metadata) == _labels(ours, metadata))[inside].ravel())
+    for name, parts in errors.items():
+        error, scale = np.concatenate(parts), scales[name]
+        within = float(np.mean(error <= TOLERANCE * scale))
+        report.differences[name] = Difference(float(error.max()), float(error.mean()), scale, within)
+    report.agreement = {kind: float(np.concatenate(parts).mean()) for kind, parts in equal.items() if parts}
+    return report
+
+
+def compare_labels(
+    reference: Forward,
+    session: Any,
+    metadata: Metadata,
+    ending: Ending,
+    pictures: Sequence[UInt8[np.ndarray, "_h _w 3"]],
+) -> Parity:
+    """The label maps of a graph with post-processing beside those of JAX and the NumPy rules, at the network's size.
+
+    Pictures are letterboxed; their padding is image to both. Instances are painted over each other, best on top.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (1, *metadata.image_size, 3), dtype=np.uint8)
+    batches = [("random", noise)]
+    for picture in pictures:
+        batches.append(("real", resize_and_pad(picture, letterbox(picture.shape[:2], metadata.image_size))[None]))
+    report = Parity({"random": 1, "real": len(pictures)})
+    equal: dict[str, list[np.ndarray]] = {"random": [], "real": []}
+    count = max(metadata.batch_size, 1)
+    sizes, tokens = np.tile(metadata.image_size, (count, 1)), np.tile(metadata.tokens_of(ending.task), (count, 1))
+    whole = letterbox(metadata.image_size, metadata.image_size)
+    for kind, images in batches:
+        images = np.repeat(images, count, axis=0)
+        found = session.run(None, {"images": images})
+        classes, masks = reference(normalised(images, sizes, metadata), tokens)
+        task = metadata.postprocess
+        assert task != "none"
+        expected = finished_result(task, classes[0], masks[0], whole, metadata.is_thing, ending.thresholds)
+        equal[kind].append((_painted_result(expected, whole) == _painted(task, found)).ravel())
+    report.agreement = {kind: float(np.concatenate(parts).mean()) for kind, parts in equal.items() if parts}
+    return report
+
+
+def _painted_result(result: Result, whole: Geometry) -> np.ndarray:
+    """A finished result as a map of class + 1, 0 where there is none."""
+    if isinstance(result, np.ndarray):
+        return result.astype(int) + 1
+    painted = np.zeros(whole.original, int)
+    if isinstance(result, tuple):
+        for instance in reversed(result):
+            painted[coco_mask.decode(instance.mask) > 0] = instance.category + 1
+        return painted
+    for segment in result.segments:
+        painted[result.ids == segment.id] = segment.category + 1
+    return painted
+
+
+def _painted(task: Task, outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """The same of the first image of a graph's outputs."""
+    if task == "semantic":
+        return outputs[0][0].astype(int) + 1
+    first, second, third = (output[0] for output in outputs)
+    if task == "panoptic":
+        return np.concatenate([[-1], second])[first] + 1
+    painted = np.zeros(third.shape[1:], int)
+    for index in np.argsort(second, kind="stable"):
+        if second[index] > 0:
+            painted[third[index]] = first[index] + 1
+    return painted
+
+
+def _letterboxed(
+    picture: UInt8[np.ndarray, "h w 3"], metadata: Metadata
+) -> tuple[Float32[np.ndarray, "1 3 hp wp"], tuple[Any, ...]]:
+    """A picture as the model takes it, and the part of a label map that shows it."""
+    geometry = letterbox((picture.shape[0], picture.shape[1]), metadata.image_size)
+    height, width = geometry.resized
+    sizes = np.array([geometry.resized], np.int32)
+    return normalised(resize_and_pad(picture, geometry)[None], sizes, metadata), (0, slice(height), slice(width))
+
+
+def _labels(logits: BatchLogits, metadata: Metadata) -> np.ndarray:
+    """The semantic label map of each image, at the network's size."""
+    size = metadata.image_size
+    whole = letterbox(size, size)
+    return np.stack([semantic_map(classes, masks, whole) for classes, masks in zip(*logits, strict=True)])

@@ -1,0 +1,101 @@
+"""An ONNX file to a TensorRT engine, on the GPU that will run it.
+
+The same calls for TensorRT 10 and 11: networks are strongly typed, so number formats are those of the graph, and
+8 bits are its `QuantizeLinear` and `DequantizeLinear` nodes. Version 11 knows nothing else.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oneformer_jax.deploy.metadata import INPUTS
+from oneformer_jax.deploy.tensorrt_library import reports
+from oneformer_jax.errors import EngineError
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """`batch_sizes`: smallest, best and largest; `workspace` in MiB; `timing_cache` is read and written."""
+
+    batch_sizes: tuple[int, int, int] = (1, 1, 1)
+    workspace: int = 1024
+    timing_cache: Path | None = None
+    verbose: bool = False
+
+
+def build_engine(trt: Any, onnx_file: Path, settings: BuildSettings) -> bytes:
+    """The engine as TensorRT serializes it. `trt` is the module; the current CUDA device is the engine's.
+
+    Raises EngineError: an operator that TensorRT does not know, a batch that the graph does not take, a timing cache of
+    another version or GPU, too little memory.
+    """
+    logger = reports(trt, verbose=settings.verbose)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx_file)):
+        found = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+        raise EngineError(f"TensorRT cannot read it: {'; '.join(found)[:500]}", where=str(onnx_file))
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace * MIB)
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default: float32 with a mantissa of 10 bits
+    if settings.verbose:
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.add_optimization_profile(_profile(builder, network, settings.batch_sizes, str(onnx_file)))
+    if settings.timing_cache is not None:
+        _use_timing_cache(config, settings.timing_cache)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineError(
+            f"TensorRT could not build the engine: {'; '.join(logger.errors)[-500:]}",
+            where=str(onnx_file),
+            hint="with too little memory: raise gen_trt_engine.tensorrt.workspace_size or lower max_batch_size",
+        )
+    if settings.timing_cache is not None:
+        _write(settings.timing_cache, bytes(config.get_timing_cache().serialize()))
+    return bytes(plan)
+
+
+def _profile(builder: Any, network: Any, batch_sizes: tuple[int, int, int], where: str) -> Any:
+    """The shapes that inputs may have: all but the batch are static."""
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    if {tensor.name for tensor in inputs} != set(INPUTS):
+        raise EngineError(f"its inputs are {[tensor.name for tensor in inputs]}, not {list(INPUTS)}", where=where)
+    profile = builder.create_optimization_profile()
+    for tensor in inputs:
+        batch, *rest = tensor.shape
+        if -1 in rest:
+            raise EngineError(f"input {tensor.name} has the shape {tuple(tensor.shape)}", where=where)
+        if batch != -1 and set(batch_sizes) != {batch}:
+            raise EngineError(
+                f"it takes batches of {batch} alone, not of {batch_sizes[0]} to {batch_sizes[2]}",
+                where=where,
+                hint="export with export.batch_size=-1, or set gen_trt_engine.batch_size to that of the file",
+            )
+        profile.set_shape(tensor.name, *((size, *rest) for size in batch_sizes))
+    return profile
+
+
+def _use_timing_cache(config: Any, path: Path) -> None:
+    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        hint = "remove the file, and it is written anew"
+        raise EngineError("the timing cache is damaged, or of another TensorRT or GPU", where=str(path), hint=hint)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".part")
+    try:
+        fresh.write_bytes(content)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def write_engine(path: Path, plan: bytes) -> None:
+    """Writes an engine whole or not at all."""
+    _write(path, plan)

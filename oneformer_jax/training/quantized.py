@@ -1,0 +1,78 @@
+"""Kernels of a checkpoint in 8 bits: stored as values and a float32 scale per output channel, read as float32.
+
+Reading restores the array, so everything that takes parameters takes those of a quantized checkpoint.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32
+
+DTYPES: dict[str, Any] = {"int8": jnp.int8, "fp8_e4m3fn": jnp.float8_e4m3fn, "fp8_e5m2": jnp.float8_e5m2}
+VALUES, SCALE = "values_8bit", "scale"
+
+
+def kernels(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The kernels of linear layers and convolutions: dotted name of the layer, array (or shape)."""
+    for name, leaf in params.items():
+        if isinstance(leaf, Mapping):
+            yield from kernels(leaf, f"{prefix}.{name}" if prefix else name)
+        elif name == "kernel" and len(leaf.shape) >= 2:
+            yield prefix, leaf
+
+
+def quantized(params: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
+    """The parameters with the kernels of the layers `chosen` (name -> int8, fp8_e4m3fn, fp8_e5m2) in 8 bits."""
+    return _replaced(params, chosen, _quantize)
+
+
+def quantized_shapes(shapes: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
+    """Shapes and dtypes of `quantized` parameters, from those of the parameters."""
+
+    def stored(kernel: jax.ShapeDtypeStruct, dtype: str) -> dict[str, Any]:
+        scale = (1,) * (len(kernel.shape) - 1) + kernel.shape[-1:]
+        return {
+            VALUES: jax.ShapeDtypeStruct(kernel.shape, DTYPES[dtype]),
+            SCALE: jax.ShapeDtypeStruct(scale, jnp.float32),
+        }
+
+    return _replaced(shapes, chosen, stored)
+
+
+def restored(tree: Any) -> Any:
+    """Quantized parameters as float32; others are left as they are."""
+    if not isinstance(tree, Mapping):
+        return tree
+    if tree.keys() == {VALUES, SCALE}:
+        return tree[VALUES].astype(jnp.float32) * tree[SCALE]
+    return {name: restored(leaf) for name, leaf in tree.items()}
+
+
+def stored_bytes(tree: Any) -> int:
+    """Bytes of all arrays (or shapes)."""
+    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _replaced(tree: Mapping[str, Any], chosen: Mapping[str, str], replacement: Any, prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, leaf in tree.items():
+        if isinstance(leaf, Mapping):
+            result[name] = _replaced(leaf, chosen, replacement, f"{prefix}.{name}" if prefix else name)
+        else:
+            result[name] = replacement(leaf, chosen[prefix]) if name == "kernel" and prefix in chosen else leaf
+    return result
+
+
+def _quantize(kernel: Any, dtype: str) -> dict[str, np.ndarray]:
+    """Symmetric: the largest magnitude of an output channel (the last axis) becomes the largest value of `dtype`."""
+    values: Float32[np.ndarray, "*n c"] = np.asarray(kernel, np.float32)
+    target = DTYPES[dtype]
+    largest = np.float32(127 if dtype == "int8" else float(jnp.finfo(target).max))
+    peak = np.abs(values).max(axis=tuple(range(values.ndim - 1)), keepdims=True)
+    smallest = np.finfo(np.float32).tiny  # a scale of 0 would divide by it
+    scale = np.where(peak > 0, np.maximum(peak / largest, smallest), np.float32(1)).astype(np.float32)
+    scaled = values / scale
+    return {VALUES: (np.rint(scaled) if dtype == "int8" else scaled).astype(target), SCALE: scale}

@@ -1,0 +1,119 @@
+"""Export of a tiny model in this process: failures, operator sets, post-processing, and models left as they are."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import pytest
+from models.tiny import TINY
+
+from converters.onnx import export as module
+from converters.onnx.export import export_model
+from converters.onnx.graph import Ending
+from converters.onnx.parity import Parity
+from oneformer_jax.data.categories import Categories
+from oneformer_jax.data.drawn_shapes import draw_picture
+from oneformer_jax.data.task_text import task_tokens
+from oneformer_jax.deploy import open_model
+from oneformer_jax.deploy.metadata import Metadata
+from oneformer_jax.errors import EngineError
+from oneformer_jax.models import oneformer
+from oneformer_jax.postprocess.thresholds import Thresholds
+
+PICTURE = draw_picture(80, np.random.default_rng(0))[0]
+CATEGORIES = Categories.from_json([{"id": i, "name": name, "isthing": i % 2} for i, name in enumerate("abc")])
+METADATA = Metadata(
+    categories=CATEGORIES,
+    num_classes=3,
+    num_queries=5,
+    image_size=(64, 64),
+    batch_size=-1,
+    pixel_mean=(100.0, 110.0, 120.0),
+    pixel_std=(50.0, 60.0, 70.0),
+    task_pad_id=0,
+    task_tokens=tuple(map(tuple, task_tokens(0, TINY.task_seq_len).tolist())),
+    checkpoint="random weights",
+)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return oneformer.init(TINY, jax.random.key(3))
+
+
+def exported(params, path: Path, *, opset: int = 17, ending: Ending | None = None, **metadata: object):
+    told = dataclasses.replace(METADATA, **metadata)
+    return export_model(params, TINY, metadata=told, path=path, opset=opset, ending=ending, pictures=[PICTURE])
+
+
+def test_a_graph_that_computes_something_else_is_kept_under_another_name(
+    params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module.jax_forward
+
+    def other(*arguments):
+        forward = real(*arguments)
+        return lambda *inputs: (forward(*inputs)[0], forward(*inputs)[1] * 1.01)
+
+    monkeypatch.setattr(module, "jax_forward", other)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"of before")
+    with pytest.raises(EngineError, match=r"model\.failed\.onnx: .*of the entries of pred_masks agree, not 99\.9 %"):
+        exported(params, path)
+    assert path.read_bytes() == b"of before"
+    assert {file.name for file in tmp_path.iterdir()} == {"model.onnx", "model.failed.onnx"}
+    onnx.checker.check_model(str(tmp_path / "model.failed.onnx"))
+
+
+def test_models_compute_the_same_before_and_after(params, tmp_path: Path) -> None:
+    images, tokens = jnp.ones((1, 64, 64, 3)), jnp.ones((1, TINY.task_seq_len))
+
+    def forward(params, images, tokens):
+        features = oneformer.encode(params, images, config=TINY)
+        return oneformer.decode(params, features, tokens, config=TINY).class_logits
+
+    before = jax.jit(forward)(params, images, tokens)  # compiled and cached: the trace for the graph must not take it
+    result = exported(params, tmp_path / "model.onnx")
+    assert result.nodes["GridSample"] == 3
+    assert before.shape == (3, 1, 5, 4)
+    traced = jax.make_jaxpr(forward)(params, images, tokens)
+    assert "oneformer." not in str(traced)
+    np.testing.assert_array_equal(jax.jit(lambda *x: forward(*x))(params, images, tokens), before)
+
+
+def test_another_operator_set_and_a_static_batch(params, tmp_path: Path) -> None:
+    result = exported(params, tmp_path / "model.onnx", opset=20, batch_size=2)
+    model = onnx.load(str(result.path))
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
+    assert [value.type.tensor_type.shape.dim[0].dim_value for value in model.graph.input] == [2, 2]
+    assert result.parity.images == {"random": 4, "real": 1}
+
+
+def test_weights_of_a_large_model_stand_beside_it(params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ONE_FILE_BYTES", 1000)
+    result = exported(params, tmp_path / "model.onnx")
+    weights = tmp_path / "model.onnx.data"
+    assert {file.name for file in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
+    assert weights.stat().st_size > result.path.stat().st_size / 4
+    assert result.megabytes == pytest.approx((weights.stat().st_size + result.path.stat().st_size) / 1e6, abs=1e-3)
+    assert open_model(result.path).categories == CATEGORIES
+
+
+def test_post_processing_in_the_graph_is_compared_and_refused_for_scoring(params, tmp_path: Path) -> None:
+    ending = Ending("panoptic", Thresholds(object_mask_threshold=0.0, overlap_threshold=0.0))
+    result = exported(params, tmp_path / "model.onnx", ending=ending, postprocess="panoptic")
+    assert min(result.parity.agreement.values()) >= 0.999
+    model = onnx.load(str(result.path))
+    assert [value.name for value in model.graph.input] == ["images"]
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert [value.name for value in model.graph.output] == ["segment_ids", "labels", "scores"]
+    with pytest.raises(EngineError, match=r"exported with post-processing \(panoptic\)"):
+        open_model(result.path)
+
+
+def test_what_is_not_a_number_does_not_agree() -> None:
+    assert Parity({}, {}, {"random": float("nan")}).failures
+    assert not Parity({}, {}, {"random": 0.999}).failures
