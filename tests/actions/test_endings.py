@@ -43,6 +43,12 @@ ENDINGS = {
     "memory": (MemoryError(), 1, "FAILURE", "out of memory\n  -> lower "),
     "device memory": (out_of_device_memory(), 1, "FAILURE", "out of memory: RESOURCE_EXHAUSTED: Out of memory while"),
     "disk full": (OSError(errno.ENOSPC, "No space left on device", "/d/f"), 1, "FAILURE", "/d/f: No space left"),
+    "process lost": (
+        jax.errors.JaxRuntimeError("FAILED_PRECONDITION: Gloo all-reduce failed: Connection closed by peer"),
+        1,
+        "FAILURE",
+        "the connection to another process of the training is lost: FAILED_PRECONDITION",
+    ),
     "key": (KeyError("iscrowd"), 1, "FAILURE", "KeyError: 'iscrowd'"),
     "assertion": (AssertionError("shapes"), 1, "FAILURE", "AssertionError: shapes"),
     "other error of jax": (jax.errors.JaxRuntimeError("INTERNAL: bug"), 1, "FAILURE", "JaxRuntimeError: INTERNAL: bug"),
