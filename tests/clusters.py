@@ -4,7 +4,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,3 +36,13 @@ def start_nodes(
         )
         for node in range(nodes)
     ]
+
+
+@contextmanager
+def ended(processes: Sequence[subprocess.Popen[str]]) -> Iterator[None]:
+    """Leaves none of them behind."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()

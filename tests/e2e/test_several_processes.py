@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from clusters import ROOT, start_nodes
+from clusters import ROOT, ended, start_nodes
 
 from oneformer_jax.training.checkpoints import load_description
 
 ENDLESS = ("dataset.val.annotations=", "train.num_epochs=10000", "train.checkpoint_interval_unit=step")
 
 
-def wait_for(condition: Callable[[], bool], processes: list[subprocess.Popen[str]], seconds: float = 200) -> None:
+def wait_for(condition: Callable[[], bool], processes: list[subprocess.Popen[str]], seconds: float = 500) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"
@@ -80,23 +80,23 @@ def test_a_signal_to_one_stops_both_at_the_same_step_and_a_lost_one_ends_the_oth
     folder = tmp_path / "train"
     command = [*arguments, *ENDLESS, f"results_dir={tmp_path}"]
     processes = start_nodes("cli.py", [*command, "train.checkpoint_interval=3"], nodes=2)
-    wait_for(lambda: saved(folder), processes)
-    processes[1].send_signal(signal.SIGTERM)
-    texts = outputs(processes)
+    with ended(processes):
+        wait_for(lambda: saved(folder), processes)
+        processes[1].send_signal(signal.SIGTERM)
+        texts = outputs(processes)
     assert [process.returncode for process in processes] == [143, 143], texts
     assert "interrupted: saving step" in texts[0]
     last = int((folder / "latest").resolve().name)
     assert statuses(folder)[-1]["message"] == "Train was interrupted (SIGTERM)."
 
     processes = start_nodes("cli.py", [*command, "train.checkpoint_interval=2"], nodes=2)
-    wait_for(lambda: saved(folder, last), processes)
-    processes[1].kill()
-    start = time.monotonic()
-    text = outputs(processes[:1], seconds=60)[0]
-    assert time.monotonic() - start < 60
+    with ended(processes):
+        wait_for(lambda: saved(folder, last), processes)
+        processes[1].kill()
+        text = outputs(processes[:1], seconds=60)[0]
+        outputs(processes[1:])
     assert processes[0].returncode != 0
     assert f"resuming from step {last}" in text
-    outputs(processes[1:])
 
 
 def test_the_launcher_names_the_lost_process_and_goes_on(arguments: list[str], tmp_path: Path) -> None:
@@ -111,10 +111,11 @@ def test_the_launcher_names_the_lost_process_and_goes_on(arguments: list[str], t
         stderr=subprocess.STDOUT,
         text=True,
     )
-    wait_for(lambda: saved(folder), [launcher])
-    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-    os.kill(int(children[1]), signal.SIGKILL)
-    text = launcher.communicate(timeout=200)[0]
+    with ended([launcher]):
+        wait_for(lambda: saved(folder), [launcher])
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        os.kill(int(children[1]), signal.SIGKILL)
+        text = launcher.communicate(timeout=400)[0]
     assert launcher.returncode == 0, text
     assert "process 1 has ended (SIGKILL)" in text
     assert "starting all again from the last checkpoint (1 of 1)" in text

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clusters import start_nodes
+from clusters import ended, start_nodes
 from collectives import collectives, sent, talks_to_the_host
 
 from benchmarks.scaling import FLOAT32, sent_bytes
@@ -15,7 +15,7 @@ from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 SPEC = """
 model:
   backbone:
-    swin: {{embed_dim: 16, depths: [1, 1, 1, 1], num_heads: [1, 1, 2, 2], window_size: 4, mlp_ratio: 2.0}}
+    swin: {{embed_dim: 16, depths: [1, 1, 1, 1], num_heads: [1, 1, 2, 2], window_size: 4, mlp_ratio: 2.0, init: fan_in}}
   sem_seg_head: {{num_classes: 7, convs_dim: 32, mask_dim: 32, transformer_enc_layers: 1}}
   one_former:
     {{hidden_dim: 32, nheads: 2, num_object_queries: 12, dim_feedforward: 32, dec_layers: 2, class_dec_layers: 1,
@@ -54,8 +54,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         (folder / name).mkdir()
         arguments = [folder / "spec.yaml", folder / name, str(IMAGES // (nodes * devices)), str(devices), *runs]
         processes = start_nodes(Path(__file__).with_name("topology_worker.py"), arguments, nodes=nodes, devices=devices)
-        with ThreadPoolExecutor(nodes) as pool:  # who is not read, stops
-            texts = list(pool.map(lambda process: process.communicate(timeout=500)[0], processes))
+        with ended(processes), ThreadPoolExecutor(nodes) as pool:  # who is not read, stops
+            texts = list(pool.map(lambda process: process.communicate(timeout=1200)[0], processes))
         for process, text in zip(processes, texts, strict=True):
             assert process.returncode == 0, text
         return {(name, run): read(folder / name, run.replace(":", "-")) for run in runs}
