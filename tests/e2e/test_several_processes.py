@@ -31,7 +31,7 @@ def saved(folder: Path, beyond: int = 0) -> bool:
     return (folder / "latest").exists() and int((folder / "latest").resolve().name) > beyond
 
 
-def outputs(processes: list[subprocess.Popen[str]], seconds: float = 60) -> list[str]:
+def outputs(processes: list[subprocess.Popen[str]], seconds: float = 300) -> list[str]:
     return [process.communicate(timeout=seconds)[0] for process in processes]
 
 
@@ -83,7 +83,7 @@ def test_a_signal_to_one_stops_both_at_the_same_step_and_a_lost_one_ends_the_oth
     with ended(processes):
         wait_for(lambda: saved(folder), processes)
         processes[1].send_signal(signal.SIGTERM)
-        texts = outputs(processes)
+        texts = outputs(processes, seconds=300)
     assert [process.returncode for process in processes] == [143, 143], texts
     assert "interrupted: saving step" in texts[0]
     last = int((folder / "latest").resolve().name)
