@@ -14,6 +14,7 @@ from clusters import ROOT, ended, start_nodes
 
 from oneformer_jax.training.checkpoints import load_description
 
+FSDP = "train.distributed_strategy=fsdp"
 ENDLESS = ("dataset.val.annotations=", "train.num_epochs=10000", "train.checkpoint_interval_unit=step")
 
 
@@ -42,15 +43,14 @@ def statuses(folder: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def arguments(workspace: Path) -> list[str]:
     """A training on two devices; the batch over both is that of one process in the other tests."""
-    return ["train", "-e", str(workspace / "spec.yaml"), "dataset.train.batch_size=2", "train.num_nodes=2"]
+    return ["train", "-e", str(workspace / "spec.yaml"), "dataset.train.batch_size=2", "train.num_nodes=2", FSDP]
 
 
 def test_two_processes_train_validate_and_leave_what_one_leaves(
     workspace: Path, arguments: list[str], tmp_path: Path, command_line
 ) -> None:
     """Then one goes on with what they have split between them."""
-    common = [f"results_dir={tmp_path}", "train.distributed_strategy=fsdp"]
-    result = command_line("launch", "--num-processes", "2", "--", *arguments, *common)
+    result = command_line("launch", "--num-processes", "2", "--", *arguments, f"results_dir={tmp_path}", timeout=1200)
     assert result.returncode == 0, result.stdout + result.stderr
     folder = tmp_path / "train"
     told = [line["message"] for line in statuses(folder) if line["verbosity"] != "WARNING"]
