@@ -241,6 +241,16 @@ def guarded(run: Callable[[Console], Any]) -> None:
     except Exception as error:
         known = explained(error)
         if known is None:
+            _leave_others(error)
             raise
         Console(stderr=True).print(f"error: {known}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _leave_others()
         raise typer.Exit(1) from None
+
+
+def _leave_others(defect: Exception | None = None) -> None:
+    """Ends the process here if it is one of several; `defect`: what nobody has printed yet."""
+    if "oneformer_jax.training.distributed" in sys.modules:  # else it is alone
+        from oneformer_jax.training.distributed import leave_the_others
+
+        leave_the_others(1, defect)

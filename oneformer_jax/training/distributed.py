@@ -4,9 +4,12 @@ The variables are TAO's (WORLD_SIZE counts nodes, one process each: NODE_RANK, M
 the clusters that JAX knows. Process 0 writes the results; every process holds its share of the batch and of the state.
 """
 
+import os
 import pickle
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +23,9 @@ from oneformer_jax.errors import OneFormerError
 
 HEARTBEAT_SECONDS = 25
 """A process that is silent for so long is gone: XLA then ends the others, without an exception of Python."""
+
+GOODBYE_SECONDS = 50
+"""How long a process that has ended its work waits for the others, which may still be writing."""
 
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 KUBERNETES = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"}
@@ -146,6 +152,7 @@ def join(processes: Processes, local_devices: list[int]) -> None:
             process_id=processes.index,
             local_device_ids=local_devices,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=GOODBYE_SECONDS,
             **told,
         )
     except (RuntimeError, ValueError) as error:
@@ -157,6 +164,17 @@ def join(processes: Processes, local_devices: list[int]) -> None:
     if threading.current_thread() is threading.main_thread():
         # JAX listens to SIGTERM for Orbax, and forgets who did before; the loop does it itself (`agreed_stop`).
         signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def leave_the_others(code: int, defect: Exception | None) -> None:
+    """Ends a process that has failed, where it is one of several: they wait for its numbers, and it must not wait for
+    them to end. A `defect` is printed with its traceback."""
+    if jax.distributed.is_initialized():
+        if defect is not None:
+            traceback.print_exception(defect)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def gather(value: Any) -> list[Any]:
