@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping
 
 import jax
+from flax.traverse_util import flatten_dict
 from rich.table import Table
 
 from oneformer_jax.actions.status import StatusFile
@@ -81,6 +82,20 @@ def mesh_of(spec: Spec, action: str, status: StatusFile) -> Mesh:
             "batch size of the spec, so the batch over all of them is smaller"
         )
     return make_mesh(min(section.num_gpus, len(found)))
+
+
+def refuse_different_specs(spec: Spec) -> None:
+    """Raises SpecError where the processes of a training were not started with the same keys. All must call it."""
+    first, *others = (flatten_dict(keys, sep=".") for keys in gather(spec.to_dict()))
+    for process, keys in enumerate(others, start=1):
+        different = sorted(name for name in first.keys() | keys.keys() if first.get(name) != keys.get(name))
+        if different:
+            name = different[0]
+            raise SpecError(
+                f"process 0 has {first.get(name)}, process {process} has {keys.get(name)}",
+                where=name,
+                hint="start all processes with the same spec file and the same overrides",
+            )
 
 
 def topology_table(mesh: Mesh, strategy: str) -> Table:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from oneformer_jax.actions import configure, datasets, scoring
 from oneformer_jax.actions.architecture import model_config
-from oneformer_jax.actions.devices import mesh_of, topology_table
+from oneformer_jax.actions.devices import mesh_of, refuse_different_specs, topology_table
 from oneformer_jax.actions.dry_run import FirstRecords, dry_run
 from oneformer_jax.actions.execute import enable_compilation_cache
 from oneformer_jax.actions.experiment_tracking import wandb_writers
@@ -48,6 +48,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
     enable_compilation_cache()
     mesh, strategy = mesh_of(spec, "train", status), spec.train.distributed_strategy
     console.print(topology_table(mesh, strategy))
+    refuse_different_specs(spec)
     dataset, validation = _datasets(spec, console)
     settings = configure.loop_settings(spec, dataset, mesh.size)
     _tell_what_ends_early_or_never_happens(spec, settings, status)
@@ -62,7 +63,8 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
     store = None
     if not spec.train.is_dry_run:
         store = ckpt.Checkpoints(folder, keep=spec.train.checkpoint_keep, monitor=monitor)
-    newest = store.newest() if store else ckpt.latest(folder)
+    # What the first process sees counts: file systems that several hosts share may show the others an older state.
+    newest = gather(store.newest() if store else ckpt.latest(folder))[0]
     with jax.default_device(mesh.local_devices[0]):
         start = starting_point(spec, newest, optimizer, console, mesh)
         if start.step >= settings.total_steps:

@@ -7,9 +7,9 @@ import jax
 import pytest
 from rich.console import Console
 
-from oneformer_jax.actions import configure, scoring
+from oneformer_jax.actions import configure, devices, scoring
 from oneformer_jax.actions.architecture import model_config
-from oneformer_jax.actions.devices import join_processes, mesh_of, own_devices
+from oneformer_jax.actions.devices import join_processes, mesh_of, own_devices, refuse_different_specs
 from oneformer_jax.actions.starting_point import starting_point
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.actions.train import _tell_what_ends_early_or_never_happens
@@ -262,3 +262,14 @@ def test_a_process_has_its_part_of_the_devices_of_its_node(
 def test_devices_of_a_node_are_what_both_say(spec_of: SpecOf, text: str) -> None:
     with pytest.raises(SpecError, match=f"NUM_GPU_PER_NODE: found '{text}', but the spec names 4"):
         own_devices(spec_of("train.num_gpus=4"), Processes(2, 1, 2), NODES | {"NUM_GPU_PER_NODE": text})
+
+
+def test_processes_that_were_started_differently_are_refused(spec_of: SpecOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    same, other = spec_of("train.seed=3"), spec_of("train.seed=4")
+    for second in (same, other):
+        monkeypatch.setattr(devices, "gather", lambda own, second=second: [own, second.to_dict()])
+        if second is same:
+            refuse_different_specs(same)
+        else:
+            with pytest.raises(SpecError, match="train.seed: process 0 has 3, process 1 has 4"):
+                refuse_different_specs(same)
