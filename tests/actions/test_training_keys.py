@@ -271,5 +271,5 @@ def test_processes_that_were_started_differently_are_refused(spec_of: SpecOf, mo
         if second is same:
             refuse_different_specs(same)
         else:
-            with pytest.raises(SpecError, match="train.seed: process 0 has 3, process 1 has 4"):
+            with pytest.raises(SpecError, match=r"train\.seed: process 0 has 3, process 1 has 4"):
                 refuse_different_specs(same)
