@@ -137,8 +137,8 @@ def make_train_step(
         tokens = jnp.asarray(inputs.task_rows)[batch.task]
 
         def predict(params: Any) -> Any:
-            params = gathered(without_gradient(params, frozen), mesh, strategy)
-            params = in_kernel_dtype(params, precision)
+            # Cast first: halves are gathered at half the bytes, and no whole copy of them is kept for the backward pass.
+            params = gathered(in_kernel_dtype(without_gradient(params, frozen), precision), mesh, strategy)
             features = oneformer.encode(params, images, config=config, rng=encoder_rng)
             layers = oneformer.decode(params, features, tokens, config=config, rng=decoder_rng)
             texts = oneformer.encode_text(

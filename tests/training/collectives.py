@@ -37,9 +37,9 @@ def programs(step_fn: Any, state: Any, host_batch: Any, mesh: Any) -> dict[str, 
     over = put_replicated(Normalisers(*np.ones(3, np.float32)), mesh)
     parts = {
         "forward": step_fn.forward.lower(*arguments),
-        "losses": step_fn.losses.lower(outputs, state.step, batch, pairs, over),
+        "losses": step_fn.losses.lower(outputs, state.step, batch, pairs, over, state.loss_scale),
         "backward": step_fn.backward.lower(pullback, jax.tree.map(jnp.ones_like, outputs)),
-        "update": step_fn.update.lower(state, state.params),
+        "update": step_fn.update.lower(state, state.params, put_replicated(np.zeros((), np.float32), mesh)),
     }
     return {name: lowered.compile().as_text() for name, lowered in parts.items()}
 

@@ -19,7 +19,7 @@ model:
   sem_seg_head: {{num_classes: 7, convs_dim: 32, mask_dim: 32, transformer_enc_layers: 1}}
   one_former:
     {{hidden_dim: 32, nheads: 2, num_object_queries: 12, dim_feedforward: 32, dec_layers: 2, class_dec_layers: 1,
-      train_num_points: 64}}
+      train_num_points: 512}}
   text_encoder: {{width: 32, num_layers: 1, n_ctx: 2, proj_num_layers: 1}}
 dataset:
   train:
@@ -27,7 +27,7 @@ dataset:
     annotations: {folder}/train/annotations.json
     panoptic: {folder}/train/panoptic
     num_workers: 0
-  augmentation: {{train_crop_size: [64, 64]}}
+  augmentation: {{train_crop_size: [32, 32]}}
 train:
   clip_gradients: {{enabled: false}}
   optim: {{lr: 1.0e-3, warmup_iters: 1}}
