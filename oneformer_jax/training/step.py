@@ -137,7 +137,7 @@ def make_train_step(
         tokens = jnp.asarray(inputs.task_rows)[batch.task]
 
         def predict(params: Any) -> Any:
-            # Cast first: halves are gathered at half the bytes, and no whole copy of them is kept for the backward pass.
+            # Cast first: halves are gathered at half the bytes, and none is kept whole for the backward pass.
             params = gathered(in_kernel_dtype(without_gradient(params, frozen), precision), mesh, strategy)
             features = oneformer.encode(params, images, config=config, rng=encoder_rng)
             layers = oneformer.decode(params, features, tokens, config=config, rng=decoder_rng)
