@@ -72,14 +72,15 @@ def build_graph(
     if metadata.postprocess != "none":
         function, inputs = finished, [jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8)]
         names = INPUTS[:1], postprocess.OUTPUTS[metadata.postprocess]
-    traced = to_onnx(
-        function,
-        inputs,
-        model_name="oneformer",
-        opset=opset,
-        input_names=list(names[0]),
-        output_names=list(names[1]),
-    )
+    with jax.numpy_rank_promotion("allow"):  # jax2onnx's own convolutions add biases of rank 1
+        traced = to_onnx(
+            function,
+            inputs,
+            model_name="oneformer",
+            opset=opset,
+            input_names=list(names[0]),
+            output_names=list(names[1]),
+        )
     return _finished(traced, params, metadata)
 
 

@@ -37,11 +37,11 @@ def run(task: str, classes: np.ndarray, masks: np.ndarray) -> list[np.ndarray]:
         finish(task, IS_THING, SIZE, THRESHOLDS),
         [("B", *classes.shape[1:]), ("B", *masks.shape[1:])],
         opset=17,
-        input_names=["classes", "masks"],
+        input_names=["pred_logits", "pred_masks"],
         output_names=list(OUTPUTS[task]),
     )
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    return session.run(None, {"classes": classes, "masks": masks})
+    return session.run(None, {"pred_logits": classes, "pred_masks": masks})
 
 
 def test_semantic(logits: tuple[np.ndarray, np.ndarray]) -> None:
