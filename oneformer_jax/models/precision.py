@@ -28,7 +28,7 @@ def with_kernels_in(params: Any, dtype: Any) -> Any:
     return jax.tree_util.tree_map_with_path(cast, params)
 
 
-def as_kernel(*arrays: Array | None, dtype: Any = None, inexact: bool = True) -> list[Any]:
+def as_kernel(*arrays: Any, dtype: Any = None, inexact: bool = True) -> list[Any]:
     """Inputs, kernel and bias (or None) of a layer of Flax, all in the dtype of the kernel: its `promote_dtype`."""
     kernel = arrays[1]
     assert kernel is not None

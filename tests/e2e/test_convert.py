@@ -17,6 +17,7 @@ from oneformer_jax.actions.starting_point import starting_point
 from oneformer_jax.spec import load_spec
 from oneformer_jax.training.checkpoints import find_checkpoint, load_description
 from oneformer_jax.training.optimizer import make_optimizer
+from oneformer_jax.training.sharding import make_mesh
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def start_of(workspace: Path, *overrides: str):
     spec = load_spec(workspace / "spec.yaml", list(overrides))
     optimizer = make_optimizer(configure.optimizer_config(spec), lambda _: 1e-3)
     console = Console(record=True, width=1000)
-    return starting_point(spec, None, optimizer, console), console
+    return starting_point(spec, None, optimizer, console, make_mesh(1)), console
 
 
 def test_a_training_starts_from_exactly_the_pretrained_parameters(

@@ -195,7 +195,8 @@ def test_signals_go_to_the_action_once_and_its_end_is_the_jobs(
 ) -> None:
     stub(WAITING if code > 0 else "print('ready'); time.sleep(1); status('SUCCESS', 'Done.')")
     program = (
-        "import sys\nfrom pathlib import Path\nfrom oneformer_jax.jobs import run, command_line\n"
+        "import signal, sys\nfrom pathlib import Path\nfrom oneformer_jax.jobs import run, command_line\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # which nohup, around the tests, would have switched off
         f"run.COMMAND_LINE = Path({str(tmp_path / 'stub.py')!r})\ncommand_line.app(sys.argv[1:])\n"
     )
     process = subprocess.Popen(
