@@ -44,7 +44,8 @@ Results = dict[tuple[str, str], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What each run of each topology computed."""
+    """What each run of each topology computed: `loss` of each step, parameters, first gradients, and by the names of
+    the step's parts their programs."""
     folder = tmp_path_factory.mktemp("topologies")
     write_drawn_shapes(folder / "data", {"train": 12}, size=64, seed=1)
     (folder / "spec.yaml").write_text(SPEC.format(folder=folder / "data"))
@@ -77,9 +78,9 @@ def others(dtype: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("run", others("float64"), ids="-".join)
 def test_twenty_steps_are_the_same(results: Results, run: tuple[str, str]) -> None:
     one, other = results["1x1", "float64:ddp"], results[run]
-    assert len(one["losses"]) == 20
-    assert one["losses"][-1] < one["losses"][0]
-    np.testing.assert_allclose(other["losses"], one["losses"], rtol=1e-9)
+    assert len(one["loss"]) == 20
+    assert one["loss"][-1] < one["loss"][0]
+    np.testing.assert_allclose(other["loss"], one["loss"], rtol=1e-9)
     for name in (name for name in one if name.startswith("parameter/")):
         assert one[name].dtype == np.float64
         np.testing.assert_allclose(other[name], one[name], rtol=0, atol=1e-9, err_msg=name)
@@ -88,7 +89,7 @@ def test_twenty_steps_are_the_same(results: Results, run: tuple[str, str]) -> No
 @pytest.mark.parametrize("run", others("float32"), ids="-".join)
 def test_the_first_loss_and_its_gradients_agree_in_float32(results: Results, run: tuple[str, str]) -> None:
     one, other = results["1x1", "float32:ddp"], results[run]
-    np.testing.assert_allclose(other["losses"][0], one["losses"][0], rtol=1e-6)
+    np.testing.assert_allclose(other["loss"][0], one["loss"][0], rtol=1e-6)
     names = [name for name in one if name.startswith("gradient/")]
     largest = max(float(np.abs(one[name]).max()) for name in names)
     assert largest > 0
@@ -132,7 +133,7 @@ def test_the_bytes_of_a_step_are_those_of_the_page(results: Results) -> None:
     whole, split = (results["1x8", f"float64:{strategy}"] for strategy in STRATEGIES)
     ring = 7 / 8 * FLOAT32
     assert 2 * ring * sent(whole["backward"], "all-reduce") == pytest.approx(sent_bytes(parameters, 8, "ddp"), rel=0.02)
-    assert sent(whole["backward"], "all-gather") + sent(whole["update"], "all-gather") == 0
+    assert sent(whole["backward"], "all-gather") + sent(whole["update"], "all-gather") < NOTHING
 
     embedding = sizes["parameter/text_encoder/token_embedding"]  # is not multiplied, and so not gathered again
     gathered = sent(split["forward"], "all-gather") + sent(split["backward"], "all-gather") + embedding

@@ -53,7 +53,7 @@ def train(dtype: str, strategy: str, spec: Path, folder: Path, overrides: list[s
             for name, text in programs(step_fn, state, next(batches), mesh).items():
                 (folder / f"{dtype}-{strategy}-{name}.txt").write_text(text)
         if jax.process_index() == 0:
-            np.savez(folder / f"{dtype}-{strategy}.npz", losses=np.array(losses), bytes=bytes_here, **results)
+            np.savez(folder / f"{dtype}-{strategy}.npz", loss=np.array(losses), bytes=bytes_here, **results)
 
     jax.config.update("jax_enable_x64", dtype == "float64")
     jax.clear_caches()  # traces with narrow indices do not fit into wide ones
