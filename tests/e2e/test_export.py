@@ -135,6 +135,7 @@ def test_a_file_that_is_there_is_overwritten_only_when_asked(
     result = command_line(*common, "export.overwrite=true")
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".json") == [
+        ".lock",
         "experiment.yaml",
         "mine.onnx",
     ]
