@@ -14,7 +14,6 @@ from oneformer_jax.models.precision import as_kernel
 Initializer = Callable[..., Any]
 
 Dense = partial(nn.Dense, promote_dtype=as_kernel)
-Conv = partial(nn.Conv, promote_dtype=as_kernel)
 
 # PyTorch's default for linear and convolution weights: uniform within 1 / sqrt(fan_in).
 fan_in_uniform: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -38,22 +37,6 @@ def linear(
 ) -> Float[Array, "*n d"]:
     """A `Dense` layer of the calling module whose bias starts as PyTorch's does."""
     return Dense(features, kernel_init=kernel_init, bias_init=uniform_bias(x.shape[-1]), name=name)(x)
-
-
-class Convolution1x1(nn.Module):
-    """A convolution of one pixel as a matrix product, whose gradients XLA computes faster on CPU."""
-
-    features: int
-    kernel_init: Initializer
-    use_bias: bool = True
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        kernel = self.param("kernel", self.kernel_init, (1, 1, x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
-        x, kernel, bias = as_kernel(x, kernel, bias)
-        y = x @ kernel[0, 0]
-        return y if bias is None else y + bias[None, None, None]
 
 
 class MLP(nn.Module):

@@ -7,7 +7,8 @@ from jaxtyping import Array, Bool, Float
 
 from oneformer_jax.models.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from oneformer_jax.models.config import TransformerConfig
-from oneformer_jax.models.linear import MLP, Convolution1x1, Dense, fan_in_uniform, fan_in_xavier, uniform_bias
+from oneformer_jax.models.convolution import Convolution1x1
+from oneformer_jax.models.linear import MLP, Dense, fan_in_uniform, fan_in_xavier, uniform_bias
 from oneformer_jax.models.norms import layer_norm
 from oneformer_jax.models.positions import sine_positions
 from oneformer_jax.models.predictions import Features, LayerPredictions

@@ -12,9 +12,10 @@ from jaxtyping import Array, Float
 
 from oneformer_jax.models.attention import FeedForwardLayer
 from oneformer_jax.models.config import PixelDecoderConfig
+from oneformer_jax.models.convolution import Convolution1x1, Convolution3x3
 from oneformer_jax.models.deformable_attention import deformable_attention
 from oneformer_jax.models.dropout import Dropout
-from oneformer_jax.models.linear import Conv, Convolution1x1, Dense, Initializer, fan_in_xavier, xavier_uniform
+from oneformer_jax.models.linear import Dense, Initializer, fan_in_xavier, xavier_uniform
 from oneformer_jax.models.norms import GroupNorm, layer_norm
 from oneformer_jax.models.positions import reference_points, sine_positions
 from oneformer_jax.models.precision import widened
@@ -58,9 +59,9 @@ class PixelDecoder(nn.Module):
             part.reshape(part.shape[0], *shape, part.shape[-1])
             for part, shape in zip(jnp.split(tokens, ends[:-1], axis=1), shapes, strict=True)
         )
-        lateral = ConvNorm(config.conv_dim, kernel_init=fan_in_xavier, name="lateral")(features["res2"])
+        lateral = ConvNorm(config.conv_dim, name="lateral")(features["res2"])
         finest = lateral + resize(res3, (lateral.shape[1], lateral.shape[2]))
-        finest = nn.relu(ConvNorm(config.conv_dim, (3, 3), kernel_init=fan_in_xavier, name="output")(finest))
+        finest = nn.relu(Conv3x3Norm(config.conv_dim, name="output")(finest))
         mask_features = Convolution1x1(config.mask_dim, fan_in_xavier, name="mask_features")(finest)
         return Features(mask_features, (res5, res4, res3))
 
@@ -69,18 +70,24 @@ class ConvNorm(nn.Module):
     """A convolution and group normalisation; the size is kept."""
 
     features: int
-    kernel_size: tuple[int, int] = (1, 1)
     kernel_init: Initializer = fan_in_xavier
     use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        init = self.kernel_init
-        if self.kernel_size == (1, 1):
-            x = Convolution1x1(self.features, init, self.use_bias, name="conv")(x)
-        else:
-            x = Conv(self.features, self.kernel_size, use_bias=self.use_bias, kernel_init=init, name="conv")(x)
+        x = Convolution1x1(self.features, self.kernel_init, self.use_bias, name="conv")(x)
         return GroupNorm(name="norm")(x)
+
+
+class Conv3x3Norm(nn.Module):
+    """The same with three by three pixels."""
+
+    features: int
+    kernel_init: Initializer = fan_in_xavier
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
+        return GroupNorm(name="norm")(Convolution3x3(self.features, self.kernel_init, name="conv")(x))
 
 
 class EncoderLayer(nn.Module):

@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from oneformer_jax.models.attention import attend
 from oneformer_jax.models.config import SwinConfig
+from oneformer_jax.models.convolution import Conv
 from oneformer_jax.models.dropout import Dropout
-from oneformer_jax.models.linear import Conv, Dense, fan_in_uniform, uniform_bias
+from oneformer_jax.models.linear import Dense, fan_in_uniform, uniform_bias
 from oneformer_jax.models.norms import layer_norm
 from oneformer_jax.models.precision import wide_product, widened
 from oneformer_jax.models.resize import resize

@@ -116,10 +116,10 @@ def batch_of(size: tuple[int, int, int]) -> Batch:
 
 def one_batch(watch: Watch, step: TrainStep, state: TrainState, host: Batch, summed: Any) -> tuple[Any, Any]:
     batch = jax.tree.map(jnp.asarray, host)
-    outputs, costs, pullback = watch.run(step.forward, state.params, state.step, batch)
-    counts = (host.segment_class >= 0).sum(axis=1)
+    outputs, costs, num_segments, pullback = watch.run(step.forward, state.params, state.step, batch)
+    counts = jax.device_get(num_segments)
     pairs = assign(jax.device_get(costs), counts, num_groups=1, slots=pair_slots(counts, 1))
-    over = jax.tree.map(jnp.asarray, normalisers([host], 12, 0.1))
+    over = jax.tree.map(jnp.asarray, normalisers([host.segment_class], 12, 0.1))
     parts, cotangents = watch.run(step.losses, outputs, state.step, batch, pairs, over, state.loss_scale)
     gradients = watch.run(step.backward, pullback, cotangents)
     if summed is not None:

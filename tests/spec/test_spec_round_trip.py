@@ -43,9 +43,6 @@ DATASET = st.fixed_dictionaries(
 QUANTIZE = st.fixed_dictionaries(
     {},
     optional={
-        "backend_kwargs": st.dictionaries(
-            st.from_regex(r"[a-z]+", fullmatch=True), st.none() | TEXTS | COUNTS | st.booleans()
-        ),
         "layers": st.lists(
             st.fixed_dictionaries({"module_name": TEXTS, "weights": st.dictionaries(st.just("dtype"), TEXTS)}),
             max_size=2,
