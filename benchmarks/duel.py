@@ -16,7 +16,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import date
 from multiprocessing.connection import Connection
@@ -194,7 +194,7 @@ def duel(
                 seconds += rounds * (sum(first.values()) + WARM_UP * warm)
             print(f"{rounds} turns of each side: about {seconds:.0f} s", flush=True)
             with Others([pid for pid in (os.getpid(), us.pid, them.pid) if pid]) as others:
-                times = _take_turns(us, them, rounds)
+                times = take_turns({"ours": us, "peer": them}, rounds)
             peaks.append(us("matmul_peak"))
             device_name = us("device")
     others_share = round(others.share, 3)
@@ -217,12 +217,14 @@ def duel(
     } | found
 
 
-def _take_turns(us: AnyWorker, them: AnyWorker, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each turn; who begins alternates."""
-    times: dict[str, list[float]] = {"ours": [], "peer": []}
+def take_turns(workers: Mapping[str, AnyWorker], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each turn by the worker's name; each begins a round in its turn."""
+    times: dict[str, list[float]] = {name: [] for name in workers}
+    names = list(workers)
     for round_ in range(rounds):
-        turns = [("ours", us), ("peer", them)]
-        for name, worker in turns if round_ % 2 == 0 else reversed(turns):
+        first = round_ % len(names)
+        for name in names[first:] + names[:first]:
+            worker = workers[name]
             time.sleep(PAUSE)
             worker("run")
             seconds = statistics.median(worker.timed("run")[0] for _ in range(CALLS))

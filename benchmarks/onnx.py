@@ -4,15 +4,16 @@ Four sides with the same random weights and the same image: this project's expor
 (torch.onnx), this project in jitted JAX, Hugging Face in PyTorch eager. Each has a process of its own; they take turns.
 """
 
-import json
+import dataclasses
+import os
 import tempfile
+from contextlib import ExitStack
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks import contest, duel
 from benchmarks.machine import cores, describe
@@ -80,6 +81,28 @@ def write_peer(workload: Workload, path: Path) -> None:
         torch.onnx.export(Logits().eval(), inputs, str(path), opset_version=OPSET, dynamo=False)
 
 
+def in_float32(path: Path) -> None:
+    """Turns what is float64 in a file to float32: ONNX Runtime has no `GridSample` in float64 before opset 20."""
+    import onnx
+    from onnx import TensorProto, numpy_helper
+
+    def narrow(tensor: TensorProto) -> None:
+        if tensor.data_type == TensorProto.DOUBLE:
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    model = onnx.load(str(path))
+    for tensor in model.graph.initializer:
+        narrow(tensor)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            narrow(attribute.t)
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.DOUBLE:
+                attribute.i = TensorProto.FLOAT
+    del model.graph.value_info[:]
+    onnx.save_model(model, str(path))
+
+
 def measure(workload: Workload, rounds: int, folder: Path) -> dict[str, Any]:
     """Times of all sides in turns, sizes and node counts of the files, agreement of all outputs with PyTorch's."""
     import onnx
@@ -90,50 +113,46 @@ def measure(workload: Workload, rounds: int, folder: Path) -> dict[str, Any]:
     duel.in_process(partial(peer.export_weights, workload, weights))
     duel.in_process(partial(write_ours, workload, weights, files[0]))
     duel.in_process(partial(write_peer, workload, files[1]))
-    sides: list[duel.Contestant] = [partial(Session, workload, file) for file in files]
-    sides += inference.contestants(workload, weights)
-    workers = [duel.Worker(side) for side in sides]
-    times: list[list[float]] = [[] for _ in workers]
-    try:
-        for worker in workers:
+    duel.in_process(partial(in_float32, files[1]))
+    os.environ["JAX_PLATFORMS"] = workload.device
+    contestants = [*(partial(Session, workload, file) for file in files), *inference.contestants(workload, weights)]
+    with ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(duel.Worker(side)) for name, side in zip(SIDES, contestants, strict=True)
+        }
+        for worker in workers.values():
             for _ in range(1 + duel.WARM_UP):
                 worker("run")
-        outputs = [worker("outputs") for worker in workers]
-        for turn in range(rounds):
-            for index in np.roll(np.arange(len(workers)), turn).tolist():
-                worker = workers[index]
-                worker("run")
-                times[index].append(float(np.median([worker.timed("run")[0] for _ in range(duel.CALLS)])))
-    finally:
-        for worker in workers:
-            worker.__exit__()
-    result: dict[str, dict[str, Any]] = {}
-    for index, name in enumerate(SIDES):
-        pairs = zip(outputs[index], outputs[-1], strict=True)
-        within = [float(np.mean(np.abs(a - b) < 1e-3 * np.abs(b).max())) for a, b in pairs]
-        result[name] = {"ms": [round(1000 * seconds, 1) for seconds in times[index]], "within_1e-3_of_pytorch": within}
-        if index < len(files):
-            result[name]["nodes"] = len(onnx.load(str(files[index])).graph.node)
-            result[name]["megabytes"] = round(files[index].stat().st_size / 1e6, 1)
-    return result
+        outputs = {name: worker("outputs") for name, worker in workers.items()}
+        with duel.Others([os.getpid(), *(worker.pid for worker in workers.values())]) as others:
+            times = duel.take_turns(workers, rounds)
+    sides: dict[str, dict[str, Any]] = {}
+    for name in SIDES:
+        pairs = zip(outputs[name], outputs[SIDES[-1]], strict=True)
+        within = [round(float(np.mean(np.abs(a - b) < 1e-3 * np.abs(b).max())), 5) for a, b in pairs]
+        sides[name] = {"times_ms": times[name], "share_within_1e-3": within}
+    for name, file in zip(SIDES, files, strict=False):
+        sides[name]["nodes"] = len(onnx.load(str(file)).graph.node)
+        sides[name]["megabytes"] = round(file.stat().st_size / 1e6, 1)
+    return {"sides": sides, "others_share": round(others.share, 3)}
 
 
-def table(result: dict[str, Any]) -> Table:
-    """One row a side."""
-    rows = Table("", "ms, median", "ms, fastest and slowest turn", "nodes", "MB", "within 1e-3 of PyTorch")
-    for name, side in result.items():
-        turns, within = side["ms"], ", ".join(f"{100 * share:.2f} %" for share in side["within_1e-3_of_pytorch"])
-        figures = (f"{np.median(turns):.0f}", f"{min(turns):.0f} - {max(turns):.0f}")
-        rows.add_row(name, *figures, str(side.get("nodes", "")), str(side.get("megabytes", "")), within)
-    return rows
-
-
-if __name__ == "__main__":
+def main() -> None:
     parser = contest.option_parser(__doc__)
     parser.add_argument("--backbone", choices=BACKBONES, default="swin_t")
     options = parser.parse_args()
-    chosen = Workload(options.backbone, options.size, options.batch, "cpu", training=False)
-    with tempfile.TemporaryDirectory() as temporary:
-        found = measure(chosen, options.rounds, Path(temporary))
-    Console(width=140).print(table(found))
-    print(json.dumps(describe() | {"sides": found}))
+    if options.device != "cpu":
+        parser.error("measures the CPU only: `python cli.py benchmark` has the other devices")
+    workload = Workload(options.backbone, options.size, options.batch, "cpu", training=False)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(workload, options.rounds, Path(folder))
+    described = {"kind": "onnx", "workload": dataclasses.asdict(workload), "date": date.today().isoformat()}
+    name = workload.name.replace(workload.kind, "onnx", 1)
+    path = contest.write(options.output, name, described | {"machine": describe() | {"device": "cpu"}} | found)
+    for name, side in found["sides"].items():
+        print(f"{name}: {np.median(side['times_ms']):.0f} ms")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,16 @@ PIPELINE_HEAD = [
     "Peak memory, MiB: ours / dense",
 ]
 
+ONNX = """## ONNX beside the frameworks
+
+The same random weights and image as exported ONNX files in ONNX Runtime and in the frameworks, float32, each in a process
+of its own, in turns as above (`benchmarks/onnx.py`). This project's file takes any batch size, Hugging Face's, written
+by `torch.onnx` with this batch size, has its float64 parts turned to float32, without which ONNX Runtime refuses it.
+Brackets: the fastest and the slowest turn. Agreement: entries of class and mask logits within 0.001 of the largest
+entry of PyTorch's.
+"""
+ONNX_HEAD = ["What", "ms", "Nodes", "MB", "Agreement with PyTorch"]
+
 LARGE = """## Training on large data sets
 
 The train action with a tiny model on small pictures, so that what is measured grows with the number of images and
@@ -103,6 +114,18 @@ def pipeline_row(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def onnx_rows(result: dict[str, Any]) -> list[list[str]]:
+    """The cells of each side of a result of `benchmarks.onnx`."""
+    workload = result["workload"]
+    what = f"{workload['backbone']} {workload['size']}, batch {workload['batch']}"
+    rows = []
+    for name, side in result["sides"].items():
+        turns, within = side["times_ms"], ", ".join(f"{share:.2%}" for share in side["share_within_1e-3"])
+        times = f"{np.median(turns):.0f} ({min(turns):.0f}-{max(turns):.0f})"
+        rows.append([f"{what}: {name}", times, str(side.get("nodes", "")), str(side.get("megabytes", "")), within])
+    return rows
+
+
 def large_row(result: dict[str, Any]) -> list[str]:
     """The cells of a result of `benchmarks.large_dataset`."""
     workload = result["workload"]
@@ -139,9 +162,13 @@ def row(result: dict[str, Any]) -> list[str]:
 
 
 def render(results: list[dict[str, Any]]) -> str:
-    """The page: one table for each machine and day, with how well the outputs agree, then those of the data."""
-    of_data = {"pipeline": (PIPELINE, PIPELINE_HEAD, pipeline_row), "large": (LARGE, LARGE_HEAD, large_row)}
-    every, results = results, [result for result in results if result["kind"] not in of_data]
+    """The page: one table for each machine and day, with how well the outputs agree, then the others."""
+    others: dict[str, tuple[str, list[str], Callable[[dict[str, Any]], list[list[str]]]]] = {
+        "onnx": (ONNX, ONNX_HEAD, onnx_rows),
+        "pipeline": (PIPELINE, PIPELINE_HEAD, lambda result: [pipeline_row(result)]),
+        "large": (LARGE, LARGE_HEAD, lambda result: [large_row(result)]),
+    }
+    every, results = results, [result for result in results if result["kind"] not in others]
     lines = [INTRODUCTION]
     for heading in dict.fromkeys(_heading(result) for result in results):
         here = [result for result in results if _heading(result) == heading]
@@ -154,13 +181,13 @@ def render(results: list[dict[str, Any]]) -> str:
                 ours, peer = result["loss"]["ours"], result["loss"]["peer"]
                 lines.append(f"- {row(result)[0]}: loss {ours} / {peer} (other random points and dropout)")
         lines.append("")
-    for kind, (words, head, cells) in of_data.items():
+    for kind, (words, head, cells) in others.items():
         found = [result for result in every if result["kind"] == kind]
         lines += [words] if found else []
         for heading in dict.fromkeys(_heading(result) for result in found):
             here = [result for result in found if _heading(result) == heading]
             lines += [f"#{heading}", "", _line(head), _line(["---"] * len(head))]
-            lines += [*(_line(cells(result)) for result in here), ""]
+            lines += [*(_line(line) for result in here for line in cells(result)), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

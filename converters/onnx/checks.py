@@ -5,22 +5,7 @@ from pathlib import Path
 
 import onnx
 
-OPERATORS = {
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Sqrt", "Erf", "Gelu", "Relu", "Sigmoid", "Softmax"), "arithmetic"),
-    **dict.fromkeys(("MatMul", "Gemm", "Conv", "LayerNormalization", "GridSample"), "layers"),
-    **dict.fromkeys(
-        ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ArgMax", "TopK", "Max", "Min"), "reductions"
-    ),
-    **dict.fromkeys(("Reshape", "Transpose", "Concat", "Split", "Slice", "Squeeze", "Unsqueeze", "Pad"), "shapes"),
-    **dict.fromkeys(("Expand", "Shape", "Gather", "GatherElements", "GatherND", "Cast", "Identity"), "shapes"),
-    **dict.fromkeys(
-        ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "Not", "And", "Or", "Where"), "logic"
-    ),
-    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), "quantization"),
-}
-"""The standard operators that a graph may have: a part of TensorRT's ONNX operator support matrix (10.x and 11.x,
-https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md)."""
-
+from converters.onnx.tensorrt_support import unsupported
 
 def problems(path: Path) -> list[str]:
     """What is wrong with the graph in a file; empty where all is well."""
@@ -33,8 +18,8 @@ def problems(path: Path) -> list[str]:
     model = onnx.load(str(path), load_external_data=False)
     if foreign := sorted({entry.domain for entry in model.opset_import} - {""}):
         found.append(f"operator sets that are not standard: {', '.join(foreign)}")
-    if other := sorted(set(operators(model)) - OPERATORS.keys()):
-        found.append(f"operators outside the documented list: {', '.join(other)}")
+    if refused := unsupported(model):
+        found.append(f"TensorRT does not take: {', '.join(refused)}")
     double = [tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.DOUBLE]
     if double:
         found.append(f"float64 constants: {', '.join(double[:3])}")

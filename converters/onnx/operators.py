@@ -5,7 +5,7 @@ wants them. All look their functions up in a module, so the module's attribute i
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -127,15 +127,20 @@ MATMUL = Primitive("oneformer.matmul")
 MEAN = Primitive("oneformer.mean")
 
 
-@register_primitive(
-    jaxpr_primitive=GRID_SAMPLE.name,
-    jax_doc="",
-    onnx=[],
-    since="0",
-    context="primitives.oneformer",
-    component="grid_sample",
-    testcases=[],
-)
+def _lowering_of(primitive: str) -> Callable[[type], type]:
+    """Registers the decorated class with jax2onnx, without entries for its own pages and tests."""
+    return register_primitive(
+        jaxpr_primitive=primitive,
+        jax_doc="",
+        onnx=[],
+        since="0",
+        context="primitives.oneformer",
+        component=primitive.removeprefix("oneformer."),
+        testcases=[],
+    )
+
+
+@_lowering_of(GRID_SAMPLE.name)
 class GridSample(PrimitiveLeafPlugin):
     """Bilinear samples of (N, C, H, W) at a grid (N, P, Q, 2) of x, y from -1 to 1, zeros outside."""
 
@@ -152,15 +157,7 @@ class GridSample(PrimitiveLeafPlugin):
         _lower(ctx, eqn, lambda *inputs, **outputs: builder.GridSample(*inputs, **outputs, **facts))
 
 
-@register_primitive(
-    jaxpr_primitive=LAYER_NORM.name,
-    jax_doc="",
-    onnx=[],
-    since="0",
-    context="primitives.oneformer",
-    component="layer_norm",
-    testcases=[],
-)
+@_lowering_of(LAYER_NORM.name)
 class LayerNorm(PrimitiveLeafPlugin):
     """Normalisation over the last axis (opset 17)."""
 
@@ -175,15 +172,7 @@ class LayerNorm(PrimitiveLeafPlugin):
         _lower(ctx, eqn, lambda *inputs, **outputs: ctx.builder.LayerNormalization(*inputs, **outputs, **facts))
 
 
-@register_primitive(
-    jaxpr_primitive=MATMUL.name,
-    jax_doc="",
-    onnx=[],
-    since="0",
-    context="primitives.oneformer",
-    component="matmul",
-    testcases=[],
-)
+@_lowering_of(MATMUL.name)
 class MatMul(PrimitiveLeafPlugin):
     """NumPy's `matmul`, of operands whose leading axes are equal or lacking."""
 
@@ -198,15 +187,7 @@ class MatMul(PrimitiveLeafPlugin):
         _lower(ctx, eqn, ctx.builder.MatMul)
 
 
-@register_primitive(
-    jaxpr_primitive=MEAN.name,
-    jax_doc="",
-    onnx=[],
-    since="0",
-    context="primitives.oneformer",
-    component="mean",
-    testcases=[],
-)
+@_lowering_of(MEAN.name)
 class Mean(PrimitiveLeafPlugin):
     """Mean over some axes, which stay with length 1. From opset 18 the axes are an input."""
 
@@ -225,15 +206,7 @@ class Mean(PrimitiveLeafPlugin):
             _lower(ctx, eqn, lambda x, **outputs: builder.ReduceMean(x, given, keepdims=1, **outputs))
 
 
-@register_primitive(
-    jaxpr_primitive="dot_general",
-    jax_doc="",
-    onnx=[],
-    since="0",
-    context="primitives.oneformer",
-    component="dot_general",
-    testcases=[],
-)
+@_lowering_of("dot_general")
 class DotGeneral(jax2onnx_dot_general.DotGeneralPlugin):
     """`x @ kernel` of any rank as `MatMul`, where jax2onnx writes an `Einsum`."""
 

@@ -17,7 +17,7 @@ from oneformer_jax.errors import EngineError
 from oneformer_jax.evaluation.prediction import predict_batch
 from oneformer_jax.postprocess.result import Result
 from oneformer_jax.postprocess.thresholds import Thresholds
-from oneformer_jax.spec.tasks import TASKS, Task
+from oneformer_jax.spec.tasks import Task, task_of
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,8 @@ class EngineModel:
         semantic: class indices (H, W); instance: instances, best first; panoptic: segment ids (H, W) with segments.
         Raises ValueError: unknown task.
         """
-        if task not in TASKS:
-            raise ValueError(f"task must be one of {TASKS}, not {task!r}")
-        task = TASKS[TASKS.index(task)]
         geometry = self.policy(image.shape[:2])
-        return self.predict_batch([image], task, [geometry], thresholds or Thresholds())[0]
+        return self.predict_batch([image], task_of(task), [geometry], thresholds or Thresholds())[0]
 
     def predict_batch(
         self,

@@ -24,7 +24,7 @@ from oneformer_jax.models.predictions import Features, Predictions
 from oneformer_jax.postprocess.result import Result
 from oneformer_jax.postprocess.thresholds import Thresholds
 from oneformer_jax.spec import Spec
-from oneformer_jax.spec.tasks import TASKS, Task
+from oneformer_jax.spec.tasks import TASKS, Task, task_of
 from oneformer_jax.training.checkpoints import (
     Description,
     find_checkpoint,
@@ -117,13 +117,10 @@ class LoadedModel:
         semantic: class indices (H, W); instance: instances, best first; panoptic: segment ids (H, W) with segments.
         Geometry and thresholds are those of the spec that the model was trained with. Raises ValueError: unknown task.
         """
-        if task not in TASKS:
-            raise ValueError(f"task must be one of {TASKS}, not {task!r}")
-        task = TASKS[TASKS.index(task)]
         test = self._spec.model.test
         geometry = evaluation_policy(self._spec)(image.shape[:2])
         thresholds = Thresholds(test.object_mask_threshold, test.overlap_threshold, test.test_topk_per_image)
-        return self.predict_batch([image], task, [geometry], thresholds)[0]
+        return self.predict_batch([image], task_of(task), [geometry], thresholds)[0]
 
     def predict_batch(
         self,

@@ -4,3 +4,10 @@ from typing import Literal, get_args
 
 Task = Literal["semantic", "instance", "panoptic"]
 TASKS: tuple[Task, ...] = get_args(Task)
+
+
+def task_of(name: str) -> Task:
+    """Raises ValueError: unknown task."""
+    if name not in TASKS:
+        raise ValueError(f"task must be one of {TASKS}, not {name!r}")
+    return TASKS[TASKS.index(name)]

@@ -53,7 +53,7 @@ def test_the_first_call_of_a_turn_does_not_count_and_the_median_of_three_does() 
     called: list[str] = []
     us = Scripted("us", [9.0, 0.1, 0.3, 0.2, 9.0, 0.5, 0.4, 0.6, 9.0, 0.7, 0.7, 9.0], called)
     them = Scripted("them", [9.0, 1.0, 1.0, 1.0, 9.0, 1.5, 1.4, 9.0, 9.0, 2.0, 0.1, 2.25], called)
-    times = duel._take_turns(us, them, 3)
+    times = duel.take_turns({"ours": us, "peer": them}, 3)
     assert times == {"ours": [200.0, 500.0, 700.0], "peer": [1000.0, 1500.0, 2000.0]}
     turns = ["us", "them", "them", "us", "us", "them"]
     assert called == [name for turn in turns for name in (*[turn] * 4, "rest")], "who begins alternates"

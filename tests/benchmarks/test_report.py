@@ -135,6 +135,16 @@ def test_a_large_data_set_has_a_row() -> None:
     assert "| shards, 2 | 100,000 | 2,000,000 | 41 | 900 | 2,000 | 700 -> 701 | 64, 96 | 1 |" in page
 
 
+def test_onnx_has_a_row_for_each_side() -> None:
+    sides = {
+        "our file": {"times_ms": [3.0, 1.0, 2.0], "share_within_1e-3": [1.0, 0.5], "nodes": 12, "megabytes": 3.5},
+        "PyTorch": {"times_ms": [400.0], "share_within_1e-3": [1.0, 1.0]},
+    }
+    page = report.render([result(kind="onnx", sides=sides)])
+    assert "| swin_t 512, batch 2: our file | 2 (1-3) | 12 | 3.5 | 100.00%, 50.00% |" in page
+    assert "| swin_t 512, batch 2: PyTorch | 400 (400-400) |  |  | 100.00%, 100.00% |" in page
+
+
 def test_the_command_writes_the_page(write: Any) -> None:
     page = write(a=result(), b=training())
     report.main()

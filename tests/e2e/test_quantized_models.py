@@ -83,3 +83,36 @@ def test_a_checkpoint_becomes_a_graph_in_8_bits(command_line: CommandLine, works
     for row in latency["results"]:
         assert row["min_ms"] <= row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
         assert row["images_per_second"] == pytest.approx(1000 * row["batch_size"] / row["p50_ms"], rel=0.9)
+
+
+def test_a_checkpoint_is_timed_by_its_own_size(command_line: CommandLine, trained: Path, tmp_path: Path) -> None:
+    found = tmp_path / "latency.json"
+    result = command_line("benchmark", "--checkpoint", trained / "train", "--size", "64", "96", "--batch-size", "2",
+        "--task", "panoptic", "--runs", "3", "--output", found)  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    latency = json.loads(found.read_text())
+    assert (latency["kind"], latency["image_size"], latency["task"]) == ("checkpoint", [64, 96], "panoptic")
+    assert latency["runs_on"].startswith("JAX")
+    ((row,)) = latency["results"]
+    assert row["batch_size"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "name one model"),
+        (["--engine", "model.onnx", "--onnx", "model.onnx"], "name one model"),
+        (["--engine", "model.onnx"], "is not what the option says"),
+        (["--engine", "model.engine"], "model.engine"),
+        (["--onnx", "nothing.onnx"], "nothing.onnx"),
+    ],
+)
+def test_what_cannot_be_timed_is_named(
+    command_line: CommandLine, tmp_path: Path, options: list[str], message: str
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"")
+    (tmp_path / "model.engine").write_bytes(b"no engine")
+    result = command_line("benchmark", *(option if option[0] == "-" else tmp_path / option for option in options))
+    assert result.returncode == 1
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
