@@ -117,9 +117,7 @@ def measure(workload: Workload, rounds: int, folder: Path) -> dict[str, Any]:
     os.environ["JAX_PLATFORMS"] = workload.device
     contestants = [*(partial(Session, workload, file) for file in files), *inference.contestants(workload, weights)]
     with ExitStack() as stack:
-        workers = {
-            name: stack.enter_context(duel.Worker(side)) for name, side in zip(SIDES, contestants, strict=True)
-        }
+        workers = {name: stack.enter_context(duel.Worker(side)) for name, side in zip(SIDES, contestants, strict=True)}
         for worker in workers.values():
             for _ in range(1 + duel.WARM_UP):
                 worker("run")

@@ -64,10 +64,10 @@ PIPELINE_HEAD = [
 
 ONNX = """## ONNX beside the frameworks
 
-The same random weights and image as exported ONNX files in ONNX Runtime and in the frameworks, float32, each in a process
-of its own, in turns as above (`benchmarks/onnx.py`). This project's file takes any batch size, Hugging Face's, written
-by `torch.onnx` with this batch size, has its float64 parts turned to float32, without which ONNX Runtime refuses it.
-Brackets: the fastest and the slowest turn. Agreement: entries of class and mask logits within 0.001 of the largest
+The same random weights and image as exported ONNX files in ONNX Runtime and in the frameworks, float32, each in a
+process of its own, in turns as above (`benchmarks/onnx.py`). This project's file takes any batch size; Hugging Face's,
+written by `torch.onnx` with this batch size, has float64 turned to float32, without which ONNX Runtime refuses
+it. Brackets: the fastest and the slowest turn. Agreement: entries of class and mask logits within 0.001 of the largest
 entry of PyTorch's.
 """
 ONNX_HEAD = ["What", "ms", "Nodes", "MB", "Agreement with PyTorch"]

@@ -7,6 +7,7 @@ import onnx
 
 from converters.onnx.tensorrt_support import unsupported
 
+
 def problems(path: Path) -> list[str]:
     """What is wrong with the graph in a file; empty where all is well."""
     found = []

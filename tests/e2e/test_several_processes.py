@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def arguments(workspace: Path) -> list[str]:
 def test_two_processes_train_validate_and_leave_what_one_leaves(
     workspace: Path, arguments: list[str], tmp_path: Path, command_line
 ) -> None:
-    """Then one goes on with what they have split between them."""
+    """Then one goes on with what they have split between them, and so do four."""
     result = command_line("launch", "--num-processes", "2", "--", *arguments, f"results_dir={tmp_path}", timeout=1200)
     assert result.returncode == 0, result.stdout + result.stderr
     folder = tmp_path / "train"
@@ -69,9 +70,22 @@ def test_two_processes_train_validate_and_leave_what_one_leaves(
     assert alone["num_images"] == 3
     assert {name: alone[name] for name in metrics} == pytest.approx(metrics, abs=1e-6)
 
-    alone_again = command_line("train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", "train.num_epochs=3")
+    shutil.copytree(folder, tmp_path / "four" / "train")
+    further = ["-e", workspace / "spec.yaml", "train.num_epochs=3", "dataset.val.annotations="]
+    alone_again = command_line("train", *further, f"results_dir={tmp_path}")
     assert alone_again.returncode == 0, alone_again.stdout + alone_again.stderr
     assert "resuming from step 6" in alone_again.stdout
+
+    four = [FSDP, "dataset.train.batch_size=1", "train.num_nodes=4", f"results_dir={tmp_path / 'four'}"]
+    result = command_line("launch", "--num-processes", "4", "--", "train", *further, *four, timeout=1200)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "resuming from step 6" in result.stdout
+    losses = [
+        [json.loads(line)["loss"] for line in (place / "train" / "log.jsonl").read_text().splitlines()]
+        for place in (tmp_path, tmp_path / "four")
+    ]
+    assert len(losses[0]) == 9
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_a_signal_to_one_stops_both_at_the_same_step_and_a_lost_one_ends_the_other(
