@@ -35,7 +35,7 @@ train:
 IMAGES = 8
 TOPOLOGIES = {  # nodes, devices of each, and the runs
     "1x1": (1, 1, ("float32:ddp", "float64:ddp")),
-    "1x8": (1, 8, ("float32:fsdp", "float64:ddp", "float64:fsdp")),
+    "1x8": (1, 8, ("float64:ddp", "float64:fsdp")),
     "2x1": (2, 1, ("float64:ddp", "float64:fsdp")),
     "2x4": (2, 4, ("float32:fsdp", "float64:ddp", "float64:fsdp")),
 }
