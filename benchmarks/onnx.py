@@ -115,7 +115,8 @@ def measure(workload: Workload, rounds: int, folder: Path) -> dict[str, Any]:
     duel.in_process(partial(write_peer, workload, files[1]))
     duel.in_process(partial(in_float32, files[1]))
     os.environ["JAX_PLATFORMS"] = workload.device
-    contestants = [*(partial(Session, workload, file) for file in files), *inference.contestants(workload, weights)]
+    contestants: list[duel.Contestant] = [partial(Session, workload, file) for file in files]
+    contestants += inference.contestants(workload, weights)
     with ExitStack() as stack:
         workers = {name: stack.enter_context(duel.Worker(side)) for name, side in zip(SIDES, contestants, strict=True)}
         for worker in workers.values():
