@@ -33,7 +33,7 @@ check: install
 	$(VENV)/bin/mypy
 
 test: install
-	$(VENV)/bin/pytest -n 2 --dist loadfile
+	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # On a quiet machine: benchmarks.report refuses results that others disturbed.
 bench: install

@@ -10,6 +10,8 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The command line of the tests mostly compiles tiny models, for which its own settings of the allocator are slower.
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
 
 if "ONEFORMER_CACHE_DIR" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="oneformer-tests-")
@@ -22,10 +24,16 @@ hypothesis.settings.register_profile("default", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("default")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     import jax
 
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    config.addinivalue_line("markers", "long: of a file that takes minutes and starts before the others")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no worker waits for another's at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session")

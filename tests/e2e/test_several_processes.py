@@ -70,7 +70,7 @@ def test_two_processes_train_validate_and_leave_what_one_leaves(
     assert alone["num_images"] == 3
     assert {name: alone[name] for name in metrics} == pytest.approx(metrics, abs=1e-6)
 
-    shutil.copytree(folder, tmp_path / "four" / "train")
+    shutil.copytree(folder, tmp_path / "four" / "train", symlinks=True)
     further = ["-e", workspace / "spec.yaml", "train.num_epochs=3", "dataset.val.annotations="]
     alone_again = command_line("train", *further, f"results_dir={tmp_path}")
     assert alone_again.returncode == 0, alone_again.stdout + alone_again.stderr

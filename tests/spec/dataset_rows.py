@@ -4,7 +4,7 @@ from typing import Any
 from unittest.mock import patch
 
 from key_rows import Changes, Rows, Stopped, drawn, evaluation_workers, loop, model, pipeline, policy, source, stop
-from stopped_actions import predictions, step_input, training
+from stopped_actions import predictions, step_input, validation_batch
 
 from oneformer_jax.actions import datasets, scoring
 from oneformer_jax.spec import Spec
@@ -42,7 +42,7 @@ SPLITS: Rows = {
     "dataset.train.batch_size": Changes("2", loop("batch_size"), 2),
     "dataset.train.num_workers": Changes("3", pipeline("num_workers"), 3),
     **files_of("train", "val"),
-    "dataset.val.batch_size": Changes("2", lambda spec: training(spec)._validation.call_args.args[3], 2),
+    "dataset.val.batch_size": Changes("2", validation_batch, 2),
     "dataset.val.num_workers": Changes("3", evaluation_workers("val"), 3),
     **files_of("val", "train"),
     "dataset.test.batch_size": Changes(

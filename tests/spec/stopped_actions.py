@@ -29,6 +29,7 @@ from oneformer_jax.inference.predictor import LoadedModel
 from oneformer_jax.spec import Spec, dump_yaml
 from oneformer_jax.training.checkpoints import Description
 from oneformer_jax.training.sharding import make_mesh
+from oneformer_jax.training.step import TrainStep
 
 QUIET = Console(quiet=True)
 
@@ -46,9 +47,10 @@ def run_until_stopped(action: Any, module: Any, spec: Spec, parts: dict[str, Any
 def training(spec: Spec) -> SimpleNamespace:
     """The parts of `train` until its loop, or its dry run, begins."""
     start = SimpleNamespace(config=model_config(spec), step=0, state=Mock())
-    names = ("make_optimizer", "parameter_groups", "groups_table", "make_train_step", "JaxBackend")
-    names = (*names, "train_batches", "_validation", "enable_compilation_cache")
+    names = ("parameter_groups", "groups_table", "train_batches", "_validation", "enable_compilation_cache")
     parts = {name: Mock() for name in names}
+    parts["make_optimizer"] = Mock(return_value=optax.identity())
+    parts["make_train_step"] = Mock(return_value=TrainStep(*[Mock()] * len(TrainStep._fields)))
     parts |= {"wandb_writers": stop(), "dry_run": stop(), "starting_point": Mock(return_value=start)}
     parts["oneformer"] = Mock(shapes=Mock(return_value={}))
     parts["closing"] = MagicMock()
@@ -58,6 +60,13 @@ def training(spec: Spec) -> SimpleNamespace:
         patch.object(train.configure, "frozen", return_value=frozenset()),
     ):
         return SimpleNamespace(**vars(run_until_stopped(train.train, train, spec, parts)), checkpoints=checkpoints)
+
+
+def validation_batch(spec: Spec) -> int:
+    """How many images `train` validates at once."""
+    with patch.object(train.scoring, "evaluator", stop()) as evaluator, suppress(Stopped):
+        train._validation(spec, model_config(spec), drawn(spec), make_mesh(1), Mock(spec=StatusFile), QUIET)
+    return evaluator.call_args.args[3]
 
 
 def step_input(field: str) -> Observed:
