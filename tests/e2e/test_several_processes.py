@@ -37,6 +37,11 @@ def outputs(processes: list[subprocess.Popen[str]], seconds: float = 300) -> lis
     return [process.communicate(timeout=seconds)[0] for process in processes]
 
 
+def losses_of(folder: Path) -> list[float]:
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
 def statuses(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "status.json").read_text().splitlines()]
 
@@ -80,12 +85,9 @@ def test_two_processes_train_validate_and_leave_what_one_leaves(
     result = command_line("launch", "--num-processes", "4", "--", "train", *further, *four, timeout=1200)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "resuming from step 6" in result.stdout
-    losses = [
-        [json.loads(line)["loss"] for line in (place / "train" / "log.jsonl").read_text().splitlines()]
-        for place in (tmp_path, tmp_path / "four")
-    ]
+    losses = [losses_of(place / "train") for place in (tmp_path, tmp_path / "four")]
     assert len(losses[0]) == 9
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 
 def test_a_signal_to_one_stops_both_at_the_same_step_and_a_lost_one_ends_the_other(
