@@ -189,10 +189,13 @@ class Checkpoints:
     def _link(self, name: str, step: int | None) -> None:
         if jax.process_index() != 0 or step is None:
             return
-        fresh = self.run_dir / f".{name}.new"
+        place, fresh = self.run_dir / name, self.run_dir / f".{name}.new"
+        if place.is_dir() and not place.is_symlink():
+            hint = f"a copy that followed links? remove it: {FOLDER}/{step} is what it should link to"
+            raise CheckpointError("is a folder, not a link to a checkpoint", where=str(place), hint=hint)
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(Path(FOLDER) / str(step))
-        fresh.replace(self.run_dir / name)
+        fresh.replace(place)
 
     def close(self) -> None:
         """Waits for the last write. Raises as `save`."""

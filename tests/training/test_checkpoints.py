@@ -237,6 +237,19 @@ def test_links_and_leftovers_of_a_run_that_was_killed_are_put_in_order(run: Chec
     again.close()
 
 
+def test_a_copy_that_followed_links_is_named(run: Checkpoints, tmp_path: Path) -> None:
+    run.save(arrays(1.0), None, describe(4, mIoU=0.5))
+    run.close()
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "checkpoints", copy / "checkpoints")
+    shutil.copytree(tmp_path / "latest", copy / "latest")  # the folder that it shows
+    with pytest.raises(CheckpointError, match=r"copy/latest: is a folder, not a link.*"):
+        Checkpoints(copy, keep=2, monitor="mIoU")
+    shutil.rmtree(copy / "latest")
+    Checkpoints(copy, keep=2, monitor="mIoU").close()
+    assert (copy / "latest").resolve() == copy / "checkpoints" / "4"
+
+
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         find_checkpoint(tmp_path / "nothing")
