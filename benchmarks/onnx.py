@@ -82,7 +82,7 @@ def write_peer(workload: Workload, path: Path) -> None:
 
 
 def in_float32(path: Path) -> None:
-    """Turns what is float64 in a file to float32: ONNX Runtime has no `GridSample` in float64 before opset 20."""
+    """Turns what is float64 in a file to float32: ONNX Runtime refuses its `GridSample` of opset 16."""
     import onnx
     from onnx import TensorProto, numpy_helper
 
