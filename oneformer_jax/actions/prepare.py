@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+# Here, before any thread runs: while it loads, etils replaces `builtins.__import__` (etils.epy.lazy_imports), and what
+# the thread of a progress bar imports meanwhile fails.
+import tensorflow_datasets  # noqa: F401
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -82,8 +82,8 @@ def test_what_cannot_be_prepared(prepare: Callable[..., Result], drawn: Path, tm
     assert not (tmp_path / "a").exists()
 
 
-def test_importing_the_actions_does_not_import_tensorflow_datasets() -> None:
-    script = "import sys, oneformer_jax.actions.train, oneformer_jax.actions.prepare; print(*sys.modules)"
+def test_training_does_not_import_tensorflow_datasets_unasked() -> None:
+    script = "import sys, oneformer_jax.actions.train, oneformer_jax.actions.evaluate; print(*sys.modules)"
     command, root = [sys.executable, "-c", script], Path(__file__).resolve().parents[2]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     imported = set(result.stdout.split())

@@ -158,14 +158,16 @@ class Deadly(Dataset):
         return self.whole.read_segments(i)
 
 
-def test_a_worker_process_that_is_killed_names_what_it_prepared(train: Dataset, monkeypatch) -> None:
+def test_a_worker_process_that_is_killed_names_what_it_prepared(
+    train: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pipeline, "_MAX_THREADS", 1)
-    before = set(Path(tempfile.gettempdir()).glob("oneformer-workers-*"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     victim = int(record_order(len(train), SETTINGS.seed)[14])
     path = train.records[victim].image_path
     with pytest.raises(OneFormerError, match=rf"\(exit code -9\) while it prepared image {path} \(sample \d+\)\n"):
         take(Deadly(train, victim), 20, num_workers=2)
-    assert set(Path(tempfile.gettempdir()).glob("oneformer-workers-*")) == before
+    assert not list(tmp_path.iterdir()), "its temporary files are gone"
 
 
 def test_overlapping_masks_reach_the_batch_whole(drawn: Path, tmp_path: Path) -> None:
