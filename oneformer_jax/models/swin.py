@@ -180,7 +180,8 @@ def unpartition(windows: Float[Array, "b n t c"], size: tuple[int, int]) -> Floa
 @lru_cache(maxsize=8)
 def relative_position_index(side: int) -> Int[np.ndarray, "t t"]:
     """Row of the bias table for each pair of pixels of a window: offsets (dy, dx), dy major."""
-    y, x = (axis.ravel() for axis in np.indices((side, side)))
+    # int32: an int64 constant cannot be traced both with and without `jax.enable_x64` (jax issue 27602).
+    y, x = (axis.ravel() for axis in np.indices((side, side), np.int32))
     dy, dx = (axis[:, None] - axis[None] + side - 1 for axis in (y, x))
     return dy * (2 * side - 1) + dx
 

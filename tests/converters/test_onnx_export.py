@@ -68,6 +68,28 @@ def test_a_graph_that_computes_something_else_is_kept_under_another_name(
     onnx.checker.check_model(str(tmp_path / "model.failed.onnx"))
 
 
+def test_the_reference_is_computed_in_float64(params, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32)
+    tokens = METADATA.tokens_of("semantic")[None]
+    single = jax.jit(lambda *x: oneformer.decode(*x, config=TINY).final())
+    features = oneformer.encode(params, jnp.asarray(images).transpose(0, 2, 3, 1), config=TINY)
+    expected = single(params, features, jnp.asarray(tokens))
+    real, seen = oneformer.decode, []
+
+    def decode(*inputs, **facts):
+        seen.extend(leaf.dtype for leaf in jax.tree.leaves(inputs))
+        outputs = real(*inputs, **facts)
+        seen.extend(leaf.dtype for leaf in jax.tree.leaves(outputs))
+        return outputs
+
+    monkeypatch.setattr(oneformer, "decode", decode)
+    exact = module.jax_forward(params, TINY)(images, tokens)
+    assert set(seen) == {np.dtype(np.float64)}
+    for a, b in zip(exact, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
+    assert jnp.ones(1).dtype == np.float32, "float32 again"
+
+
 def test_models_compute_the_same_before_and_after(params, tmp_path: Path) -> None:
     images, tokens = jnp.ones((1, 64, 64, 3)), jnp.ones((1, TINY.task_seq_len))
 
