@@ -20,7 +20,7 @@ small (float[BATCH,3,32,32] images, float[BATCH,77] task_tokens)
     => (float[BATCH,6,8] pred_logits, float[BATCH,6,8,8] pred_masks)
 <float[32,3,4,4] patch, float[77,32] task_in, float[32,32] task_out, float[32] gain, float[32] shift,
  float[32,32] to_keys, float[32,32] to_values, float[32,2] to_offsets, float[32,8] to_classes, float[1,6,32] queries,
- float[1,64,1,2] centres, float blocked, float zero, int64[1] one,
+ float[1,64,1,2] centres, float[1,64,32] positions, float blocked, float zero, int64[1] one,
  int64[3] sequence_shape, int64[4] grid_shape, int64[3] pixel_shape, int64[4] mask_shape> {
     features = Conv <strides = [4, 4]> (images, patch)
     flat = Reshape (features, sequence_shape)
@@ -33,7 +33,8 @@ small (float[BATCH,3,32,32] images, float[BATCH,77] task_tokens)
     sampled = GridSample <mode = "bilinear", padding_mode = "zeros", align_corners = 0> (features, grid)
     sampled_flat = Reshape (sampled, pixel_shape)
     memory = Transpose <perm = [0, 2, 1]> (sampled_flat)
-    keys = MatMul (memory, to_keys)
+    placed = Add (memory, positions)
+    keys = MatMul (placed, to_keys)
     values = MatMul (memory, to_values)
     keys_t = Transpose <perm = [0, 2, 1]> (keys)
     task_hidden = MatMul (task_tokens, task_in)

@@ -29,6 +29,7 @@ class Layer:
 
 
 LINEAR, CONVOLUTION = ("Linear", "Dense"), ("Conv2d", "Conv")
+TABLE = "Table"
 
 
 def chosen_layers(

@@ -1,4 +1,5 @@
-"""Weights of a graph in 8 bits: each becomes an 8-bit constant and a `DequantizeLinear` with a scale per channel."""
+"""Weights and tables of a graph in 8 bits: each becomes an 8-bit constant and a `DequantizeLinear` with a scale per
+channel."""
 
 from collections.abc import Mapping
 
@@ -7,11 +8,14 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from converters.graphs.delicate import NORMALISATION, SAMPLING, TASK, delicate_nodes
 from converters.graphs.graph import Graph, drop_unread, replace_nodes
-from converters.graphs.layers import CONVOLUTION, FP8, INT8, LINEAR, Layer
+from converters.graphs.layers import CONVOLUTION, FP8, INT8, LINEAR, TABLE, Layer
 from oneformer_jax.errors import SpecError
 
 CLASSES = {"Conv": CONVOLUTION, "Gemm": ("Gemm", *LINEAR), "MatMul": ("MatMul", *LINEAR)}
+SMALLEST_TABLE = 1024
+"""Entries of a constant that is worth fewer bits."""
 FP8_OPSET = 19
 LARGEST = {INT8: 127.0, FP8: float(ml_dtypes.finfo(ml_dtypes.float8_e4m3fn).max)}
 STORED = {INT8: TensorProto.INT8, FP8: TensorProto.FLOAT8E4M3FN}
@@ -29,9 +33,23 @@ def weighted_layers(graph: Graph) -> list[Layer]:
     return layers
 
 
+def tables(graph: Graph) -> list[Layer]:
+    """Large constants that are only added: positions, window attention's shift masks and biases, learned queries. At
+    640x640 they are a fifth of a Swin-T. Coordinates of samples need all their digits and are not among them."""
+    delicate = delicate_nodes(graph)
+    exact = {name for reason in (TASK, NORMALISATION, SAMPLING) for name in delicate.get(reason, ())}
+    return [
+        Layer(name, (name,), (TABLE,))
+        for name, tensor in graph.constants.items()
+        if tensor.data_type == TensorProto.FLOAT
+        and np.prod(tensor.dims) >= SMALLEST_TABLE
+        and all(node.op_type in ("Add", "Expand") and node.name not in exact for node in graph.consumers.get(name, ()))
+    ]
+
+
 def with_8bit_weights(model: onnx.ModelProto, chosen: Mapping[str, str]) -> onnx.ModelProto:
-    """The model with the weights of the nodes `chosen` (name -> int8 or fp8_e4m3fn) in 8 bits, symmetric, a scale per
-    output channel. Raises SpecError: a format that ONNX Runtime and TensorRT do not have."""
+    """The model with the weights of the nodes and the tables `chosen` (name -> int8 or fp8_e4m3fn) in 8 bits,
+    symmetric, a scale per output channel. Raises SpecError: a format that ONNX Runtime and TensorRT do not have."""
     if unknown := set(chosen.values()) - set(STORED):
         hint = f"use {' or '.join(STORED)}"
         raise SpecError(f"{unknown.pop()}: not available for ONNX files", where="quantize.layers", hint=hint)
@@ -42,7 +60,12 @@ def with_8bit_weights(model: onnx.ModelProto, chosen: Mapping[str, str]) -> onnx
         graph = Graph(with_fp8_opset(graph))
     nodes: list[NodeProto] = []
     done: dict[tuple[str, int, str], str] = {}
+    renamed = {name: f"{name}_{dtype}" for name, dtype in chosen.items() if name in graph.constants}
+    for name, new in renamed.items():
+        nodes.append(_dequantized(graph, name, graph.array(name).ndim - 1, chosen[name], new))
     for node in graph.nodes:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
         if node.name in chosen:
             weight, dtype = _weight(node), chosen[node.name]
             axis = _output_axis(node, graph.array(weight).ndim)

@@ -11,7 +11,7 @@ from rich.console import Console
 from converters.graphs.graph import Graph, read_graph
 from converters.graphs.layers import CONVOLUTION, LINEAR, Layer, chosen_layers
 from converters.graphs.static import measured_ranges, quantizable_layers, with_8bit_activations
-from converters.graphs.weights import weighted_layers, with_8bit_weights
+from converters.graphs.weights import tables, weighted_layers, with_8bit_weights
 from oneformer_jax.actions.quantization_report import Subject, report
 from oneformer_jax.actions.status import StatusFile
 from oneformer_jax.data.images import list_images
@@ -95,7 +95,7 @@ def _quantize_graph(spec: Spec, source: Path, target: Path, console: Console) ->
     metadata = metadata_of({entry.key: entry.value for entry in model.metadata_props}, where=str(source))
     graph = Graph(model)
     if keys.mode == "weight_only_ptq":
-        result = with_8bit_weights(model, _chosen(spec, weighted_layers(graph), console))
+        result = with_8bit_weights(model, _chosen(spec, weighted_layers(graph) + tables(graph), console))
     else:
         chosen = _chosen(spec, quantizable_layers(graph), console)
         paths = list_images(local_folder(spec.dataset.quant_calibration_dataset.images_dir, what=IMAGES))

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, numpy_helper
 from small_graph import feeds, small_model
 
-from converters.graphs import static
+from converters.graphs import static, weights
 from converters.graphs.graph import Graph
 from converters.graphs.layers import FP8, INT8, Layer, chosen_layers
 from converters.graphs.static import (
@@ -22,7 +22,7 @@ from converters.graphs.static import (
     quantizable_layers,
     with_8bit_activations,
 )
-from converters.graphs.weights import scaled, weighted_layers, with_8bit_weights
+from converters.graphs.weights import scaled, tables, weighted_layers, with_8bit_weights
 from oneformer_jax.errors import EngineError, SpecError
 
 LAYERS = [
@@ -80,8 +80,25 @@ def test_weights_in_8_bits_are_within_half_a_step_per_output_channel() -> None:
         assert axis == (0 if original.ndim == 4 else 1)  # convolutions have outputs first, matrices last
         step = np.abs(original).max(axis=tuple(i for i in range(original.ndim) if i != axis), keepdims=True) / 127
         assert (np.abs(values - original) <= 0.5001 * step).all()
-    assert len(result.SerializeToString()) < 0.45 * len(model.SerializeToString())
     assert distance(result) < 0.1
+    smallest = with_8bit_weights(model, chosen | {layer.key: INT8 for layer in tables(Graph(model))})
+    assert len(smallest.SerializeToString()) < 0.45 * len(model.SerializeToString())
+
+
+def test_tables_that_are_added_take_8_bits() -> None:
+    model = small_model()
+    found = tables(Graph(model))
+    assert [(layer.key, layer.classes) for layer in found] == [("positions", ("Table",))]
+    result = with_8bit_weights(model, {"positions": INT8})
+    (values,) = dequantized(result).values()
+    original = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "positions")
+    assert (np.abs(values - original) <= np.abs(original).max(axis=(0, 1)) / 254 * 1.001).all()
+    assert distance(result) < 0.05
+
+
+def test_coordinates_of_samples_keep_their_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "SMALLEST_TABLE", 1)
+    assert [layer.key for layer in tables(Graph(small_model()))] == ["positions"]
 
 
 def test_quantizing_again_finds_the_same_values() -> None:

@@ -9,7 +9,7 @@ from converters.graphs.graph import Graph
 from converters.graphs.layers import FP8, INT8
 from converters.graphs.precision import with_precision
 from converters.graphs.static import measured_ranges, quantizable_layers, with_8bit_activations
-from converters.graphs.weights import weighted_layers, with_8bit_weights
+from converters.graphs.weights import tables, weighted_layers, with_8bit_weights
 from converters.onnx.tensorrt_support import unsupported
 
 REFUSED = {
@@ -56,7 +56,7 @@ def test_narrowed_graphs_are_taken(precision: str, batch: int) -> None:
 @pytest.mark.parametrize("dtype", [INT8, FP8])
 def test_quantized_graphs_are_taken(dtype: str) -> None:
     model = small_model()
-    weights = {layer.key: dtype for layer in weighted_layers(Graph(model))}
+    weights = {layer.key: dtype for layer in weighted_layers(Graph(model)) + tables(Graph(model))}
     assert unsupported(with_8bit_weights(model, weights)) == []
     chosen = {layer.key: dtype for layer in quantizable_layers(Graph(model))}
     assert unsupported(with_8bit_activations(model, chosen, measured_ranges(model, feeds()))) == []

@@ -17,7 +17,7 @@ from converters.graphs.graph import Graph
 from converters.graphs.layers import FP8, INT8
 from converters.graphs.precision import with_precision
 from converters.graphs.static import measured_ranges, quantizable_layers, with_8bit_activations
-from converters.graphs.weights import weighted_layers, with_8bit_weights
+from converters.graphs.weights import tables, weighted_layers, with_8bit_weights
 from oneformer_jax.deploy.tensorrt_library import reports
 
 BATCHES = (1, 2, 4)
@@ -56,7 +56,8 @@ def variant(model: onnx.ModelProto, name: str, inputs: list[dict[str, np.ndarray
     kind, _, dtype = name.partition("_")
     graph = Graph(model)
     if kind == "weights":
-        weights = with_8bit_weights(model, {layer.key: dtype.partition("_fp16")[0] for layer in weighted_layers(graph)})
+        layers = weighted_layers(graph) + tables(graph)
+        weights = with_8bit_weights(model, {layer.key: dtype.partition("_fp16")[0] for layer in layers})
         return with_precision(weights, "fp16")[0] if dtype.endswith("_fp16") else weights
     chosen = {layer.key: dtype for layer in quantizable_layers(graph)}
     return with_8bit_activations(model, chosen, measured_ranges(model, inputs or feeds(batch=2)))
