@@ -43,7 +43,7 @@ def test_what_cannot_be_quantized_leaves_no_file(spec_of: Callable[..., Spec], t
     keys = [f"quantize.model_path={tmp_path / 'model.onnx'}", "quantize.backend=modelopt.onnx"]
     images = f"dataset.quant_calibration_dataset.images_dir={tmp_path / 'empty'}"
     for overrides, message in (
-        (["quantize.layers=[{module_name: nothing}]"], "'nothing' names none of the 7 layers"),
+        (["quantize.layers=[{module_name: nothing}]"], "'nothing' names none of the 8 layers"),
         (["quantize.mode=static_ptq"], "no value for dataset.quant_calibration_dataset.images_dir"),
         (["quantize.mode=static_ptq", images], "the folder holds no image"),
         (["quantize.model_path=absent.onnx"], "no such file"),
