@@ -43,6 +43,7 @@ def tables(graph: Graph) -> list[Layer]:
         for name, tensor in graph.constants.items()
         if tensor.data_type == TensorProto.FLOAT
         and np.prod(tensor.dims) >= SMALLEST_TABLE
+        and np.prod(tensor.dims[:-1]) > 1  # a vector, such as a bias, would have a scale for each entry
         and all(node.op_type in ("Add", "Expand") and node.name not in exact for node in graph.consumers.get(name, ()))
     ]
 

@@ -96,6 +96,17 @@ def test_tables_that_are_added_take_8_bits() -> None:
     assert distance(result) < 0.05
 
 
+def test_a_vector_is_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have a scale for each entry, and take more bytes than before."""
+    monkeypatch.setattr(weights, "SMALLEST_TABLE", 1)
+    model = small_model()
+    add = next(node for node in model.graph.node if "positions" in node.input)
+    add.input[1] = "bias"
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 1, 32), np.float32), "bias"))
+    onnx.checker.check_model(model, full_check=True)
+    assert "bias" not in {layer.key for layer in tables(Graph(model))}
+
+
 def test_coordinates_of_samples_keep_their_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "SMALLEST_TABLE", 1)
     assert [layer.key for layer in tables(Graph(small_model()))] == ["positions"]
