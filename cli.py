@@ -16,8 +16,8 @@ if __name__ == "__main__":
         os.environ["GLIBC_TUNABLES"] = ALLOCATOR
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
-    from oneformer_jax.actions.command_line import app
-    from oneformer_jax.jobs.command_line import app as jobs
+    from oneformer_jax.app.cli.commands import app
+    from oneformer_jax.app.cli.job_commands import app as jobs
 
     app.add_typer(jobs, name="job")
     app()

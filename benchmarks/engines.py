@@ -13,13 +13,13 @@ from typing import Any
 
 from rich.console import Console
 
-from oneformer_jax.actions.evaluate import evaluate
-from oneformer_jax.actions.execute import execute
-from oneformer_jax.actions.gen_trt_engine import gen_trt_engine
+from oneformer_jax.app.actions.evaluate import evaluate
+from oneformer_jax.app.actions.model.gen_trt_engine import gen_trt_engine
+from oneformer_jax.app.run.execute import running
 from oneformer_jax.deploy import open_model
-from oneformer_jax.deploy.latency import measure
-from oneformer_jax.deploy.metadata import read_sidecar
 from oneformer_jax.evaluation.report import headline
+from oneformer_jax.predict.latency import measure
+from oneformer_jax.predict.metadata import read_sidecar
 
 DATA_TYPES = ("fp32", "fp16", "bf16", "int8", "fp8")
 COLUMNS = ("model", "runs on", "MB", "float32 nodes", "mIoU", "PQ", "AP", "p50 ms", "images/s")
@@ -44,14 +44,16 @@ def compare(
         engine = folder / f"{data_type}.engine"
         keys = {"onnx_file": onnx, "trt_engine": engine, "tensorrt.data_type": data_type, "overwrite": "true"}
         building = [f"gen_trt_engine.{name}={value}" for name, value in keys.items()]
-        execute("gen_trt_engine", spec, [*overrides, f"results_dir={folder}", *building], gen_trt_engine, console)
+        with running("gen_trt_engine", spec, [*overrides, f"results_dir={folder}", *building], console) as (read, run):
+            gen_trt_engine(read, run.folder, run.status, run.console)
         rows.append(_row(data_type, engine, spec, folder, overrides, console, runs))
     return rows
 
 
 def _row(name: str, path: Path, spec: Path, folder: Path, overrides: list[str], console: Console, runs: int) -> Row:
     keys = [*overrides, f"evaluate.results_dir={folder / name}", f"evaluate.trt_engine={path}"]
-    scores = headline(execute("evaluate", spec, keys, evaluate, console))
+    with running("evaluate", spec, keys, console) as (read, run):
+        scores = headline(evaluate(read, run.folder, run.status, run.console))
     model = open_model(path)
     smallest = model.engine.batch_sizes[0]
     (latency,) = measure(model.backend, model.engine.metadata.image_size, [smallest], "semantic", warm_up=10, runs=runs)

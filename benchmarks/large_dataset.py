@@ -72,8 +72,8 @@ class Training:
         import jax
         from rich.console import Console
 
-        from oneformer_jax.actions.execute import execute
-        from oneformer_jax.actions.train import train
+        from oneformer_jax.app.actions.train.train import train
+        from oneformer_jax.app.run.execute import running
         from oneformer_jax.training import step
 
         original = step.pair_slots
@@ -89,8 +89,11 @@ class Training:
             self.compilations += event == COMPILATION
 
         jax.monitoring.register_event_duration_secs_listener(count)
-        with mock.patch.object(step, "pair_slots", observed):
-            execute("train", spec, overrides, train, Console(quiet=True))
+        with (
+            mock.patch.object(step, "pair_slots", observed),
+            running("train", spec, overrides, Console(quiet=True)) as (read, run),
+        ):
+            train(read, run.folder, run.status, run.console)
         return self.steps, self.peak_mib, peak_memory_mib()
 
 
@@ -138,8 +141,8 @@ def measure(folder: Path, overrides: list[str], steps: int) -> dict[str, Any]:
 
 def make(data: Path, images: int, form: str) -> None:
     """Draws the pictures, and prepares them as shards, where they are not there yet."""
-    from oneformer_jax.data.sources import Source, open_sources
-    from oneformer_jax.data.tfds_builder import prepare
+    from oneformer_jax.data.datasets.sources import Source, open_sources
+    from oneformer_jax.data.datasets.tfds_builder import prepare
 
     if not (data / "annotations.json").is_file():
         write_mosaics(data, images, (SIDE, SIDE), segments_of)

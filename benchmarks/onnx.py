@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import contest, duel
 from benchmarks.machine import cores, describe
 from benchmarks.workload import BACKBONES, CLASSES, PIXEL_MEAN, PIXEL_STD, Workload
-from oneformer_jax.data.categories import Categories
+from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.task_text import task_tokens
 
 OPSET = 17
@@ -49,8 +49,8 @@ def write_ours(workload: Workload, weights: Path, path: Path) -> None:
     """As `python cli.py export` with the defaults: any batch size."""
     from benchmarks import ours
     from converters.onnx.export import write
-    from converters.onnx.graph import build_graph
-    from oneformer_jax.deploy.metadata import Metadata
+    from converters.onnx.trace import build_graph
+    from oneformer_jax.predict.metadata import Metadata
 
     config = ours.model_config(workload)
     categories = Categories.from_json([{"id": i, "name": f"object {i}"} for i in range(CLASSES)])

@@ -26,7 +26,7 @@ from benchmarks.workload import (
     AttentionWorkload,
     Workload,
 )
-from oneformer_jax.actions.execute import enable_compilation_cache
+from oneformer_jax.app.run.execute import enable_compilation_cache
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.losses.config import CriterionConfig

@@ -48,7 +48,7 @@ def export_weights(workload: Workload, path: Path) -> None:
     from safetensors.numpy import save_file
 
     from benchmarks.ours import model_config
-    from converters.huggingface import from_huggingface
+    from converters.names.huggingface import from_huggingface
 
     state = {name: array.numpy() for name, array in build(workload).state_dict().items()}
     params, _ = from_huggingface(state, model_config(workload))

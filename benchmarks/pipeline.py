@@ -67,8 +67,8 @@ class Maker:
 def ours(folder: Path, crop: int, recipe: Recipe) -> Maker:
     """This project's sample maker."""
     from oneformer_jax.data.augmentation import AugmentationSettings
+    from oneformer_jax.data.datasets.sources import Source, open_sources
     from oneformer_jax.data.pipeline import PipelineSettings, SampleMaker, max_segments_of
-    from oneformer_jax.data.sources import Source, open_sources
 
     dataset = open_sources([Source(folder / "annotations.json", folder / "images", folder / "panoptic")])
     augmentation = AugmentationSettings(

@@ -5,8 +5,8 @@ from typing import Any
 
 # Public name -> module; resolved on first use, so that the parts that need no JAX import without it.
 _PUBLIC = {
-    "load_model": "oneformer_jax.inference.predictor",
-    "load_spec": "oneformer_jax.spec",
+    "load_model": "oneformer_jax.predict.jax_model",
+    "load_spec": "oneformer_jax.app.spec",
     "OneFormerConfig": "oneformer_jax.models.config",
     "OneFormerError": "oneformer_jax.errors",
     "Predictions": "oneformer_jax.models.predictions",

@@ -65,7 +65,7 @@ def web() -> Iterator[Any]:
 @pytest.fixture
 def spec_of(tmp_path: Path) -> Callable[..., Any]:
     """`spec_of(*overrides, text=...)`: the spec of a file with this text."""
-    from oneformer_jax.spec import load_spec
+    from oneformer_jax.app.spec import load_spec
 
     def load(*overrides: str, text: str = "{}") -> Any:
         (tmp_path / "spec.yaml").write_text(text)

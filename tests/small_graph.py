@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
-from oneformer_jax.data.categories import Categories, Category
+from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.data.task_text import task_tokens
-from oneformer_jax.deploy.metadata import KEY, Metadata
+from oneformer_jax.predict.metadata import KEY, Metadata
 
 SIZE, QUERIES, CLASSES, WIDTH = 32, 6, 7, 32
 PIXELS = (SIZE // 4) ** 2

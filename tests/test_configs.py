@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from oneformer_jax.actions.architecture import model_config
+from oneformer_jax.app.settings.model import model_config
+from oneformer_jax.app.spec import load_spec, unsupported_keys
 from oneformer_jax.models import oneformer
-from oneformer_jax.spec import load_spec, unsupported_keys
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))

@@ -13,12 +13,12 @@ import onnx
 from jaxtyping import UInt8
 
 from converters.onnx import checks
-from converters.onnx.graph import Ending, build_graph
 from converters.onnx.parity import Parity, compare, compare_labels, jax_forward
-from oneformer_jax.deploy.metadata import Metadata
-from oneformer_jax.deploy.onnx_runtime import Device, OnnxEngine, open_session
+from converters.onnx.trace import Ending, build_graph
 from oneformer_jax.errors import EngineError
 from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.predict.metadata import Metadata
+from oneformer_jax.predict.onnx_runtime import Device, OnnxEngine, open_session
 
 ONE_FILE_BYTES = 2**31 - 2**20
 """Protobuf's limit, with room for the graph: above it the weights go into a file of their own."""

@@ -24,7 +24,8 @@ from jax2onnx.plugins.jax.lax._index_utils import _const_i64
 from jax2onnx.plugins.plugin_system import PrimitiveLeafPlugin, import_all_plugins, register_primitive
 from jaxtyping import Float
 
-from oneformer_jax.models import attention, mask_decoder, norms, pixel_decoder, swin
+from oneformer_jax.models import attention, mask_decoder, norms, pixel_decoder
+from oneformer_jax.models.backbones import swin
 from oneformer_jax.models.deformable_attention import Shapes
 from oneformer_jax.models.dropout import Dropout
 from oneformer_jax.models.resize import interpolation_matrix

@@ -11,16 +11,16 @@ from jaxtyping import Float32, UInt8
 from pycocotools import mask as coco_mask
 from rich.table import Table
 
-from converters.onnx.graph import Ending
+from converters.onnx.trace import Ending
 from oneformer_jax.data.geometry import Geometry, letterbox, resize_and_pad
-from oneformer_jax.deploy.backend import Engine, normalised
-from oneformer_jax.deploy.metadata import Metadata
 from oneformer_jax.evaluation.evaluator import BatchLogits
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.postprocess.result import Result, finished_result
 from oneformer_jax.postprocess.semantic import semantic_map
-from oneformer_jax.spec.tasks import TASKS, Task
+from oneformer_jax.predict.backend import Engine, normalised
+from oneformer_jax.predict.metadata import Metadata
+from oneformer_jax.tasks import TASKS, Task
 
 TOLERANCE = 1e-3
 """Of an entry, relative to the largest one of its tensor."""

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Int16, UInt8
 
-from oneformer_jax.data.dataset import VOID
+from oneformer_jax.data.datasets.dataset import VOID
 from oneformer_jax.data.geometry import Size, resize_image, short_edge
 
 PAD_COLOR = 128

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int16, UInt8
 
-from oneformer_jax.data.dataset import VOID, Segment
+from oneformer_jax.data.datasets.dataset import VOID, Segment
 
 Sample = tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "_r h w"], tuple[Segment, ...]]
 """Image, planes (see `Dataset.read_segments`) and segments."""

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from oneformer_jax.spec import Spec
+from oneformer_jax.app.spec import Spec
 
 Size = tuple[int, int]
 STRIDE = 32

@@ -21,12 +21,12 @@ from jaxtyping import Int
 from oneformer_jax.data.augmentation import AugmentationSettings, augment
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.cutmix import Sample, cutmix
-from oneformer_jax.data.dataset import Dataset, naming
+from oneformer_jax.data.datasets.dataset import Dataset, naming
 from oneformer_jax.data.segments import segment_targets
 from oneformer_jax.data.task_text import prompt_rows
 from oneformer_jax.data.workers import left_unfinished, noted, start_worker
 from oneformer_jax.errors import OneFormerError, SpecError
-from oneformer_jax.spec.tasks import TASKS
+from oneformer_jax.tasks import TASKS
 
 # Decoding and OpenCV release the interpreter lock: few workers are threads, which start at once and share memory.
 _MAX_THREADS = 4

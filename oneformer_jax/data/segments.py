@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Int, Int16, Int32, Int64, UInt
 
-from oneformer_jax.data.dataset import VOID, Segment, front
-from oneformer_jax.spec.tasks import Task
+from oneformer_jax.data.datasets.dataset import VOID, Segment, front
+from oneformer_jax.tasks import Task
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from instant_clip_tokenizer import Tokenizer
 from jaxtyping import Int32
 
 from oneformer_jax.errors import SpecError
-from oneformer_jax.spec.tasks import TASKS
+from oneformer_jax.tasks import TASKS
 
 FILLERS = ("a semantic photo", "an instance photo", "a panoptic photo")
 

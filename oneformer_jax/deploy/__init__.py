@@ -4,6 +4,6 @@ model = open_model("model.onnx")
 result = model.predict(picture, "panoptic")
 """
 
-from oneformer_jax.deploy.model import EngineModel, open_model
+from oneformer_jax.predict.exported_model import EngineModel, open_model
 
 __all__ = ["EngineModel", "open_model"]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from oneformer_jax.data.datasets.images import read_image
 from oneformer_jax.data.geometry import Letterbox, resize_and_pad
-from oneformer_jax.data.images import read_image
-from oneformer_jax.deploy.backend import normalised
-from oneformer_jax.deploy.metadata import ANY_BATCH, INPUTS, Metadata
-from oneformer_jax.spec.tasks import TASKS
+from oneformer_jax.predict.backend import normalised
+from oneformer_jax.predict.metadata import ANY_BATCH, INPUTS, Metadata
+from oneformer_jax.tasks import TASKS
 
 
 def calibration_feeds(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oneformer_jax.deploy.metadata import INPUTS
-from oneformer_jax.deploy.tensorrt_library import reports
 from oneformer_jax.errors import EngineError
+from oneformer_jax.predict.metadata import INPUTS
+from oneformer_jax.predict.tensorrt_library import reports
 
 MIB = 2**20
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 
-from oneformer_jax.data.dataset import Dataset, naming
+from oneformer_jax.data.datasets.dataset import Dataset, naming
 from oneformer_jax.data.geometry import Geometry, Size, resize_and_pad
 from oneformer_jax.evaluation.ground_truth import GroundTruth
 from oneformer_jax.evaluation.mask_ap import InstanceScores, TrueInstance, mask_average_precision, true_instances
@@ -18,7 +18,7 @@ from oneformer_jax.postprocess.instance import Instance, instance_segmentation
 from oneformer_jax.postprocess.panoptic import panoptic_segmentation
 from oneformer_jax.postprocess.semantic import semantic_map
 from oneformer_jax.postprocess.thresholds import Thresholds
-from oneformer_jax.spec.tasks import TASKS, Task
+from oneformer_jax.tasks import TASKS, Task
 
 BatchLogits = tuple[Float[np.ndarray, "b q k1"], Float[np.ndarray, "b q h4 w4"]]
 Progress = Callable[[int, int], None]

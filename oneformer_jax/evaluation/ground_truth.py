@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Int, Int16, Int32
 
-from oneformer_jax.data.dataset import Segment, front
+from oneformer_jax.data.datasets.dataset import Segment, front
 
 
 @dataclass(frozen=True)

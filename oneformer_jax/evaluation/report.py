@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from oneformer_jax.evaluation.evaluator import Metrics
-from oneformer_jax.spec.tasks import Task
+from oneformer_jax.tasks import Task
 
 SCORES: dict[Task, tuple[str, ...]] = {
     "semantic": ("mIoU", "pixel_accuracy"),

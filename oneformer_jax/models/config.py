@@ -49,7 +49,7 @@ class SwinConfig:
     frozen_stages: tuple[int, ...] = ()
 
     def build(self, name: str | None = None) -> nn.Module:
-        from oneformer_jax.models.swin import Swin  # the configuration stays importable without its module
+        from oneformer_jax.models.backbones.swin import Swin  # the configuration stays importable without its module
 
         return Swin(self, name=name)
 

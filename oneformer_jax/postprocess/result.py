@@ -8,7 +8,7 @@ from oneformer_jax.postprocess.instance import Instance, instance_segmentation
 from oneformer_jax.postprocess.panoptic import PanopticResult, panoptic_segmentation
 from oneformer_jax.postprocess.semantic import semantic_map
 from oneformer_jax.postprocess.thresholds import Thresholds
-from oneformer_jax.spec.tasks import Task
+from oneformer_jax.tasks import Task
 
 Result = Shaped[np.ndarray, "height width"] | tuple[Instance, ...] | PanopticResult
 

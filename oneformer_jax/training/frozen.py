@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jax import lax
 
+from converters.names.tao import RULES
 from converters.rules import from_params
-from converters.tao import RULES
 from oneformer_jax.errors import SpecError
 from oneformer_jax.models.config import OneFormerConfig, SwinConfig
 from oneformer_jax.training.optimizer import parameter_names

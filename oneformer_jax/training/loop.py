@@ -12,8 +12,8 @@ from typing import Any
 
 import jax
 
+from oneformer_jax.checkpoints.store import Checkpoints, Description
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.training.checkpoints import Checkpoints, Description
 from oneformer_jax.training.distributed import agreed_stop
 from oneformer_jax.training.logbook import Logbook
 from oneformer_jax.training.profiling import profiler

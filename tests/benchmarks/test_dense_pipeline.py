@@ -10,7 +10,7 @@ from PIL import Image
 from benchmarks import pipeline
 from benchmarks.dense_pipeline import IGNORED, MEAN, STD, DensePipeline, Recipe
 from benchmarks.mosaics import write_mosaics
-from oneformer_jax.data.sources import Source, open_sources
+from oneformer_jax.data.datasets.sources import Source, open_sources
 
 
 @pytest.fixture(scope="module")

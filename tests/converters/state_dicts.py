@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.files import Source
+from converters.files.read import Source
 
 
 def in_memory(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | None = None) -> Source:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from state_dicts import in_memory, rows, shape_of
 
-from converters.architecture import Shapes, infer_architecture, infer_swin
-from converters.sources import convert
-from converters.swin import backbone_template
+from converters.convert import convert
+from converters.infer_config import Shapes, infer_architecture, infer_swin
+from converters.names.swin import backbone_template
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.config import (
     OneFormerConfig,

@@ -17,8 +17,8 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.files import read_classes, read_source
-from converters.safetensors_reader import read_safetensors
+from converters.files.read import read_classes, read_source
+from converters.files.safetensors_reader import read_safetensors
 from oneformer_jax.errors import CheckpointError
 
 STATE = {
@@ -321,6 +321,8 @@ def test_addresses_of_hugging_face(swin: Any, tmp_path: Path, monkeypatch: pytes
 
 
 def test_reading_needs_neither_pytorch_nor_jax() -> None:
-    script = "import sys, converters.files; assert not {'torch', 'jax', 'safetensors', 'fsspec'} & set(sys.modules)"
+    script = (
+        "import sys, converters.files.read; assert not {'torch', 'jax', 'safetensors', 'fsspec'} & set(sys.modules)"
+    )
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", script], cwd=root, check=True)

@@ -13,15 +13,16 @@ from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, numpy_helper
 from small_graph import feeds, small_model
 
-from converters.graphs import static, weights
-from converters.graphs.graph import Graph
-from converters.graphs.layers import FP8, INT8, Layer, chosen_layers
-from converters.graphs.static import (
+from converters.graphs import activations as static
+from converters.graphs import weights
+from converters.graphs.activations import (
     formats_of_activations,
     measured_ranges,
     quantizable_layers,
     with_8bit_activations,
 )
+from converters.graphs.graph import Graph
+from converters.graphs.layers import FP8, INT8, Layer, chosen_layers
 from converters.graphs.weights import scaled, tables, weighted_layers, with_8bit_weights
 from oneformer_jax.errors import EngineError, SpecError
 

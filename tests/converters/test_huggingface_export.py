@@ -14,10 +14,10 @@ from pycocotools import mask as coco_mask
 from transformers import OneFormerForUniversalSegmentation, OneFormerProcessor
 from transformers.models.oneformer.image_processing_pil_oneformer import OneFormerImageProcessorPil
 
-from converters.files import Source, read_classes, read_source
-from converters.huggingface_export import write_huggingface
-from converters.sources import convert
-from oneformer_jax.data.categories import Categories, Category
+from converters.convert import convert
+from converters.files.read import Source, read_classes, read_source
+from converters.write_huggingface import write_huggingface
+from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.data.task_text import encode as encode_words
 from oneformer_jax.data.task_text import task_tokens

@@ -12,16 +12,16 @@ from models.tiny import TINY
 
 from converters.onnx import export as module
 from converters.onnx.export import export_model
-from converters.onnx.graph import Ending
 from converters.onnx.parity import Parity
-from oneformer_jax.data.categories import Categories
-from oneformer_jax.data.drawn_shapes import draw_picture
+from converters.onnx.trace import Ending
+from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.synthetic.drawn_shapes import draw_picture
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.deploy import open_model
-from oneformer_jax.deploy.metadata import Metadata
 from oneformer_jax.errors import EngineError
 from oneformer_jax.models import oneformer
 from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.predict.metadata import Metadata
 
 PICTURE = draw_picture(80, np.random.default_rng(0))[0]
 CATEGORIES = Categories.from_json([{"id": i, "name": name, "isthing": i % 2} for i, name in enumerate("abc")])

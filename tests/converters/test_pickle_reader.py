@@ -22,8 +22,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.pickle_names import Inert
-from converters.pickle_reader import read_pickle
+from converters.files.pickle_names import Inert
+from converters.files.pickle_reader import read_pickle
 from oneformer_jax.errors import CheckpointError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,7 +222,7 @@ def test_a_lightning_file_without_the_classes_in_it(zipped: bool, tmp_path: Path
     read = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from converters.pickle_reader import read_pickle
+        from converters.files.pickle_reader import read_pickle
         loaded = read_pickle(Path(sys.argv[1]))
         assert loaded["state_dict"]["w"].tolist() == [1, 1], loaded
         assert list(loaded) == ["state_dict", "hyper_parameters", "loops", "callbacks"], loaded

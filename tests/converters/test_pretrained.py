@@ -10,7 +10,7 @@ import pytest
 import torch
 from flax.traverse_util import flatten_dict
 
-from converters.pretrained import fit_backbone, fit_model
+from converters.fit import fit_backbone, fit_model
 from converters.rules import ConversionError
 from oneformer_jax.models.config import (
     OneFormerConfig,

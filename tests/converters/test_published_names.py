@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from state_dicts import array, rows
 
-from converters.huggingface import from_huggingface, published_name
-from converters.shi_labs import from_shi_labs
+from converters.names.huggingface import from_huggingface, published_name
+from converters.names.shi_labs import from_shi_labs
 from oneformer_jax.models.config import OneFormerConfig, SwinConfig, TransformerConfig
 from oneformer_jax.models.oneformer import TRAINING_ONLY
 

@@ -12,8 +12,8 @@ import s3fs
 from packs import FILES, entries, files_in, tarred, zipped
 from servers import Bucket, Web
 
-from oneformer_jax.data import addresses
-from oneformer_jax.data.storage import fetch_file, local_file, local_folder, local_path
+from oneformer_jax.data.storage import addresses
+from oneformer_jax.data.storage.cache import fetch_file, local_file, local_folder, local_path
 from oneformer_jax.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("cache")

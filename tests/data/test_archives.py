@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packs import files_in
 
-from oneformer_jax.data import archives
-from oneformer_jax.data.archives import is_archive, unpack
+from oneformer_jax.data.storage import archives
+from oneformer_jax.data.storage.archives import is_archive, unpack
 from oneformer_jax.errors import DataError
 
 FILES = {"set/images/a.jpg": bytes(range(256)) * 40, "set/images/empty.jpg": b"", "set/b.json": b"[1, 2]" * 2000}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oneformer_jax.data.augmentation import PAD_COLOR, AugmentationSettings, augment, flip, jitter_color, scaled_size
-from oneformer_jax.data.dataset import VOID
+from oneformer_jax.data.datasets.dataset import VOID
 
 GEOMETRY_ONLY = {"color_prob": 0.0, "blur_prob": 0.0}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oneformer_jax.data.categories import Categories, check_agreement, load_label_map
+from oneformer_jax.data.datasets.categories import Categories, check_agreement, load_label_map
 from oneformer_jax.errors import DataError
 
 TWO = [{"id": 7, "name": "cat", "isthing": 1, "color": [1, 2, 3]}, {"id": 2, "name": "sky", "isthing": 0}]

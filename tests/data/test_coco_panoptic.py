@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oneformer_jax.data.dataset import Dataset
-from oneformer_jax.data.images import read_panoptic
-from oneformer_jax.data.sources import Source, open_sources
+from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.images import read_panoptic
+from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.errors import DataError
 
 Open = Callable[..., Dataset]

@@ -5,7 +5,7 @@ import pytest
 from test_pipeline import assert_same, take
 
 from oneformer_jax.data.cutmix import cutmix
-from oneformer_jax.data.dataset import VOID, Dataset, Segment
+from oneformer_jax.data.datasets.dataset import VOID, Dataset, Segment
 
 
 def sample_of(value: int, planes: int, count: int) -> tuple:

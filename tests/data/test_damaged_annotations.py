@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from oneformer_jax.data.sources import Source, open_sources
+from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.errors import DataError
 
 HEIGHT, WIDTH = 8, 10

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from oneformer_jax.data.dataset import Dataset
-from oneformer_jax.data.sources import Source, default_names, open_sources
+from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.sources import Source, default_names, open_sources
 from oneformer_jax.errors import DataError
 
 

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from oneformer_jax.app.spec import Spec
+from oneformer_jax.data.datasets.images import read_image
 from oneformer_jax.data.geometry import (
     EvaluationPolicy,
     Geometry,
@@ -16,8 +18,6 @@ from oneformer_jax.data.geometry import (
     resize_image,
     short_edge,
 )
-from oneformer_jax.data.images import read_image
-from oneformer_jax.spec import Spec
 
 sizes = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
 

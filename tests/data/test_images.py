@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from oneformer_jax.data.images import image_size, list_images, read_image, read_panoptic
+from oneformer_jax.data.datasets.images import image_size, list_images, read_image, read_panoptic
 from oneformer_jax.errors import DataError
 
 

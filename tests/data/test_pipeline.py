@@ -13,7 +13,8 @@ import pytest
 from oneformer_jax.data import pipeline
 from oneformer_jax.data.augmentation import AugmentationSettings
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.data.dataset import Dataset
+from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.pipeline import (
     PipelineSettings,
     SampleMaker,
@@ -24,9 +25,8 @@ from oneformer_jax.data.pipeline import (
     task_probabilities,
     train_batches,
 )
-from oneformer_jax.data.sources import Source, open_sources
 from oneformer_jax.errors import DataError, OneFormerError, SpecError
-from oneformer_jax.spec.tasks import TASKS
+from oneformer_jax.tasks import TASKS
 
 SETTINGS = PipelineSettings(
     batch_size=4,

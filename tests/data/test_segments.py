@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oneformer_jax.data import segments as segments_module
-from oneformer_jax.data.coco_panoptic import segment_rows
-from oneformer_jax.data.dataset import VOID, Dataset, Segment
+from oneformer_jax.data.datasets.coco_panoptic import segment_rows
+from oneformer_jax.data.datasets.dataset import VOID, Dataset, Segment
 from oneformer_jax.data.segments import SegmentTargets, segment_targets
 from oneformer_jax.data.task_text import prompt_rows
 from oneformer_jax.errors import DataError
-from oneformer_jax.spec.tasks import TASKS, Task
+from oneformer_jax.tasks import TASKS, Task
 
 IS_THING = np.array([True, False, True, False])
 

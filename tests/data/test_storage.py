@@ -15,8 +15,9 @@ import pytest
 from packs import FILES, entries, files_in, tarred, zipped
 from servers import Web
 
-from oneformer_jax.data import addresses, archives, storage
-from oneformer_jax.data.storage import cache_folder, local_file, local_folder, local_path
+from oneformer_jax.data.storage import addresses, archives
+from oneformer_jax.data.storage import cache as storage
+from oneformer_jax.data.storage.cache import cache_folder, local_file, local_folder, local_path
 from oneformer_jax.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -150,7 +151,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 FETCH = """
 import sys
-from oneformer_jax.data.storage import local_folder
+from oneformer_jax.data.storage.cache import local_folder
 print(local_folder(sys.argv[1], what="k"))
 """
 

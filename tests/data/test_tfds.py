@@ -17,13 +17,13 @@ import pytest
 
 from oneformer_jax.data.augmentation import AugmentationSettings
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.data.dataset import Dataset, EncodedRecord
+from oneformer_jax.data.datasets.check_files import check_files, version_of
+from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord
+from oneformer_jax.data.datasets.record_table import RecordTable
+from oneformer_jax.data.datasets.sources import Source, open_sources
+from oneformer_jax.data.datasets.tfds_builder import INFO, prepare, shard_name
+from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset, open_prepared
 from oneformer_jax.data.pipeline import PipelineSettings, train_batches
-from oneformer_jax.data.preflight import check_files, version_of
-from oneformer_jax.data.record_table import RecordTable
-from oneformer_jax.data.sources import Source, open_sources
-from oneformer_jax.data.tfds_builder import INFO, prepare, shard_name
-from oneformer_jax.data.tfds_dataset import PreparedDataset, open_prepared
 from oneformer_jax.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,8 +192,8 @@ def test_an_interrupted_preparation_does_not_open_and_goes_on(mixed: Dataset, fo
 KILLED = """
 import sys, time
 from pathlib import Path
-from oneformer_jax.data.sources import Source, open_sources
-from oneformer_jax.data.tfds_builder import prepare
+from oneformer_jax.data.datasets.sources import Source, open_sources
+from oneformer_jax.data.datasets.tfds_builder import prepare
 
 split, folder = map(Path, sys.argv[1:])
 dataset = open_sources([Source(split / "annotations.json", split / "images", split / "panoptic")])

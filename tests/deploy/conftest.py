@@ -13,8 +13,8 @@ from PIL import Image
 from rich.console import Console
 from small_graph import SIZE, small_model
 
-from oneformer_jax.actions.gen_trt_engine import gen_trt_engine
-from oneformer_jax.actions.status import StatusFile
+from oneformer_jax.app.actions.model.gen_trt_engine import gen_trt_engine
+from oneformer_jax.app.run.status import StatusFile
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from oneformer_jax.data.categories import Categories
+from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.deploy import open_model
-from oneformer_jax.deploy.metadata import KEY, Metadata, read_sidecar, sidecar, write_sidecar
 from oneformer_jax.errors import EngineError
+from oneformer_jax.predict.metadata import KEY, Metadata, read_sidecar, sidecar, write_sidecar
 
 METADATA = Metadata(
     categories=Categories.from_json([{"id": 1, "name": "road", "isthing": 0}, {"id": 2, "name": "car"}]),

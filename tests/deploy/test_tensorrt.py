@@ -21,10 +21,10 @@ from onnx import TensorProto
 from small_graph import SIZE, feeds, small_model
 
 from oneformer_jax.deploy import open_model
-from oneformer_jax.deploy.metadata import Metadata
-from oneformer_jax.deploy.onnx_runtime import OnnxEngine
-from oneformer_jax.deploy.tensorrt_engine import TensorRTEngine
 from oneformer_jax.errors import DataError, EngineError, OneFormerError, SpecError
+from oneformer_jax.predict.metadata import Metadata
+from oneformer_jax.predict.onnx_runtime import OnnxEngine
+from oneformer_jax.predict.tensorrt_engine import TensorRTEngine
 
 Build = Callable[..., Path]
 KEYS = "gen_trt_engine"
@@ -289,8 +289,8 @@ def test_files_that_are_no_exported_model_are_refused(build: Build, exported: Pa
 
 
 def test_a_quantized_file_keeps_its_format(build: Build, exported: Path) -> None:
+    from converters.graphs.activations import measured_ranges, quantizable_layers, with_8bit_activations
     from converters.graphs.graph import Graph
-    from converters.graphs.static import measured_ranges, quantizable_layers, with_8bit_activations
 
     model = small_model()
     layers = {layer.key: "int8" for layer in quantizable_layers(Graph(model))}

@@ -12,13 +12,13 @@ import onnx
 import pytest
 from small_graph import feeds, metadata, small_model
 
+from converters.graphs.activations import measured_ranges, quantizable_layers, with_8bit_activations
 from converters.graphs.delicate import REASONS, delicate_nodes
 from converters.graphs.graph import Graph
 from converters.graphs.layers import FP8, INT8
 from converters.graphs.precision import with_precision
-from converters.graphs.static import measured_ranges, quantizable_layers, with_8bit_activations
 from converters.graphs.weights import tables, weighted_layers, with_8bit_weights
-from oneformer_jax.deploy.tensorrt_library import reports
+from oneformer_jax.predict.tensorrt_library import reports
 
 BATCHES = (1, 2, 4)
 
@@ -94,7 +94,7 @@ def test_an_exported_model_builds(rtx: Any, tmp_path: Path, name: str, batch: in
     import jax
     from models.tiny import TINY
 
-    from converters.onnx.graph import build_graph
+    from converters.onnx.trace import build_graph
     from oneformer_jax.models import oneformer
 
     rows = tuple(tuple(range(1000 * task, 1000 * task + TINY.task_seq_len)) for task in range(3))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oneformer_jax.data.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 

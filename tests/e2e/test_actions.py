@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from oneformer_jax import load_model
-from oneformer_jax.data.images import read_image, read_panoptic
+from oneformer_jax.app.spec import load_spec
+from oneformer_jax.data.datasets.images import read_image, read_panoptic
 from oneformer_jax.data.task_text import task_tokens
-from oneformer_jax.spec import load_spec
 
 
 def lines_of(path: Path) -> list[dict]:

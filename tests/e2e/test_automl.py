@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from oneformer_jax.spec import load_spec
-from oneformer_jax.training.checkpoints import find_checkpoint, load_description
+from oneformer_jax.app.spec import load_spec
+from oneformer_jax.checkpoints.store import find_checkpoint, load_description
 
 ROOT = Path(__file__).resolve().parents[2]
 SEARCH = (

@@ -12,10 +12,10 @@ import torch
 from rich.console import Console
 
 from oneformer_jax import load_model
-from oneformer_jax.actions import configure
-from oneformer_jax.actions.starting_point import starting_point
-from oneformer_jax.spec import load_spec
-from oneformer_jax.training.checkpoints import find_checkpoint, load_description
+from oneformer_jax.app.actions.train.start import starting_point
+from oneformer_jax.app.settings import training as configure
+from oneformer_jax.app.spec import load_spec
+from oneformer_jax.checkpoints.store import find_checkpoint, load_description
 from oneformer_jax.training.optimizer import make_optimizer
 from oneformer_jax.training.sharding import make_mesh
 

@@ -13,10 +13,10 @@ from test_imports import BLOCKER
 
 from converters.onnx import checks
 from oneformer_jax.deploy import open_model
-from oneformer_jax.deploy.metadata import metadata_of
 from oneformer_jax.errors import EngineError
-from oneformer_jax.inference.predictor import load_model
-from oneformer_jax.spec.tasks import TASKS
+from oneformer_jax.predict.jax_model import load_model
+from oneformer_jax.predict.metadata import metadata_of
+from oneformer_jax.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = ("export.input_height=64", "export.input_width=96")
@@ -37,7 +37,7 @@ def without_jax(workspace: Path):
     """Runs the command line in a process that cannot import JAX."""
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        script = BLOCKER + "from oneformer_jax.actions.command_line import app\napp()"
+        script = BLOCKER + "from oneformer_jax.app.cli.commands import app\napp()"
         options = {"cwd": ROOT, "capture_output": True, "text": True, "check": False, "timeout": 300}
         return subprocess.run([sys.executable, "-c", script, *map(str, arguments)], **options)
 

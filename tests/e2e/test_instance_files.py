@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from oneformer_jax.data.sources import Source, open_sources
+from oneformer_jax.data.datasets.sources import Source, open_sources
 
 
 @pytest.fixture(scope="module")

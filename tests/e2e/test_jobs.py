@@ -9,8 +9,8 @@ import cv2
 import pytest
 from servers import Bucket
 
-from oneformer_jax.jobs.run import state
-from oneformer_jax.jobs.workspace import Workspace
+from oneformer_jax.app.jobs.run import state
+from oneformer_jax.app.jobs.workspace import Workspace
 
 TRIALS = int(os.environ.get("ONEFORMER_TRIALS", "2"))  # of the search; more take longer
 

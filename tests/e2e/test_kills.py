@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from oneformer_jax.training import checkpoints as ckpt
+from oneformer_jax.checkpoints import store as ckpt
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("ONEFORMER_KILLS", "2"))

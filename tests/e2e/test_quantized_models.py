@@ -7,7 +7,7 @@ import onnx
 import pytest
 from conftest import CommandLine
 
-from converters.graphs.static import formats_of_activations
+from converters.graphs.activations import formats_of_activations
 
 
 def quantized(command_line: CommandLine, workspace: Path, *overrides: str) -> str:

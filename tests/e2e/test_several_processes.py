@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from clusters import ROOT, ended, start_nodes
 
-from oneformer_jax.training.checkpoints import load_description
+from oneformer_jax.checkpoints.store import load_description
 
 FSDP = "train.distributed_strategy=fsdp"
 ENDLESS = ("dataset.val.annotations=", "train.num_epochs=10000", "train.checkpoint_interval_unit=step")

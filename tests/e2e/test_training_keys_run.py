@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from oneformer_jax import load_model
-from oneformer_jax.training import checkpoints as ckpt
+from oneformer_jax.checkpoints import store as ckpt
 from oneformer_jax.training.precision import first_loss_scale
 
 

@@ -8,8 +8,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from oneformer_jax.data.coco_panoptic import segment_rows
-from oneformer_jax.data.dataset import Segment
+from oneformer_jax.data.datasets.coco_panoptic import segment_rows
+from oneformer_jax.data.datasets.dataset import Segment
 from oneformer_jax.evaluation.ground_truth import GroundTruth
 from oneformer_jax.evaluation.mask_ap import mask_average_precision, true_instances
 from oneformer_jax.postprocess.instance import Instance

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oneformer_jax.data.coco_panoptic import segment_rows
-from oneformer_jax.data.dataset import VOID, Segment
+from oneformer_jax.data.datasets.coco_panoptic import segment_rows
+from oneformer_jax.data.datasets.dataset import VOID, Segment
 from oneformer_jax.evaluation.ground_truth import GroundTruth
 from oneformer_jax.evaluation.panoptic_quality import PanopticCounts, count_segments, panoptic_scores
 from oneformer_jax.postprocess.panoptic import PanopticResult, PanopticSegment

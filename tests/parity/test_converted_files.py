@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from oneformer_jax import load_model
-from oneformer_jax.actions.command_line import app
+from oneformer_jax.app.cli.commands import app
 
 
 def shi_file(golden: Golden, folder: Path) -> Path:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from goldens import Golden, channels_last, load_golden
 
-from converters import huggingface, shi_labs, tao
-from converters.files import Source
+from converters.convert import Converted, convert
+from converters.files.read import Source
+from converters.names import huggingface, shi_labs, tao
 from converters.rules import Rule, from_params
-from converters.sources import Converted, convert
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.linear import MLP
 from oneformer_jax.models.oneformer import decode, encode, encode_text

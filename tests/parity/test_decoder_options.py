@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from converters.huggingface import from_huggingface
+from converters.names.huggingface import from_huggingface
 from oneformer_jax.models.config import OneFormerConfig, PixelDecoderConfig, SwinConfig, TransformerConfig
 from oneformer_jax.models.oneformer import decode, encode
 

@@ -22,12 +22,13 @@ import torch
 import transformers
 from dealt_points import DealtPoints
 
-from oneformer_jax.actions import configure, datasets
+from oneformer_jax.app.settings import data as datasets
+from oneformer_jax.app.settings import training as configure
+from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.data.drawn_shapes import CATEGORIES, write_drawn_shapes
 from oneformer_jax.data.pipeline import train_batches
+from oneformer_jax.data.synthetic.drawn_shapes import CATEGORIES, write_drawn_shapes
 from oneformer_jax.data.task_text import prompt_table, task_tokens
-from oneformer_jax.spec import Spec, load_spec
 from oneformer_jax.training.logbook import read_log
 
 Differences = Callable[[Any, int], dict[str, float]]

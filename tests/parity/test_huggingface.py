@@ -15,7 +15,7 @@ import torch
 import transformers
 from goldens import channels_last
 
-from converters.huggingface import from_huggingface
+from converters.names.huggingface import from_huggingface
 from oneformer_jax.models.config import OneFormerConfig, SwinConfig
 from oneformer_jax.models.oneformer import decode, encode
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from goldens import Golden, channels_last, load_golden
 
-from converters.shi_labs import from_shi_labs
+from converters.names.shi_labs import from_shi_labs
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.losses.assignment import Pairs, assign, pair_slots
 from oneformer_jax.losses.config import CriterionConfig

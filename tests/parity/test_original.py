@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from goldens import Golden, channels_last, load_golden
 
-from converters.huggingface import from_huggingface
-from converters.shi_labs import from_shi_labs
+from converters.names.huggingface import from_huggingface
+from converters.names.shi_labs import from_shi_labs
 from oneformer_jax.models.mask_decoder import MaskDecoder, blocked_keys, unblock_full_rows
 from oneformer_jax.models.oneformer import decode, encode, encode_text
 from oneformer_jax.models.pixel_decoder import PixelDecoder

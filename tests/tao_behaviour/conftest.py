@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from oneformer_jax.data.dataset import Dataset
-from oneformer_jax.data.drawn_shapes import write_drawn_shapes
-from oneformer_jax.data.sources import Source, open_sources
-from oneformer_jax.spec import Spec
+from oneformer_jax.app.spec import Spec
+from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.sources import Source, open_sources
+from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
 
 SpecOf = Callable[..., Spec]
 

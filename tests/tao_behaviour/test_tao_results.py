@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.geometry import EvaluationPolicy
-from oneformer_jax.data.sources import Source, open_sources
 from oneformer_jax.evaluation.evaluator import Evaluator
 from oneformer_jax.postprocess.result import finished_result
 from oneformer_jax.postprocess.thresholds import Thresholds
-from oneformer_jax.spec.tasks import TASKS, Task
+from oneformer_jax.tasks import TASKS, Task
 
 CATEGORIES = [{"id": 0, "name": "sky", "isthing": 0}, {"id": 1, "name": "pole", "isthing": 1}]
 POLICIES = [EvaluationPolicy(64, 96), EvaluationPolicy(32, 32, squeeze=(32, 32))]
@@ -67,10 +67,10 @@ from pathlib import Path
 from types import SimpleNamespace
 import jax.numpy as jnp
 from oneformer_jax.data.geometry import EvaluationPolicy
-from oneformer_jax.data.sources import Source, open_sources
+from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.evaluation.evaluator import Evaluator
 from oneformer_jax.evaluation.report import metrics_json
-from oneformer_jax.inference.predictor import JaxBackend, oneformer
+from oneformer_jax.predict.jax_model import JaxBackend, oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.training.sharding import make_mesh
 

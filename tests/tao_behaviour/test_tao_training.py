@@ -10,15 +10,15 @@ import pytest
 import yaml
 from rich.console import Console
 
-from oneformer_jax.actions import configure
-from oneformer_jax.actions.devices import mesh_of
-from oneformer_jax.actions.execute import execute
-from oneformer_jax.actions.status import StatusFile
-from oneformer_jax.data.dataset import Dataset
+from oneformer_jax.app.run.devices import mesh_of
+from oneformer_jax.app.run.execute import running
+from oneformer_jax.app.run.status import StatusFile
+from oneformer_jax.app.settings import training as configure
+from oneformer_jax.app.spec import Spec, unsupported_keys
+from oneformer_jax.app.spec.published.template import template
+from oneformer_jax.app.spec.support import notes
+from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.spec import Spec, unsupported_keys
-from oneformer_jax.spec.support import notes
-from oneformer_jax.spec.template import template
 from oneformer_jax.training.logbook import Logbook
 from oneformer_jax.training.optimizer import global_norm, make_optimizer
 
@@ -93,8 +93,11 @@ def test_30_the_environment_leaves_the_spec_as_it_is(
     text = "train: {seed: 3, num_nodes: 1, num_gpus: 1, gpu_ids: [0]}\n"
     spec = spec_of(f"results_dir={tmp_path}", text=text)
     assert (spec.train.num_nodes, spec.train.num_gpus, spec.train.gpu_ids) == (1, 1, (0,))
-    with pytest.raises(OneFormerError, match="NODE_RANK: found '7', expected a whole number from 0 to 6"):
-        execute("train", tmp_path / "spec.yaml", [f"results_dir={tmp_path}"], lambda *_: None, Console(quiet=True))
+    with (
+        pytest.raises(OneFormerError, match="NODE_RANK: found '7', expected a whole number from 0 to 6"),
+        running("train", tmp_path / "spec.yaml", [f"results_dir={tmp_path}"], Console(quiet=True)),
+    ):
+        pass
     assert (tmp_path / "spec.yaml").read_text() == text
     assert "FAILURE" in (tmp_path / "train" / "status.json").read_text()
 

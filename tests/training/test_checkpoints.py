@@ -17,11 +17,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from oneformer_jax.data.categories import Categories, Category
-from oneformer_jax.errors import CheckpointError
-from oneformer_jax.models.config import OneFormerConfig, SwinConfig
-from oneformer_jax.training import checkpoints
-from oneformer_jax.training.checkpoints import (
+from oneformer_jax.checkpoints import store as checkpoints
+from oneformer_jax.checkpoints.store import (
     Checkpoints,
     Description,
     find_checkpoint,
@@ -29,6 +26,9 @@ from oneformer_jax.training.checkpoints import (
     load_item,
     load_params,
 )
+from oneformer_jax.data.datasets.categories import Categories, Category
+from oneformer_jax.errors import CheckpointError
+from oneformer_jax.models.config import OneFormerConfig, SwinConfig
 
 
 def describe(step: int, **metrics: float) -> Description:
@@ -71,7 +71,7 @@ from pathlib import Path
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 from test_checkpoints import arrays, describe
-from oneformer_jax.training.checkpoints import Checkpoints
+from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.training.sharding import make_mesh, put_replicated
 run = Checkpoints(Path(sys.argv[1]), keep=0, monitor="mIoU")
 run.save(put_replicated(arrays(1.5), make_mesh(2)), put_replicated(arrays(2.5), make_mesh(2)), describe(4))

@@ -14,8 +14,8 @@ import optax
 from collectives import programs
 from rich.console import Console
 
-from oneformer_jax.actions import train as train_action
-from oneformer_jax.actions.execute import execute
+from oneformer_jax.app.actions.train import train as train_action
+from oneformer_jax.app.run.execute import running
 from oneformer_jax.training.optimizer import parameter_names
 from oneformer_jax.training.sharding import whole_on_each_process
 
@@ -58,8 +58,11 @@ def train(dtype: str, strategy: str, spec: Path, folder: Path, overrides: list[s
     jax.config.update("jax_enable_x64", dtype == "float64")
     jax.clear_caches()  # traces with narrow indices do not fit into wide ones
     overrides = [*overrides, f"train.distributed_strategy={strategy}", f"results_dir={folder / dtype}-{strategy}"]
-    with patch.object(train_action, "train_loop", loop):
-        execute("train", spec, overrides, train_action.train, Console(quiet=True))
+    with (
+        patch.object(train_action, "train_loop", loop),
+        running("train", spec, overrides, Console(quiet=True)) as (read, run),
+    ):
+        train_action.train(read, run.folder, run.status, run.console)
 
 
 if __name__ == "__main__":

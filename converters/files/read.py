@@ -1,0 +1,158 @@
+"""Files, folders and addresses of weights, read into one mapping from names to arrays."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from converters.files.mapped_file import map_file
+from converters.files.pickle_reader import read_pickle
+from converters.files.remote import fetch
+from converters.files.safetensors_reader import read_safetensors
+from oneformer_jax.data.storage.addresses import is_address
+from oneformer_jax.errors import CheckpointError
+
+CLASS_INFO = "class_info.json"
+"""What we call the file of the classes in a Hugging Face folder; `preprocessor_config.json` may name another."""
+
+# The first that a Hugging Face folder has is read; those of several files come with an index.
+_FOLDER = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
+
+# Where training tools put the state dict: Lightning, the original Swin and timm, detectron2, others.
+_WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "module")
+
+
+@dataclass(frozen=True)
+class Source:
+    """`arrays` by name, floating ones float32; `config` is the config.json of a Hugging Face folder."""
+
+    location: str
+    arrays: Mapping[str, np.ndarray]
+    config: Mapping[str, Any] | None
+
+
+def read_source(location: str | Path) -> Source:
+    """Every array of a checkpoint of PyTorch, Lightning, detectron2 (also .pkl), safetensors or Hugging Face.
+
+    `location` is a file, a Hugging Face folder, hf://owner/name[@revision][/file] or the address of a file at any
+    place that fsspec knows (s3://, gs://, https://). The contents of a file tell its format, not its name. Arrays of
+    float32 stay views of the file where its format allows. Raises CheckpointError when the weights are missing,
+    unreadable or not weights.
+    """
+    location = str(location)
+    if not is_address(location):
+        return _read(Path(location).expanduser(), location)
+    path = fetch(location)
+    try:
+        return _read(path, location)
+    except CheckpointError as error:
+        raise CheckpointError(error.what, where=f"{location} (in {error.where})", hint=error.hint) from error
+
+
+def read_classes(location: str | Path) -> list[Any] | None:
+    """The classes that a Hugging Face folder tells its image processor, as the entries of a label map.
+
+    They lie in the file that `preprocessor_config.json` names or, where that is elsewhere, in its `metadata`. None if
+    there is neither, and where `location` is no such folder. Raises CheckpointError unless they are numbered from 0.
+    """
+    folder = Path(location).expanduser()
+    processor = _read_json(folder / "preprocessor_config.json", needed=False) or {}
+    name = Path(str(processor.get("class_info_file") or CLASS_INFO)).name  # nothing outside the folder is read
+    info = _read_json(folder / name, needed=False)
+    metadata = processor.get("metadata")
+    if info is None and isinstance(metadata, dict) and isinstance(metadata.get("thing_ids"), list):
+        names = {key: name for key, name in metadata.items() if key.isdecimal()}
+        info = {key: {"name": name, "isthing": int(key) in metadata["thing_ids"]} for key, name in names.items()}
+    if info is None:
+        return None
+    if absent := {str(index) for index in range(len(info))} - set(info):
+        raise CheckpointError(f"names {len(info)} classes, among them no {min(absent, key=int)}", where=str(folder))
+    entries = [info[str(index)] for index in range(len(info))]
+    return [{"id": i} | entry if isinstance(entry, dict) else entry for i, entry in enumerate(entries)]
+
+
+def _read(path: Path, location: str) -> Source:
+    if path.is_dir():
+        return Source(location, _read_folder(path), _read_json(path / "config.json", needed=False))
+    return Source(location, _read_file(path), None)
+
+
+def _read_file(path: Path) -> dict[str, np.ndarray]:
+    arrays = read_safetensors(path) if _is_safetensors(path) else _state_dict(read_pickle(path), path)
+    return {name: _as_float32(array) for name, array in arrays.items()}
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether JSON follows eight bytes; in a pickle those would be the low bytes of something huge."""
+    return map_file(path)[8:9].tobytes() == b"{"
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, np.ndarray]:
+    """The arrays in what a pickle held, from under the keys that training tools put them."""
+    for _ in _WRAPPERS:  # one may lie in another; a pickle may also hold itself
+        if isinstance(loaded, dict):
+            loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
+    if not isinstance(loaded, dict) or not any(isinstance(value, np.ndarray) for value in loaded.values()):
+        keys = f" of {', '.join(map(str, list(loaded)[:8])) or 'nothing'}" if isinstance(loaded, dict) else ""
+        raise CheckpointError(
+            f"expected arrays by name, at the top or under {', '.join(_WRAPPERS)}; found "
+            f"{'a dictionary' if keys else f'an object of type {type(loaded).__name__}'}{keys}",
+            where=str(path),
+            hint="save `model.state_dict()`, not the model itself",
+        )
+    for name, value in loaded.items():
+        if not isinstance(name, str) or not isinstance(value, (np.ndarray, np.generic, int, float)):
+            raise CheckpointError(
+                f"expected nothing but arrays with names among those of the model, found {type(value).__name__} "
+                f"at {name!r}",
+                where=str(path),
+                hint="save `model.state_dict()` alone, or under the key `state_dict`",
+            )
+    return {name: np.asarray(value) for name, value in loaded.items()}
+
+
+def _read_folder(folder: Path) -> dict[str, np.ndarray]:
+    name = next((name for name in _FOLDER if (folder / name).is_file()), None)
+    if name is None:
+        raise CheckpointError(
+            f"expected one of {', '.join(_FOLDER)} in this folder",
+            where=str(folder),
+            hint="give a folder that `save_pretrained` wrote, or the file of the weights itself",
+        )
+    if not name.endswith(".index.json"):
+        return _read_file(folder / name)
+    index = folder / name
+    shards = _read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(Path(str(shard)).name == shard for shard in shards.values()):
+        raise CheckpointError("expected `weight_map` to name a file of this folder for each tensor", where=str(index))
+    arrays: dict[str, np.ndarray] = {}
+    for shard in sorted(set(shards.values())):
+        arrays |= _read_file(folder / shard)
+    if absent := sorted(set(shards) - set(arrays)):
+        raise CheckpointError(
+            f"names {len(absent)} tensors that its files do not have, such as {absent[0]}",
+            where=str(index),
+            hint="download the folder again",
+        )
+    return arrays
+
+
+def _read_json(path: Path, *, needed: bool = True) -> Any:
+    if not needed and not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot be read as JSON: {error}", where=str(path)) from error
+    if not isinstance(content, dict):
+        raise CheckpointError("expected a JSON object", where=str(path))
+    return content
+
+
+def _as_float32(array: np.ndarray) -> np.ndarray:
+    is_float = array.dtype.kind == "f" or array.dtype == ml_dtypes.bfloat16
+    return np.asarray(array, np.float32) if is_float else array

@@ -1,0 +1,114 @@
+"""Pretrained parameters in a model that differs in window size, image size, classes or queries."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from converters.names.swin import OUTPUT_NORMS
+from converters.rules import ConversionError, Params, Report, within
+from oneformer_jax.models.oneformer import TRAINING_ONLY
+from oneformer_jax.models.resize import interpolation_matrix
+
+ENOUGH = 0.9
+"""The share of a backbone's names that weights must have in common with it."""
+
+COUNTED = {
+    "predictor/class_embed/kernel": (1, "classes"),
+    "predictor/class_embed/bias": (0, "classes"),
+    "predictor/query_embed": (0, "queries"),
+    "prompt_ctx": (0, "context rows"),
+}
+"""Parameters with an axis whose size is a choice of the task: with another size they start afresh."""
+
+Flat = Mapping[str, Any]
+Adapt = Callable[[str, np.ndarray, tuple[int, ...]], tuple[np.ndarray | None, str]]
+"""Path, values and the shape to fit -> values in that shape or None for a fresh start, and how; "" means neither."""
+
+
+def fit_backbone(params: Params, template: Params) -> tuple[Params, Report]:
+    """A Swin backbone (the tree under `backbone`) in the architecture of `template`, which holds fresh parameters.
+
+    Relative position biases of another window size and absolute position embeddings of another image size are
+    interpolated (bicubic, as the Swin authors do); what `params` lack stays fresh. Raises ConversionError where less
+    than 90 % of the names agree (the norms of the stages' outputs apart, which classifiers lack) or shapes differ
+    otherwise.
+    """
+    ours, theirs = _flatten(template), _flatten(params)
+    norms = {path for path in ours if any(within(f"backbone/{path}", part) for part in OUTPUT_NORMS)}
+    names = (ours.keys() | theirs.keys()) - norms
+    agreeing = len(names & ours.keys() & theirs.keys())
+    if agreeing < ENOUGH * len(names):
+        missing, unexpected = sorted(ours.keys() - theirs.keys() - norms), sorted(theirs.keys() - ours.keys())
+        report = Report(missing=tuple(missing), unexpected=tuple(unexpected))
+        hint = f"only {agreeing} of {len(names)} names agree: model.backbone must be the architecture of these weights"
+        raise ConversionError(report, where="pretrained backbone", hint=hint)
+    return _fit(theirs, ours, _interpolate, fresh=ours.keys() - theirs.keys(), dropped=theirs.keys() - ours.keys())
+
+
+def fit_model(params: Params, template: Params) -> tuple[Params, Report]:
+    """A whole model in the architecture of `template`, which holds fresh parameters.
+
+    With another number of classes, queries or context rows these parameters start afresh; tables of the backbone are
+    interpolated as by `fit_backbone`. Parts for training alone may be absent on either side. Raises ConversionError
+    for all other differences in names or shapes.
+    """
+    ours, theirs = _flatten(template), _flatten(params)
+    fresh = {path for path in ours.keys() - theirs.keys() if path.split("/")[0] in TRAINING_ONLY}
+    dropped = {path for path in theirs.keys() - ours.keys() if path.split("/")[0] in TRAINING_ONLY}
+
+    def adapt(path: str, array: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray | None, str]:
+        axis, what = COUNTED.get(path, (-1, ""))
+        if array.ndim == len(shape) and [i for i, size in enumerate(shape) if array.shape[i] != size] == [axis]:
+            return None, f"starts afresh: {shape[axis]} {what} instead of {array.shape[axis]}"
+        return _interpolate(path.removeprefix("backbone/"), array, shape)
+
+    return _fit(theirs, ours, adapt, fresh=fresh, dropped=dropped)
+
+
+def _fit(theirs: Flat, ours: Flat, adapt: Adapt, *, fresh: set[str], dropped: set[str]) -> tuple[Params, Report]:
+    flat = dict(ours)
+    reshaped: dict[str, str] = {}
+    misfits: dict[str, str] = {}
+    for path in ours.keys() & theirs.keys():
+        array, shape = np.asarray(theirs[path]), tuple(ours[path].shape)
+        adapted: np.ndarray | None = array
+        if array.shape != shape:
+            adapted, how = adapt(path, array, shape)
+            if how:
+                reshaped[path] = how
+            else:
+                misfits[path] = f"{array.shape} instead of {shape}"
+        if adapted is not None:
+            flat[path] = adapted.astype(ours[path].dtype, copy=False)
+    report = Report(
+        matched=tuple(path for path in ours if path in theirs and path not in reshaped),
+        skipped=dict.fromkeys(sorted(dropped), "not in this model"),
+        absent=tuple(sorted(fresh)),
+        reshaped=dict(sorted(reshaped.items())),
+        missing=tuple(sorted(ours.keys() - theirs.keys() - fresh)),
+        unexpected=tuple(sorted(theirs.keys() - ours.keys() - dropped)),
+        misfits=dict(sorted(misfits.items())),
+    )
+    if report.complaints():
+        raise ConversionError(report, where="pretrained weights")
+    return unflatten_dict({tuple(path.split("/")): leaf for path, leaf in flat.items()}), report
+
+
+def _interpolate(path: str, array: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray | None, str]:
+    """Tables of positions on a square grid: bicubic interpolation, half-pixel centres, as PyTorch's."""
+    if path == "absolute_pos_embed" and array.ndim == len(shape) == 4 and array.shape[3] == shape[3]:
+        grid, sides = array[0], (array.shape[1], shape[1])
+    elif path.endswith("/relative_position_bias") and array.ndim == len(shape) == 2 and array.shape[1] == shape[1]:
+        sides = (round(array.shape[0] ** 0.5), round(shape[0] ** 0.5))
+        grid = array.reshape(sides[0], sides[0], -1)
+    else:
+        return None, ""
+    matrix = interpolation_matrix(*sides, "bicubic")
+    resized = np.einsum("ph,qw,hwc->pqc", matrix, matrix, grid, optimize=True)
+    return resized.reshape(shape), f"bicubic, {sides[0]}x{sides[0]} to {sides[1]}x{sides[1]}"
+
+
+def _flatten(tree: Params) -> dict[str, Any]:
+    return {"/".join(path): leaf for path, leaf in flatten_dict(tree).items()}

@@ -1,0 +1,137 @@
+"""Weights of Hugging Face's OneFormer (`OneFormerForUniversalSegmentation`)."""
+
+from functools import partial
+
+import jax
+
+from converters.names.swin import classifier, patch_merging
+from converters.rules import Params, Report, Rule, StateDict, conv, fused_attention, linear, norm, skip, to_params
+from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.oneformer import TRAINING_ONLY, init
+
+# Version 5 renames the backbone while it runs; files keep the names of version 4.
+_RUNTIME = "model.pixel_level_module.encoder.swin."
+_RUNTIME_TO_PUBLISHED = [
+    ("attention.relative_position_bias.", "attention.self."),
+    ("attention.q_proj.", "attention.self.query."),
+    ("attention.k_proj.", "attention.self.key."),
+    ("attention.v_proj.", "attention.self.value."),
+    ("attention.o_proj.", "attention.output.dense."),
+    ("mlp.fc1.", "intermediate.dense."),
+    ("mlp.fc2.", "output.dense."),
+]
+
+_SWIN = "model.pixel_level_module.encoder"
+_BLOCK, _OUR_BLOCK = f"{_SWIN}.encoder.layers.{{stage}}.blocks.{{block}}", "backbone/stage{stage}_block{block}"
+SWIN = [
+    *conv(f"{_SWIN}.embeddings.patch_embeddings.projection", "backbone/patch_embed"),
+    *norm(f"{_SWIN}.embeddings.norm", "backbone/patch_norm"),
+    *norm(f"{_BLOCK}.layernorm_before", f"{_OUR_BLOCK}/norm1"),
+    Rule(f"{_BLOCK}.attention.self.relative_position_bias_table", f"{_OUR_BLOCK}/attention/relative_position_bias"),
+    skip(f"{_BLOCK}.attention.self.relative_position_index", "follows from the window size"),
+    *linear(f"{_BLOCK}.attention.self.query", f"{_OUR_BLOCK}/attention/qkv", part=(0, 3)),
+    *linear(f"{_BLOCK}.attention.self.key", f"{_OUR_BLOCK}/attention/qkv", part=(1, 3)),
+    *linear(f"{_BLOCK}.attention.self.value", f"{_OUR_BLOCK}/attention/qkv", part=(2, 3)),
+    *linear(f"{_BLOCK}.attention.output.dense", f"{_OUR_BLOCK}/attention/proj"),
+    *norm(f"{_BLOCK}.layernorm_after", f"{_OUR_BLOCK}/norm2"),
+    *linear(f"{_BLOCK}.intermediate.dense", f"{_OUR_BLOCK}/linear1"),
+    *linear(f"{_BLOCK}.output.dense", f"{_OUR_BLOCK}/linear2"),
+    *patch_merging(f"{_SWIN}.encoder.layers.{{stage}}.downsample", "backbone/merging{stage}"),
+    *(rule for i in range(4) for rule in norm(f"{_SWIN}.hidden_states_norms.stage{i + 1}", f"backbone/norm{i}")),
+    *classifier(f"{_SWIN}.layernorm"),
+]
+
+_PIXEL = "model.pixel_level_module.decoder"
+_ENCODER, _OUR_ENCODER = f"{_PIXEL}.encoder.layers.{{i}}", "pixel_decoder/layer_{i}"
+PIXEL_DECODER = [
+    *conv(f"{_PIXEL}.input_projections.{{i}}.0", "pixel_decoder/input_proj_{i}/conv"),
+    *norm(f"{_PIXEL}.input_projections.{{i}}.1", "pixel_decoder/input_proj_{i}/norm"),
+    Rule(f"{_PIXEL}.level_embed", "pixel_decoder/level_embed"),
+    *linear(f"{_ENCODER}.self_attn.sampling_offsets", f"{_OUR_ENCODER}/attention/sampling_offsets"),
+    *linear(f"{_ENCODER}.self_attn.attention_weights", f"{_OUR_ENCODER}/attention/attention_weights"),
+    *linear(f"{_ENCODER}.self_attn.value_proj", f"{_OUR_ENCODER}/attention/value_proj"),
+    *linear(f"{_ENCODER}.self_attn.output_proj", f"{_OUR_ENCODER}/attention/output_proj"),
+    *norm(f"{_ENCODER}.self_attn_layer_norm", f"{_OUR_ENCODER}/norm"),
+    *linear(f"{_ENCODER}.fc1", f"{_OUR_ENCODER}/feed_forward/linear1"),
+    *linear(f"{_ENCODER}.fc2", f"{_OUR_ENCODER}/feed_forward/linear2"),
+    *norm(f"{_ENCODER}.final_layer_norm", f"{_OUR_ENCODER}/feed_forward/norm"),
+    *conv(f"{_PIXEL}.mask_projection", "pixel_decoder/mask_features"),
+    *conv(f"{_PIXEL}.adapter_1.0", "pixel_decoder/lateral/conv"),
+    *norm(f"{_PIXEL}.adapter_1.1", "pixel_decoder/lateral/norm"),
+    *conv(f"{_PIXEL}.layer_1.0", "pixel_decoder/output/conv"),
+    *norm(f"{_PIXEL}.layer_1.1", "pixel_decoder/output/norm"),
+]
+
+_DECODER = "model.transformer_module.decoder"
+_QUERY, _OUR_QUERY = f"{_DECODER}.query_transformer.decoder", "predictor/class_transformer/decoder"
+_LAYER, _OUR_LAYER = f"{_DECODER}.layers.{{i}}", "predictor/layer_{i}"
+PREDICTOR = [
+    *fused_attention(f"{_QUERY}.layers.{{i}}.self_attn", f"{_OUR_QUERY}_{{i}}_self_attention/attention"),
+    *norm(f"{_QUERY}.layers.{{i}}.norm1", f"{_OUR_QUERY}_{{i}}_self_attention/norm"),
+    *fused_attention(f"{_QUERY}.layers.{{i}}.multihead_attn", f"{_OUR_QUERY}_{{i}}_cross_attention/attention"),
+    *norm(f"{_QUERY}.layers.{{i}}.norm2", f"{_OUR_QUERY}_{{i}}_cross_attention/norm"),
+    *linear(f"{_QUERY}.layers.{{i}}.linear1", f"{_OUR_QUERY}_{{i}}_feed_forward/linear1"),
+    *linear(f"{_QUERY}.layers.{{i}}.linear2", f"{_OUR_QUERY}_{{i}}_feed_forward/linear2"),
+    *norm(f"{_QUERY}.layers.{{i}}.norm3", f"{_OUR_QUERY}_{{i}}_feed_forward/norm"),
+    *norm(f"{_QUERY}.norm", f"{_OUR_QUERY}_norm"),
+    *fused_attention(f"{_LAYER}.cross_attn.multihead_attn", f"{_OUR_LAYER}/cross_attention/attention"),
+    *norm(f"{_LAYER}.cross_attn.norm", f"{_OUR_LAYER}/cross_attention/norm"),
+    *linear(f"{_LAYER}.self_attn.self_attn.q_proj", f"{_OUR_LAYER}/self_attention/attention/in_proj", part=(0, 3)),
+    *linear(f"{_LAYER}.self_attn.self_attn.k_proj", f"{_OUR_LAYER}/self_attention/attention/in_proj", part=(1, 3)),
+    *linear(f"{_LAYER}.self_attn.self_attn.v_proj", f"{_OUR_LAYER}/self_attention/attention/in_proj", part=(2, 3)),
+    *linear(f"{_LAYER}.self_attn.self_attn.out_proj", f"{_OUR_LAYER}/self_attention/attention/out_proj"),
+    *norm(f"{_LAYER}.self_attn.norm", f"{_OUR_LAYER}/self_attention/norm"),
+    *linear(f"{_LAYER}.ffn.linear1", f"{_OUR_LAYER}/feed_forward/linear1"),
+    *linear(f"{_LAYER}.ffn.linear2", f"{_OUR_LAYER}/feed_forward/linear2"),
+    *norm(f"{_LAYER}.ffn.norm", f"{_OUR_LAYER}/feed_forward/norm"),
+    *norm(f"{_DECODER}.decoder_norm", "predictor/decoder_norm"),
+    *conv(f"{_DECODER}.query_input_projection", "predictor/class_input_proj"),
+    *linear(f"{_DECODER}.class_embed", "predictor/class_embed"),
+    *linear(f"{_DECODER}.mask_embed.layers.{{i}}.0", "predictor/mask_embed/layer_{i}"),
+    Rule("model.transformer_module.queries_embedder.weight", "predictor/query_embed"),
+    Rule("model.transformer_module.level_embed.weight", "predictor/level_embed"),
+]
+
+_TEXT, _OUR_TEXT = "model.text_mapper.text_encoder.transformer.layers.{i}", "text_encoder/layer_{i}"
+TASK_AND_TEXT = [
+    *linear("model.task_encoder.task_mlp.layers.{i}.0", "task_mlp/layer_{i}"),
+    Rule("model.text_mapper.text_encoder.token_embedding.weight", "text_encoder/token_embedding"),
+    Rule("model.text_mapper.text_encoder.positional_embedding", "text_encoder/positional_embedding"),
+    *fused_attention(f"{_TEXT}.self_attn", f"{_OUR_TEXT}/attention"),
+    *norm(f"{_TEXT}.layer_norm1", f"{_OUR_TEXT}/norm1"),
+    *linear(f"{_TEXT}.mlp.fc1", f"{_OUR_TEXT}/linear1"),
+    *linear(f"{_TEXT}.mlp.fc2", f"{_OUR_TEXT}/linear2"),
+    *norm(f"{_TEXT}.layer_norm2", f"{_OUR_TEXT}/norm2"),
+    *norm("model.text_mapper.text_encoder.ln_final", "text_encoder/norm"),
+    *linear("model.text_mapper.text_projector.layers.{i}.0", "text_projector/layer_{i}"),
+    Rule("model.text_mapper.prompt_ctx.weight", "prompt_ctx"),
+    Rule("criterion.logit_scale", "logit_scale"),
+    skip("criterion.empty_weight", "follows from the number of classes and the no-object weight"),
+]
+
+RULES = [*SWIN, *PIXEL_DECODER, *PREDICTOR, *TASK_AND_TEXT]
+
+
+def published_name(name: str) -> str:
+    """The name that version 4 published for a parameter of any version."""
+    if not name.startswith(_RUNTIME):
+        return name
+    rest = name.removeprefix(_RUNTIME)
+    for runtime, published in _RUNTIME_TO_PUBLISHED:
+        rest = rest.replace(runtime, published)
+    return f"{_SWIN}.{rest}"
+
+
+def published_names(state: StateDict) -> StateDict:
+    """A state dict of any version under the names that version 4 published."""
+    return {published_name(name): array for name, array in state.items()}
+
+
+def from_huggingface(state: StateDict, config: OneFormerConfig, *, where: str = "") -> tuple[Params, Report]:
+    """Parameters of `config` from the published or run-time names; text encoder and logit scale may be absent.
+
+    Raises ConversionError when names or shapes do not fit `config`, and for configurations that Hugging Face's state
+    dict cannot hold (its decoder's input projections are missing from it); `where` names the file in the message.
+    """
+    template = jax.eval_shape(partial(init, config), jax.random.key(0))
+    return to_params(published_names(state), RULES, template, optional=TRAINING_ONLY, where=where)

@@ -1,0 +1,120 @@
+"""Weights of the original OneFormer (SHI-Labs, PyTorch on detectron2)."""
+
+from functools import partial
+
+import jax
+
+from converters.names.swin import patch_merging, swin_stages
+from converters.rules import (
+    Layout,
+    Params,
+    Report,
+    Rule,
+    StateDict,
+    conv,
+    fused_attention,
+    linear,
+    norm,
+    skip,
+    to_params,
+)
+from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.oneformer import TRAINING_ONLY, init
+
+SWIN = [
+    *swin_stages("backbone.", Layout.MAP),
+    *patch_merging("backbone.layers.{stage}.downsample", "backbone/merging{stage}"),
+]
+
+_PIXEL = "sem_seg_head.pixel_decoder"
+_ENCODER, _OUR_ENCODER = f"{_PIXEL}.transformer.encoder.layers.{{i}}", "pixel_decoder/layer_{i}"
+PIXEL_DECODER = [
+    *conv(f"{_PIXEL}.input_proj.{{i}}.0", "pixel_decoder/input_proj_{i}/conv"),
+    *norm(f"{_PIXEL}.input_proj.{{i}}.1", "pixel_decoder/input_proj_{i}/norm"),
+    Rule(f"{_PIXEL}.transformer.level_embed", "pixel_decoder/level_embed"),
+    *linear(f"{_ENCODER}.self_attn.sampling_offsets", f"{_OUR_ENCODER}/attention/sampling_offsets"),
+    *linear(f"{_ENCODER}.self_attn.attention_weights", f"{_OUR_ENCODER}/attention/attention_weights"),
+    *linear(f"{_ENCODER}.self_attn.value_proj", f"{_OUR_ENCODER}/attention/value_proj"),
+    *linear(f"{_ENCODER}.self_attn.output_proj", f"{_OUR_ENCODER}/attention/output_proj"),
+    *norm(f"{_ENCODER}.norm1", f"{_OUR_ENCODER}/norm"),
+    *linear(f"{_ENCODER}.linear1", f"{_OUR_ENCODER}/feed_forward/linear1"),
+    *linear(f"{_ENCODER}.linear2", f"{_OUR_ENCODER}/feed_forward/linear2"),
+    *norm(f"{_ENCODER}.norm2", f"{_OUR_ENCODER}/feed_forward/norm"),
+    *conv(f"{_PIXEL}.mask_features", "pixel_decoder/mask_features"),
+    *norm(f"{_PIXEL}.adapter_1.norm", "pixel_decoder/lateral/norm"),
+    *conv(f"{_PIXEL}.adapter_1", "pixel_decoder/lateral/conv"),
+    *norm(f"{_PIXEL}.layer_1.norm", "pixel_decoder/output/norm"),
+    *conv(f"{_PIXEL}.layer_1", "pixel_decoder/output/conv"),
+]
+
+_CLASS, _OUR_CLASS = "sem_seg_head.predictor.class_transformer", "predictor/class_transformer"
+
+
+def _class_layer(side: str, norms: dict[str, str]) -> list[Rule]:
+    source, target = f"{_CLASS}.{side}.layers.{{i}}", f"{_OUR_CLASS}/{side}_{{i}}_"
+    return [
+        *fused_attention(f"{source}.self_attn", f"{target}self_attention/attention"),
+        *fused_attention(f"{source}.multihead_attn", f"{target}cross_attention/attention"),
+        *linear(f"{source}.linear1", f"{target}feed_forward/linear1"),
+        *linear(f"{source}.linear2", f"{target}feed_forward/linear2"),
+        *(rule for their, our in norms.items() for rule in norm(f"{source}.{their}", f"{target}{our}/norm")),
+    ]
+
+
+CLASS_TRANSFORMER = [
+    *_class_layer("encoder", {"norm1": "self_attention", "norm2": "feed_forward"}),
+    *norm(f"{_CLASS}.encoder.norm", f"{_OUR_CLASS}/encoder_norm"),
+    *_class_layer("decoder", {"norm1": "self_attention", "norm2": "cross_attention", "norm3": "feed_forward"}),
+    *norm(f"{_CLASS}.decoder.norm", f"{_OUR_CLASS}/decoder_norm"),
+]
+
+_DECODER, _OURS = "sem_seg_head.predictor", "predictor/layer_{i}"
+PREDICTOR = [
+    *CLASS_TRANSFORMER,
+    *fused_attention(
+        f"{_DECODER}.transformer_self_attention_layers.{{i}}.self_attn", f"{_OURS}/self_attention/attention"
+    ),
+    *norm(f"{_DECODER}.transformer_self_attention_layers.{{i}}.norm", f"{_OURS}/self_attention/norm"),
+    *fused_attention(
+        f"{_DECODER}.transformer_cross_attention_layers.{{i}}.multihead_attn", f"{_OURS}/cross_attention/attention"
+    ),
+    *norm(f"{_DECODER}.transformer_cross_attention_layers.{{i}}.norm", f"{_OURS}/cross_attention/norm"),
+    *linear(f"{_DECODER}.transformer_ffn_layers.{{i}}.linear1", f"{_OURS}/feed_forward/linear1"),
+    *linear(f"{_DECODER}.transformer_ffn_layers.{{i}}.linear2", f"{_OURS}/feed_forward/linear2"),
+    *norm(f"{_DECODER}.transformer_ffn_layers.{{i}}.norm", f"{_OURS}/feed_forward/norm"),
+    *norm(f"{_DECODER}.decoder_norm", "predictor/decoder_norm"),
+    Rule(f"{_DECODER}.query_embed.weight", "predictor/query_embed"),
+    Rule(f"{_DECODER}.level_embed.weight", "predictor/level_embed"),
+    *conv(f"{_DECODER}.input_proj.{{i}}", "predictor/input_proj_{i}"),
+    *conv(f"{_DECODER}.class_input_proj", "predictor/class_input_proj"),
+    *linear(f"{_DECODER}.class_embed", "predictor/class_embed"),
+    *linear(f"{_DECODER}.mask_embed.layers.{{i}}", "predictor/mask_embed/layer_{i}"),
+]
+
+_TEXT, _OUR_TEXT = "text_encoder.transformer.resblocks.{i}", "text_encoder/layer_{i}"
+TASK_AND_TEXT = [
+    *linear("task_mlp.layers.{i}", "task_mlp/layer_{i}"),
+    Rule("text_encoder.token_embedding.weight", "text_encoder/token_embedding"),
+    Rule("text_encoder.positional_embedding", "text_encoder/positional_embedding"),
+    *fused_attention(f"{_TEXT}.attn", f"{_OUR_TEXT}/attention"),
+    *norm(f"{_TEXT}.ln_1", f"{_OUR_TEXT}/norm1"),
+    *linear(f"{_TEXT}.mlp.c_fc", f"{_OUR_TEXT}/linear1"),
+    *linear(f"{_TEXT}.mlp.c_proj", f"{_OUR_TEXT}/linear2"),
+    *norm(f"{_TEXT}.ln_2", f"{_OUR_TEXT}/norm2"),
+    *norm("text_encoder.ln_final", "text_encoder/norm"),
+    *linear("text_projector.layers.{i}", "text_projector/layer_{i}"),
+    Rule("prompt_ctx.weight", "prompt_ctx"),
+    Rule("criterion.logit_scale", "logit_scale"),
+    skip("criterion.empty_weight", "follows from the number of classes and the no-object weight"),
+]
+
+RULES = [*SWIN, *PIXEL_DECODER, *PREDICTOR, *TASK_AND_TEXT]
+
+
+def from_shi_labs(state: StateDict, config: OneFormerConfig, *, where: str = "") -> tuple[Params, Report]:
+    """Parameters of `config` from the names of the original; text encoder and logit scale may be absent.
+
+    Raises ConversionError when names or shapes do not fit `config`; `where` names the file in its message.
+    """
+    template = jax.eval_shape(partial(init, config), jax.random.key(0))
+    return to_params(state, RULES, template, optional=TRAINING_ONLY, where=where)

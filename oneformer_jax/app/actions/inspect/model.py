@@ -1,0 +1,141 @@
+"""What a spec's model costs: parameters, operations, memory. Nothing is run; XLA compiles for the device at hand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from oneformer_jax.app.actions.train.memory import SEGMENTS, training_memory
+from oneformer_jax.app.run.execute import enable_compilation_cache
+from oneformer_jax.app.settings.model import model_config
+from oneformer_jax.app.spec import Spec, load_spec
+from oneformer_jax.data.geometry import Size
+from oneformer_jax.errors import OneFormerError
+from oneformer_jax.models import oneformer
+from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.normalise import normalise
+from oneformer_jax.training.step_memory import bytes_of
+
+PARTS = {
+    "backbone": ("backbone",),
+    "pixel decoder": ("pixel_decoder",),
+    "transformer": ("predictor", "task_mlp"),
+    "text encoder, only for training": oneformer.TRAINING_ONLY,
+}
+"""Parts of the model -> top-level keys of the parameters."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Floating-point operations (None where the backend does not tell), and bytes by what they hold."""
+
+    flops: float | None
+    memory: Mapping[str, int]
+
+
+def inspect_model(
+    spec_path: Path, overrides: list[str], console: Console, *, batch: int | None = None, size: Size | None = None
+) -> None:
+    """Prints what a batch of images of `size` (height, width) costs; by default a device's share of a training batch.
+
+    Raises SpecError.
+    """
+    spec = load_spec(spec_path, overrides)
+    batch = batch or spec.dataset.train.batch_size
+    height, width = size or spec.dataset.augmentation.train_crop_size
+    counts = parameter_counts(oneformer.shapes(model_config(spec)))
+    _print(console, "parameters", {name: f"{count / 1e6:.2f} M" for name, count in counts.items()})
+
+    enable_compilation_cache()
+    with console.status("compiling (nothing is run) ..."):
+        moment, training = training_cost(spec, batch, (height, width))
+        costs = {"inference, one task": inference_cost(spec, batch, (height, width)), "training step": training}
+    device = jax.devices()[0].device_kind
+    console.print(f"{batch} x {height} x {width} pixels, precision {spec.train.precision}, on {device}:\n")
+    for name, cost in costs.items():
+        flops = "operations unknown here" if cost.flops is None else f"{cost.flops / 1e9:,.2f} GFLOP"
+        rows = dict(cost.memory) | {"all": sum(cost.memory.values())}
+        _print(console, f"{name}: {flops}", {part: f"{size / 2**20:,.0f} MiB" for part, size in rows.items()})
+    console.print(
+        "Operations: XLA's count, a multiplication and an addition are two. Memory: what is in use at most, in "
+        f"training during {moment}, by what XLA plans for its programs on this device, with {SEGMENTS} segments in an "
+        "image; waiting batches come on top.",
+    )
+
+
+def _print(console: Console, title: str, rows: Mapping[str, str]) -> None:
+    console.print(title, highlight=False)
+    table = Table(box=box.SIMPLE, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for row in rows.items():
+        table.add_row(*row)
+    console.print(table)
+
+
+def parameter_counts(shapes: Any) -> dict[str, int]:
+    """How many numbers each part of the model has, and all."""
+    counts = {name: _count({key: shapes[key] for key in keys if key in shapes}) for name, keys in PARTS.items()}
+    return counts | {"all": sum(counts.values())}
+
+
+def inference_cost(spec: Spec, batch: int, size: Size) -> Cost:
+    """From pixels to the logits of one task."""
+    config = model_config(spec)
+    shapes = {name: part for name, part in oneformer.shapes(config).items() if name not in oneformer.TRAINING_ONLY}
+
+    def predict(params: Any, images: Any, tokens: Any) -> Any:
+        pixels = normalise(images, spec.dataset.pixel_mean, spec.dataset.pixel_std)
+        return oneformer.decode(params, oneformer.encode(params, pixels, config=config), tokens, config=config).final()
+
+    lowered = jax.jit(predict).lower(shapes, *_images_and_tokens(config, batch, size))
+    planned = _plan(lowered)
+    inputs = planned.argument_size_in_bytes - bytes_of(shapes)
+    memory = {
+        "parameters": bytes_of(shapes),
+        "images and results": inputs + planned.output_size_in_bytes,
+        "working memory": planned.temp_size_in_bytes,
+    }
+    return Cost(_flops(lowered), memory)
+
+
+def training_cost(spec: Spec, batch: int, size: Size) -> tuple[str, Cost]:
+    """During what the most memory is in use, and what that is."""
+    needed = training_memory(spec, batch, size)
+    memory = {
+        "parameters": needed.parameters,
+        "optimizer": needed.optimizer,
+        "average": needed.average,
+        "gradients": needed.gradients,
+        "batch": needed.batch,
+        "kept for the backward pass": needed.kept,
+        "working memory": needed.working,
+    }
+    return needed.moment, Cost(needed.operations, {part: size for part, size in memory.items() if size})
+
+
+def _images_and_tokens(config: OneFormerConfig, batch: int, size: Size) -> tuple[Any, Any]:
+    images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
+    return images, jax.ShapeDtypeStruct((batch, config.task_seq_len), jnp.int32)
+
+
+def _plan(lowered: Any) -> Any:
+    plan = lowered.compile().memory_analysis()
+    if plan is None:
+        raise OneFormerError(f"the backend {jax.default_backend()} does not tell how much memory its programs need")
+    return plan
+
+
+def _flops(lowered: Any) -> float | None:
+    return (lowered.cost_analysis() or {}).get("flops")
+
+
+def _count(shapes: Any) -> int:
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))

@@ -1,0 +1,85 @@
+"""What a spec says: the keys that differ from their defaults and where, what is not honoured, where its paths lead."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from oneformer_jax.app.spec import Spec, load_spec, unsupported_keys
+from oneformer_jax.app.spec.field import leaves, plain
+from oneformer_jax.app.spec.support import notes
+
+# Keys that name a file or folder, wherever they stand.
+_PATH = re.compile(
+    r"\b(images|annotations|panoptic|label_map|\w*_dir|\w*checkpoint|\w*checkpoint_path|pretrained_\w+|\w+_file"
+    r"|trt_engine|timing_cache|model_path)(\..+)?$"
+)
+
+
+def inspect_spec(spec_path: Path, overrides: list[str], console: Console) -> None:
+    """Prints the merged spec as far as somebody has set it. Raises SpecError."""
+    spec = load_spec(spec_path, overrides)
+    values = _flat(spec.to_dict())
+    changed = [leaf for leaf in leaves(Spec) if plain(spec.value(leaf.path)) != leaf.default]
+    _print(
+        console,
+        f"{len(changed)} of {len(list(leaves(Spec)))} keys differ from their defaults",
+        ("key", "value", "default", "set at"),
+        [(leaf.path, _text(values[leaf.path]), _text(leaf.default), _place(spec, leaf.path)) for leaf in changed],
+    )
+    ignored, reasons = unsupported_keys(spec), notes()
+    if ignored:
+        rows = [(path, _place(spec, path), reasons[path]) for path in ignored]
+        _print(console, f"{len(ignored)} set, but not honoured", ("key", "set at", "what happens"), rows)
+    paths = [(path, *resolved) for path, value in values.items() if _PATH.search(path) for resolved in _resolved(value)]
+    if paths:
+        _print(console, "paths", ("key", "leads to", ""), paths)
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The value of every key by its dotted path; a free mapping is one value."""
+    known = {leaf.path for leaf in leaves(Spec)}
+    found: dict[str, Any] = {}
+    for name, value in section.items():
+        path = prefix + name
+        found |= {path: value} if path in known else _flat(value, f"{path}.")
+    return found
+
+
+def _resolved(value: Any) -> Iterator[tuple[str, str]]:
+    """Each path of a value, absolute, and whether something is there."""
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    for location in filter(None, values):
+        if "://" in location:
+            yield location, "URL"
+        else:
+            path = Path(location).expanduser().resolve()
+            yield str(path), "folder" if path.is_dir() else "file" if path.is_file() else "not there"
+
+
+def _text(value: Any) -> str:
+    """A value as a spec would write it."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
+
+
+def _place(spec: Spec, path: str) -> str:
+    place = spec.place(path)
+    return "command line" if place.startswith("command line") else place  # the override may hold a secret
+
+
+def _print(console: Console, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == "key")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)

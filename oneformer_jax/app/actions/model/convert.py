@@ -1,0 +1,102 @@
+"""The convert action: weights of any known source in, a checkpoint of ours or a Hugging Face folder out."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from converters.convert import Kind
+from converters.files.read import read_classes
+from converters.weights import Weights, read_weights
+from converters.write_huggingface import write_huggingface
+from oneformer_jax.app.spec import Spec
+from oneformer_jax.checkpoints.store import Checkpoints, Description
+from oneformer_jax.data.datasets.categories import Categories, read_json
+from oneformer_jax.errors import CheckpointError, DataError
+
+Target = Literal["checkpoint", "huggingface"]
+
+
+def convert(
+    source: str,
+    destination: Path,
+    console: Console,
+    *,
+    kind: Kind | Literal["auto"],
+    target: Target,
+    label_map: Path | None,
+    report: Path | None,
+) -> None:
+    """Writes `destination`, a folder that must not exist yet or be empty, and prints what became of every name.
+
+    Raises OneFormerError: the source cannot be read or does not fit, the label map or the source's own classes are of
+    another number, the destination is taken, the target cannot hold the configuration.
+    """
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise CheckpointError("exists already", where=str(destination), hint="give a folder that is empty or new")
+    weights = read_weights(source, kind)
+    if weights.report is not None:
+        console.print("\n".join(weights.report.lines()), highlight=False, soft_wrap=True)
+        if report is not None:
+            report.write_text(json.dumps(weights.report.to_json(), indent=2) + "\n")
+    description = _describe(weights, label_map, console)
+    if target == "huggingface":
+        adapted = write_huggingface(
+            destination,
+            weights.params,
+            weights.config,
+            categories=description.categories,
+            pixel_mean=description.pixel_mean,
+            pixel_std=description.pixel_std,
+        )
+        for line in adapted:
+            console.print(line, highlight=False, soft_wrap=True)
+    else:
+        store = Checkpoints(destination, keep=0, monitor="mIoU")
+        store.save(weights.params, None, description)
+        store.close()
+    console.print(f"{target}: {destination}", highlight=False)
+
+
+def _describe(weights: Weights, label_map: Path | None, console: Console) -> Description:
+    if weights.description is not None:
+        return weights.description
+    dataset = Spec().dataset
+    return Description(
+        model=weights.config,
+        categories=_categories(weights, label_map, console),
+        pixel_mean=dataset.pixel_mean,
+        pixel_std=dataset.pixel_std,
+        spec={},
+        absent=weights.absent,
+    )
+
+
+def _categories(weights: Weights, label_map: Path | None, console: Console) -> Categories:
+    """Those of the label map (or of an annotation file's `categories`); else the source's, its names or numbers."""
+    classes = weights.config.num_classes
+    if label_map is not None:
+        content = read_json(label_map)
+        entries = content.get("categories") if isinstance(content, dict) else content
+        return _as_many(classes, Categories.from_json(entries, where=str(label_map)), str(label_map))
+    if "predictor" in weights.params:
+        if (told := read_classes(weights.location)) is not None:
+            known = Categories.from_json(told, where=weights.location, isthing_required=True)
+            return _as_many(classes, known, weights.location)
+        console.print(
+            "warning: which classes are things is not known: give --label-map for instance and panoptic results",
+            style="yellow",
+        )
+    names = weights.class_names or tuple(f"class {index}" for index in range(classes))
+    return Categories.from_json([{"id": index, "name": name} for index, name in enumerate(names)])
+
+
+def _as_many(classes: int, categories: Categories, where: str) -> Categories:
+    if len(categories) != classes:
+        raise DataError(
+            f"{len(categories)} categories, the weights have {classes} classes",
+            where=where,
+            hint="give a --label-map with the classes of these weights, in their order",
+        )
+    return categories

@@ -1,0 +1,94 @@
+"""The quickstart: a drawn data set, training, three-task evaluation, pictures, one closing table."""
+
+import os
+import shutil
+import time
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from oneformer_jax.app.actions.evaluate import evaluate
+from oneformer_jax.app.actions.inference import inference
+from oneformer_jax.app.actions.train.train import train
+from oneformer_jax.app.run.execute import running
+from oneformer_jax.app.settings import data as datasets
+from oneformer_jax.app.spec import Spec, load_spec
+from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.synthetic.colour_baseline import nearest_colour_baseline
+from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
+from oneformer_jax.evaluation.ground_truth import GroundTruth
+from oneformer_jax.evaluation.miou import confusion_matrix, semantic_scores
+from oneformer_jax.evaluation.report import headline
+from oneformer_jax.tasks import TASKS
+
+TRAINING_IMAGES, HELD_OUT_IMAGES, PICTURES = 4000, 100, 8
+
+
+def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
+    """Everything lies under the spec's results_dir. Run again, it reuses the data and resumes the training."""
+    started = time.monotonic()
+    overrides = [*_devices(load_spec(spec_path, overrides)), *overrides]
+    spec = load_spec(spec_path, overrides)
+    folder = Path(spec.results_dir)
+    data = folder / "data"
+    if not (data / "label_map.json").is_file():
+        console.print(f"drawing {TRAINING_IMAGES} training and {HELD_OUT_IMAGES} held-out images: {data}")
+        write_drawn_shapes(data, {"train": TRAINING_IMAGES, "val": HELD_OUT_IMAGES}, seed=spec.train.seed)
+    with running("train", spec_path, overrides, console) as (read, run):
+        train(read, run.folder, run.status, run.console)
+
+    best = [*overrides, f"evaluate.checkpoint={folder / 'train'}", f"inference.checkpoint={folder / 'train'}"]
+    with running("evaluate", spec_path, best, console) as (read, run):
+        metrics = evaluate(read, run.folder, run.status, run.console)
+    validation = datasets.open_dataset(spec, "val")
+    chosen = folder / "data" / "pictures"
+    chosen.mkdir(exist_ok=True)
+    for record in validation.records[:PICTURES]:
+        shutil.copy(record.image_path, chosen)
+    for task in TASKS:
+        target = folder / "inference" / task
+        extra = [f"inference.images_dir={chosen}", f"inference.mode={task}", f"inference.results_dir={target}"]
+        with running("inference", spec_path, best + extra, console) as (read, run):
+            inference(read, run.folder, run.status, run.console)
+
+    table = Table(title=f"quickstart: {HELD_OUT_IMAGES} held-out images (%)")
+    for column in ("", "mIoU", "PQ", "SQ", "RQ", "AP"):
+        table.add_column(column, justify="right" if column else "left")
+    scores = headline(metrics)
+    names = ("mIoU", "PQ", "SQ", "RQ", "AP")
+    table.add_row("OneFormer", *(f"{100 * scores[name]:.1f}" for name in names), style="bold")
+    baseline = baseline_miou(datasets.open_dataset(spec, "train"), validation)
+    table.add_row("nearest colour", f"{100 * baseline:.1f}", "", "", "", "")
+    console.print(table)
+    places = {
+        "pictures": folder / "inference",
+        "metrics": folder / "evaluate" / "metrics.json",
+        "learning curves": folder / "train" / "curves.png",
+        "best checkpoint": folder / "train" / "best",
+        "data": data,
+    }
+    for name, place in places.items():
+        console.print(f"{name:>16}: {place}", highlight=False)
+    minutes, seconds = divmod(round(time.monotonic() - started), 60)
+    console.print(f"{'time':>16}: {minutes} min {seconds} s", highlight=False)
+
+
+def _devices(spec: Spec) -> list[str]:
+    """Without an accelerator's plugin JAX runs on the processor, which is faster as two devices that share a batch."""
+    if entry_points(group="jax_plugins") or (os.cpu_count() or 1) == 1:
+        return []
+    return ["train.num_gpus=2", f"dataset.train.batch_size={spec.dataset.train.batch_size // 2}"]
+
+
+def baseline_miou(training: Dataset, validation: Dataset) -> float:
+    """What colours alone reach on the held-out images."""
+    predict = nearest_colour_baseline(training)
+    num_classes = len(validation.categories)
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    for index, record in enumerate(validation.records):
+        truth = GroundTruth.from_segments(validation.read_segments(index), record.segments).class_map()
+        confusion += confusion_matrix(predict(validation.read_image(index)), truth, truth >= 0, num_classes)
+    return semantic_scores(confusion).mean_iou

@@ -1,0 +1,116 @@
+"""Curves to Weights & Biases: what the spec's `wandb` section asks for, where the package and an account are there.
+
+Nothing is imported, contacted or asked for unless `wandb.enable` is true and an account is known (or WANDB_MODE says
+offline): TAO's published default is true, so most specs hold it without anybody having thought of it.
+"""
+
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+
+from oneformer_jax.app.run.status import StatusFile
+from oneformer_jax.app.spec import Spec
+from oneformer_jax.training.logbook import ScalarWriter
+
+if TYPE_CHECKING:
+    import wandb
+
+OFFLINE = ("offline", "dryrun")
+ADDRESS = re.compile(r"(://)(?:[^/@\s]+@)?([^?\s]*)(?:\?\S*)?")
+"""An address; not in the groups are its user and its query, which may be a password and a signature."""
+
+
+@contextmanager
+def wandb_writers(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Iterator[tuple[ScalarWriter, ...]]:
+    """What takes the curves while the run lasts: nothing where there is none. A run that cannot start is a warning.
+
+    With `wandb.sync_tensorboard` W&B reads the curves from TensorBoard's files, so open those inside.
+    """
+    run = _start(spec, folder, status) if spec.wandb.enable else None
+    if run is None:
+        yield ()
+        return
+    where = f"offline; `wandb sync {Path(run.dir).parent}` sends it" if run.offline else run.url
+    console.print(f"wandb: {where}", highlight=False, soft_wrap=True)
+    failed = True
+    try:
+        yield () if spec.wandb.sync_tensorboard else (_RunWriter(run),)
+        failed = False
+    finally:
+        run.finish(exit_code=int(failed))
+
+
+class _RunWriter:
+    def __init__(self, run: "wandb.Run") -> None:
+        self._run = run
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        self._run.log({tag: scalar_value}, step=global_step)
+
+
+def _start(spec: Spec, folder: Path, status: StatusFile) -> "wandb.Run | None":
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode == "disabled":
+        return None
+    if mode not in OFFLINE and not _has_account():
+        obstacle = "no account is known: run `wandb login` or set WANDB_API_KEY (or WANDB_MODE=offline)"
+    elif importlib.util.find_spec("wandb") is None:
+        obstacle = "the package is not installed: pip install 'oneformer_jax[wandb]'"
+    else:
+        import wandb
+
+        try:
+            return wandb.init(dir=folder, **init_arguments(spec))
+        except (wandb.Error, ValueError) as error:
+            obstacle = str(error)
+    if spec.is_set("wandb"):
+        status.warning(f"nothing is sent to Weights & Biases: {obstacle}; wandb.enable: false ends this message")
+    return None
+
+
+def init_arguments(spec: Spec) -> dict[str, Any]:
+    """The `wandb` section as arguments of `wandb.init`, and the spec without secrets as the run's configuration."""
+    section = spec.wandb
+    return {
+        "project": section.project or None,
+        "entity": section.entity or None,
+        "group": section.group or None,
+        "name": section.name or None,
+        "tags": list(section.tags),
+        "id": section.run_id or None,
+        "resume": "allow" if section.run_id else None,
+        "reinit": "finish_previous" if section.reinit else "default",
+        "sync_tensorboard": section.sync_tensorboard,
+        "save_code": section.save_code,
+        "config": {name: _public(value) for name, value in spec.to_dict().items() if name != "encryption_key"},
+        # The screen belongs to the progress bar. Metadata would hold the command line, and that may hold keys.
+        "settings": {"silent": True, "console": "off", "x_disable_meta": True},
+    }
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _public(element) for name, element in value.items()}
+    if isinstance(value, list):
+        return [_public(element) for element in value]
+    return ADDRESS.sub(r"\1\2", value) if isinstance(value, str) else value
+
+
+def _has_account() -> bool:
+    """A key in the environment, or an entry in the file where `wandb login` writes it."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    file = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    server = urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname
+    try:
+        machines = re.findall(r"machine\s+(\S+)", file.read_text())
+    except OSError:
+        return False
+    return any(server == machine if server else re.search("wandb|coreweave", machine) for machine in machines)

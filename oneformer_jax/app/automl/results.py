@@ -1,0 +1,79 @@
+"""What a study leaves: results.json, the best spec and the best checkpoint. Written anew after every trial."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from oneformer_jax.app.automl.progress import progress
+from oneformer_jax.app.automl.study import Record, Study
+from oneformer_jax.app.automl.training import trial_folder, with_values
+from oneformer_jax.app.spec import Spec, to_yaml
+from oneformer_jax.app.spec.automl_keys import LOSS
+
+RESULTS, BEST_SPEC, BEST = "results.json", "best_spec.yaml", "best"
+
+
+def write_results(study: Study, spec: Spec, folder: Path) -> dict[str, Any]:
+    """Writes all three and returns the content of results.json.
+
+    `best_spec.yaml` is the spec with the values of the best trial, to be trained as it is; `best` is a link to that
+    trial's checkpoint with the best score (of the training loss: its last one).
+    """
+    best = study.best()
+    content = {
+        "algorithm": spec.automl.algorithm,
+        "surrogate": spec.automl.surrogate if spec.automl.algorithm == "bayesian" else None,
+        "metric": spec.automl.metric,
+        "direction": spec.automl.direction,
+        "search_space": {parameter.path: parameter.describe() for parameter in study.parameters},
+        "planned": study.settings.max_trials,
+        "best": None if best is None else _best(study, spec, folder, best),
+        "importance": study.importance(),
+        "trials": [_trial(study, record, folder) for record in study.records()],
+    }
+    _replace(folder / RESULTS, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return content
+
+
+def _best(study: Study, spec: Spec, folder: Path, best: Record) -> dict[str, Any]:
+    trained = {} if best.baseline else best.values
+    _replace(folder / BEST_SPEC, to_yaml(with_values(spec, trained)))
+    trial = trial_folder(folder, best.number)
+    checkpoint = trial / ("latest" if spec.automl.metric == LOSS else "best")
+    linked = checkpoint.is_dir()
+    if linked:
+        fresh = folder / f".{BEST}.new"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(os.path.relpath(checkpoint.resolve(), folder.resolve()))
+        fresh.replace(folder / BEST)
+    return {
+        "trial": best.number,
+        "score": best.score,
+        "step": progress(trial, spec.automl.metric).step_of_best(study.settings.sign),
+        "values": best.values,
+        "spec": BEST_SPEC,
+        "checkpoint": BEST if linked else None,
+    }
+
+
+def _trial(study: Study, record: Record, folder: Path) -> dict[str, Any]:
+    return {
+        "number": record.number,
+        "state": record.state,
+        "score": record.score,
+        "epochs": record.epoch,
+        "baseline": record.baseline,
+        "values": record.values,
+        "scores": record.reports,
+        "reason": record.reason or None,
+        "seconds": record.seconds,
+        "folder": str(trial_folder(folder, record.number).relative_to(folder)),
+    }
+
+
+def _replace(path: Path, text: str) -> None:
+    """The file is the old one or the new one, whenever somebody looks."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text)
+    fresh.replace(path)

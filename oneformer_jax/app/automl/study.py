@@ -1,0 +1,206 @@
+"""A study: trials proposed, reported and ended, all in a storage that outlives the process.
+
+The one place that drives Optuna. Each call that changes a trial is written to the storage before it returns: a process
+that is killed at any moment leaves trials that are finished, and running ones that the next process takes over.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from oneformer_jax.app.automl.algorithms import SearchSettings, make_pruner, make_sampler
+from oneformer_jax.app.automl.parameter import Parameter
+from oneformer_jax.errors import OneFormerError
+
+NAME = "oneformer"
+State = Literal["running", "complete", "stopped", "failed"]
+STATES: dict[TrialState, State] = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the storage knows of a trial: the values of the searched keys, its best score so far, and why it failed.
+
+    `reports` maps epochs to the best score until then; `epoch` is the last one with a report.
+    """
+
+    number: int
+    state: State
+    values: dict[str, Any]
+    score: float | None
+    reports: dict[int, float]
+    baseline: bool
+    reason: str
+    seconds: float | None
+
+    @property
+    def epoch(self) -> int:
+        return max(self.reports, default=0)
+
+
+class Study:
+    """The trials of one search.
+
+    `base` holds the spec's values of the searched keys and of those that they depend on; `run_baseline`: the first
+    trial trains these. Raises OneFormerError where the storage holds another study.
+    """
+
+    def __init__(
+        self,
+        settings: SearchSettings,
+        parameters: Sequence[Parameter],
+        base: Mapping[str, Any],
+        *,
+        file: Path | None = None,
+        identity: Mapping[str, Any] | None = None,
+        run_baseline: bool = False,
+    ) -> None:
+        self.settings, self.parameters, self.base = settings, tuple(parameters), dict(base)
+        self._study = optuna.create_study(
+            storage=None if file is None else f"sqlite:///{file.absolute()}",
+            study_name=NAME,
+            direction=settings.direction,
+            pruner=make_pruner(settings),
+            load_if_exists=True,
+        )
+        self._refuse_another_study(dict(identity or {}), str(file or ""))
+        if run_baseline and not self._study.trials:
+            positions = {p.path: p.nearest(self.base[p.path]) for p in self.parameters}
+            self._study.enqueue_trial(positions, user_attrs={"baseline": True})
+
+    def _refuse_another_study(self, identity: dict[str, Any], where: str) -> None:
+        """The storage keeps what defines the study; a study with other trials than these would compare them wrongly."""
+        known = self._study.user_attrs.get("identity")
+        if known is None:
+            self._study.set_user_attr("identity", identity)
+            return
+        different = [name for name in sorted({*known, *identity}) if known.get(name) != identity.get(name)]
+        if different:
+            changes = "; ".join(f"{name} was {known.get(name)}, now it is {identity.get(name)}" for name in different)
+            raise OneFormerError(
+                f"the study that lies here is another one: {changes}",
+                where=where,
+                hint="take these back, or use another results_dir",
+            )
+
+    def unfinished(self) -> "list[Trial]":
+        """The trials that a process before this one has left running, as they are to be taken over."""
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        taken = [self._take(optuna.trial.Trial(self._sampled(frozen.number), frozen._trial_id)) for frozen in running]
+        return [trial for trial in taken if trial is not None]
+
+    def propose(self) -> "Trial | None":
+        """The next trial; None where all are there. One for which no values exist fails at once."""
+        begun = tuple(STATES)
+        while (number := len(self._study.get_trials(deepcopy=False, states=begun))) < self.settings.max_trials:
+            if (trial := self._take(self._sampled(number).ask())) is not None:
+                return trial
+        return None
+
+    def _sampled(self, number: int) -> optuna.Study:
+        self._study.sampler = make_sampler(self.settings, number)
+        return self._study
+
+    def _take(self, trial: optuna.Trial) -> "Trial | None":
+        """Draws the values; None where there are none. Optuna keeps those drawn before the process ended."""
+        try:
+            drawn = self._draw(trial)
+        except OneFormerError as error:
+            Trial(self, trial, {}).fail(str(error))
+            return None
+        values = {} if trial.user_attrs.get("baseline") else drawn
+        trial.set_user_attr("values", values)
+        return Trial(self, trial, values)
+
+    def _draw(self, trial: optuna.Trial) -> dict[str, Any]:
+        drawn: dict[str, Any] = {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            for parameter in self.parameters:
+                drawn[parameter.path] = parameter.value(trial, self.base | drawn)
+        return drawn
+
+    def records(self) -> list[Record]:
+        """All trials that have begun, in their order."""
+        return [self._record(frozen) for frozen in self._study.get_trials(deepcopy=False) if frozen.state in STATES]
+
+    def _record(self, frozen: FrozenTrial) -> Record:
+        searched = [parameter.path for parameter in self.parameters]
+        own = {path: self.base[path] for path in searched} | frozen.user_attrs.get("values", {})
+        scores = list(frozen.intermediate_values.values())
+        best = None if not scores else self.settings.sign * max(self.settings.sign * score for score in scores)
+        return Record(
+            number=frozen.number,
+            state=STATES[frozen.state],
+            values={path: own[path] for path in searched},
+            score=frozen.value if frozen.state == TrialState.COMPLETE else best,
+            reports=dict(frozen.intermediate_values),
+            baseline=bool(frozen.user_attrs.get("baseline")),
+            reason=str(frozen.user_attrs.get("reason", "")),
+            seconds=None if frozen.duration is None else frozen.duration.total_seconds(),
+        )
+
+    def best(self) -> Record | None:
+        """The best trial that came to its end; None where none has."""
+        complete = [record for record in self.records() if record.state == "complete" and record.score is not None]
+        return max(complete, key=lambda record: self.settings.sign * (record.score or 0.0), default=None)
+
+    def importance(self) -> dict[str, float]:
+        """How much each key decides whether a trial is in the better half (PED-ANOVA), shares of 1.
+
+        {} where fewer than four trials with different scores came to their end.
+        """
+        scores = {record.score for record in self.records() if record.state == "complete"}
+        if len(scores) < 4:
+            return {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.5)
+        found = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+        return {name: share for name, share in found.items() if math.isfinite(share)}
+
+
+class Trial:
+    """A trial that runs. `values` are those that differ from the spec, {} for the baseline."""
+
+    def __init__(self, study: Study, trial: optuna.Trial, values: dict[str, Any]) -> None:
+        self.number, self.values = trial.number, values
+        self._study, self._trial = study, trial
+        # Those before an interruption: the training repeats the epochs after its last checkpoint, the trial does not.
+        self.reported = set(study._study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+
+    def report(self, epoch: int, score: float) -> bool:
+        """The score after `epoch` epochs, of all until then the best. True: the trial was behind and ends here."""
+        if epoch in self.reported:
+            return False
+        self._trial.report(score, epoch)
+        self.reported.add(epoch)
+        # Asked in any case: the pruner notes by it that the trial came to this rung.
+        behind = self._trial.should_prune() and not self._goes_to_its_end(epoch)
+        if behind:
+            self._study._study.tell(self._trial, state=TrialState.PRUNED)
+        return bool(behind)
+
+    def _goes_to_its_end(self, epoch: int) -> bool:
+        """The baseline does, that the best is never worse than it; and no trial is stopped at its last epoch."""
+        return bool(self._trial.user_attrs.get("baseline")) or epoch >= self._study.settings.max_epochs
+
+    def complete(self, score: float) -> None:
+        """The trial came to its end."""
+        self._study._study.tell(self._trial, score)
+
+    def fail(self, reason: str) -> None:
+        """The trial has no score."""
+        self._trial.set_user_attr("reason", reason)
+        self._study._study.tell(self._trial, state=TrialState.FAIL)

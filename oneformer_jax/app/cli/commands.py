@@ -1,0 +1,263 @@
+"""Actions as commands: options in, exit codes out.
+
+Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted, 143 terminated. Heavy modules
+are imported by the command that needs them, so that `--help` and a typo in the spec answer at once.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from oneformer_jax.app.automl.policy import Policy
+from oneformer_jax.app.automl.route import action_for_training
+from oneformer_jax.app.cli.guard import guarded
+from oneformer_jax.app.run.execute import running
+from oneformer_jax.tasks import Task
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="OneFormer in JAX: one model for semantic, instance and panoptic segmentation, driven by a spec file.",
+)
+
+inspect = typer.Typer(no_args_is_help=True, help="Look at data, spec or model before training.")
+app.add_typer(inspect, name="inspect")
+
+SpecPath = Annotated[Path, typer.Option("--spec", "-e", "--experiment_spec_file", help="The spec file (YAML).")]
+SourceKind = Literal["auto", "shi", "tao", "huggingface", "swin", "timm"]
+TargetKind = Literal["checkpoint", "huggingface"]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of spec keys.")]
+
+
+@app.command()
+def train(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    automl_policy: Annotated[
+        Policy | None,
+        typer.Option("--automl-policy", help="Search for good values first; else what the spec's automl_policy says."),
+    ] = None,
+) -> None:
+    """Train a model; run the same command again to resume."""
+    with guarded() as console:
+        if action_for_training(spec, overrides or [], automl_policy, console) == "automl":
+            automl(spec, overrides)
+            return
+        with running("train", spec, overrides, console) as (read, run):
+            from oneformer_jax.app.actions.train.train import train as action
+
+            action(read, run.folder, run.status, run.console)
+
+
+@app.command()
+def automl(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Search for the values of keys that train best; run the same command again to go on."""
+    with guarded() as console, running("automl", spec, overrides, console) as (read, run):
+        from oneformer_jax.app.actions.automl import automl as action
+
+        action(read, run.folder, run.status, run.console)
+
+
+@app.command()
+def evaluate(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Score a checkpoint: mIoU, PQ and AP of the tasks that model.test switches on."""
+    with guarded() as console, running("evaluate", spec, overrides, console) as (read, run):
+        from oneformer_jax.app.actions.evaluate import evaluate as action
+
+        action(read, run.folder, run.status, run.console)
+
+
+@app.command()
+def inference(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Draw and write the results for a folder of images."""
+    with guarded() as console, running("inference", spec, overrides, console) as (read, run):
+        from oneformer_jax.app.actions.inference import inference as action
+
+        action(read, run.folder, run.status, run.console)
+
+
+@app.command()
+def export(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Write a checkpoint as an ONNX file, and compare the two."""
+    with guarded() as console, running("export", spec, overrides, console) as (read, run):
+        from oneformer_jax.app.actions.model.export import export as action
+
+        action(read, run.folder, run.status, run.console)
+
+
+@app.command()
+def quantize(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Store a checkpoint or an ONNX file in 8 bits, and show what that costs in accuracy."""
+    with guarded() as console, running("quantize", spec, overrides, console) as (read, run):
+        from oneformer_jax.app.actions.model.quantize import quantize as action
+
+        action(read, run.folder, run.status, run.console)
+
+
+@app.command("gen_trt_engine")
+def gen_trt_engine(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Build a TensorRT engine of an exported ONNX file, on the GPU that will run it."""
+    with guarded() as console, running("gen_trt_engine", spec, overrides, console) as (read, run):
+        from oneformer_jax.app.actions.model.gen_trt_engine import gen_trt_engine as action
+
+        action(read, run.folder, run.status, run.console)
+
+
+@app.command()
+def benchmark(
+    engine: Annotated[Path | None, typer.Option(help="A TensorRT engine.")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="An exported ONNX file, for ONNX Runtime.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint, for JAX.")] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Images of a batch; may be repeated.")] = None,
+    size: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="HEIGHT WIDTH", help="Of a checkpoint's images; else 640 640.")
+    ] = None,
+    task: Annotated[Task, typer.Option(help="The task.")] = "semantic",
+    warm_up: Annotated[int, typer.Option(min=0, help="Batches before the measured ones.")] = 3,
+    runs: Annotated[int, typer.Option(min=1, help="Measured batches of each size.")] = 20,
+    device: Annotated[int, typer.Option(min=0, help="Index of the device.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the results as JSON.")] = None,
+) -> None:
+    """Measure how long a model takes for a batch of images: percentiles and images a second."""
+    with guarded() as console:
+        from oneformer_jax.app.actions.model.benchmark import benchmark as action
+
+        action(
+            console,
+            engine=engine,
+            onnx=onnx,
+            checkpoint=checkpoint,
+            batch_sizes=batch_size or [1],
+            size=size,
+            task=task,
+            warm_up=warm_up,
+            runs=runs,
+            device=device,
+            output=output,
+        )
+
+
+@app.command()
+def quickstart(spec: SpecPath = Path("configs/quickstart.yaml"), overrides: Overrides = None) -> None:
+    """Draw a small data set, train on it, evaluate all three tasks and show the pictures."""
+    with guarded() as console:
+        from oneformer_jax.app.actions.quickstart import quickstart as action
+
+        action(spec, overrides or [], console)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A .pth, .ckpt, .safetensors file, a folder, or hf://, s3://.")],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to write.")],
+    kind: Annotated[SourceKind, typer.Option("--from", help="Whose names the source has.")] = "auto",
+    target: Annotated[TargetKind, typer.Option("--to", help="What to write.")] = "checkpoint",
+    label_map: Annotated[Path | None, typer.Option(help="Class names and things: a label map or annotations.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Where to write the report as JSON.")] = None,
+) -> None:
+    """Convert PyTorch weights to a checkpoint, or a model to a Hugging Face folder."""
+    with guarded() as console:
+        from oneformer_jax.app.actions.model.convert import convert as action
+
+        action(source, destination, console, kind=kind, target=target, label_map=label_map, report=report)
+
+
+@app.command("default_specs")
+def default_specs(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[ACTION] [results_dir=FOLDER]")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", "--results_dir", "-r", help="A .yaml file, or a folder.")
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option("--spec", "-e", "--experiment_spec_file", help="A spec that names results_dir.")
+    ] = None,
+) -> None:
+    """Write a spec with every key of an action (without one: of all actions) at TAO's default, to start from."""
+    from oneformer_jax.app.actions.write_spec_files import write_default_spec as action
+    from oneformer_jax.app.spec.published.template import ACTIONS
+
+    names = [text for text in arguments or [] if "=" not in text]
+    if names[1:] or not set(names) <= set(ACTIONS):
+        raise typer.BadParameter(f"{' '.join(names)}: choose one of {', '.join(ACTIONS)}")
+    overrides = [text for text in arguments or [] if "=" in text]
+    with guarded() as console:
+        action("".join(names), output, spec, overrides, console)
+
+
+@app.command()
+def schema(output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]) -> None:
+    """Write the files that describe the actions to TAO's tools: schemas, spec templates, skill information."""
+    from oneformer_jax.app.actions.write_spec_files import write_schemas as action
+
+    with guarded() as console:
+        action(output, console)
+
+
+@app.command()
+def prepare(
+    spec: SpecPath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    overrides: Overrides = None,
+) -> None:
+    """Store a spec's data sets as shards for training at scale; run it again after an interruption to go on."""
+    with guarded() as console:
+        from oneformer_jax.app.actions.data.prepare import prepare as action
+
+        action(spec, overrides or [], output, console)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def launch(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="train --spec S [KEY=VALUE]...")],
+    num_processes: Annotated[int, typer.Option("--num-processes", "-n", min=1, help="Each stands for a node.")],
+    max_restarts: Annotated[int, typer.Option(min=0, help="How often to go on after a process was lost.")] = 0,
+) -> None:
+    """Train on several processes of this machine, as if they were nodes; watch them and start them again."""
+    from oneformer_jax.app.cli.launch import launch as action
+
+    with guarded() as console:
+        code = action(command, num_processes, max_restarts, console)
+    raise typer.Exit(code)
+
+
+@inspect.command("data")
+def inspect_data(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Read every pixel, not those of 500 images.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The picture; else <results_dir>/inspect/samples.png.")
+    ] = None,
+) -> None:
+    """Check the data sets, print what they hold, and draw 16 training samples as the model will see them."""
+    with guarded() as console:
+        from oneformer_jax.app.actions.inspect.data import inspect_data as action
+
+        action(spec, overrides or [], console, strict=strict, output=output)
+
+
+@inspect.command("spec")
+def inspect_spec(spec: SpecPath, overrides: Overrides = None) -> None:
+    """Print the keys that differ from their defaults and where they are set, what is not honoured, and the paths."""
+    with guarded() as console:
+        from oneformer_jax.app.actions.inspect.spec import inspect_spec as action
+
+        action(spec, overrides or [], console)
+
+
+@inspect.command("model")
+def inspect_model(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images; else dataset.train.batch_size.")] = None,
+    size: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="HEIGHT WIDTH", help="Pixels; else the training crop.")
+    ] = None,
+) -> None:
+    """Print the model's parameters, operations and memory, for training and for inference."""
+    with guarded() as console:
+        from oneformer_jax.app.actions.inspect.model import inspect_model as action
+
+        action(spec, overrides or [], console, batch=batch, size=size)

@@ -1,0 +1,186 @@
+"""Runs a job: its action as a process of its own, whose output is the job's log and whose end the record tells.
+
+A process of its own, because it may end in ways that no Python code survives to report (the system stops it for memory,
+a library aborts), because what such libraries write belongs into the log, and because its exit code then says how it
+ended. It writes into the log itself: where whoever started the job is gone, it still runs to its end.
+"""
+
+import codecs
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from oneformer_jax.app.jobs.models import model_of
+from oneformer_jax.app.jobs.parameters import KEY_VARIABLE
+from oneformer_jax.app.jobs.plan import Request, make_plan, resumed_spec
+from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
+from oneformer_jax.app.run.lock import only_process_in
+from oneformer_jax.app.spec.published.bundle import to_yaml
+from oneformer_jax.errors import OneFormerError
+
+COMMAND_LINE = Path(__file__).resolve().parents[3] / "cli.py"
+FORWARDED = (signal.SIGINT, signal.SIGTERM)
+PAUSE = 0.1  # seconds between looks at the log
+Tell = Callable[[str], None]
+
+
+def create(request: Request, workspace: Workspace) -> tuple[Job, Record, str]:
+    """A new job with its folder, the record that `run` will write and the encryption key, which is stored nowhere.
+
+    Raises OneFormerError, and leaves no folder, where something that it needs is not there.
+    """
+    while True:
+        job = Job(workspace.folder / workspace.next_id(request.action))
+        plan = make_plan(request, workspace, job)
+        workspace.folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # another process was quicker
+            job.folder.mkdir()
+            _write_yaml(job.spec_path, plan.spec)
+            _write_yaml(job.given_path, plan.given)
+            plan.record.created = now()
+            return job, plan.record, plan.encryption_key
+
+
+def run(job: Job, record: Record, encryption_key: str, write: Tell) -> int:
+    """Runs the action, passes what it prints to `write`, and completes the record. Returns the action's exit code.
+
+    Ctrl-C and SIGTERM go to the action, which decides what they mean. Raises FolderInUseError where the job runs
+    already.
+    """
+    with only_process_in(job.folder):
+        record.status, record.started, record.ended = "RUNNING", now(), ""
+        job.write(record)
+        environment = (
+            os.environ | {"PYTHONUNBUFFERED": "1"} | ({KEY_VARIABLE: encryption_key} if encryption_key else {})
+        )
+        command = [sys.executable, str(COMMAND_LINE), record.command, "-e", str(job.spec_path)]
+        with job.log_path.open("ab") as log, job.log_path.open("rb") as reader:
+            reader.seek(0, os.SEEK_END)
+            with _forwarding() as started:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    start_new_session=True,  # a terminal's Ctrl-C comes by way of this process, and so once
+                )
+                started(process)
+                follow(reader, write, lambda: process.poll() is None)
+                code = process.wait()
+        close(job, record, code if code >= 0 else 128 - code)
+    return record.exit_code or 0
+
+
+def resume(job: Job, write: Tell) -> int:
+    """Runs a job again, in its folder. Raises FolderInUseError where it runs."""
+    record = job.read()
+    if job.is_running():
+        with only_process_in(job.folder), only_process_in(job.results(record)):
+            pass
+    _write_yaml(job.spec_path, resumed_spec(job, record))
+    return run(job, record, os.environ.get(KEY_VARIABLE, ""), write)
+
+
+def close(job: Job, record: Record, code: int | None) -> None:
+    """Writes how the action ended: by its exit code and by the last line of its status.json."""
+    last = last_status(job, record)
+    told = last.get("status") in ("SUCCESS", "FAILURE")
+    record.ended, record.exit_code = now(), code
+    record.status = "SUCCESS" if code == 0 or (code is None and last.get("status") == "SUCCESS") else "FAILURE"
+    record.message = str(last["message"]) if told else _without_words(code)
+    record.kpi = last.get("kpi", {}) if record.status == "SUCCESS" else {}
+    record.outputs = sorted(path.name for path in job.results(record).glob("[!.]*"))
+    with suppress(OneFormerError):  # a spec that somebody has changed since
+        model = model_of(job, record)
+        record.outputs += [f"model: {model.path}"] if model else []
+    job.write(record)
+
+
+def state(job: Job) -> Record:
+    """The record as it is now. Where the process that should have completed it is gone, it is completed here."""
+    record = job.read()
+    if record.status == "RUNNING" and not job.is_running():
+        record = job.read()  # it may just have ended
+        if record.status == "RUNNING":
+            close(job, record, None)
+    return record
+
+
+def last_status(job: Job, record: Record) -> Mapping[str, Any]:
+    """The last line of the action's status.json that can be read; nothing where there is none."""
+    path = job.results(record) / "status.json"
+    for line in reversed(path.read_text(encoding="utf-8").splitlines() if path.is_file() else []):
+        try:
+            return json.loads(line)  # type: ignore[no-any-return]
+        except ValueError:
+            continue
+    return {}
+
+
+def follow(reader: IO[bytes], write: Tell, goes_on: Callable[[], bool]) -> None:
+    """Passes on what comes into a file until `goes_on` says that no more will come."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # what has come may end within a character
+    last_look = False
+    while True:
+        if text := reader.read():
+            write(decoder.decode(text))
+        elif last_look:
+            return
+        elif goes_on():
+            time.sleep(PAUSE)
+        else:
+            last_look = True
+
+
+def now() -> str:
+    """The time for people and programs, with its zone."""
+    return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
+
+
+def _write_yaml(path: Path, content: dict[str, Any]) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(to_yaml(content), encoding="utf-8")
+    fresh.replace(path)
+
+
+def _without_words(code: int | None) -> str:
+    if code is None:
+        return "its process is gone and has left no word"
+    if code == 128 + signal.SIGKILL:
+        return "killed (SIGKILL): the system does so when memory runs out"
+    return f"ended with exit code {code} and no status: see the log"
+
+
+@contextmanager
+def _forwarding() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """While it holds, signals go to the process that it is told of; those that came before that, then."""
+    processes: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        for process in processes:
+            process.send_signal(number)
+        if not processes:
+            early.append(number)
+
+    def started(process: subprocess.Popen[bytes]) -> None:
+        processes.append(process)
+        for number in early:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, handle) for number in FORWARDED}
+    try:
+        yield started
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

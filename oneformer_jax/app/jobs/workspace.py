@@ -1,0 +1,136 @@
+"""A workspace is a folder of jobs; a job is a folder with its record, spec, log and results.
+
+<workspace>/<action>-<number>/
+    job.json     the record: what was asked for, what was found for it, how it ended
+    spec.yaml    what the action reads
+    given.yaml   what of that was written by people, here and in the jobs before: jobs after this take it over
+    log.txt      what the action wrote to the screen
+    <action>/    its results
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from oneformer_jax.app.run.lock import holder
+from oneformer_jax.app.spec.problems import nearest
+from oneformer_jax.app.spec.source import read_yaml
+from oneformer_jax.errors import OneFormerError
+
+_ID = re.compile(r"([a-z_]+)-(\d+)")
+
+
+@dataclass
+class Record:
+    """What `job.json` holds.
+
+    `lineage` are the ids of the jobs before this one, the first one first; `inputs` (data) and `values` are what was
+    found for the keys that nobody wrote.
+    """
+
+    action: str
+    command: str
+    parent: str = ""
+    lineage: list[str] = field(default_factory=list)
+    datasets: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+    started: str = ""
+    ended: str = ""
+    status: str = "RUNNING"
+    exit_code: int | None = None
+    message: str = ""
+    kpi: dict[str, Any] = field(default_factory=dict)
+    outputs: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job on disk."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def record_path(self) -> Path:
+        return self.folder / "job.json"
+
+    @property
+    def spec_path(self) -> Path:
+        return self.folder / "spec.yaml"
+
+    @property
+    def given_path(self) -> Path:
+        return self.folder / "given.yaml"
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / "log.txt"
+
+    def results(self, record: Record) -> Path:
+        """The folder into which the action writes."""
+        return self.folder / record.command
+
+    def read(self) -> Record:
+        """Raises OneFormerError where the record is damaged or of another version."""
+        try:
+            content = json.loads(self.record_path.read_text(encoding="utf-8"))
+            record = Record(**{item.name: content[item.name] for item in fields(Record)})
+        except (ValueError, TypeError, KeyError) as error:
+            raise OneFormerError(f"no record of a job: {error}", where=str(self.record_path)) from error
+        return record
+
+    def given(self) -> dict[Any, Any]:
+        """What people wrote of the spec. Raises SpecError where that cannot be read."""
+        return read_yaml(self.given_path).data
+
+    def write(self, record: Record) -> None:
+        """Replaces the record, all of it or, on a full disk, nothing."""
+        fresh = self.record_path.with_suffix(".new")
+        fresh.write_text(json.dumps(asdict(record), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        fresh.replace(self.record_path)
+
+    def is_running(self) -> bool:
+        """Whether a process works in it, or in the folder of its results: who started it may be gone."""
+        return any(holder(folder) for folder in (self.folder, *self.folder.iterdir()) if folder.is_dir())
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The jobs of a folder, which need not be there yet."""
+
+    folder: Path
+
+    def jobs(self) -> list[Job]:
+        """All jobs, in the order in which they were made."""
+        numbered = sorted(self._numbered(), key=lambda item: (item[0], item[1].id))
+        return [job for _, job in numbered if job.record_path.is_file()]
+
+    def job(self, name: str) -> Job:
+        """Raises OneFormerError where there is no job of this id."""
+        job = Job(self.folder / name)
+        if _ID.fullmatch(name) and job.record_path.is_file():
+            return job
+        known = [other.id for other in self.jobs()]
+        near = nearest(name, known)
+        hint = f"did you mean {near}?" if near else f"it holds {', '.join(known[-10:]) or 'no job'}"
+        raise OneFormerError(f"no job '{name}'", where=str(self.folder), hint=hint)
+
+    def next_id(self, action: str) -> str:
+        """Of a job to be made: jobs are counted over all actions, and one that is a parent keeps its number."""
+        return f"{action}-{max((number for number, _ in self._numbered()), default=0) + 1}"
+
+    def _numbered(self) -> Iterator[tuple[int, Job]]:
+        for folder in self.folder.glob("*-*/"):
+            if match := _ID.fullmatch(folder.name):
+                yield int(match[2]), Job(folder)

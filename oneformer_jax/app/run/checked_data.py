@@ -1,0 +1,67 @@
+"""The data sets of a spec, checked before long work: every problem of all splits in one error."""
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from oneformer_jax.app.settings.data import Split, open_dataset
+from oneformer_jax.app.spec import Spec
+from oneformer_jax.data.datasets.check_files import Findings, Passes, check_files, version_of
+from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.problems import Problems, listing
+from oneformer_jax.data.storage.cache import cache_folder
+
+
+def checked_datasets(spec: Spec, splits: Sequence[Split], console: Console) -> dict[Split, Dataset]:
+    """Opens `splits` and checks their files, unless they passed before and have not changed since.
+
+    Raises SpecError where keys are unset, DataError with all that is wrong.
+    """
+    problems = Problems()
+    datasets = open_splits(spec, splits, problems)
+    for split, dataset in datasets.items():
+        version = version_of(dataset)
+        if passes().holds(version, strict=False):
+            console.print(f"{split}: the files were checked before and have not changed", highlight=False)
+        else:
+            problems.errors += check_split(split, dataset, console, version=version, strict=False).errors
+    problems.raise_all()
+    return datasets
+
+
+def open_splits(spec: Spec, splits: Sequence[Split], problems: Problems) -> dict[Split, Dataset]:
+    """The splits that can be opened; what is wrong goes to `problems`."""
+    datasets: dict[Split, Dataset] = {}
+    for split in splits:
+        with problems.collected():
+            datasets[split] = open_dataset(spec, split)
+            datasets[split].check_num_classes(spec.model.sem_seg_head.num_classes)
+    return datasets
+
+
+def check_split(split: Split, dataset: Dataset, console: Console, *, version: str, strict: bool) -> Findings:
+    """Checks the files with a progress bar, prints the warnings, and remembers a pass."""
+    started = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(f"checking {split}", total=len(dataset))
+        findings = check_files(dataset, strict=strict, advance=lambda: progress.advance(bar))
+    if findings.warnings:
+        text = listing(f"{split}: {len(findings.warnings)} warnings", findings.warnings)
+        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    outcome = f"{len(findings.errors)} errors" if findings.errors else "no error"
+    headers = "" if dataset.shared_files else f"headers of {len(dataset)} images and "
+    console.print(
+        f"{split}: {headers}pixels of {findings.images_read} checked in {time.monotonic() - started:.1f} s, {outcome}",
+        highlight=False,
+    )
+    if not findings.errors:
+        passes().add(version, strict=strict, where=dataset.where)
+    return findings
+
+
+def passes() -> Passes:
+    """Where passes are remembered."""
+    return Passes(cache_folder() / "preflight")

@@ -1,0 +1,21 @@
+"""A checkpoint for evaluate and inference, on the devices that the spec chooses."""
+
+from pathlib import Path
+
+from oneformer_jax.app.run.devices import mesh_of
+from oneformer_jax.app.run.execute import enable_compilation_cache
+from oneformer_jax.app.run.model import ModelToRun
+from oneformer_jax.app.run.status import StatusFile
+from oneformer_jax.app.settings.model import contradictions
+from oneformer_jax.app.spec import Spec
+from oneformer_jax.predict.jax_model import load_model
+
+
+def checkpoint_to_run(spec: Spec, action: str, batch_size: int, status: StatusFile) -> ModelToRun:
+    """Opens `<action>.checkpoint`; its architecture counts, and model keys that contradict it are told."""
+    enable_compilation_cache()
+    mesh = mesh_of(spec, action, status)
+    model = load_model(Path(spec.value(action).checkpoint), mesh)
+    for contradiction in contradictions(spec, model.config):
+        status.warning(contradiction)
+    return ModelToRun(model, batch_size * mesh.size)

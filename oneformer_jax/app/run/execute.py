@@ -1,0 +1,123 @@
+"""One action inside its result folder: spec checked, experiment.yaml and status.json written whatever happens."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from oneformer_jax.app.run.failures import explained, reason
+from oneformer_jax.app.run.lock import only_process_in
+from oneformer_jax.app.run.status import StatusFile, StatusOfOther, result_folder
+from oneformer_jax.app.spec import Spec, dump_yaml, load_spec, unsupported_keys
+from oneformer_jax.app.spec.overrides import apply
+from oneformer_jax.app.spec.source import Source, read_yaml
+from oneformer_jax.app.spec.support import notes
+from oneformer_jax.data.storage.cache import cache_folder
+from oneformer_jax.errors import OneFormerError, SpecError
+
+if TYPE_CHECKING:
+    from oneformer_jax.training.distributed import Processes
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where an action writes and reports."""
+
+    folder: Path
+    status: StatusFile
+    console: Console
+
+
+@contextmanager
+def running(name: str, spec_path: Path, overrides: list[str] | None, console: Console) -> Iterator[tuple[Spec, Run]]:
+    """The spec of an action and its run; the last line of status.json says how what is done inside ended.
+
+    A training may have several processes: the first one of them alone prints and writes, the others only failures.
+
+    Raises whatever is raised inside, after writing FAILURE; what a person can meet becomes a OneFormerError.
+    """
+    overrides = overrides or []
+    try:
+        spec = load_spec(spec_path, overrides)
+        processes = _processes(name)
+    except OneFormerError as error:
+        _report_refused_spec(name, spec_path, overrides, str(error), console)
+        raise
+    folder = result_folder(spec.results_dir, getattr(spec, name).results_dir, name)
+    is_first = processes is None or processes.is_first
+    console.quiet = console.quiet or not is_first
+    with only_process_in(folder) if is_first else nullcontext():
+        status = StatusFile(folder, name, console) if is_first else StatusOfOther(folder, name, console)
+        status.write("STARTED", f"Starting OneFormer {name}.")
+        try:
+            _warn_of_unsupported_keys(spec, name, status)
+            if is_first:
+                (folder / "experiment.yaml").write_text(dump_yaml(spec))
+            if processes is not None:
+                _join(spec, processes)
+            yield spec, Run(folder, status, console)
+            status.success()
+        except BaseException as error:
+            status.failure(reason(error, name))
+            known = explained(error, name)
+            if known is None or known is error:
+                raise
+            raise known from error
+
+
+def _processes(name: str) -> "Processes | None":
+    """Those that train together; None: an action of one process. Loading JAX takes seconds, which a training needs."""
+    if name != "train":
+        return None
+    from oneformer_jax.training.distributed import find_processes
+
+    return find_processes(os.environ)
+
+
+def _join(spec: Spec, processes: "Processes") -> None:
+    from oneformer_jax.app.run.devices import join_processes
+
+    join_processes(spec, processes)
+
+
+def _warn_of_unsupported_keys(spec: Spec, name: str, status: StatusFile) -> None:
+    other_actions = {"evaluate.", "inference.", "export.", "gen_trt_engine.", "quantize.", "train."} - {f"{name}."}
+    if name == "automl":  # its trials train
+        other_actions -= {"train."}
+    why = notes()
+    for key in unsupported_keys(spec):
+        if not key.startswith(tuple(other_actions)):
+            status.warning(f"{key} is accepted but not honoured: {why[key]}")
+
+
+def _report_refused_spec(name: str, spec_path: Path, overrides: list[str], why: str, console: Console) -> None:
+    """FAILURE in the result folder that the refused spec names, as far as it can be told: who watches it, waits."""
+    try:
+        source = read_yaml(spec_path)
+    except SpecError:
+        source = Source({})
+    for text in overrides:
+        apply(source, text)
+    section = source.data.get(name)
+    folders = [source.data.get("results_dir"), section.get("results_dir") if isinstance(section, dict) else None]
+    parent, own = (text if isinstance(text, str) and "${" not in text and text != "???" else "" for text in folders)
+    with suppress(OneFormerError, OSError):  # the error of the spec is the one to report
+        folder = result_folder(parent, own, name)
+        with only_process_in(folder):
+            status = StatusFile(folder, name, console)
+            status.write("STARTED", f"Starting OneFormer {name}.")
+            status.failure(why)
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs between starts; JAX_COMPILATION_CACHE_DIR chooses another folder."""
+    import jax
+
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

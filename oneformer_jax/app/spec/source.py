@@ -1,0 +1,122 @@
+"""YAML text to plain data that remembers on which line each key is written."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from oneformer_jax.app.spec.problems import Problem
+from oneformer_jax.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Source:
+    """The data of a spec file, the place (`file:line`) of every dotted key, and keys written twice."""
+
+    data: dict[Any, Any]
+    places: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def place(self, path: str) -> str:
+        """Where the key, or the nearest section above it, is written; "" when nothing of it is."""
+        while path and path not in self.places:
+            path = path.rpartition(".")[0]
+        return self.places.get(path, "")
+
+
+class SpecLoader(yaml.SafeLoader):
+    """The YAML that OmegaConf reads: `1e-5` is a number, a date is text."""
+
+
+FLOAT = re.compile(
+    r"^(?:[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d[\d_]*(?:[eE][-+]?\d+)?)"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+)
+REPLACED = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+SpecLoader.yaml_implicit_resolvers = {
+    first: [(tag, rule) for tag, rule in rules if tag not in REPLACED]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+SpecLoader.add_implicit_resolver(REPLACED[0], FLOAT, list("-+0123456789."))
+
+
+def parse_value(text: str) -> Any:
+    """One YAML value. Raises yaml.YAMLError."""
+    return yaml.load(text, Loader=SpecLoader)  # a SafeLoader: plain data only
+
+
+def read_yaml(path: Path) -> Source:
+    """Raises SpecError when the file is missing, is no YAML, or its top is no mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError("spec file not found", where=str(path)) from None
+    except IsADirectoryError:
+        raise SpecError("this is a folder, a spec file (YAML) is needed", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"this is no text in UTF-8 (byte {error.start})", where=str(path)) from None
+    except OSError as error:
+        raise SpecError(f"spec file cannot be read: {error.strerror}", where=str(path)) from None
+    try:
+        loader = SpecLoader(text)
+        node = loader.get_single_node()
+        source = Source({})
+        if isinstance(node, yaml.MappingNode):
+            _locate(node, "", str(path), source, frozenset())
+            source.data.update(loader.construct_document(node))
+        elif node is not None and node.tag != "tag:yaml.org,2002:null":
+            raise SpecError(
+                f"found {describe(loader.construct_document(node))}, expected sections with keys",
+                where=f"{path}:{node.start_mark.line + 1}",
+            )
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        tab = "\\t" in (error.problem or "")
+        raise SpecError(
+            f"not valid YAML: {error.problem or error.context}",
+            where=f"{path}:{mark.line + 1}" if mark else str(path),
+            hint="indent with spaces, not tabs" if tab else "",
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise SpecError(f"not valid YAML: {error}", where=str(path)) from None
+    return source
+
+
+def _locate(node: yaml.MappingNode, prefix: str, path: str, source: Source, above: frozenset[int]) -> None:
+    """Notes the line of every key below `node`. Keys merged in with `<<` are noted where they are written."""
+    if id(node) in above:
+        raise SpecError("a section contains itself", where=f"{path}:{node.start_mark.line + 1}")
+    seen: dict[str, int] = {}
+    for name_node, value in node.value:
+        line = name_node.start_mark.line + 1
+        if name_node.tag == "tag:yaml.org,2002:merge":
+            merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            for mapping in merged:
+                if isinstance(mapping, yaml.MappingNode):
+                    _locate(mapping, prefix, path, source, above | {id(node)})
+            continue
+        name = str(name_node.value)
+        key = prefix + name
+        if name in seen:
+            what = f"{key}: written twice, first on line {seen[name]}"
+            source.problems.append(Problem(what, f"{path}:{line}", "keep one of them"))
+        seen.setdefault(name, line)
+        source.places[key] = f"{path}:{line}"
+        if isinstance(value, yaml.MappingNode):
+            _locate(value, f"{key}.", path, source, above | {id(node)})
+
+
+def describe(value: Any) -> str:
+    """A value and its kind, short enough for a message."""
+    kinds = {
+        bool: "a truth value",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a section",
+    }
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({kinds.get(type(value), type(value).__name__)})"

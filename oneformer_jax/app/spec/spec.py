@@ -1,0 +1,135 @@
+"""The root of the spec: `Spec().train.optim.lr` has the path of its key, `train.optim.lr`."""
+
+import re
+from typing import Any, Literal
+
+import yaml
+from pydantic import PrivateAttr, field_validator
+
+from oneformer_jax.app.spec.action_keys import Evaluate, Export, Inference, Wandb
+from oneformer_jax.app.spec.automl_keys import Automl
+from oneformer_jax.app.spec.dataset_keys import Dataset
+from oneformer_jax.app.spec.deploy_keys import GenTrtEngine, Quantize
+from oneformer_jax.app.spec.field import Section, key, plain, section
+from oneformer_jax.app.spec.model_keys import Model
+from oneformer_jax.app.spec.train_keys import Train
+from oneformer_jax.errors import SpecError
+
+REDACTED = "<redacted>"
+
+
+class Spec(Section):
+    """A whole spec, every key with its value or default."""
+
+    model_name: str = key(
+        "",
+        "Model name",
+        "Model of a generic entry point.",
+        honoured=False,
+        note="the model is always OneFormer",
+        tao="read by a generic entry point only",
+    )
+    encryption_key: str = key(
+        "",
+        "Encryption key",
+        "Key of encrypted checkpoints.",
+        honoured=False,
+        note="checkpoints are not encrypted, and the key is never stored",
+        tao="never used, but stored in clear text",
+    )
+    results_dir: str = key("", "Results directory", "Folder under which each action has its own.")
+    wandb: Wandb = section(Wandb, "Weights & Biases.")
+    model: Model = section(Model, "The model.")
+    dataset: Dataset = section(Dataset, "The data.")
+    train: Train = section(Train, "Training.")
+    evaluate: Evaluate = section(Evaluate, "Evaluation.")
+    inference: Inference = section(Inference, "Inference.")
+    export: Export = section(Export, "Export to ONNX.")
+    gen_trt_engine: GenTrtEngine = section(GenTrtEngine, "TensorRT engine.")
+    quantize: Quantize = section(Quantize, "Quantization.")
+    automl_policy: Literal["", "auto", "on", "off"] = key(
+        "",
+        "AutoML policy",
+        "Whether the action train searches for good values first: auto (where a search can run), on, off; empty: off.",
+        extension=True,
+        tao="asked of whoever starts the training; auto where nothing is said",
+    )
+    automl: Automl = section(Automl, "The search for good values of keys.")
+
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @field_validator("automl_policy", mode="before")
+    @classmethod
+    def _on_and_off(cls, value: Any) -> Any:
+        """YAML reads the plain words on and off as truth values."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+    def __eq__(self, other: object) -> bool:
+        """Equal values; where they were written does not count."""
+        return isinstance(other, Spec) and plain(self) == plain(other)
+
+    def value(self, path: str) -> Any:
+        """The value or section at a dotted path."""
+        found: Any = self
+        for name in path.split("."):
+            found = getattr(found, name)
+        return found
+
+    def is_set(self, path: str) -> bool:
+        """Whether the file or the command line gives this key a value."""
+        parent, _, name = path.rpartition(".")
+        return name in (self.value(parent) if parent else self).model_fields_set
+
+    def is_changed(self, path: str) -> bool:
+        """Whether this key differs from its default: where two keys say the same thing, the changed one counts."""
+        parent, _, name = path.rpartition(".")
+        section = self.value(parent) if parent else self
+        return bool(getattr(section, name) != type(section).model_fields[name].get_default(call_default_factory=True))
+
+    def place(self, path: str) -> str:
+        """Where the key, or the nearest section above it, is written: `file:line`, `command line: ...`, or ``."""
+        while path and path not in self._places:
+            path = path.rpartition(".")[0]
+        return self._places.get(path, "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys as plain YAML data; the encryption key is redacted."""
+        data: dict[str, Any] = plain(self)
+        return data | {"encryption_key": REDACTED if self.encryption_key else ""}
+
+
+def require(spec: Spec, *paths: str) -> None:
+    """Raises SpecError that names every key of `paths` that has no value (blank, `???` or absent)."""
+    missing = [path for path in paths if spec.value(path) in (None, "", ())]
+    if missing:
+        places = [f"{path} ({spec.place(path)})" if path in spec._places else path for path in missing]
+        raise SpecError(f"no value for {', '.join(places)}", hint=f"set it in the spec or with {missing[0]}=...")
+
+
+def dump_yaml(spec: Spec) -> str:
+    """All keys as YAML that `load_spec` reads back to an equal spec (but for the redacted encryption key)."""
+    return to_yaml(spec.to_dict())
+
+
+def given_values(spec: Spec) -> dict[str, Any]:
+    """The keys that the file or the command line gives a value, as plain YAML data without the encryption key.
+
+    `to_yaml` of it, loaded again, is an equal spec in which the same keys are set.
+    """
+    data: dict[str, Any] = plain(spec.model_dump(exclude_unset=True))
+    data.pop("encryption_key", None)
+    return data
+
+
+def to_yaml(data: dict[str, Any]) -> str:
+    """Plain spec data, with its interpolations resolved, as YAML that `load_spec` reads back to the same data."""
+    return yaml.safe_dump(_literal(data), sort_keys=False)
+
+
+def _literal(value: Any) -> Any:
+    """Text that looks like an interpolation is escaped: values are resolved already."""
+    if isinstance(value, dict):
+        return {name: _literal(element) for name, element in value.items()}
+    if isinstance(value, list):
+        return [_literal(element) for element in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

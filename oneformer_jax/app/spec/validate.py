@@ -1,0 +1,153 @@
+"""Agreement between keys, and values that the spec allows but this project does not have."""
+
+from collections.abc import Iterator
+
+from oneformer_jax.app.spec.automl_keys import LOSS
+from oneformer_jax.app.spec.field import expected, leaves, plain
+from oneformer_jax.app.spec.problems import Problem
+from oneformer_jax.app.spec.source import describe
+from oneformer_jax.app.spec.spec import Spec
+
+HEAD = "model.sem_seg_head"
+TRANSFORMER = "model.one_former"
+TEXT = "model.text_encoder"
+SWIN = "model.backbone.swin"
+GROUPS = 32  # of the pixel decoder's group norm
+TEXT_HEAD_WIDTH = 64
+AUGMENTATION = "dataset.augmentation"
+ALTERNATIVES = (
+    (("train.optim.milestones",), ("train.optim.steps",), "when MultiStep decays"),
+    (("train.validation_interval",), ("train.val_check_interval",), "how often to validate"),
+    (
+        (f"{AUGMENTATION}.train_min_size", f"{AUGMENTATION}.train_max_size"),
+        ("dataset.min_scale", "dataset.max_scale"),
+        "how large a training image is",
+    ),
+)
+"""Two groups of keys that say the same thing, and what: those of one group alone may differ from their defaults."""
+
+
+def disagreements(spec: Spec) -> list[Problem]:
+    """All contradictions within a spec whose keys are fine one by one."""
+    parts = (_not_available, _widths, _backbone, _text, _data, _run, _training, _devices, _search)
+    found = [finding for part in parts for finding in part(spec)]
+    return [Problem(what, next(filter(None, map(spec.place, paths)), "")) for what, paths in found]
+
+
+Finding = tuple[str, tuple[str, ...]]  # what is wrong, and the keys involved
+
+
+def _not_available(spec: Spec) -> Iterator[Finding]:
+    for leaf in leaves(Spec):
+        value = spec.value(leaf.path)
+        if leaf.key.only and value not in leaf.key.only:
+            why = f" ({leaf.key.note})" if leaf.key.note else ""
+            found = f"{leaf.path}: {describe(plain(value))} is not available{why}; use {expected(leaf.field)}"
+            yield found, (leaf.path,)
+
+
+def _widths(spec: Spec) -> Iterator[Finding]:
+    head, transformer = spec.model.sem_seg_head, spec.model.one_former
+    if head.mask_dim != head.convs_dim:
+        paths = (f"{HEAD}.mask_dim", f"{HEAD}.convs_dim")
+        yield f"{paths[0]} is {head.mask_dim} but {paths[1]} is {head.convs_dim}: they must be equal", paths
+    for path, width in ((f"{TRANSFORMER}.hidden_dim", transformer.hidden_dim), (f"{HEAD}.convs_dim", head.convs_dim)):
+        if width % transformer.nheads:
+            yield f"{path} {width} is not divisible by {TRANSFORMER}.nheads {transformer.nheads}", (path,)
+        if width % 4:
+            yield f"{path} {width} is not divisible by 4, as the position encoding needs", (path,)
+    if head.convs_dim % GROUPS:
+        path = f"{HEAD}.convs_dim"
+        yield f"{path} {head.convs_dim} is not divisible by {GROUPS}, the groups of its normalisation", (path,)
+
+
+def _backbone(spec: Spec) -> Iterator[Finding]:
+    swin = spec.model.backbone.swin
+    for stage, heads in enumerate(swin.num_heads):
+        width = swin.embed_dim * 2**stage
+        if width % heads:
+            paths = (f"{SWIN}.num_heads", f"{SWIN}.embed_dim")
+            yield f"{paths[0]}: stage {stage} has {width} channels, not divisible by {heads} heads", paths
+
+
+def _text(spec: Spec) -> Iterator[Finding]:
+    text, transformer = spec.model.text_encoder, spec.model.one_former
+    if text.n_ctx > 0 and text.width != transformer.hidden_dim:
+        paths = (f"{TEXT}.width", f"{TRANSFORMER}.hidden_dim")
+        what = (
+            f"{paths[0]} is {text.width} but {paths[1]} is {transformer.hidden_dim}: they must be equal while n_ctx > 0"
+        )
+        yield what, paths
+    if text.width % max(1, text.width // TEXT_HEAD_WIDTH):
+        yield f"{TEXT}.width {text.width} does not divide into heads of {TEXT_HEAD_WIDTH}", (f"{TEXT}.width",)
+    if transformer.num_object_queries <= text.n_ctx:
+        paths = (f"{TRANSFORMER}.num_object_queries", f"{TEXT}.n_ctx")
+        yield f"{paths[0]} is {transformer.num_object_queries}: it must exceed {paths[1]}, {text.n_ctx}", paths
+    if text.context_length != spec.dataset.max_seq_len:
+        paths = (f"{TEXT}.context_length", "dataset.max_seq_len")
+        yield (
+            f"{paths[0]} is {text.context_length} but {paths[1]} is {spec.dataset.max_seq_len}: they must be equal",
+            paths,
+        )
+
+
+def _data(spec: Spec) -> Iterator[Finding]:
+    data = spec.dataset
+    if data.min_scale > data.max_scale:
+        paths = ("dataset.min_scale", "dataset.max_scale")
+        yield f"{paths[0]} {data.min_scale} exceeds {paths[1]} {data.max_scale}", paths
+    if data.augmentation.test_min_size > data.augmentation.test_max_size:
+        paths = ("dataset.augmentation.test_min_size", "dataset.augmentation.test_max_size")
+        sizes = data.augmentation.test_min_size, data.augmentation.test_max_size
+        yield f"{paths[0]} {sizes[0]} exceeds {paths[1]} {sizes[1]}", paths
+    for name, chances in (("task_prob_train", data.task_prob_train), ("task_prob_val", data.task_prob_val)):
+        if chances.semantic + chances.instance + chances.panoptic <= 0:
+            path = f"dataset.{name}"
+            yield f"{path}: no task has a chance; a task that is not named has none", (path,)
+
+
+def _run(spec: Spec) -> Iterator[Finding]:
+    for path in ("evaluate.batch_size", "inference.batch_size"):
+        if spec.value(path) == 0:
+            yield f"{path} is 0: give 1 or more, or -1 for dataset.test.batch_size", (path,)
+    if spec.export.batch_size == 0:
+        yield "export.batch_size is 0: give 1 or more, or -1 for any", ("export.batch_size",)
+    train = spec.train
+    clip = type(train.clip_gradients)()
+    changed = train.clip_gradients.clip_value != clip.clip_value or train.clip_gradients.clip_type != clip.clip_type
+    if train.clips_by_grad_norm and changed:
+        paths = ("train.clip_grad_norm", "train.clip_gradients")
+        yield f"{paths[0]} {train.clip_grad_norm} and {paths[1]} both ask for clipping: change only one of them", paths
+
+
+def _training(spec: Spec) -> Iterator[Finding]:
+    for *groups, purpose in ALTERNATIVES:
+        first, second = ([path for path in group if spec.is_changed(path)] for group in groups)
+        if first and second:
+            found = f"{first[0]} and {second[0]} both say {purpose}: change only one of them"
+            yield found, (*first, *second)
+    head = spec.model.sem_seg_head
+    if spec.is_changed(f"{HEAD}.ignore_value") and 0 <= head.ignore_value < head.num_classes:
+        path = f"{HEAD}.ignore_value"
+        yield f"{path} {head.ignore_value} is the index of a class, and every class counts", (path,)
+
+
+def _devices(spec: Spec) -> Iterator[Finding]:
+    for action in ("train", "evaluate", "inference"):
+        section, paths = spec.value(action), (f"{action}.gpu_ids", f"{action}.num_gpus")
+        ids = section.gpu_ids
+        if not ids or len(set(ids)) < len(ids):
+            yield f"{paths[0]}: {list(ids)} must name at least one device, and none twice", paths[:1]
+        elif spec.is_changed(paths[0]) and section.num_gpus not in (1, len(ids)):
+            yield f"{paths[0]} names {len(ids)} device(s), {paths[1]} is {section.num_gpus}: leave one out", paths
+
+
+def _search(spec: Spec) -> Iterator[Finding]:
+    search = spec.automl
+    better = "minimize" if search.metric == LOSS else "maximize"
+    if search.direction != better:
+        paths = ("automl.direction", "automl.metric")
+        yield f"{paths[0]} is {search.direction}, but {search.metric} is better {better}d: set {better}", paths
+    if search.min_epochs > spec.train.num_epochs and search.algorithm in ("hyperband", "asha"):
+        paths = ("automl.min_epochs", "train.num_epochs")
+        yield f"{paths[0]} is {search.min_epochs}, but a trial has {spec.train.num_epochs} epochs", paths

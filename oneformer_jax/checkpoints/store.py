@@ -1,0 +1,351 @@
+"""Orbax checkpoints that know what they hold.
+
+A run folder has `checkpoints/<step>/` with the items `params`, `optimizer` (not where weights were converted),
+`loss_scale` (of float16), `average` (of the parameters, where the run keeps one) and `description` (JSON: architecture,
+categories, pixel statistics, the spec with the seed of every random draw, progress). The newest few and the best are
+kept; the links `latest` and `best` beside `checkpoints` name them. A save becomes visible only when it is complete, and
+a checkpoint disappears as a whole, so an interrupted or failed one leaves every earlier checkpoint usable.
+"""
+
+import dataclasses
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+from oneformer_jax.checkpoints.quantized import quantized_shapes, restored
+from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.errors import CheckpointError
+from oneformer_jax.models import oneformer
+from oneformer_jax.models.config import OneFormerConfig
+
+FOLDER = "checkpoints"
+TO_DELETE = ".to_delete"
+DATA_FILE_SIZE = 64 * 2**20
+"""Bytes of a data file. Orbax keeps what it has packed in memory until a file is full: its 2 GB hold most models."""
+
+# Orbax reports every step of every save and what it raises; asyncio the tasks of failed saves that Orbax forgets.
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything besides arrays that a checkpoint holds: nothing of the training spec must be repeated to use it.
+
+    `absent` names the top-level parts of the model that it lacks: those for training alone, where its source had none,
+    or all but the backbone. `quantized` names the layers whose kernels are stored in 8 bits, with the format.
+    """
+
+    model: OneFormerConfig
+    categories: Categories
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    spec: dict[str, Any]
+    step: int = 0
+    epoch: int = 0
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    quantized: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {"model": self.model.to_json(), "categories": self.categories.to_json()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Description":
+        return cls(
+            **data
+            | {
+                "model": OneFormerConfig.from_json(data["model"]),
+                "categories": Categories.from_json(data["categories"]),
+                "pixel_mean": tuple(data["pixel_mean"]),
+                "pixel_std": tuple(data["pixel_std"]),
+                "absent": tuple(data.get("absent", ())),
+            }
+        )
+
+
+class Checkpoints:
+    """The checkpoints of one run folder, newest `keep` (0: all) and the best by `monitor` kept.
+
+    As a context it waits for the last write when it ends, unless an interruption ends it.
+    """
+
+    def __init__(self, run_dir: Path, *, keep: int, monitor: str) -> None:
+        self.run_dir = run_dir
+        self.monitor = monitor
+
+        def score(metrics: dict[str, float]) -> float:
+            return metrics[monitor]
+
+        folder = (run_dir / FOLDER).absolute()
+        _remove(folder, f"*{ocp.utils.TMP_DIR_SUFFIX}*", TO_DELETE)
+        _refuse_damaged_metrics(folder)
+        best = managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
+        policy = managers.AnyPreservationPolicy([managers.LatestN(keep), best]) if keep else managers.LatestN()
+        self._manager = ocp.CheckpointManager(
+            folder,
+            # Orbax stores metrics only where best_fn is set; what stays is the policy's choice.
+            options=ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=score, todelete_subdir=TO_DELETE),
+        )
+        self._unfinished: Description | None = None
+        self.best_metric, self.best_step = self._find_best()
+        self._link("latest", self._manager.latest_step())
+        self._link("best", self.best_step)
+
+    def _find_best(self) -> tuple[float | None, int | None]:
+        scored = [(self._manager.metrics(step), step) for step in self._manager.all_steps()]
+        values = [(metrics[self.monitor], step) for metrics, step in scored if metrics and self.monitor in metrics]
+        return max(values) if values else (None, None)
+
+    def newest(self) -> Path | None:
+        """The folder of the newest step, or None. Waits until it is complete; raises as `save`."""
+        self.wait()
+        step = self._manager.latest_step()
+        return None if step is None else self.run_dir / FOLDER / str(step)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        elif not issubclass(kind, KeyboardInterrupt | SystemExit):
+            with suppress(CheckpointError):  # the first error is the one to report
+                self.close()
+
+    def would_be_best(self, metrics: dict[str, float]) -> bool:
+        """Whether a checkpoint with these metrics would become the best."""
+        metric = metrics.get(self.monitor)
+        return metric is not None and (self.best_metric is None or metric > self.best_metric)
+
+    def save(
+        self, params: Any, opt_state: Any, description: Description, *, loss_scale: Any = None, average: Any = None
+    ) -> None:
+        """Begins to write one checkpoint, after the one before is complete. `opt_state` None: not to be resumed.
+
+        JAX's arrays may be given away at once. NumPy's are not copied: they must stay as they are until `wait`. While
+        it is written the arrays stay in the memory of the host, beside those that the next steps make.
+
+        Raises CheckpointError naming the folder when it, or the one before, cannot be written (disk full, no
+        permission).
+        """
+        self.wait()
+        metric = description.metrics.get(self.monitor)
+        trees = {"params": params, "optimizer": opt_state, "loss_scale": loss_scale, "average": average}
+        items = {name: _arrays(tree) for name, tree in trees.items() if tree is not None}
+        items["description"] = ocp.args.JsonSave(description.to_json())
+        with self._naming(description.step):
+            self._manager.save(
+                description.step,
+                args=ocp.args.Composite(**items),
+                metrics=None if metric is None else {self.monitor: metric},
+                force=True,
+            )
+        self._unfinished = description
+        if self.would_be_best(description.metrics):
+            self.best_metric, self.best_step = metric, description.step
+
+    def poll(self) -> None:
+        """Completes a checkpoint that has been written, and does not wait for one that has not. Raises as `save`."""
+        if self._unfinished is not None and not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until the last checkpoint is on disk; then the links name it. Raises as `save`."""
+        if self._unfinished is None:
+            return
+        step, self._unfinished = self._unfinished.step, None
+        with self._naming(step):
+            self._manager.wait_until_finished()
+        self._link("latest", step)
+        if step == self.best_step:
+            self._link("best", step)
+        _remove(self.run_dir / FOLDER, TO_DELETE)
+
+    @contextmanager
+    def _naming(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"checkpoint of step {step} could not be written: {_cause(error)}",
+                where=str(self.run_dir / FOLDER),
+                hint="free disk space or fix permissions, then run the same command again: it resumes",
+            ) from error
+
+    def _link(self, name: str, step: int | None) -> None:
+        if jax.process_index() != 0 or step is None:
+            return
+        place, fresh = self.run_dir / name, self.run_dir / f".{name}.new"
+        if place.is_dir() and not place.is_symlink():
+            hint = f"a copy that followed links? remove it: {FOLDER}/{step} is what it should link to"
+            raise CheckpointError("is a folder, not a link to a checkpoint", where=str(place), hint=hint)
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(Path(FOLDER) / str(step))
+        fresh.replace(place)
+
+    def close(self) -> None:
+        """Waits for the last write. Raises as `save`."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+
+def _cause(error: Exception) -> str:
+    """What the system said: TensorStore wraps it into the names of arrays and temporary files."""
+    told = re.search(r"([^:]+?) \[os_error_code", str(error))
+    return told[1].strip() if told else (str(error) or type(error).__name__).splitlines()[0][:300]
+
+
+class _Uncopied(np.ndarray):
+    """An array that Orbax does not copy before it writes it: nobody changes it meanwhile."""
+
+    def __deepcopy__(self, memo: dict[int, Any] | None, /) -> "_Uncopied":
+        return self
+
+
+def _arrays(tree: Any) -> ocp.args.PyTreeSave:
+    """What StandardRestore reads, saved without holding it in memory once more."""
+    tree = jax.tree.map(lambda leaf: leaf.view(_Uncopied) if isinstance(leaf, np.ndarray) else leaf, tree)
+    return ocp.args.PyTreeSave(tree, ocdbt_target_data_file_size=DATA_FILE_SIZE)
+
+
+def _remove(folder: Path, *patterns: str) -> None:
+    """Removes what a killed save left behind, or the checkpoints that Orbax has put away because there are newer ones:
+    who is killed while it deletes a checkpoint file by file would leave one that cannot be read.
+
+    Orbax's own `cleanup_tmp_directories` does it in a thread that nothing waits for before the first save: a process
+    that ends earlier ends with that thread's traceback.
+    """
+    if jax.process_index() == 0:
+        for leftover in (path for pattern in patterns for path in folder.glob(pattern)):
+            shutil.rmtree(leftover)
+
+
+def latest(run_dir: Path) -> Path | None:
+    """The newest step folder of a run, None where there is none; nothing is touched."""
+    steps = [path for path in (run_dir / FOLDER).glob("*") if path.name.isdecimal() and _is_step(path)]
+    return max(steps, key=lambda path: int(path.name), default=None)
+
+
+def _refuse_damaged_metrics(folder: Path) -> None:
+    """Orbax reads the metrics of every step at once, and would not tell whose are damaged."""
+    for file in folder.glob("*/metrics/metrics"):
+        try:
+            json.loads(file.read_text())
+        except ValueError as error:
+            raise CheckpointError(
+                f"`metrics` could not be read: {error}",
+                where=str(file.parents[1]),
+                hint="the checkpoint is damaged: remove this folder, and the run goes on with its other checkpoints",
+            ) from error
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is a step folder or a run folder with a checkpoint."""
+    return any(_is_step(candidate) for candidate in _candidates(path))
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The step folder that `path` means: itself, or the best (else the latest) one of a run folder.
+
+    Raises CheckpointError if there is none.
+    """
+    for candidate in _candidates(path):
+        if _is_step(candidate):
+            return candidate.resolve()
+    if not path.exists():
+        raise CheckpointError("no such file or folder", where=str(path), hint="give a checkpoint or a run folder")
+    raise CheckpointError(
+        "holds no checkpoint",
+        where=str(path),
+        hint="expected a folder with `params` and `description`, or a run folder with `best` or `latest`",
+    )
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    yield path
+    for run_dir in (path, path / "train"):
+        yield run_dir / "best"
+        newest = latest(run_dir)
+        if newest is not None:
+            yield newest
+    yield path / "automl" / "best"
+
+
+def _is_step(folder: Path) -> bool:
+    return (folder / "description").is_dir() and (folder / "params").is_dir()
+
+
+def load_description(step_dir: Path) -> Description:
+    """What a checkpoint holds, without its arrays."""
+    return Description.from_json(_restore(step_dir, "description", ocp.args.JsonRestore()))
+
+
+def shapes_of(description: Description) -> Any:
+    """Shapes and dtypes of the arrays that the checkpoint holds: those of the parts that are not `absent`."""
+    shapes = oneformer.shapes(description.model)
+    held = {part: shape for part, shape in shapes.items() if part not in description.absent}
+    return quantized_shapes(held, description.quantized)
+
+
+def load_params(step_dir: Path, like: Any) -> Any:
+    """The parameters to use: their average where the checkpoint has one, else the last ones. As `load_item`; kernels in
+    8 bits come as float32."""
+    return restored(load_item(step_dir, "average" if has_item(step_dir, "average") else "params", like))
+
+
+def has_item(step_dir: Path, item: str) -> bool:
+    """Whether the checkpoint holds it."""
+    return (step_dir / item).is_dir()
+
+
+def load_item(step_dir: Path, item: str, like: Any) -> Any:
+    """One of the trees of `Checkpoints.save`, in the structure and dtypes of `like` (arrays or ShapeDtypeStructs), on
+    the default device or where `placed` says."""
+    return _restore(step_dir, item, ocp.args.StandardRestore(_on_default_device(like)))
+
+
+def placed(like: Any, shardings: Any) -> Any:
+    """Shapes of arrays to load, and where on the devices of all processes they go."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like, shardings
+    )
+
+
+def _on_default_device(like: Any) -> Any:
+    """Shapes that say where the arrays go: Orbax otherwise wants the devices on which they were saved."""
+    default = jnp.zeros(()).sharding  # of the default device
+
+    def place(leaf: Any) -> jax.ShapeDtypeStruct:
+        told = leaf.sharding if isinstance(leaf, jax.ShapeDtypeStruct) else None
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=told or default)
+
+    return jax.tree.map(place, like)
+
+
+def _restore(step_dir: Path, item: str, args: Any) -> Any:
+    try:
+        with ocp.CheckpointManager(step_dir.parent.absolute()) as manager:
+            return manager.restore(int(step_dir.name), args=ocp.args.Composite(**{item: args}))[item]
+    except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files; all mean the same here
+        raise CheckpointError(
+            f"`{item}` could not be read: {str(error).splitlines()[0][:300]}",
+            where=str(step_dir),
+            hint="the checkpoint is damaged or of another architecture: use another step of the same run "
+            "(a run whose newest step is damaged resumes from the one before if this folder is removed)",
+        ) from error

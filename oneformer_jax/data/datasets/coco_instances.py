@@ -1,0 +1,158 @@
+"""Data sets in COCO instances format: a JSON file whose annotations are masks, and an image folder."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int16
+from pycocotools import mask as coco_mask
+
+from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.datasets.coco_file import CocoFile, check_unique, class_index, crowd, required, stated_size
+from oneformer_jax.data.datasets.dataset import VOID, Dataset, EncodedRecord, Record, Segment
+from oneformer_jax.data.datasets.problems import Problems
+from oneformer_jax.data.datasets.run_lengths import compress
+from oneformer_jax.data.geometry import Size
+from oneformer_jax.errors import DataError
+
+RunLengths = dict[str, Any]  # pycocotools' form of a mask: size (height, width) and compressed counts
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRecord(Record):
+    """Segments are listed from front to back: the smaller before the larger, crowds last. `counts` are the compressed
+    run lengths of their masks, which may overlap."""
+
+    counts: tuple[bytes, ...]
+
+    @property
+    def masks(self) -> list[RunLengths]:
+        return run_lengths(self.counts, (self.height, self.width))
+
+
+class InstanceDataset(Dataset):
+    """All images of one file, in file order: an image without annotations shows none of the classes.
+
+    Args:
+        images_dir: the image folder, possibly one level too high if it holds one folder only; None if every image
+            record carries its own `img_path`.
+        coco: the annotation file.
+        label_map: says which categories are things where the file does not; without it, all are.
+        contiguous_id: True: class index = position in `categories`; False: class index = raw id, ids are 0..K-1.
+        name: of this data set in the metrics.
+
+    Raises:
+        DataError: anything missing, duplicate or contradictory; the message names the file and the entry.
+    """
+
+    records: tuple[InstanceRecord, ...]
+
+    def __init__(
+        self,
+        images_dir: Path | None,
+        coco: CocoFile,
+        *,
+        label_map: Categories | None = None,
+        contiguous_id: bool = True,
+        name: str = "",
+    ) -> None:
+        self.where = coco.where
+        self.categories = _with_things(coco.parse_categories(contiguous_id=contiguous_id), coco.categories, label_map)
+        images, problems = coco.images_by_id(), Problems()
+        annotations = defaultdict(list)
+        for entry in coco.annotations:
+            with problems.collected():
+                annotations[coco.image_of(entry, images)["id"]].append(entry)
+        with problems.collected():
+            check_unique([_annotation_id(entry, self.where) for entry in coco.annotations], "annotation", self.where)
+        problems.raise_all()
+        records = []
+        for image, path in zip(images.values(), coco.image_paths(list(images.values()), images_dir), strict=True):
+            with problems.collected():
+                records.append(_record(image, path, annotations[image["id"]], self.categories, self.where))
+        problems.raise_all()
+        self.records = tuple(records)
+        self.parts = {name: range(len(records))}
+
+    @cached_property
+    def planes(self) -> int:
+        counted = (record.masks[: sum(not segment.iscrowd for segment in record.segments)] for record in self.records)
+        return max(max(_first_fit(masks), default=0) for masks in counted) + 1
+
+    def read_segments(self, i: int) -> Int16[np.ndarray, "r h w"]:
+        return mask_planes(self.records[i].masks, (self.records[i].height, self.records[i].width))
+
+    def encoded(self, i: int) -> EncodedRecord:
+        return EncodedRecord(self.records[i].image_path.read_bytes(), b"", self.records[i].counts)
+
+
+def run_lengths(counts: Sequence[bytes], size: Size) -> list[RunLengths]:
+    """Compressed counts of an image of `size` (height, width) in pycocotools' form."""
+    return [{"size": list(size), "counts": mask} for mask in counts]
+
+
+def mask_planes(masks: Sequence[RunLengths], size: Size) -> Int16[np.ndarray, "r h w"]:
+    """Where masks lie in an image of `size` (height, width), front to back (see `Dataset.read_segments`)."""
+    plane_of = _first_fit(masks)
+    planes = np.full((max(plane_of, default=0) + 1, *size), VOID, np.int16)
+    for position, (mask, plane) in enumerate(zip(masks, plane_of, strict=True)):
+        left, top, width, height = coco_mask.toBbox(mask).astype(int)
+        box = np.s_[top : top + height, left : left + width]
+        planes[plane][box][coco_mask.decode(mask)[box].view(bool)] = position
+    return planes
+
+
+def _first_fit(masks: Sequence[RunLengths]) -> list[int]:
+    """The plane of each mask: the first in which it overlaps none of the masks before it."""
+    if not masks:
+        return []
+    overlap = coco_mask.iou(masks, masks, [1] * len(masks)) > 0
+    planes: list[int] = []
+    for position in range(len(masks)):
+        taken = {planes[other] for other in np.flatnonzero(overlap[position, :position])}
+        planes.append(next(plane for plane in range(len(taken) + 1) if plane not in taken))
+    return planes
+
+
+def _with_things(categories: Categories, entries: list[dict[str, Any]], label_map: Categories | None) -> Categories:
+    """`categories` with the `isthing` of the label map where `entries`, as the file holds them, have none."""
+    if label_map is None:
+        return categories
+    stated = {entry["id"] for entry in entries if "isthing" in entry}
+    mapped = {category.id: category.isthing for category in label_map.items if category.id not in stated}
+    return Categories(tuple(replace(item, isthing=mapped.get(item.id, item.isthing)) for item in categories.items))
+
+
+def _annotation_id(entry: Any, where: str) -> int:
+    number = required(entry, "id", where)
+    if type(number) is not int:
+        raise DataError(f"the id of an annotation must be an integer, not {str(number)[:120]!r}", where=where)
+    return number
+
+
+def _record(
+    image: dict[str, Any], path: Path, annotations: list[dict[str, Any]], categories: Categories, where: str
+) -> InstanceRecord:
+    height, width = stated_size(image, path, f"{where}: image {image['id']}")
+    found, problems = [], Problems()
+    for entry in annotations:
+        with problems.collected():
+            found.append(_segment(entry, (height, width), categories, where))
+    problems.raise_all()
+    areas = coco_mask.area([{"size": [height, width], "counts": counts} for _, counts in found]) if found else []
+    order = sorted(range(len(found)), key=lambda n: (found[n][0].iscrowd, areas[n]))
+    segments, counts = tuple(found[n][0] for n in order), tuple(found[n][1] for n in order)
+    return InstanceRecord(image["id"], path, height, width, segments, counts)
+
+
+def _segment(entry: dict[str, Any], size: tuple[int, int], categories: Categories, where: str) -> tuple[Segment, bytes]:
+    place = f"{where}: annotation {entry['id']}"
+    segment = Segment(entry["id"], class_index(entry, categories, place), crowd(entry, place))
+    try:
+        return segment, compress(entry["segmentation"], size)
+    except DataError as error:
+        raise DataError(error.what, where=place, hint=error.hint) from None

@@ -1,0 +1,130 @@
+"""What every data set offers, whatever format its files have: records, categories, pixels and segments."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int16, UInt8
+
+from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.datasets.images import ImageFile, read_image
+from oneformer_jax.errors import DataError
+
+VOID = -1  # a pixel of no segment; negative, so that it can never be the index or id of one
+
+
+class Segment(NamedTuple):
+    """One segment of an image: its id in the annotations, its class index, and whether it marks a crowd."""
+
+    id: int
+    category: int
+    iscrowd: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One annotated image; sizes in pixels, of the upright image. Where masks overlap, the segment listed first is in
+    front."""
+
+    image_id: int | str
+    image_path: Path
+    height: int
+    width: int
+    segments: tuple[Segment, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that belongs to this image alone: the image first; none where files hold many images."""
+        return (self.image_path,)
+
+
+class EncodedRecord(NamedTuple):
+    """An image as files hold it, and its segments: a panoptic PNG or, where that is empty, a mask a segment in COCO's
+    compressed run lengths."""
+
+    image: bytes
+    panoptic: bytes
+    masks: tuple[bytes, ...]
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """The annotated images of one split, from one or several annotation files.
+
+    Everything that can be known from the annotations and the folder listings is checked when a data set is opened;
+    pixels are checked when they are read.
+    """
+
+    records: Sequence[Record]
+    categories: Categories
+    where: str  # the annotation files, for messages
+    parts: Mapping[str, range]  # the records of each annotation file by its name in the metrics
+    shared_files: tuple[Path, ...] = ()  # files that hold many records
+
+    @property
+    def planes(self) -> int:
+        """How many maps hold the segments of any record, crowds not counted: 1 unless masks overlap."""
+
+    def read_segments(self, i: int) -> Int16[np.ndarray, "r h w"]:
+        """Where the segments of record `i` lie: positions in `records[i].segments`, `VOID` elsewhere.
+
+        A segment lies in one plane, whole. There is at least one plane, and more only where masks overlap; planes
+        from `planes` on hold crowds only. Raises DataError: unreadable, or it contradicts the record.
+        """
+
+    def read_image(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+        """Upright RGB pixels of record `i`. Raises DataError: unreadable, or another size than the annotations say."""
+        record = self.records[i]
+        image = read_image(record.image_path)
+        check_size(image.shape[:2], record, record.image_path)
+        return image
+
+    def read(self, i: int) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "r h w"]]:
+        """Pixels and segments of record `i` at once. Raises DataError."""
+        return self.read_image(i), self.read_segments(i)
+
+    def encoded(self, i: int) -> EncodedRecord:
+        """Record `i` as the files hold it, unread. Raises OSError, DataError."""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def check_num_classes(self, num_classes: int) -> None:
+        """Raises DataError unless `num_classes` covers every category (the model adds no-object itself)."""
+        if num_classes < len(self.categories):
+            raise DataError(
+                f"num_classes is {num_classes}, but there are {len(self.categories)} categories",
+                where=self.where,
+                hint=f"set model.sem_seg_head.num_classes: {len(self.categories)}",
+            )
+
+
+@contextmanager
+def naming(record: Record) -> Iterator[None]:
+    """A DataError about the record's files names its image, too."""
+    try:
+        yield
+    except DataError as error:
+        place = ": ".join(filter(None, [error.where, f"image {record.image_id}"]))
+        raise DataError(error.what, where=place, hint=error.hint) from error
+
+
+def check_size(size: tuple[int, ...], record: Record, file: ImageFile) -> None:
+    """Raises DataError unless the pixels of `file` have the size of the record."""
+    if size != (record.height, record.width):
+        raise DataError(
+            f"the size is {size[0]}x{size[1]} (height x width), the annotations say {record.height}x{record.width}",
+            where=str(file),
+            hint="images are turned upright by their EXIF orientation, panoptic PNGs are not",
+        )
+
+
+def front(planes: Int16[np.ndarray, "r h w"]) -> Int16[np.ndarray, "h w"]:
+    """One segment for every pixel: the one in front where several lie (see `Record`), `VOID` where none does."""
+    if len(planes) == 1:
+        return planes[0]
+    # Without a sign, VOID is the largest number.
+    return planes.view(np.uint16).min(axis=0).view(np.int16)

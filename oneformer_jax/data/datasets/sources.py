@@ -1,0 +1,134 @@
+"""One data set from one or several annotation files, each of either format."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int16
+
+from oneformer_jax.data.datasets.categories import check_agreement, load_label_map
+from oneformer_jax.data.datasets.coco_file import read_coco
+from oneformer_jax.data.datasets.coco_instances import InstanceDataset
+from oneformer_jax.data.datasets.coco_panoptic import PanopticDataset
+from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord
+from oneformer_jax.errors import DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """An annotation file with its folders; `name` is what the metrics call it. `images` may be None where each image
+    has an `img_path`; `panoptic`, the folder of PNGs, belongs to COCO panoptic files and to no others."""
+
+    annotations: Path
+    images: Path | None = None
+    panoptic: Path | None = None
+    name: str = ""
+
+
+def open_sources(
+    sources: Sequence[Source], *, contiguous_id: bool = True, label_maps: Mapping[str, Path] | None = None
+) -> Dataset:
+    """The images of all sources, one source after the other.
+
+    Args:
+        sources: at least one, with different names where there are several.
+        contiguous_id: True: class index = position in `categories`; False: class index = raw id, ids are 0..K-1.
+        label_maps: the label map for each format (`spec.dataset_keys.Format`); "*" is for all others.
+
+    Raises:
+        DataError: a file cannot be used, or categories differ between annotations, or from those of the label map.
+    """
+    parts = [_open(source, contiguous_id, label_maps or {}) for source in sources]
+    for part in parts[1:]:
+        check_same_categories(parts[0], part)
+    return parts[0] if len(parts) == 1 else ConcatenatedDataset(parts)
+
+
+def _open(source: Source, contiguous_id: bool, label_maps: Mapping[str, Path]) -> Dataset:
+    coco = read_coco(source.annotations)
+    label_map_path = label_maps.get(coco.format, label_maps.get("*"))
+    label_map = load_label_map(label_map_path, contiguous_id=contiguous_id) if label_map_path else None
+    dataset: Dataset
+    if coco.format == "coco_panoptic":
+        if source.panoptic is None:
+            raise DataError(
+                "these are COCO panoptic annotations, but no folder of panoptic PNGs is given",
+                where=coco.where,
+                hint="set dataset.<split>.panoptic",
+            )
+        dataset = PanopticDataset(source.images, source.panoptic, coco, contiguous_id=contiguous_id, name=source.name)
+    else:
+        if source.panoptic is not None:
+            raise DataError(
+                f"these are COCO instance annotations, which have no panoptic PNGs, but a folder is given: "
+                f"{source.panoptic}",
+                where=coco.where,
+                hint="leave dataset.<split>.panoptic empty, or name the COCO panoptic file in annotations",
+            )
+        dataset = InstanceDataset(
+            source.images, coco, label_map=label_map, contiguous_id=contiguous_id, name=source.name
+        )
+    if label_map is not None:
+        check_agreement(dataset.categories, label_map, where=str(label_map_path))
+    return dataset
+
+
+def check_same_categories(first: Dataset, other: Dataset) -> None:
+    """Raises DataError unless both data sets number the same ids, names, things and stuff in the same order."""
+    if len(first.categories) != len(other.categories):
+        raise DataError(
+            f"{len(other.categories)} categories, but {first.where} has {len(first.categories)}", where=other.where
+        )
+    for index, (a, b) in enumerate(zip(first.categories.items, other.categories.items, strict=True)):
+        if (a.id, a.name, a.isthing) != (b.id, b.name, b.isthing):
+            kind = {True: "a thing", False: "stuff"}
+            raise DataError(
+                f"class {index} is {b.id} '{b.name}', {kind[b.isthing]}, "
+                f"but {a.id} '{a.name}', {kind[a.isthing]}, in {first.where}",
+                where=other.where,
+                hint="data sets that are used together must list the same categories in the same order; "
+                "the label map says which are things where an instance file does not",
+            )
+
+
+class ConcatenatedDataset(Dataset):
+    """Data sets of the same categories, one after the other."""
+
+    def __init__(self, datasets: Sequence[Dataset]) -> None:
+        self._datasets = tuple(datasets)
+        self.records = tuple(record for dataset in datasets for record in dataset.records)
+        self.categories = datasets[0].categories
+        self.where = ", ".join(dataset.where for dataset in datasets)
+        self._starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
+        self.parts = {
+            name: range(part.start + start, part.stop + start)
+            for dataset, start in zip(datasets, self._starts.tolist(), strict=False)
+            for name, part in dataset.parts.items()
+        }
+
+    @property
+    def planes(self) -> int:
+        return max(dataset.planes for dataset in self._datasets)
+
+    def _place(self, i: int) -> tuple[Dataset, int]:
+        number = int(np.searchsorted(self._starts, i, side="right")) - 1
+        return self._datasets[number], i - int(self._starts[number])
+
+    def read_segments(self, i: int) -> Int16[np.ndarray, "r h w"]:
+        dataset, j = self._place(i)
+        return dataset.read_segments(j)
+
+    def encoded(self, i: int) -> EncodedRecord:
+        dataset, j = self._place(i)
+        return dataset.encoded(j)
+
+
+def default_names(annotations: Sequence[str]) -> tuple[str, ...]:
+    """Names of data sets: their files without suffix where these differ, else their folders, else their numbers."""
+    paths = [Path(path) for path in annotations]
+    for names in ([path.stem for path in paths], [path.parent.name for path in paths]):
+        if max(Counter(names).values(), default=0) == 1:
+            return tuple(names)
+    return tuple(f"dataset_{number}" for number in range(len(annotations)))

@@ -1,0 +1,265 @@
+"""Writes data sets as shards of ArrayRecord that tensorflow-datasets reads, for large and for many-host training.
+
+A folder holds, for each split, shards and a table of its records (`<split>.records.npz`, so that opening it reads no
+image), and TensorFlow Datasets' own files: `tfds.builder_from_directory(folder)` opens it anywhere, without this
+project. Images and PNGs are stored byte for byte.
+
+A shard has its name when it is complete and on the disk; `dataset_info.json`, without which nothing opens the folder,
+comes last. `plan.json` says from which files which shards are made: an interrupted run is continued by the next.
+"""
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.datasets.check_files import version_of
+from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord, Record
+from oneformer_jax.data.datasets.record_table import RecordTable
+from oneformer_jax.data.datasets.sources import check_same_categories
+from oneformer_jax.errors import DISK_FULL, DataError
+
+NAME = "oneformer"
+LAYOUT = 1  # the version of what is written here; another one is not read
+INFO, PLAN = "dataset_info.json", "plan.json"
+SHARD_BYTES = 2**28
+_READERS = 8  # threads that read files ahead, at most a shard
+
+Advance = Callable[[str, int], None]
+"""Called with a split and how many more of its images are stored."""
+
+
+def prepare(
+    datasets: Mapping[str, Dataset],
+    folder: Path,
+    *,
+    contiguous_id: bool = True,
+    shard_bytes: int = SHARD_BYTES,
+    advance: Advance = lambda split, count: None,
+) -> None:
+    """Stores data sets, by the names of their splits, in `folder`; what is there already is kept.
+
+    Args:
+        contiguous_id: how the class indices of the data sets were counted (see `Categories.from_json`).
+        shard_bytes: about the size of a shard.
+
+    Raises:
+        DataError: the folder holds something else, the data sets have different categories, or a file is unreadable.
+        OSError: the disk takes no more.
+    """
+    first, *others = datasets.values()
+    for other in others:
+        check_same_categories(first, other)
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = {split: _plan(dataset, shard_bytes) for split, dataset in datasets.items()}
+    _agree_on(plan, folder)
+    intact = stored_sizes(folder)
+    for split, dataset in datasets.items():
+        shards = plan[split]["shards"]
+        encode = _encoder(first.categories)
+        for number, records in enumerate(np.array_split(np.arange(len(dataset)), shards)):
+            path = folder / shard_name(split, number, shards)
+            if not path.is_file() or path.stat().st_size != intact.get(path.name, path.stat().st_size):
+                _write_shard(path, dataset, records.tolist(), encode)
+            advance(split, len(records))
+        _named_when_complete(folder / table_name(split), RecordTable.of(dataset.records).save)
+    _write_info(datasets, plan, folder, contiguous_id)
+
+
+def shard_name(split: str, number: int, count: int) -> str:
+    """As TensorFlow Datasets names it."""
+    return f"{NAME}-{split}.array_record-{number:05d}-of-{count:05d}"
+
+
+def table_name(split: str) -> str:
+    """The file of a split's `RecordTable`."""
+    return f"{split}.records.npz"
+
+
+def stored_sizes(folder: Path) -> dict[str, int]:
+    """The bytes of every shard of a complete data set; empty where it is none yet."""
+    try:
+        return json.loads((folder / "metadata.json").read_text())["sizes"] if (folder / INFO).is_file() else {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"not readable: {error!r}", where=str(folder / "metadata.json")) from error
+
+
+def _plan(dataset: Dataset, shard_bytes: int) -> dict[str, Any]:
+    """Which files a split is made of, and the number of its shards."""
+    files = [path for record in dataset.records for path in record.files] + list(dataset.shared_files)
+    size = sum(path.stat().st_size for path in files)
+    return {"version": version_of(dataset), "shards": max(1, min(len(dataset), round(size / shard_bytes)))}
+
+
+def _agree_on(plan: dict[str, Any], folder: Path) -> None:
+    """Writes the plan. Raises DataError where the folder was made by another one."""
+    path = folder / PLAN
+    found: dict[str, Any] = {}
+    if path.is_file():
+        found = json.loads(path.read_text())
+    elif (folder / INFO).exists():
+        raise DataError("the folder holds another data set", where=str(folder), hint="choose another folder")
+    if any(plan.get(split) != planned for split, planned in found.items()):
+        raise DataError(
+            "the folder holds data that was prepared from other files, or that have changed since",
+            where=str(folder),
+            hint="choose another folder, or delete this one to prepare it anew",
+        )
+    _named_when_complete(path, lambda part: part.write_text(json.dumps(plan, indent=1)))
+
+
+def _features(categories: Categories) -> Any:
+    """What an example holds, in the terms of TensorFlow Datasets.
+
+    `panoptic` is the file of a PNG, empty where the segments have masks of their own: COCO's compressed run lengths.
+    """
+    import tensorflow_datasets as tfds
+
+    segment = {
+        "id": np.int64,
+        "category": tfds.features.ClassLabel(names=_different(categories.names)),
+        "iscrowd": np.bool_,
+        "mask": tfds.features.Text(),
+    }
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(),
+            "image_id": tfds.features.Text(),
+            "file_name": tfds.features.Text(),
+            "height": np.int32,
+            "width": np.int32,
+            "panoptic": tfds.features.Text(),
+            "segments": tfds.features.Sequence(segment),
+        }
+    )
+
+
+def _different(names: Sequence[str]) -> list[str]:
+    """Class names as TensorFlow Datasets wants them: one line each, none twice."""
+    lines = [" ".join(name.split()) for name in names]
+    return [f"{line} ({i})" if not line or lines.count(line) > 1 else line for i, line in enumerate(lines)]
+
+
+def _encoder(categories: Categories) -> Callable[[Record, EncodedRecord], bytes]:
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+    features = _features(categories)
+    serializer = ExampleSerializer(features.get_serialized_info())
+
+    def encode(record: Record, encoded: EncodedRecord) -> bytes:
+        masks = encoded.masks or (b"",) * len(record.segments)
+        segments = {
+            "id": [segment.id for segment in record.segments],
+            "category": [segment.category for segment in record.segments],
+            "iscrowd": [segment.iscrowd for segment in record.segments],
+            "mask": list(masks),
+        }
+        example = {
+            "image": io.BytesIO(encoded.image),  # a file object is stored as it is
+            "image_id": json.dumps(record.image_id),
+            "file_name": record.image_path.name,
+            "height": record.height,
+            "width": record.width,
+            "panoptic": encoded.panoptic,
+            "segments": segments,
+        }
+        return serializer.serialize_example(features.encode_example(example))
+
+    return encode
+
+
+def _write_shard(
+    path: Path, dataset: Dataset, records: list[int], encode: Callable[[Record, EncodedRecord], bytes]
+) -> None:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    def write(part: Path) -> None:
+        # Images are compressed already. A group of one record is what random access wants.
+        writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
+        with ThreadPoolExecutor(_READERS) as pool:
+            for i, encoded in zip(records, pool.map(dataset.encoded, records), strict=True):
+                writer.write(encode(dataset.records[i], encoded))
+        writer.close()
+
+    _named_when_complete(path, write)
+
+
+def _write_info(datasets: Mapping[str, Dataset], plan: dict[str, Any], folder: Path, contiguous_id: bool) -> None:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.splits import SplitDict, SplitInfo
+
+    first = next(iter(datasets.values()))
+    sizes: dict[str, int] = {}
+    splits = []
+    for split, dataset in datasets.items():
+        count = plan[split]["shards"]
+        names = [shard_name(split, number, count) for number in range(count)]
+        sizes |= {name: (folder / name).stat().st_size for name in names}
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=folder, dataset_name=NAME, split=split, filetype_suffix="array_record"
+        )
+        lengths = [len(part) for part in np.array_split(np.arange(len(dataset)), count)]
+        size = sum(sizes[name] for name in names)
+        splits.append(SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template))
+    metadata = {
+        "layout": LAYOUT,
+        "contiguous_id": contiguous_id,
+        "categories": first.categories.to_json(),
+        "planes": {split: dataset.planes for split, dataset in datasets.items()},
+        "parts": {
+            split: {name: [part.start, part.stop] for name, part in dataset.parts.items()}
+            for split, dataset in datasets.items()
+        },
+        "made_of": {split: dataset.where for split, dataset in datasets.items()},
+        "sizes": sizes,
+    }
+    identity = tfds.core.DatasetIdentity(
+        name=NAME, version=tfds.core.Version(f"{LAYOUT}.0.0"), data_dir=str(folder), module_name=__name__
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        description="Images with panoptic PNGs or instance masks, prepared by oneformer_jax.",
+        features=_features(first.categories),
+        metadata=tfds.core.MetadataDict(metadata),
+    )
+    info.set_file_format("array_record")
+    info.set_splits(SplitDict(splits))
+    unfinished = folder / "info.part"
+    unfinished.mkdir(exist_ok=True)
+    info.write_to_directory(unfinished)
+    for path in sorted(unfinished.iterdir(), key=lambda path: path.name == INFO):
+        _to_disk(path)
+        path.replace(folder / path.name)
+    unfinished.rmdir()
+
+
+def _named_when_complete(path: Path, write: Callable[[Path], Any]) -> None:
+    """`write` fills a file of another name. Raises OSError, also for what ArrayRecord's writer says of the disk."""
+    part = path.with_name(path.name + ".part")
+    with _telling_of_the_disk(part):
+        write(part)
+        _to_disk(part)
+    part.replace(path)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _telling_of_the_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        codes = [code for code in DISK_FULL if os.strerror(code) in str(error)]
+        if not codes:
+            raise
+        raise OSError(codes[0], os.strerror(codes[0]), str(path)) from error

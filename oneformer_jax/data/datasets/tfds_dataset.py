@@ -1,0 +1,165 @@
+"""Reads data sets that `data.tfds_builder` wrote: `tfds://FOLDER` in a spec."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int16, UInt8
+
+from oneformer_jax.data.datasets.categories import Categories, check_agreement, load_label_map
+from oneformer_jax.data.datasets.coco_instances import mask_planes, run_lengths
+from oneformer_jax.data.datasets.coco_panoptic import panoptic_plane
+from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord, Record, check_size
+from oneformer_jax.data.datasets.images import EncodedImage, read_image
+from oneformer_jax.data.datasets.problems import Problems
+from oneformer_jax.data.datasets.record_table import RecordTable
+from oneformer_jax.data.datasets.tfds_builder import INFO, LAYOUT, PLAN, shard_name, stored_sizes, table_name
+from oneformer_jax.errors import DataError
+
+SCHEME = "tfds://"
+
+
+class PreparedDataset(Dataset):
+    """One split of a prepared folder: the records, in the order, of the data set that it was made of.
+
+    Opening reads the table of records and the names and sizes of the shards, no image.
+
+    Raises:
+        DataError: no complete data set of this layout, without that split, with shards that are missing or cut short,
+            or class indices that were counted otherwise than `contiguous_id` says.
+    """
+
+    def __init__(self, folder: Path, split: str, *, contiguous_id: bool = True) -> None:
+        metadata = _metadata(folder)
+        if split not in metadata["parts"]:
+            raise DataError(
+                f"the prepared data set has no split {split}",
+                where=str(folder),
+                hint=f"it has {', '.join(metadata['parts'])}; prepare a spec whose dataset.{split} is set",
+            )
+        if metadata["contiguous_id"] != contiguous_id:
+            stated, wanted = (str(value).lower() for value in (metadata["contiguous_id"], contiguous_id))
+            raise DataError(
+                f"prepared with contiguous_id: {stated}, the spec says {wanted}",
+                where=str(folder),
+                hint="class indices are counted when data is prepared: prepare it anew, or change the spec",
+            )
+        self.where = f"{SCHEME}{folder} ({split})"
+        self.categories = Categories.from_json(metadata["categories"], where=str(folder))
+        self.parts = {name: range(*ends) for name, ends in metadata["parts"][split].items()}
+        self._planes: int = metadata["planes"][split]
+        shards = _shards(folder, split)
+        table = folder / table_name(split)
+        self.shared_files = (*shards, table, folder / "metadata.json")
+        try:
+            self.records = RecordTable.load(table)
+        except (OSError, KeyError, ValueError) as error:
+            raise DataError(f"the table of records cannot be read: {error}", where=str(table)) from error
+        self._examples = _examples(folder, split)
+        if len(self._examples) != len(self.records):
+            raise DataError(f"{len(self._examples)} examples for {len(self.records)} records", where=str(folder))
+
+    @property
+    def planes(self) -> int:
+        return self._planes
+
+    def _example(self, i: int) -> tuple[Record, dict[str, Any], str]:
+        record = self.records[i]
+        where = f"{self.where}, record {i} ({record.image_path})"
+        try:
+            example = self._examples[i]
+        except (RuntimeError, ValueError, IndexError) as error:  # of the reader, which knows damage by its checksums
+            raise DataError(f"the record cannot be read: {error}", where=where) from error
+        if json.loads(example["image_id"]) != record.image_id:
+            raise DataError(f"holds image {example['image_id'].decode()}: shards and table disagree", where=where)
+        return record, example, where
+
+    def read_image(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+        return _pixels(*self._example(i))
+
+    def read_segments(self, i: int) -> Int16[np.ndarray, "r h w"]:
+        return _segments(*self._example(i))
+
+    def read(self, i: int) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "r h w"]]:
+        found = self._example(i)
+        return _pixels(*found), _segments(*found)
+
+    def encoded(self, i: int) -> EncodedRecord:
+        _, example, _ = self._example(i)
+        masks = () if example["panoptic"] else tuple(example["segments"]["mask"])
+        return EncodedRecord(example["image"], example["panoptic"], masks)
+
+
+def open_prepared(
+    folder: Path, split: str, *, contiguous_id: bool = True, label_maps: Sequence[Path] = ()
+) -> PreparedDataset:
+    """`split` of `folder`; its categories must be those of the label maps. Raises DataError."""
+    dataset = PreparedDataset(folder, split, contiguous_id=contiguous_id)
+    for path in label_maps:
+        check_agreement(dataset.categories, load_label_map(path, contiguous_id=contiguous_id), where=str(path))
+    return dataset
+
+
+def _pixels(record: Record, example: dict[str, Any], where: str) -> UInt8[np.ndarray, "h w 3"]:
+    file = EncodedImage(example["image"], where)
+    image = read_image(file)
+    check_size(image.shape[:2], record, file)
+    return image
+
+
+def _segments(record: Record, example: dict[str, Any], where: str) -> Int16[np.ndarray, "r h w"]:
+    if example["panoptic"]:
+        return panoptic_plane(EncodedImage(example["panoptic"], f"{where}, panoptic PNG"), record)
+    size = record.height, record.width
+    return mask_planes(run_lengths(example["segments"]["mask"], size), size)
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    if not (folder / INFO).is_file():
+        started = (folder / PLAN).is_file()
+        raise DataError(
+            "the data set is not prepared completely" if started else "no prepared data set",
+            where=str(folder),
+            hint="run `python cli.py prepare` again: it goes on where it was interrupted"
+            if started
+            else "python cli.py prepare --spec SPEC --output FOLDER makes one",
+        )
+    try:
+        metadata = json.loads((folder / "metadata.json").read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"the data set was not prepared by this project: {error}", where=str(folder)) from error
+    if metadata.get("layout") != LAYOUT:
+        raise DataError(
+            f"layout {metadata.get('layout')} of prepared data, {LAYOUT} is needed",
+            where=str(folder),
+            hint="prepare the data anew",
+        )
+    return metadata
+
+
+def _shards(folder: Path, split: str) -> list[Path]:
+    """The shards of a split, all there and of the size that they had when they were written."""
+    sizes, problems = stored_sizes(folder), Problems()
+    prefix = shard_name(split, 0, 0).rpartition("-00000-")[0]
+    paths = sorted(folder / name for name in sizes if name.startswith(prefix))
+    for path in paths:
+        with problems.collected():
+            found = path.stat().st_size if path.is_file() else None
+            if found != sizes[path.name]:
+                raise DataError(
+                    "the shard is missing" if found is None else f"{found} bytes, {sizes[path.name]} were written",
+                    where=str(path),
+                    hint="run `python cli.py prepare` again: it writes what is missing or damaged",
+                )
+    problems.raise_all()
+    return paths
+
+
+def _examples(folder: Path, split: str) -> Any:
+    """Random access to the examples, whose images are left encoded."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(str(folder))
+    return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})

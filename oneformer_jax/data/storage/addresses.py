@@ -1,0 +1,250 @@
+"""What lies at an address such as s3://, gs:// or https://, and its download, by fsspec and the clients it finds."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from oneformer_jax.data.storage.archives import inside
+from oneformer_jax.errors import DISK_FULL, DataError
+
+BLOCK = 2**25  # bytes of one request
+FILES_AT_ONCE = 256
+STALLED = 120  # seconds without a byte
+PAUSE = 1.0  # seconds before a download that broke off is continued
+
+# What file systems call the facts by which a changed file is told.
+_TAGS = ("ETag", "etag", "md5Hash", "content_md5")
+_FACTS = (*_TAGS, "Last-Modified", "LastModified", "mtime", "updated", "created", "size")
+
+INSTALL = "pip install 'oneformer_jax[remote]'"
+
+# Names of errors: the packages that define them need not be installed.
+_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError"}
+_NO_CONNECTION = {"ClientConnectionError", "HTTPClientError", "ConnectionError", "TimeoutError", "gaierror"}
+_LOGIN = {
+    "s3": "set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (FSSPEC_S3_ANON=true for public buckets)",
+    "gs": "run `gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS",
+}
+
+
+class AbsentError(DataError):
+    """There is nothing at an address."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as its file system names it; `name` is relative to the address, `version` changes with the content."""
+
+    path: str
+    name: str
+    size: int | None
+    version: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The one file at an address, or every file below a prefix."""
+
+    filesystem: Any
+    files: tuple[RemoteFile, ...]
+    is_folder: bool
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all files, None if the server does not tell."""
+        sizes = [file.size for file in self.files if file.size is not None]
+        return sum(sizes) if len(sizes) == len(self.files) else None
+
+
+def is_address(location: str) -> bool:
+    """Whether `location` is an address, not a path."""
+    return "://" in location
+
+
+def shown(location: str) -> str:
+    """A path as it is; an address without what may be secret: user, password and the query of signed addresses."""
+    if not is_address(location):
+        return location
+    parts = urlsplit(location)
+    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{address}?..." if parts.query else address
+
+
+def file_name(location: str) -> str:
+    """The last part of an address."""
+    return urlsplit(location).path.rstrip("/").rpartition("/")[2] or urlsplit(location).netloc.rpartition("@")[2]
+
+
+def look_up(location: str) -> Listing:
+    """What is at `location`; nothing is downloaded. Raises what fsspec or its client raises, see `explained`."""
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(location, **_options(location))
+    filesystem.invalidate_cache()
+    found = filesystem.info(path)
+    if found["type"] == "file":
+        return Listing(filesystem, (_remote_file(path, file_name(location), found),), is_folder=False)
+    root = path.rstrip("/") + "/"
+    below = sorted(filesystem.find(path, detail=True).items())
+    files = [_remote_file(name, name.removeprefix(root), facts) for name, facts in below if not name.endswith("/")]
+    return Listing(filesystem, tuple(files), is_folder=True)
+
+
+def names_in(location: str) -> frozenset[str] | None:
+    """What the folder at `location` holds, no deeper; None where the server does not tell. Raises as `look_up` does."""
+    import fsspec
+
+    if location.startswith(("http://", "https://")):
+        return None
+    filesystem, path = fsspec.core.url_to_fs(location)
+    filesystem.invalidate_cache()
+    found = filesystem.ls(path, detail=False)
+    return frozenset(name.rstrip("/").rpartition("/")[2] for name in found if name.rstrip("/") != path.rstrip("/"))
+
+
+def exists(location: str) -> bool:
+    """Whether there is something at `location`. Raises DataError where that cannot be told."""
+    try:
+        with explained(location):
+            look_up(location)
+    except AbsentError:
+        return False
+    except DataError as error:
+        raise DataError(error.what, where=shown(location), hint=error.hint) from error
+    return True
+
+
+def _options(location: str) -> dict[str, Any]:
+    if not location.startswith(("http://", "https://")):
+        return {}
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=STALLED)
+    return {"client_kwargs": {"timeout": timeout, "trust_env": True}}  # the environment names proxies
+
+
+def _remote_file(path: str, name: str, facts: dict[str, Any]) -> RemoteFile:
+    known = [f"{fact}={facts[fact]}" for fact in _FACTS if facts.get(fact)]
+    # With a tag, the query of a signed address, which is another each time, tells nothing more.
+    version = known if any(facts.get(tag) for tag in _TAGS) else [path, *known]
+    return RemoteFile(path, name, facts.get("size"), "; ".join(version))
+
+
+def download(listing: Listing, part: Path, progress: Callable[[int], object]) -> None:
+    """Completes the file `part`, which is not there or holds the first bytes; `progress` hears how many it holds.
+
+    A connection that breaks off is taken up again as long as that brings something. What has come stays in `part`
+    when an error ends it, unless the file has changed meanwhile.
+    """
+    (file,) = listing.files
+    while True:
+        before = _length(part)
+        try:
+            _continue(listing.filesystem, file, part, progress)
+            break
+        except Exception:
+            if _length(part) <= before:
+                raise
+            time.sleep(PAUSE)
+    listing.filesystem.invalidate_cache()
+    now = _remote_file(file.path, file.name, listing.filesystem.info(file.path))
+    if now != file or file.size not in (None, _length(part)):
+        part.unlink()
+        raise _changed()
+
+
+def download_folder(listing: Listing, folder: Path, progress: Callable[[int], object]) -> None:
+    """Completes `folder`, which holds some of the files or none; `progress` hears how many bytes it holds.
+
+    What has come stays in `folder` when an error ends it: it holds files of this listing only.
+    """
+    paths = {file: inside(folder, file.name) for file in listing.files}
+
+    def missing() -> list[RemoteFile]:
+        return [file for file, path in paths.items() if not path.is_file() or path.stat().st_size != file.size]
+
+    folder.mkdir(exist_ok=True)
+    rest = missing()
+    done = sum(file.size or 0 for file in listing.files) - sum(file.size or 0 for file in rest)
+    for start in range(0, len(rest), FILES_AT_ONCE):
+        batch = rest[start : start + FILES_AT_ONCE]
+        listing.filesystem.get([file.path for file in batch], [str(paths[file]) for file in batch])
+        done += sum(file.size or 0 for file in batch)
+        progress(done)
+    if missing():
+        shutil.rmtree(folder)
+        raise _changed()
+
+
+def _continue(filesystem: Any, file: RemoteFile, part: Path, progress: Callable[[int], object]) -> None:
+    try:
+        _append(filesystem.open(file.path, "rb", block_size=BLOCK, cache_type="none"), part, progress)
+    except ValueError:  # how fsspec says that a web server sends whole files only
+        part.unlink(missing_ok=True)
+        _append(filesystem.open(file.path, "rb", block_size=0), part, progress)
+
+
+def _append(source: Any, part: Path, progress: Callable[[int], object]) -> None:
+    with source, part.open("ab") as target:
+        source.seek(target.tell())
+        while block := source.read(BLOCK):
+            target.write(block)
+            target.flush()
+            progress(target.tell())
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _changed() -> DataError:
+    return DataError("has changed while it was fetched", hint="start again")
+
+
+@contextmanager
+def explained(location: str) -> Iterator[None]:
+    """Makes a DataError of what fsspec and the client library behind it raise, not of errors of the local disk."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_FULL):
+            raise  # the clients name no file in theirs
+        raise _explain(error, location) from error
+
+
+def _explain(error: Exception, location: str) -> DataError:
+    """What the error means for whoever gave the address."""
+    causes = list(_causes(error))
+    kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+    status = next((cause.status for cause in causes if hasattr(cause, "status")), None)
+    login = _LOGIN.get(urlsplit(location).scheme, "a signed address may have expired, a private one needs to be signed")
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(location, shown(location))
+    if isinstance(error, ImportError):
+        return DataError(f"needs a package that is missing: {error}", hint=INSTALL)
+    if kinds & _NO_CREDENTIALS:
+        return DataError("no credentials are found for this address", hint=login)
+    if status in (401, 403) or "PermissionError" in kinds:
+        return DataError(f"access is denied (status {status or 403})", hint=login)
+    if status in (404, 410):
+        return AbsentError(f"does not exist (status {status})", hint="check the address")
+    if status is not None:
+        return DataError(f"the server answers with status {status}", hint="try again later, or check the address")
+    if kinds & _NO_CONNECTION:
+        cause = next(cause for cause in causes if {kind.__name__ for kind in type(cause).__mro__} & _NO_CONNECTION)
+        return DataError(f"the server cannot be reached: {cause}", hint="check the address and the network")
+    if isinstance(error, FileNotFoundError):
+        return AbsentError("does not exist (status 404)", hint="check the address")
+    return DataError(f"cannot be fetched: {reason}", hint="check the address and the network")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

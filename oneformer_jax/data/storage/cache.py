@@ -1,0 +1,209 @@
+"""Where data lies: a path as it is; an archive unpacked or an address fetched into the cache, once for each content.
+
+An entry of the cache gets its name when it is complete and on the disk; until then it is called `....tmp`, and what has
+come of a download `....part`. Processes that want the same entry wait for the one that makes it.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from oneformer_jax.data.storage import addresses
+from oneformer_jax.data.storage.addresses import Listing, explained, is_address, shown
+from oneformer_jax.data.storage.archives import is_archive, unpack
+from oneformer_jax.errors import DISK_FULL, DataError
+
+CACHE_VARIABLE = "ONEFORMER_CACHE_DIR"
+LARGE = 100 * 2**20  # bytes from which on work is announced where no bar can be drawn
+
+
+def cache_folder() -> Path:
+    """Where everything is kept that can be made again."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "oneformer_jax"
+    return (Path(chosen) if chosen else default).expanduser()
+
+
+def local_path(location: str, *, what: str) -> Path:
+    """The file or folder that `location` means: a path, an archive, or the address of a file, archive or folder.
+
+    Archives (local or not) stand for the folder of their files. `what` is the key that says `location`, for messages.
+    Raises DataError: not there, not accessible, damaged, unsafe, or no room for it.
+    """
+    with _told(f"{what}: {shown(location)}"):
+        if is_address(location):
+            return _fetched(location, unpacked=True)
+        path = Path(location).expanduser()
+        if not path.exists():
+            raise DataError("no such file or folder")
+        return _unpacked(path) if path.is_file() and is_archive(path.name) else path
+
+
+def local_folder(location: str, *, what: str) -> Path:
+    """Like `local_path`; raises DataError where that is a file."""
+    path = local_path(location, what=what)
+    if not path.is_dir():
+        hint = "give a folder, an archive (.tar.gz, .zip) or the address of either"
+        raise DataError("a file, where a folder is needed", where=f"{what}: {shown(location)}", hint=hint)
+    return path
+
+
+def local_file(location: str, *, what: str, suffix: str) -> Path:
+    """Like `local_path`; a folder or archive stands for the one file with this suffix that it holds."""
+    path = local_path(location, what=what)
+    if path.is_file():
+        return path
+    found = sorted(file for file in path.rglob(f"*{suffix}") if file.is_file())
+    if len(found) != 1:
+        names = "".join(f", {file.relative_to(path)}" for file in found[:3])
+        wrong = f"holds {len(found)} files {suffix}, where one is needed{names}"
+        raise DataError(wrong, where=f"{what}: {shown(location)}", hint="give the address or path of the file")
+    return found[0]
+
+
+def fetch_file(address: str) -> Path:
+    """The local copy of the file at an address, not unpacked whatever it is called. Raises DataError."""
+    with _told(shown(address)):
+        return _fetched(address, unpacked=False)
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Adds where to a DataError, and makes one of what goes wrong on the disk."""
+    try:
+        yield
+    except DataError as error:
+        place = f"{where}: {error.where}" if error.where else where
+        raise DataError(error.what, where=place, hint=error.hint) from error
+    except OSError as error:
+        hint = f"the cache is in {cache_folder()}; {CACHE_VARIABLE} chooses a folder elsewhere"
+        raise DataError(f"cannot be stored or unpacked: {error}", where=where, hint=hint) from error
+
+
+def _fetched(address: str, *, unpacked: bool) -> Path:
+    with explained(address):
+        listing = addresses.look_up(address)
+    name = addresses.file_name(address)
+    is_packed = unpacked and not listing.is_folder and is_archive(name)
+    versions = [f"{file.name}: {file.version}" for file in listing.files]
+    place = shown(address).partition("?")[0].rstrip("/")
+    entry = _entry(name, "unpacked" if is_packed else "", place, *versions)
+    part = _beside(entry, ".part")
+
+    def make(folder: Path) -> None:
+        _download(listing, part, address)
+        if not is_packed:
+            part.rename(folder if listing.is_folder else folder / name)
+            return
+        try:
+            _unpack(part, folder, name)
+        except Exception:  # it is complete and yet no good, or the disk is full
+            part.unlink()
+            raise
+        part.unlink()
+
+    return _once(entry, make) if is_packed or listing.is_folder else _once(entry, make) / name
+
+
+def _download(listing: Listing, part: Path, address: str) -> None:
+    download = addresses.download_folder if listing.is_folder else addresses.download
+    try:
+        if (listing.size or 0) > shutil.disk_usage(part.parent).free + _size(part):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with explained(address), _progress(f"fetching {shown(address)}", listing.size) as progress:
+            download(listing, part, progress)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            _remove(part)
+        raise
+
+
+def _unpacked(archive: Path) -> Path:
+    facts = archive.stat()
+    entry = _entry(archive.name, str(archive.resolve()), str(facts.st_size), str(facts.st_mtime_ns))
+    return _once(entry, lambda folder: _unpack(archive, folder, archive.name))
+
+
+def _unpack(archive: Path, folder: Path, name: str) -> None:
+    with _progress(f"unpacking {name}", archive.stat().st_size) as progress:
+        unpack(archive, folder, progress)
+
+
+def _entry(name: str, *identity: str) -> Path:
+    digest = hashlib.sha256("\n".join(identity).encode(errors="surrogateescape")).hexdigest()
+    return cache_folder() / "data" / f"{name}-{digest[:16]}"
+
+
+def _beside(entry: Path, suffix: str) -> Path:
+    return entry.with_name(entry.name + suffix)
+
+
+def _once(entry: Path, make: Callable[[Path], None]) -> Path:
+    """The folder `entry`; where there is none yet, `make` fills it under another name."""
+    if entry.is_dir():
+        return entry
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(_beside(entry, ".lock")):
+        if entry.is_dir():
+            return entry
+        unfinished = _beside(entry, ".tmp")
+        _remove(unfinished)
+        unfinished.mkdir()
+        try:
+            make(unfinished)
+            os.sync()  # a name that survives a power failure must not outlive what it names
+            unfinished.rename(entry)
+        finally:
+            _remove(unfinished)
+    return entry
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Held by one process at a time; the operating system releases it when that ends, however it does."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            Console(stderr=True).print(f"waiting for another process: {path.stem}", markup=False, highlight=False)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # a file system without locks
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        yield
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    console = Console(stderr=True)
+    if not console.is_terminal and total is not None and total >= LARGE:
+        console.print(f"{description} ({total / 1e9:.1f} GB)", markup=False, highlight=False)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda position: bar.update(task, completed=position)

@@ -1,0 +1,139 @@
+"""What an exported model is, besides its graph: one JSON text, inside an ONNX file or beside an engine."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.geometry import Size
+from oneformer_jax.errors import DataError, EngineError
+from oneformer_jax.tasks import TASKS, Task
+
+KEY = "oneformer_jax"
+"""Of the metadata entry in an ONNX file."""
+
+INPUTS, OUTPUTS = ("images", "task_tokens"), ("pred_logits", "pred_masks")
+"""Of a model without post-processing; every axis but the first is static."""
+
+Postprocess = Literal["none", "semantic", "instance", "panoptic"]
+ANY_BATCH = -1
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything that running an exported model needs and its graph does not say.
+
+    `image_size` (height, width) is static; `batch_size` is that of the graph, -1 where it takes any. `task_tokens` has
+    one row for each of `TASKS`: the model's second input. With `postprocess` the graph takes uint8 images alone and
+    holds `task`. `checkpoint` names the weights, for people.
+    """
+
+    categories: Categories
+    num_classes: int
+    num_queries: int
+    image_size: Size
+    batch_size: int
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    task_pad_id: int
+    task_tokens: tuple[tuple[int, ...], ...]
+    checkpoint: str
+    postprocess: Postprocess = "none"
+
+    def tokens_of(self, task: Task) -> Float32[np.ndarray, " n"]:
+        """The row of a task, as the model takes it."""
+        return np.array(self.task_tokens[TASKS.index(task)], np.float32)
+
+    @property
+    def is_thing(self) -> Bool[np.ndarray, " k"]:
+        """Of every output class; outputs beyond the categories are stuff."""
+        extra = np.zeros(self.num_classes - len(self.categories), bool)
+        return np.concatenate([self.categories.is_thing, extra])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries and lists."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {"categories": self.categories.to_json()}
+
+    @classmethod
+    def from_json(cls, content: Any, *, where: str) -> "Metadata":
+        """The inverse of `to_json`; other keys are ignored. Raises EngineError: keys missing or of another kind."""
+        try:
+            fields = {field.name: content[field.name] for field in dataclasses.fields(cls)}
+            height, width = fields["image_size"]
+            metadata = cls(
+                **fields
+                | {
+                    "categories": Categories.from_json(fields["categories"], where=where),
+                    "image_size": (int(height), int(width)),
+                    "pixel_mean": _three(fields["pixel_mean"]),
+                    "pixel_std": _three(fields["pixel_std"]),
+                    "task_tokens": tuple(tuple(map(int, row)) for row in fields["task_tokens"]),
+                }
+            )
+            known = metadata.postprocess in get_args(Postprocess) and len(metadata.task_tokens) == len(TASKS)
+            if not known or metadata.num_classes < len(metadata.categories):
+                raise ValueError("values that contradict each other")
+        except (KeyError, TypeError, ValueError, DataError) as error:
+            raise EngineError(
+                f"its metadata cannot be used: {type(error).__name__}: {error}",
+                where=where,
+                hint="export the checkpoint again with this version",
+            ) from error
+        return metadata
+
+
+def metadata_of(entries: Mapping[str, str], *, where: str) -> Metadata:
+    """Of an ONNX file's metadata entries. Raises EngineError: none of ours among them."""
+    if KEY not in entries:
+        raise EngineError(
+            "not exported by this project: it holds no metadata of a OneFormer model",
+            where=where,
+            hint="python cli.py export writes files that say what their classes and inputs are",
+        )
+    return Metadata.from_json(_parsed(entries[KEY], where), where=where)
+
+
+def sidecar(engine: Path) -> Path:
+    """Where the metadata of an engine stands: `model.engine.json` beside `model.engine`."""
+    return engine.with_name(engine.name + ".json")
+
+
+def write_sidecar(engine: Path, metadata: Metadata, **facts: Any) -> Path:
+    """Writes the metadata beside an engine, with further `facts` about it."""
+    path = sidecar(engine)
+    path.write_text(json.dumps(metadata.to_json() | facts, indent=2) + "\n")
+    return path
+
+
+def read_sidecar(engine: Path) -> tuple[Metadata, dict[str, Any]]:
+    """The metadata beside an engine, and all that stands in that file. Raises EngineError."""
+    path = sidecar(engine)
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise EngineError(
+            f"the metadata of the engine cannot be read: {error.strerror}",
+            where=str(path),
+            hint="gen_trt_engine writes it beside the engine: keep the two together",
+        ) from error
+    content = _parsed(text, str(path))
+    return Metadata.from_json(content, where=str(path)), content
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise EngineError(f"its metadata is no JSON: {error}", where=where) from error
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    first, second, third = map(float, values)
+    return first, second, third

@@ -1,0 +1,106 @@
+"""TensorRT engines at work: an `Engine` with its buffers on the GPU."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from oneformer_jax.errors import EngineError
+from oneformer_jax.evaluation.evaluator import BatchLogits
+from oneformer_jax.predict.cuda import CudaDevice
+from oneformer_jax.predict.metadata import INPUTS, OUTPUTS, Metadata, read_sidecar
+from oneformer_jax.predict.tensorrt_library import reports, tensorrt
+
+SUFFIXES = (".engine", ".plan")
+BUILD_AGAIN = "engines run where they were built: build it here with gen_trt_engine"
+FLOAT = 4
+
+
+class TensorRTEngine:
+    """An engine that `gen_trt_engine` built, with the JSON file beside it.
+
+    Raises EngineError: files missing or damaged, an engine of another TensorRT version, another GPU or another source.
+    """
+
+    def __init__(self, path: Path | str, *, device_id: int = 0) -> None:
+        path = Path(path)
+        self.where = str(path)
+        if not path.is_file():
+            raise EngineError("no such file", where=self.where, hint="python cli.py gen_trt_engine writes one")
+        metadata, facts = read_sidecar(path)
+        self.metadata: Metadata = metadata
+        trt = tensorrt()
+        self._device = CudaDevice(device_id)
+        _check_origin(facts, trt.__version__, self._device, self.where)
+        logger = reports(trt)
+        self._runtime = trt.Runtime(logger)  # engines need it as long as they live
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            told = f": {logger.errors[-1][:300]}" if logger.errors else ""
+            raise EngineError(f"TensorRT cannot load it{told}", where=self.where, hint=BUILD_AGAIN)
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise EngineError("the GPU has not enough free memory for it", where=self.where)
+        found = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        if set(found) != {*INPUTS, *OUTPUTS}:
+            raise EngineError(f"its inputs and outputs are {found}, not {[*INPUTS, *OUTPUTS]}", where=self.where)
+        smallest, _, largest = (next(iter(shape)) for shape in self._engine.get_tensor_profile_shape(INPUTS[0], 0))
+        self._limits = int(smallest), int(largest)
+        self.provider = f"TensorRT {trt.__version__} on {self._device.name}"
+        self._buffers = self._allocate()
+
+    @property
+    def batch_sizes(self) -> tuple[int, int | None]:
+        """Those of its profile."""
+        return self._limits
+
+    def run(self, images: Float32[np.ndarray, "b 3 h w"], task_tokens: Float32[np.ndarray, "b n"]) -> BatchLogits:
+        """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4). Raises EngineError: TensorRT failed."""
+        device, context = self._device, self._context
+        inputs = {
+            name: np.ascontiguousarray(array, np.float32)
+            for name, array in zip(INPUTS, (images, task_tokens), strict=True)
+        }
+        for name, array in inputs.items():
+            if not context.set_input_shape(name, array.shape):
+                raise EngineError(f"takes no {name} of shape {array.shape}", where=self.where)
+            device.upload(array, self._buffers[name])
+        outputs = {name: np.empty(tuple(context.get_tensor_shape(name)), np.float32) for name in OUTPUTS}
+        for name, address in self._buffers.items():
+            context.set_tensor_address(name, address)
+        if not context.execute_async_v3(device.stream):
+            raise EngineError("TensorRT could not run it", where=self.where)
+        for name, array in outputs.items():
+            device.download(self._buffers[name], array)
+        device.wait()
+        class_logits, mask_logits = (outputs[name] for name in OUTPUTS)
+        return class_logits, mask_logits
+
+    def close(self) -> None:
+        """Returns the buffers to the GPU."""
+        for address in self._buffers.values():
+            self._device.free(address)
+        self._buffers = {}
+
+    def _allocate(self) -> dict[str, int]:
+        """A buffer for each input and output, as large as the largest batch needs."""
+        largest = self._limits[1]
+        sizes = {}
+        for name in (*INPUTS, *OUTPUTS):
+            _, *rest = self._engine.get_tensor_shape(name)
+            sizes[name] = FLOAT * largest * int(np.prod(rest))
+        return {name: self._device.allocate(size) for name, size in sizes.items()}
+
+
+def engine_facts(version: str, device: CudaDevice) -> dict[str, str]:
+    """What the file beside an engine says about where it was built."""
+    return {"tensorrt": version, "gpu": device.name, "compute_capability": device.capability}
+
+
+def _check_origin(facts: Mapping[str, Any], version: str, device: CudaDevice, where: str) -> None:
+    for name, here in engine_facts(version, device).items():
+        if facts.get(name) != here:
+            what = {"tensorrt": "TensorRT", "gpu": "GPU", "compute_capability": "compute capability"}[name]
+            raise EngineError(f"built for {what} {facts.get(name)}, here is {here}", where=where, hint=BUILD_AGAIN)

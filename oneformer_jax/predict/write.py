@@ -1,0 +1,196 @@
+"""Inference results as files: an overlay and the raw result of every image, in formats that other tools read."""
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Int32, Shaped, UInt8
+
+from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.errors import OneFormerError
+from oneformer_jax.postprocess.instance import Instance
+from oneformer_jax.postprocess.panoptic import PanopticResult
+from oneformer_jax.predict.draw import draw_instances, draw_panoptic, draw_semantic
+from oneformer_jax.tasks import Task
+
+
+class ResultWriter:
+    """Writes the results of one task into `folder`; use it as a context manager, which writes the JSON file at the end.
+
+    For an image `street.png` (raw results have the size of the image):
+
+    - every task: `street.jpg`, the overlay (see `drawing` for its size), and once `label_map.json`, the categories;
+    - semantic: `semantic/street.png`, grey values are class indices, i.e. positions in the label map (16 bits from
+      257 classes on);
+    - panoptic: `panoptic/street.png`, segment id = R + 256 G + 65536 B with 0 for none, and `panoptic.json` in COCO
+      panoptic format; its segments also carry `score`;
+    - instance: `instance.json`, a list in COCO's results format (run-length encoded masks); its entries also carry
+      `file_name`.
+
+    `category_id` is the raw id of the label map. `image_id` is the number that the file name consists of if that holds
+    for all images (as in COCO), else the position of the image, from 1. Two images that differ only in their suffix or
+    in upper and lower case get the suffix into their names: `street_png.jpg`. A file appears complete or not at all.
+
+    Raises OneFormerError, naming the file: the disk is full, the folder is not writable.
+    """
+
+    def __init__(self, folder: Path, task: Task, categories: Categories, image_paths: Sequence[Path]) -> None:
+        self.folder, self.task, self.categories = folder, task, categories
+        self._names = dict(zip(image_paths, output_names(image_paths), strict=True))
+        self._ids = dict(zip(image_paths, _image_ids(image_paths), strict=True))
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def __enter__(self) -> "ResultWriter":
+        write_json(self.folder / "label_map.json", self.categories.to_json())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and not issubclass(kind, KeyboardInterrupt):
+            return  # what failed is the message, not what follows from it
+        if self.task == "instance":
+            write_json(self.folder / "instance.json", self._annotations)
+        elif self.task == "panoptic":
+            categories = self.categories.to_json()
+            content = {"images": self._images, "annotations": self._annotations, "categories": categories}
+            write_json(self.folder / "panoptic.json", content)
+
+    def add(
+        self,
+        path: Path,
+        image: UInt8[np.ndarray, "h w 3"],
+        result: Shaped[np.ndarray, "h w"] | tuple[Instance, ...] | PanopticResult,
+    ) -> list[Path]:
+        """Writes the files of one image and returns their paths, the overlay first. `result` is what
+        `postprocess.result.finished_result` returns for the task."""
+        name = self._names[path]
+        overlay = self.folder / f"{name}.jpg"
+        if isinstance(result, PanopticResult):
+            write_image(overlay, draw_panoptic(image, result, self.categories))
+            raw = self.folder / "panoptic" / f"{name}.png"
+            write_image(raw, panoptic_colors(result.ids))
+            self._add_panoptic(path, raw.name, result)
+            return [overlay, raw]
+        if isinstance(result, np.ndarray):
+            write_image(overlay, draw_semantic(image, result, self.categories))
+            raw = self.folder / "semantic" / f"{name}.png"
+            write_image(raw, result)
+            return [overlay, raw]
+        write_image(overlay, draw_instances(image, result, self.categories))
+        self._annotations += [
+            {
+                "image_id": self._ids[path],
+                "file_name": path.name,
+                "category_id": self._category_id(instance.category),
+                "score": instance.score,
+                "bbox": list(instance.box),
+                "segmentation": {**instance.mask, "counts": instance.mask["counts"].decode("ascii")},
+            }
+            for instance in result
+        ]
+        return [overlay]
+
+    def _add_panoptic(self, path: Path, file_name: str, result: PanopticResult) -> None:
+        height, width = result.ids.shape
+        image_id = self._ids[path]
+        self._images.append({"id": image_id, "file_name": path.name, "height": height, "width": width})
+        boxes = _segment_boxes(result.ids, len(result.segments))
+        segments = [
+            {
+                "id": segment.id,
+                "category_id": self._category_id(segment.category),
+                "iscrowd": 0,
+                "area": segment.area,
+                "bbox": box,
+                "score": segment.score,
+            }
+            for segment, box in zip(result.segments, boxes, strict=True)
+        ]
+        self._annotations.append({"image_id": image_id, "file_name": file_name, "segments_info": segments})
+
+    def _category_id(self, category: int) -> int:
+        """Outputs of the model beyond the label map count on from its highest id."""
+        items = self.categories.items
+        if category < len(items):
+            return items[category].id
+        return max(item.id for item in items) + 1 + category - len(items)
+
+
+def panoptic_colors(ids: Int32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Segment ids as the RGB colours of a panoptic PNG."""
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
+
+
+def output_names(image_paths: Sequence[Path]) -> list[str]:
+    """One file name without suffix per image: its stem, or stem and suffix where stems collide."""
+    folded = [path.stem.casefold() for path in image_paths]
+    count = {stem: folded.count(stem) for stem in set(folded)}
+    taken = {stem for stem in folded if count[stem] == 1}
+    names = []
+    for path, stem in zip(image_paths, folded, strict=True):
+        name = path.stem
+        if count[stem] > 1:
+            name = stem_and_suffix = f"{path.stem}_{path.suffix.lstrip('.')}"
+            number = 2
+            while name.casefold() in taken:
+                name, number = f"{stem_and_suffix}_{number}", number + 1
+            taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def write_image(path: Path, pixels: Shaped[np.ndarray, "h w *rgb"]) -> None:
+    """RGB or grey pixels in the format of the suffix: .jpg (quality 92) or .png. Raises OneFormerError."""
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else []
+    _, encoded = cv2.imencode(path.suffix, pixels, options)
+    write_bytes(path, encoded.tobytes())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Strict JSON. Raises OneFormerError."""
+    write_bytes(path, json.dumps(content, allow_nan=False).encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Creates or replaces a file in one step: a reader sees the old content or the new one. Raises OneFormerError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        hint = {
+            errno.ENOSPC: "free some space; files that exist already are complete",
+            errno.EACCES: "choose a results_dir that you may write to",
+            errno.EROFS: "choose a results_dir that you may write to",
+        }.get(error.errno or 0, "")
+        raise OneFormerError(f"the file cannot be written: {error.strerror}", where=str(path), hint=hint) from error
+
+
+def _image_ids(image_paths: Sequence[Path]) -> list[int]:
+    stems = [path.stem for path in image_paths]
+    if all(stem.isascii() and stem.isdigit() for stem in stems) and len({int(stem) for stem in stems}) == len(stems):
+        return [int(stem) for stem in stems]
+    return list(range(1, len(stems) + 1))
+
+
+def _segment_boxes(ids: Int32[np.ndarray, "h w"], count: int) -> list[list[int]]:
+    """(x, y, width, height) of the segments 1..count."""
+    boxes = []
+    for number in range(1, count + 1):
+        x, y, width, height = cv2.boundingRect((ids == number).view(np.uint8))
+        boxes.append([x, y, width, height])
+    return boxes

@@ -1,0 +1,54 @@
+"""What `quantize` takes, refuses and leaves behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+from rich.console import Console
+from small_graph import small_model
+
+from oneformer_jax.app.actions.model.quantize import quantize
+from oneformer_jax.app.run.status import StatusFile
+from oneformer_jax.app.spec import Spec
+from oneformer_jax.errors import EngineError, OneFormerError, SpecError
+
+QUIET = Console(quiet=True)
+
+
+def test_models_that_the_backend_does_not_take_are_refused(spec_of: Callable[..., Spec], tmp_path: Path) -> None:
+    for model, backend, hint in (("a.onnx", "torchao", "modelopt.onnx"), ("a", "modelopt.onnx", "torchao")):
+        spec = spec_of(f"quantize.model_path={model}", f"quantize.backend={backend}")
+        with pytest.raises(SpecError, match=rf"quantize.backend: {backend} quantizes .*\n  -> set it to {hint}"):
+            quantize(spec, tmp_path, StatusFile(tmp_path, "quantize", QUIET), QUIET)
+
+
+def test_a_result_is_replaced_only_when_asked(spec_of: Callable[..., Spec], tmp_path: Path) -> None:
+    onnx.save(small_model(), tmp_path / "model.onnx")
+    keys = [f"quantize.model_path={tmp_path / 'model.onnx'}", "quantize.backend=modelopt.onnx"]
+    status = StatusFile(tmp_path, "quantize", QUIET)
+    quantize(spec_of(*keys), tmp_path, status, QUIET)
+    first = (tmp_path / "quantized_model.onnx").read_bytes()
+    with pytest.raises(EngineError, match=r"exists already\n  -> set quantize.overwrite=true"):
+        quantize(spec_of(*keys), tmp_path, status, QUIET)
+    only = "quantize.layers=[{module_name: Conv}]"
+    quantize(spec_of(*keys, only, "quantize.overwrite=true"), tmp_path, status, QUIET)
+    assert (tmp_path / "quantized_model.onnx").read_bytes() != first
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_cannot_be_quantized_leaves_no_file(spec_of: Callable[..., Spec], tmp_path: Path) -> None:
+    onnx.save(small_model(), tmp_path / "model.onnx")
+    (tmp_path / "empty").mkdir()
+    keys = [f"quantize.model_path={tmp_path / 'model.onnx'}", "quantize.backend=modelopt.onnx"]
+    images = f"dataset.quant_calibration_dataset.images_dir={tmp_path / 'empty'}"
+    for overrides, message in (
+        (["quantize.layers=[{module_name: nothing}]"], "'nothing' names none of the 8 layers"),
+        (["quantize.mode=static_ptq"], "no value for dataset.quant_calibration_dataset.images_dir"),
+        (["quantize.mode=static_ptq", images], "the folder holds no image"),
+        (["quantize.model_path=absent.onnx"], "no such file"),
+        (["quantize.model_path=absent", "quantize.backend=torchao"], "no such file or folder"),
+    ):
+        with pytest.raises(OneFormerError, match=message):
+            quantize(spec_of(*keys, *overrides), tmp_path, StatusFile(tmp_path, "quantize", QUIET), QUIET)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "model.onnx", "spec.yaml"]

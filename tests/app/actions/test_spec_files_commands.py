@@ -1,0 +1,65 @@
+"""`default_specs` and `schema` on the command line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from oneformer_jax.app.cli.commands import app
+from oneformer_jax.app.spec.published.bundle import bundle
+from oneformer_jax.app.spec.published.template import ACTIONS, template
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_template_is_printed_for_each_action(action: str) -> None:
+    result = run("default_specs", action)
+    assert result.exit_code == 0
+    assert yaml.safe_load(result.stdout) == template(action)
+
+
+def test_without_an_action_all_are_there() -> None:
+    assert set(ACTIONS) < set(yaml.safe_load(run("default_specs").stdout))
+
+
+def test_the_folder_comes_as_an_option_an_override_or_from_a_spec(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(f"results_dir: {tmp_path}/d\n")
+    forms = {
+        "a": ["--results_dir", tmp_path / "a"],
+        "b": ["-r", tmp_path / "b"],
+        "c": [f"results_dir={tmp_path}/c"],
+        "d": ["-e", tmp_path / "spec.yaml"],
+        "e": ["--output", tmp_path / "e", "-e", tmp_path / "spec.yaml"],
+    }
+    for name, arguments in forms.items():
+        result = run("default_specs", "train", *arguments)
+        assert result.exit_code == 0, result.output
+        assert yaml.safe_load((tmp_path / name / "experiment.yaml").read_text()) == template("train")
+
+
+def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "mine.yaml"
+    assert run("default_specs", "export", "-o", path).exit_code == 0
+    path.write_text("mine")
+    result = run("default_specs", "export", "-o", path)
+    assert result.exit_code == 1
+    assert "mine.yaml: exists already" in result.output
+    assert path.read_text() == "mine"
+
+
+def test_wrong_usage() -> None:
+    assert run("default_specs", "segment").exit_code == 2
+    assert run("default_specs", "train", "evaluate").exit_code == 2
+    result = run("default_specs", "train", "result_dir=/x")
+    assert result.exit_code == 1
+    assert "did you mean results_dir?" in result.output
+
+
+def test_schema_writes_the_bundle(tmp_path: Path) -> None:
+    assert run("schema", "--output", tmp_path / "skill").exit_code == 0
+    for name, text in bundle().items():
+        assert (tmp_path / "skill" / name).read_text() == text

@@ -1,0 +1,165 @@
+"""The memory that is told for a training step, against what XLA plans and what is alive in a step that runs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from oneformer_jax.app.actions.train.memory import (
+    explaining_out_of_memory,
+    stand_in_step,
+    training_memory,
+    what_to_change,
+)
+from oneformer_jax.app.settings.model import model_config
+from oneformer_jax.data.batch import Batch
+from oneformer_jax.errors import OneFormerError
+from oneformer_jax.losses.assignment import assign, pair_slots
+from oneformer_jax.losses.normalisers import normalisers
+from oneformer_jax.models import oneformer
+from oneformer_jax.training.step import TrainState, TrainStep
+from oneformer_jax.training.step_memory import StepMemory, bytes_of
+
+SPEC = """
+model:
+  backbone:
+    swin: {embed_dim: 16, depths: [1, 1, 1, 1], num_heads: [1, 1, 2, 2], window_size: 4, mlp_ratio: 2.0}
+  sem_seg_head: {num_classes: 3, convs_dim: 32, mask_dim: 32, transformer_enc_layers: 1}
+  one_former:
+    {hidden_dim: 32, nheads: 2, num_object_queries: 12, dim_feedforward: 32, dec_layers: 2, class_dec_layers: 1,
+      train_num_points: 64}
+  text_encoder: {width: 32, num_layers: 1, n_ctx: 0, proj_num_layers: 1, vocab_size: 49408}
+"""
+CASES: dict[str, tuple[tuple[int, int, int], list[str]]] = {
+    "float32": ((2, 64, 96), []),
+    "bfloat16, remat, accumulated, averaged": (
+        (1, 128, 128),
+        [
+            "train.precision=bf16",
+            "train.accumulate_grad_batches=2",
+            "train.ema_decay=0.9",
+            "model.backbone.swin.use_checkpoint=true",
+        ],
+    ),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is estimated is what runs: the second compilation of the same program is read from a folder."""
+    keys = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {key: getattr(jax.config, key) for key in keys}
+    for key, value in keys.items():
+        jax.config.update(key, value)
+    compilation_cache.reset_cache()
+    yield
+    for key, value in before.items():
+        jax.config.update(key, value)
+    compilation_cache.reset_cache()
+
+
+def alive() -> int:
+    """Bytes of all arrays of JAX that there are, buffers that are shared counted once."""
+    return sum({array.unsafe_buffer_pointer(): array.nbytes for array in jax.live_arrays()}.values())
+
+
+class Watch:
+    """Runs compiled programs, and notes the most that was in use while one ran."""
+
+    def __init__(self) -> None:
+        self.before, self.most = alive(), 0
+
+    def run(self, program: Any, *arguments: Any) -> Any:
+        held = alive() - self.before
+        compiled = program.lower(*arguments).compile()
+        plan = compiled.memory_analysis()
+        besides = plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+        self.most = max(self.most, held + besides)
+        return compiled(*arguments)
+
+
+def most_in_use(spec: Any, size: tuple[int, int, int]) -> int:
+    """Of a step with 12 segments in an image, made program by program as `TrainStep.run` does."""
+    watch = Watch()
+    step, shapes = stand_in_step(spec)
+    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    gradients, loss = None, jnp.zeros(())
+    for _ in range(spec.train.accumulate_grad_batches):
+        gradients, loss = one_batch(watch, step, state, batch_of(size), gradients)
+    watch.run(step.update, state, gradients, loss)
+    return watch.most
+
+
+def batch_of(size: tuple[int, int, int]) -> Batch:
+    count, height, width = size
+    maps = np.arange(height * width).reshape(1, 1, height, width) % 12
+    table = np.full((count, 12), -1, np.int32)
+    table[:, :12] = np.arange(12) % 3
+    return Batch(
+        images=np.zeros((count, height, width, 3), np.uint8),
+        segment_index=np.broadcast_to(maps, (count, 1, height, width)).astype(np.int16),
+        segment_class=table,
+        segment_plane=np.zeros((count, 12), np.int32),
+        task=np.zeros(count, np.int32),
+        prompts=np.zeros((count, 12), np.int32),
+        sample=np.arange(count, dtype=np.int32),
+    )
+
+
+def one_batch(watch: Watch, step: TrainStep, state: TrainState, host: Batch, summed: Any) -> tuple[Any, Any]:
+    batch = jax.tree.map(jnp.asarray, host)
+    outputs, costs, num_segments, pullback = watch.run(step.forward, state.params, state.step, batch)
+    counts = jax.device_get(num_segments)
+    pairs = assign(jax.device_get(costs), counts, num_groups=1, slots=pair_slots(counts, 1))
+    over = jax.tree.map(jnp.asarray, normalisers([host.segment_class], 12, 0.1))
+    parts, cotangents = watch.run(step.losses, outputs, state.step, batch, pairs, over, state.loss_scale)
+    gradients = watch.run(step.backward, pullback, cotangents)
+    if summed is not None:
+        gradients = jax.tree.map(jnp.add, summed, gradients)
+    return gradients, parts["loss"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_estimate_is_what_a_step_needs(spec_of: Any, case: str) -> None:
+    (batch, *size), keys = CASES[case]
+    spec = spec_of(*keys, text=SPEC)
+    needed = training_memory(spec, batch, (size[0], size[1]))
+    assert needed.total == pytest.approx(most_in_use(spec, (batch, size[0], size[1])), rel=0.15)
+    shapes = oneformer.shapes(model_config(spec))
+    assert needed.parameters == bytes_of(shapes)
+    assert needed.average == (bytes_of(shapes) if spec.train.ema_decay else 0)
+
+
+NEEDED = StepMemory("the backward pass", 4 << 20, 8 << 20, 0, 4 << 20, 100 << 20, 2 << 20, 30 << 20, None)
+
+
+def out_of_memory() -> None:
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.\nmore")
+
+
+def test_who_runs_out_of_memory_is_told_what_a_step_needs_and_what_to_change(spec_of: Any) -> None:
+    spec = spec_of("dataset.train.batch_size=4", "model.backbone.swin.use_checkpoint=true")
+    with pytest.raises(OneFormerError) as caught, explaining_out_of_memory(spec, lambda: NEEDED):
+        out_of_memory()
+    message = str(caught.value)
+    assert "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.; a step needs about 148 MiB" in message
+    assert "(parameters 4, optimizer 8, gradients 4, kept for the backward pass 100, working memory 30)" in message
+    assert "train.precision=bf16-mixed, dataset.train.batch_size=2 with train.accumulate_grad_batches=2" in message
+    assert "use_checkpoint" not in message
+    assert what_to_change(spec_of("train.precision=bf16")).startswith("set model.backbone.swin.use_checkpoint=true, a ")
+
+
+def test_an_estimate_that_fails_does_not_hide_that_memory_ran_out(spec_of: Any) -> None:
+    estimated = explaining_out_of_memory(spec_of(), out_of_memory)
+    with pytest.raises(OneFormerError, match=r"out of memory: .*could not be estimated"), estimated:
+        out_of_memory()
+    with pytest.raises(KeyError), explaining_out_of_memory(spec_of(), lambda: NEEDED):
+        raise KeyError("another error is left alone")

@@ -1,0 +1,236 @@
+"""A job's process, log, record and exit code, with actions of a few lines in place of the real ones."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from oneformer_jax.app.cli.job_commands import app
+from oneformer_jax.app.jobs import run as runner
+from oneformer_jax.app.jobs.plan import Request, make_plan
+from oneformer_jax.app.jobs.run import state
+from oneformer_jax.app.jobs.workspace import Job, Workspace
+from oneformer_jax.app.run.lock import only_process_in
+
+ROOT = Path(__file__).resolve().parents[3]
+# Stands for cli.py: `cli.py ACTION -e SPEC`, before the code of a test.
+ACTION = """
+import json, os, signal, sys, time
+from pathlib import Path
+import yaml
+spec = yaml.safe_load(Path(sys.argv[3]).read_text())
+folder = Path(spec["results_dir"]) / sys.argv[1]
+folder.mkdir(exist_ok=True)
+def status(state, message, **fields):
+    with (folder / "status.json").open("a") as file:
+        file.write(json.dumps({"status": state, "message": message, **fields}) + "\\n")
+status("STARTED", "Starting.")
+"""
+ENDINGS = {
+    "success": (
+        "print('working'); status('SUCCESS', 'Done.', kpi={'test_mIoU': 0.25}); (folder / 'metrics.json').touch()",
+        0,
+        ("SUCCESS", "Done."),
+    ),
+    "failure": (
+        "print('no', file=sys.stderr); status('FAILURE', 'no such data'); sys.exit(1)",
+        1,
+        ("FAILURE", "no such data"),
+    ),
+    "crash": ("os.abort()", 134, ("FAILURE", "ended with exit code 134 and no status: see the log")),
+    "killed": (
+        "os.kill(os.getpid(), 9)",
+        137,
+        ("FAILURE", "killed (SIGKILL): the system does so when memory runs out"),
+    ),
+}
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`stub(code)`: from now on every action is this code."""
+
+    def becomes(code: str) -> None:
+        (tmp_path / "stub.py").write_text(ACTION + code + "\n")
+        monkeypatch.setattr(runner, "COMMAND_LINE", tmp_path / "stub.py")
+
+    return becomes
+
+
+def job(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_record_log_and_exit_code_tell_how_the_action_ended(
+    name: str, workspace: Workspace, stub: Callable[[str], None]
+) -> None:
+    code, exit_code, ending = ENDINGS[name]
+    stub(code)
+    result = job("export", "-w", workspace.folder, "export.checkpoint=given")
+    assert result.exit_code == exit_code, result.output
+    record = workspace.job("export-1").read()
+    assert (record.status, record.message, record.exit_code) == (*ending, exit_code)
+    assert record.created <= record.started <= record.ended
+    assert {"oneformer_jax", "jax", "python"} <= set(record.versions)
+    assert f"job export-1: {ending[0]} ({ending[1]})" in result.stdout
+    if name == "success":
+        assert record.kpi == {"test_mIoU": 0.25}
+        assert record.outputs == ["metrics.json", "status.json"]
+    said = {"success": "working\n", "failure": "no\n"}.get(name)
+    if said:
+        assert said in result.stdout
+        assert job("logs", "-w", workspace.folder, "export-1").stdout == said
+
+
+def test_list_and_show(workspace: Workspace, stub: Callable[[str], None]) -> None:
+    assert "status" in job("list", "-w", workspace.folder).stdout
+    for name in ("success", "failure"):
+        stub(ENDINGS[name][0])
+        job("export", "-w", workspace.folder, "export.checkpoint=given", "export_width=64")
+    rows = [line for line in job("list", "-w", workspace.folder).stdout.splitlines() if "export-" in line]
+    assert ["export-1" in rows[0], "SUCCESS" in rows[0], "test_mIoU 0.25" in rows[0]] == [True] * 3
+    assert ["export-2" in rows[1], "FAILURE" in rows[1], "no such data" in rows[1]] == [True] * 3
+    shown = json.loads(job("show", "-w", workspace.folder, "export-1", "--json").stdout)
+    assert shown["overrides"] == ["export.checkpoint=given", "export.input_width=64"]
+    assert shown["values"]["export.onnx_file"] == str(workspace.folder / "export-1" / "export" / "model.onnx")
+    assert "export.onnx_file" in job("show", "-w", workspace.folder, "export-1").stdout
+    result = job("show", "-w", workspace.folder, "exprt-1")
+    assert result.exit_code == 1
+    assert "no job 'exprt-1'\n  -> did you mean export-1?" in result.stderr
+
+
+def test_a_job_that_cannot_start_leaves_nothing(workspace: Workspace) -> None:
+    result = job("export", "-w", workspace.folder, "--parent", "train-1")
+    assert result.exit_code == 1
+    assert "no job 'train-1'" in result.stderr
+    assert not workspace.folder.exists()
+
+
+def test_jobs_are_counted_over_all_actions(workspace: Workspace, stub: Callable[[str], None]) -> None:
+    stub(ENDINGS["success"][0])
+    (workspace.folder / "export-7").mkdir(parents=True)  # of a process that has not written its record yet
+    job("export", "-w", workspace.folder, "export.checkpoint=given")
+    job("quantize", "-w", workspace.folder, "quantize.model_path=given")
+    assert [found.id for found in workspace.jobs()] == ["export-8", "quantize-9"]
+
+
+def test_two_that_start_at_once_get_folders_of_their_own(
+    workspace: Workspace, stub: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = []
+
+    def meanwhile(request: Request, jobs: Workspace, found: Job):
+        planned.append(found.id)
+        if len(planned) == 1:
+            found.folder.mkdir(parents=True)
+        return make_plan(request, jobs, found)
+
+    monkeypatch.setattr(runner, "make_plan", meanwhile)
+    stub(ENDINGS["success"][0])
+    assert job("export", "-w", workspace.folder, "export.checkpoint=given").exit_code == 0
+    assert planned == ["export-1", "export-2"]
+    assert workspace.job("export-2").read().values["results_dir"] == str(workspace.folder / "export-2")
+
+
+def test_the_key_reaches_the_action_by_its_environment(workspace: Workspace, stub: Callable[[str], None]) -> None:
+    stub("print(os.environ['ONEFORMER_ENCRYPTION_KEY'], spec['encryption_key']); status('SUCCESS', '')")
+    result = job("export", "-w", workspace.folder, "export.checkpoint=given", "encryption_key=secret")
+    assert "secret ${oc.env:ONEFORMER_ENCRYPTION_KEY,''}" in result.stdout
+    assert "secret" not in (workspace.folder / "export-1" / "job.json").read_text()
+
+
+def test_a_job_whose_process_is_gone_and_its_second_run(workspace: Workspace, stub: Callable[[str], None]) -> None:
+    stub(ENDINGS["success"][0])
+    job("export", "-w", workspace.folder, "export.checkpoint=given")
+    found = workspace.job("export-1")
+    for last, ending in (("STARTED", "FAILURE"), ("SUCCESS", "SUCCESS")):
+        record = found.read()
+        record.status, record.exit_code = "RUNNING", None
+        found.write(record)
+        status = found.results(record) / "status.json"
+        status.write_text(json.dumps({"status": last, "message": "Message."}) + "\n")
+        with only_process_in(found.results(record)):  # who started the job is gone, the action is not
+            assert state(found).status == "RUNNING"
+        assert state(found).status == ending
+        assert state(found).message == {"FAILURE": "its process is gone and has left no word"}.get(ending, "Message.")
+    with only_process_in(found.results(found.read())):
+        result = job("resume", "-w", workspace.folder, "export-1")
+    assert result.exit_code == 1
+    assert "in use by process" in result.stderr
+    assert job("resume", "-w", workspace.folder, "export-1").exit_code == 0
+    assert found.log_path.read_text() == "working\nworking\n"
+
+
+WAITING = """
+signal.signal(signal.SIGINT, signal.default_int_handler)
+print("ready", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("saved")
+    status("FAILURE", "Export was interrupted (Ctrl-C).")
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [
+        (signal.SIGINT, 130, "Export was interrupted (Ctrl-C)."),
+        (signal.SIGTERM, 143, "ended with exit code 143 and no status: see the log"),
+        (signal.SIGKILL, -9, ""),
+        (signal.SIGHUP, -1, ""),  # the terminal closed
+    ],
+)
+def test_signals_go_to_the_action_once_and_its_end_is_the_jobs(
+    number: signal.Signals, code: int, message: str, workspace: Workspace, tmp_path: Path, stub: Callable[[str], None]
+) -> None:
+    stub(WAITING if code > 0 else "print('ready'); time.sleep(1); status('SUCCESS', 'Done.')")
+    program = (
+        "import signal, sys\nfrom pathlib import Path\nfrom oneformer_jax.app.cli import job_commands\n"
+        "from oneformer_jax.app.jobs import run\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # which nohup, around the tests, would have switched off
+        f"run.COMMAND_LINE = Path({str(tmp_path / 'stub.py')!r})\njob_commands.app(sys.argv[1:])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "export", "-w", str(workspace.folder), "export.checkpoint=given"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env=os.environ,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if line == "ready\n":
+            os.killpg(process.pid, number)  # as a terminal does
+            break
+    seen.append(process.communicate(timeout=60)[0])
+    assert process.returncode == code, "".join(seen)
+    found = workspace.job("export-1")
+    if code < 0:  # the action was not hit, and its output has a place to go
+        deadline = time.monotonic() + 30
+        while (record := state_when_idle(found)).status == "RUNNING" and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert (record.status, record.message) == ("SUCCESS", "Done.")
+        return
+    record = found.read()
+    assert (record.status, record.message, record.exit_code) == ("FAILURE", message, code)
+    assert "saved" in "".join(seen) or number == signal.SIGTERM
+
+
+def state_when_idle(found: Job):
+    """The state, once status.json has its last line: the stub holds no lock, as real actions do."""
+    path = found.folder / "export" / "status.json"
+    return state(found) if "SUCCESS" in path.read_text() else found.read()

@@ -1,0 +1,118 @@
+"""Rows of `results_dir`, `wandb`, `evaluate` and `inference`."""
+
+from collections.abc import Callable
+from operator import attrgetter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from key_rows import Changes, Observed, Refused, Rows, Shown, chosen_devices
+from stopped_actions import evaluation, exporting, predictions, result_folder, starts_wandb, wandb
+
+from oneformer_jax.app.settings.evaluation import inference_geometry
+from oneformer_jax.app.spec import Spec
+
+HERE = ("results_dir=HERE",)
+EVALUATED, INFERRED = ("evaluate.checkpoint=/a",), ("inference.checkpoint=/a",)
+
+
+def evaluated(position: int) -> Observed:
+    """An argument of the evaluator that `evaluate` makes."""
+    return lambda spec: evaluation(spec).evaluator.call_args.args[position]
+
+
+def engine_of(stopped: Callable[[Spec], Any]) -> Observed:
+    """The engine that an action opens; None: it opens none."""
+
+    def path(spec: Spec) -> str | None:
+        opened = stopped(spec).open_model.call_args
+        return opened and opened.args[0]
+
+    return path
+
+
+def folders_of_images(spec: Spec) -> set[str]:
+    """Where `inference` reads images."""
+    return {path.parent.parent.name for path in predictions(spec)._batches.call_args.args[1]}
+
+
+WANDB: Rows = {
+    "wandb.enable": Changes("false", starts_wandb, False),
+    "wandb.project": Changes("mine", wandb("project"), "mine"),
+    "wandb.entity": Changes("team", wandb("entity"), "team"),
+    "wandb.group": Changes("mine", wandb("group"), "mine"),
+    "wandb.tags": Changes("[a,b]", wandb("tags"), ["a", "b"]),
+    "wandb.reinit": Changes("true", wandb("reinit"), "finish_previous"),
+    "wandb.sync_tensorboard": Changes("true", wandb("sync_tensorboard"), True),
+    "wandb.save_code": Changes("true", wandb("save_code"), True),
+    "wandb.name": Changes("mine", wandb("name"), "mine"),
+    "wandb.run_id": Changes("r12", wandb("id"), "r12"),
+}
+
+EVALUATE: Rows = {
+    "evaluate.num_gpus": Changes("4", chosen_devices("evaluate"), 4),
+    "evaluate.gpu_ids": Changes("[2,5]", chosen_devices("evaluate"), (2, 5)),
+    "evaluate.num_nodes": Refused("2"),
+    "evaluate.checkpoint": Changes(
+        "/mine", lambda spec: evaluation(spec).load_model.call_args.args[0], Path("/mine"), beside=EVALUATED
+    ),
+    "evaluate.trt_engine": Changes("/m.onnx", engine_of(evaluation), "/m.onnx", beside=EVALUATED),
+    "evaluate.results_dir": Changes("HERE/mine", result_folder("evaluate"), "mine", beside=HERE),
+    "evaluate.batch_size": Changes("3", evaluated(3), 3, beside=EVALUATED),
+    "evaluate.iou_per_class": Shown("e2e/test_actions.py::test_evaluate_runs_only_the_tasks_that_are_on"),
+    "evaluate.task": Changes("panoptic", evaluated(4), ("panoptic",), beside=EVALUATED),
+}
+
+INFERENCE: Rows = {
+    "inference.num_gpus": Changes("4", chosen_devices("inference"), 4),
+    "inference.gpu_ids": Changes("[2,5]", chosen_devices("inference"), (2, 5)),
+    "inference.num_nodes": Refused("2"),
+    "inference.checkpoint": Changes(
+        "/mine", lambda spec: predictions(spec).load_model.call_args.args[0], Path("/mine"), beside=INFERRED
+    ),
+    "inference.trt_engine": Changes("/m.onnx", engine_of(predictions), "/m.onnx", beside=INFERRED),
+    "inference.results_dir": Changes("HERE/mine", result_folder("inference"), "mine", beside=HERE),
+    "inference.batch_size": Changes("3", lambda spec: predictions(spec)._batches.call_args.args[2], 3, beside=INFERRED),
+    "inference.mode": Changes(
+        "panoptic", lambda spec: predictions(spec).ResultWriter.call_args.args[1], "panoptic", beside=INFERRED
+    ),
+    "inference.image_size": Changes("[64,96]", lambda spec: inference_geometry(spec, (480, 640)).padded, (96, 64)),
+    "inference.images_dir": Changes("DATA/val/images", folders_of_images, {"val"}, beside=INFERRED),
+}
+
+E2E = "e2e/test_export.py::"
+EXPORTED = ("export.checkpoint=/a",)
+
+
+def exported(argument: str) -> Observed:
+    """An argument of `export_model` when `export` calls it; `metadata.` is that of the file."""
+    return lambda spec: attrgetter(argument)(SimpleNamespace(**exporting(spec).export_model.call_args.kwargs))
+
+
+EXPORT: Rows = {
+    "export.results_dir": Changes("HERE/mine", result_folder("export"), "mine", beside=HERE),
+    "export.gpu_id": Changes("3", lambda spec: exporting(spec).make_mesh.call_args.args[0], (3,), beside=EXPORTED),
+    "export.checkpoint": Changes(
+        "/mine", lambda spec: exporting(spec).load_model.call_args.args[0], Path("/mine"), beside=EXPORTED
+    ),
+    "export.onnx_file": Changes("/mine.onnx", exported("path"), Path("/mine.onnx"), beside=EXPORTED),
+    "export.on_cpu": Changes("true", lambda spec: exporting(spec).make_mesh.called, False, beside=EXPORTED),
+    "export.input_channel": Refused("4"),
+    "export.input_width": Changes("96", exported("metadata.image_size"), (640, 96), beside=EXPORTED),
+    "export.input_height": Changes("96", exported("metadata.image_size"), (96, 640), beside=EXPORTED),
+    "export.opset_version": Changes("20", exported("opset"), 20, beside=EXPORTED),
+    "export.batch_size": Changes("4", exported("metadata.batch_size"), 4, beside=EXPORTED),
+    "export.include_postprocess": Changes("instance", exported("metadata.postprocess"), "instance", beside=EXPORTED),
+    "export.task": Changes(
+        "panoptic",
+        exported("ending.task"),
+        "panoptic",
+        beside=(*EXPORTED, "export.include_postprocess=semantic"),
+    ),
+    "export.verbose": Shown(E2E + "test_a_trained_checkpoint_leaves_as_onnx_with_its_report"),
+    "export.overwrite": Shown(E2E + "test_a_file_that_is_there_is_overwritten_only_when_asked"),
+}
+
+RESULTS: Rows = {"results_dir": Changes("HERE/mine", result_folder("train"), "mine/train", beside=HERE)}
+
+ROWS: tuple[Rows, ...] = (RESULTS, WANDB, EVALUATE, INFERENCE, EXPORT)

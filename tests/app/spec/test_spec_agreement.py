@@ -1,0 +1,67 @@
+"""Keys that contradict each other are refused at a line; what gradient clipping means."""
+
+import pytest
+
+from oneformer_jax.app.spec.train_keys import GradientClip
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.text_encoder.width=128", "model.text_encoder.width is 128 but model.one_former.hidden_dim is 256"),
+        ("model.one_former.num_object_queries=16", "it must exceed model.text_encoder.n_ctx, 16"),
+        ("model.one_former.nheads=7", "model.one_former.hidden_dim 256 is not divisible by model.one_former.nheads 7"),
+        ("model.sem_seg_head.mask_dim=128", "must be equal"),
+        ("model.text_encoder.context_length=60", "dataset.max_seq_len is 77"),
+        ("model.backbone.swin.embed_dim=100", "stage 0 has 100 channels, not divisible by 6 heads"),
+        ("model.backbone.swin.depths=[2,2,2]", "a list of 4 x whole number > 0"),
+        ("dataset.task_prob_train={semantic: 0, instance: 0, panoptic: 0}", "no task has a chance"),
+        ("dataset.task_prob_train.semantic=-1", "dataset.task_prob_train.semantic: found -1"),
+        ("dataset.min_scale=3", "dataset.min_scale 3.0 exceeds dataset.max_scale 2.0"),
+        ("dataset.augmentation.test_min_size=2000", "exceeds dataset.augmentation.test_max_size 1333"),
+        ("evaluate.batch_size=0", "evaluate.batch_size is 0"),
+        ("model.sem_seg_head.in_features=[res4,res5]", "use ['res3', 'res4', 'res5']"),
+        ("model.one_former.num_feature_levels=4", "not available; use 3"),
+    ],
+)
+def test_contradictions(refusal, override: str, words: str) -> None:
+    message = refusal("", [override])
+    assert words in message
+    assert f"command line: {override}" in message
+
+
+def test_coupled_widths_change_together(load) -> None:
+    text = """
+model:
+  one_former: {hidden_dim: 64, nheads: 4}
+  text_encoder: {width: 64}
+  sem_seg_head: {convs_dim: 64, mask_dim: 64}
+  backbone:
+    swin: {embed_dim: 32, depths: [1, 1, 1, 1], num_heads: [1, 2, 4, 8]}
+dataset:
+  augmentation: {train_crop_size: [500, 333]}
+"""
+    assert load(text).dataset.augmentation.train_crop_size == (500, 333)
+
+
+@pytest.mark.parametrize(
+    ("keys", "clip"),
+    [
+        ("", GradientClip(1.0)),
+        ("{clip_grad_norm: 0.1}", GradientClip(1.0)),
+        ("{clip_grad_norm: 0.01}", GradientClip(0.01)),
+        ("{clip_grad_norm: 0}", None),
+        ("{clip_grad_norm: 0.01, clip_gradients: {enabled: false}}", GradientClip(0.01)),
+        ("{clip_gradients: {enabled: false}}", None),
+        ("{clip_gradients: {clip_value: 0.5, norm_type: 1}}", GradientClip(0.5, 1.0)),
+        ("{clip_gradients: {clip_value: 0.5, clip_type: value}}", GradientClip(0.5, 2.0, "value")),
+    ],
+)
+def test_gradient_clip(load, keys: str, clip: GradientClip | None) -> None:
+    assert load(f"train: {keys}\n").train.gradient_clip() == clip
+
+
+def test_two_wishes_for_clipping_are_refused(refusal) -> None:
+    message = refusal("train:\n  clip_grad_norm: 0.01\n  clip_gradients: {clip_value: 0.5}\n")
+    assert "run.yaml:2" in message
+    assert "change only one" in message

@@ -1,0 +1,90 @@
+"""A spec that is written and read again is the same spec."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oneformer_jax.app.spec import Spec, dump_yaml, load_spec
+from oneformer_jax.app.spec.problems import nearest
+from oneformer_jax.app.spec.source import parse_value
+
+# Any text that YAML can hold and that means itself (??? is a missing value).
+PIECES = st.lists(st.sampled_from(["\\", "${", "}", "a", " ", "'", ":"]), max_size=6).map("".join)
+TEXTS = (PIECES | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)).filter(lambda text: text != "???")
+NUMBERS = st.floats(0, 1)
+COUNTS = st.integers(1, 1 << 40)
+
+TRAIN = st.fixed_dictionaries(
+    {},
+    optional={
+        "seed": COUNTS,
+        "results_dir": TEXTS,
+        "freeze": st.lists(TEXTS, max_size=3),
+        "iters_per_epoch": st.none() | COUNTS,
+        "optim": st.fixed_dictionaries(
+            {}, optional={"lr": NUMBERS, "gamma": st.floats(-1e300, 1e300), "steps": st.lists(COUNTS)}
+        ),
+        "precision": st.sampled_from(["fp32", "32", "bf16", "16-mixed"]),
+    },
+)
+DATASET = st.fixed_dictionaries(
+    {},
+    optional={
+        "label_map": TEXTS,
+        "image_size": COUNTS | st.tuples(COUNTS, COUNTS),
+        "train": st.fixed_dictionaries({}, optional={"images": TEXTS | st.lists(TEXTS), "batch_size": COUNTS}),
+        "task_prob_train": st.fixed_dictionaries({"semantic": st.floats(0.1, 1)}, optional={"panoptic": NUMBERS}),
+    },
+)
+QUANTIZE = st.fixed_dictionaries(
+    {},
+    optional={
+        "layers": st.lists(
+            st.fixed_dictionaries({"module_name": TEXTS, "weights": st.dictionaries(st.just("dtype"), TEXTS)}),
+            max_size=2,
+        ),
+    },
+)
+SPECS = st.builds(
+    Spec.model_validate,
+    st.fixed_dictionaries({}, optional={"train": TRAIN, "dataset": DATASET, "quantize": QUANTIZE, "model_name": TEXTS}),
+)
+
+
+def reread(spec: Spec) -> Spec:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "experiment.yaml"
+        path.write_text(dump_yaml(spec), encoding="utf-8")
+        return load_spec(path)
+
+
+@settings(deadline=None, max_examples=60)
+@given(SPECS)
+def test_round_trip(spec: Spec) -> None:
+    assert reread(spec) == spec
+
+
+def test_defaults_survive_and_the_encryption_key_does_not() -> None:
+    assert reread(Spec()) == Spec()
+    spec = Spec(encryption_key="secret", results_dir="/r")
+    assert "secret" not in dump_yaml(spec)
+    assert reread(spec).results_dir == "/r"
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.booleans())
+def test_scalars_are_read_as_they_are_written(value: Any) -> None:
+    found = parse_value(yaml.safe_dump(value).removesuffix("...\n"))
+    assert found == value
+    assert type(found) is type(value)
+    if isinstance(value, float):
+        assert parse_value(f"{value!r}") == value  # 1e-05 has no dot
+
+
+@given(st.text(max_size=30))
+def test_some_key_or_none_is_nearest_to_any_text(text: str) -> None:
+    known = ["train", "train.optim", "train.optim.lr"]
+    assert nearest(text, known) in (*known, "")

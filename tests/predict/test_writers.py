@@ -1,0 +1,119 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from oneformer_jax.data.datasets.categories import Categories, Category, load_label_map
+from oneformer_jax.data.datasets.sources import Source, open_sources
+from oneformer_jax.errors import OneFormerError
+from oneformer_jax.postprocess.instance import Instance
+from oneformer_jax.postprocess.panoptic import PanopticResult, PanopticSegment
+from oneformer_jax.predict import write as writers
+from oneformer_jax.predict.write import ResultWriter, output_names, panoptic_colors, write_bytes
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+CATEGORIES = Categories((Category(3, "sky", False, (70, 130, 180)), Category(8, "cat", True, (220, 20, 60))))
+IMAGE = np.full((20, 30, 3), 90, np.uint8)
+
+
+def test_semantic(tmp_path: Path) -> None:
+    classes = np.zeros((20, 30), np.uint8)
+    classes[5:] = 1
+    path = Path("somewhere/a.jpeg")
+    with ResultWriter(tmp_path / "new/out", "semantic", CATEGORIES, [path]) as writer:
+        overlay, raw = writer.add(path, IMAGE, classes)
+    assert overlay == tmp_path / "new/out/a.jpg"
+    assert cv2.imread(overlay).shape == (320, 480, 3), "enlarged 16 times, to be readable"
+    np.testing.assert_array_equal(cv2.imread(raw, cv2.IMREAD_UNCHANGED), classes)
+    assert load_label_map(tmp_path / "new/out/label_map.json") == CATEGORIES
+
+
+def test_panoptic_can_be_read_as_a_data_set(tmp_path: Path) -> None:
+    ids = np.zeros((20, 30), np.int32)
+    ids[:10], ids[12:, 4:9] = 1, 2
+    segments = (PanopticSegment(1, 0, False, 0.75, 300), PanopticSegment(2, 1, True, 0.5, 40))
+    path = tmp_path / "000012.png"
+    Image.fromarray(IMAGE).save(path)
+    with ResultWriter(tmp_path / "out", "panoptic", CATEGORIES, [path]) as writer:
+        writer.add(path, IMAGE, PanopticResult(ids, segments))
+    dataset = open_sources([Source(tmp_path / "out/panoptic.json", tmp_path, tmp_path / "out/panoptic")])
+    (record,) = dataset.records
+    assert record.image_id == 12
+    assert [(s.id, s.category, s.iscrowd) for s in record.segments] == [(1, 0, False), (2, 1, False)]
+    np.testing.assert_array_equal(dataset.read_segments(0), ids[None] - 1)
+    info = json.loads((tmp_path / "out/panoptic.json").read_text())["annotations"][0]["segments_info"][1]
+    assert info == {"id": 2, "category_id": 8, "iscrowd": 0, "area": 40, "bbox": [4, 12, 5, 8], "score": 0.5}
+
+
+def test_instances_are_coco_results(tmp_path: Path) -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    mask[3:9, 4:11] = 1
+    instance = Instance(1, 0.625, coco_mask.encode(np.asfortranarray(mask)), (4.0, 3.0, 7.0, 6.0))
+    paths = [Path("x.jpg"), Path("y.jpg")]
+    with ResultWriter(tmp_path, "instance", CATEGORIES, paths) as writer:
+        for path in paths:
+            writer.add(path, IMAGE, (instance,) if path.stem == "y" else ())
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": i, "height": 20, "width": 30} for i in (1, 2)],
+        "categories": [{"id": 8}],
+        "annotations": [],
+    }
+    truth.createIndex()
+    (annotation,) = truth.loadRes(str(tmp_path / "instance.json")).dataset["annotations"]
+    assert (annotation["image_id"], annotation["category_id"], annotation["score"]) == (2, 8, 0.625)
+    assert annotation["bbox"] == [4, 3, 7, 6]
+    np.testing.assert_array_equal(coco_mask.decode(annotation["segmentation"]), mask)
+    assert {path.name for path in tmp_path.iterdir()} == {"label_map.json", "instance.json", "x.jpg", "y.jpg"}
+
+
+def test_panoptic_colours_are_the_id_in_three_bytes() -> None:
+    ids = np.array([[0, 255, 256, 65536 * 7 + 256 * 5 + 3]], np.int32)
+    assert panoptic_colors(ids).tolist() == [[[0, 0, 0], [255, 0, 0], [0, 1, 0], [3, 5, 7]]]
+
+
+def test_equal_stems_stay_apart() -> None:
+    names = output_names([Path(n) for n in ("a.png", "a.jpg", "b.png", "a_png.gif", "A.JPG")])
+    assert names == ["a_png_2", "a_jpg", "b", "a_png", "A_JPG_2"]
+
+
+@given(st.lists(st.sampled_from("ab_") | st.just("a_png"), min_size=1, max_size=8), st.data())
+def test_names_are_unique_on_any_file_system(stems: list[str], data) -> None:
+    suffixes = data.draw(st.lists(st.sampled_from([".png", ".PNG", ".jpg"]), min_size=len(stems), max_size=len(stems)))
+    paths = list(dict.fromkeys(Path(stem + suffix) for stem, suffix in zip(stems, suffixes, strict=True)))
+    names = output_names(paths)
+    assert len({name.casefold() for name in names}) == len(paths)
+
+
+def test_errors_name_the_file_and_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OneFormerError, match=r"file/a\.png: the file cannot be written"):
+        write_bytes(tmp_path / "file/a.png", b"")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_bytes(tmp_path / "old.json", b"old")
+    monkeypatch.setattr(writers.Path, "replace", full)
+    with pytest.raises(OneFormerError, match=r"old\.json: .*No space left(.|\n)*free some space"):
+        write_bytes(tmp_path / "old.json", b"new")
+    assert (tmp_path / "old.json").read_bytes() == b"old"
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "old.json"}
+
+
+def test_a_failed_run_writes_no_json(tmp_path: Path) -> None:
+    def fail() -> None:
+        with ResultWriter(tmp_path, "instance", CATEGORIES, []):
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail()
+    assert not (tmp_path / "instance.json").exists()
