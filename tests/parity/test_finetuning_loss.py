@@ -26,6 +26,7 @@ from oneformer_jax.app.settings import data as datasets
 from oneformer_jax.app.settings import training as configure
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.data.batch import Batch
+from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.pipeline import train_batches
 from oneformer_jax.data.synthetic.drawn_shapes import CATEGORIES, write_drawn_shapes
 from oneformer_jax.data.task_text import prompt_table, task_tokens
@@ -141,7 +142,7 @@ def spec(spec_path: Path) -> Spec:
 @pytest.fixture(scope="module")
 def batch(spec: Spec) -> Batch:
     """The run's first batch, made once more."""
-    dataset = datasets.open_dataset(spec, "train")
+    dataset = open_dataset(datasets.dataset_files(spec, "train"))
     settings = configure.pipeline_settings(spec, dataset, spec.dataset.train.batch_size)
     with closing(train_batches(dataset, settings, start_step=0)) as batches:
         batch = next(batches)

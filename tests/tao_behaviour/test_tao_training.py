@@ -14,6 +14,7 @@ from oneformer_jax.app.run.devices import mesh_of
 from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings import training as configure
+from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.spec import Spec, unsupported_keys
 from oneformer_jax.app.spec.published.template import template
 from oneformer_jax.app.spec.support import notes
@@ -109,7 +110,7 @@ def test_31_the_generated_spec_runs_on_the_devices_that_are_there(spec_of: SpecO
     spec = spec_of(text=yaml.safe_dump(template("train")))
     assert (spec.train.num_gpus, spec.train.gpu_ids) == (8, (0,))
     status = StatusFile(tmp_path, "train", Console(quiet=True))
-    assert mesh_of(spec, "train", status).size == min(8, len(jax.devices()))
+    assert mesh_of(device_choice(spec, "train"), status).size == min(8, len(jax.devices()))
     assert len(jax.devices()) >= 8 or "train.num_gpus is 8, but only" in status.path.read_text()
     # A count on the command line does not drop the list of the file.
     kept = spec_of("train.num_gpus=2", text="train: {gpu_ids: [2, 3]}")

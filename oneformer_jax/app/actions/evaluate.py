@@ -13,6 +13,7 @@ from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings import data as datasets
 from oneformer_jax.app.settings import evaluation as scoring
 from oneformer_jax.app.spec import Spec
+from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.errors import DataError
 from oneformer_jax.evaluation.evaluator import Metrics
 from oneformer_jax.evaluation.report import metrics_json, metrics_table
@@ -27,7 +28,7 @@ def evaluate(spec: Spec, folder: Path, status: StatusFile, console: Console) -> 
     """
     require_model(spec, "evaluate")
     split: Literal["test", "val"] = "test" if datasets.has_data(spec, "test") else "val"
-    dataset = datasets.open_dataset(spec, split)
+    dataset = open_dataset(datasets.dataset_files(spec, split))
     chosen = model_to_run(spec, "evaluate", getattr(spec.dataset, split).batch_size, status)
     model = chosen.model
     dataset.check_num_classes(model.num_classes)

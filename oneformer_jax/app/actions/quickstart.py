@@ -17,6 +17,7 @@ from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.settings import data as datasets
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.synthetic.colour_baseline import nearest_colour_baseline
 from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
 from oneformer_jax.evaluation.ground_truth import GroundTruth
@@ -43,7 +44,7 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
     best = [*overrides, f"evaluate.checkpoint={folder / 'train'}", f"inference.checkpoint={folder / 'train'}"]
     with running("evaluate", spec_path, best, console) as (read, run):
         metrics = evaluate(read, run.folder, run.status, run.console)
-    validation = datasets.open_dataset(spec, "val")
+    validation = open_dataset(datasets.dataset_files(spec, "val"))
     chosen = folder / "data" / "pictures"
     chosen.mkdir(exist_ok=True)
     for record in validation.records[:PICTURES]:
@@ -60,7 +61,7 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
     scores = headline(metrics)
     names = ("mIoU", "PQ", "SQ", "RQ", "AP")
     table.add_row("OneFormer", *(f"{100 * scores[name]:.1f}" for name in names), style="bold")
-    baseline = baseline_miou(datasets.open_dataset(spec, "train"), validation)
+    baseline = baseline_miou(open_dataset(datasets.dataset_files(spec, "train")), validation)
     table.add_row("nearest colour", f"{100 * baseline:.1f}", "", "", "", "")
     console.print(table)
     places = {

@@ -6,6 +6,7 @@ from oneformer_jax.app.run.devices import mesh_of
 from oneformer_jax.app.run.execute import enable_compilation_cache
 from oneformer_jax.app.run.model import ModelToRun
 from oneformer_jax.app.run.status import StatusFile
+from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.settings.model import contradictions
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.predict.jax_model import load_model
@@ -14,7 +15,7 @@ from oneformer_jax.predict.jax_model import load_model
 def checkpoint_to_run(spec: Spec, action: str, batch_size: int, status: StatusFile) -> ModelToRun:
     """Opens `<action>.checkpoint`; its architecture counts, and model keys that contradict it are told."""
     enable_compilation_cache()
-    mesh = mesh_of(spec, action, status)
+    mesh = mesh_of(device_choice(spec, action), status)
     model = load_model(Path(spec.value(action).checkpoint), mesh)
     for contradiction in contradictions(spec, model.config):
         status.warning(contradiction)

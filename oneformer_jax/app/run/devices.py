@@ -3,13 +3,14 @@
 import os
 import platform
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from flax.traverse_util import flatten_dict
 from rich.table import Table
 
 from oneformer_jax.app.run.status import StatusFile
-from oneformer_jax.app.spec import Spec
+from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import OneFormerError, SpecError
 from oneformer_jax.training.distributed import Processes, find_processes, gather, join
 from oneformer_jax.training.sharding import Mesh, available_devices, make_mesh
@@ -17,13 +18,12 @@ from oneformer_jax.training.sharding import Mesh, available_devices, make_mesh
 PER_NODE = "NUM_GPU_PER_NODE"
 
 
-def join_processes(spec: Spec, processes: Processes) -> None:
-    """Connects the processes of a training, before JAX starts.
+def join_processes(nodes: int | None, choice: DeviceChoice, processes: Processes) -> None:
+    """Connects the processes of a training, before JAX starts; `nodes`: how many the spec names, None: it does not.
 
     Raises SpecError where the spec contradicts the environment, OneFormerError where the others cannot be found.
     """
-    nodes = spec.train.num_nodes
-    if spec.is_changed("train.num_nodes") and nodes != processes.nodes:
+    if nodes not in (None, processes.nodes):
         found = f"{processes.source} names {processes.nodes}" if processes.count > 1 else "nothing names the others"
         raise SpecError(
             f"{nodes} nodes, but {found}",
@@ -31,23 +31,21 @@ def join_processes(spec: Spec, processes: Processes) -> None:
             hint="on every node set WORLD_SIZE, NODE_RANK, MASTER_ADDR and MASTER_PORT (docs/multi-host.md), or try it "
             f"on this one: cli.py launch --num-processes {nodes} -- train ...",
         )
-    join(processes, own_devices(spec, processes, os.environ))
+    join(processes, own_devices(choice, processes, os.environ))
 
 
-def own_devices(spec: Spec, processes: Processes, environment: Mapping[str, str]) -> list[int]:
+def own_devices(choice: DeviceChoice, processes: Processes, environment: Mapping[str, str]) -> list[int]:
     """The indices, on its node, of the devices of this one of several processes: its part of those of the node.
 
     Raises SpecError where they are not as many as the environment says, or cannot be shared.
     """
-    ids, count = spec.train.gpu_ids, spec.train.num_gpus
-    of_node = list(ids) if spec.is_changed("train.gpu_ids") else list(range(count))
-    told = spec.is_changed("train.gpu_ids") or spec.is_changed("train.num_gpus")
+    of_node = list(range(choice.count) if choice.indices is None else choice.indices)
     if "WORLD_SIZE" in environment and (text := environment.get(PER_NODE)):
-        if not text.isdigit() or (told and int(text) != len(of_node)):
+        if not text.isdigit() or (choice.chosen and int(text) != len(of_node)):
             where = f"environment variable {PER_NODE}"
             raise SpecError(f"found '{text}', but the spec names {len(of_node)} device(s)", where=where)
-        of_node = of_node if told else list(range(int(text)))
-    elif not told:
+        of_node = of_node if choice.chosen else list(range(int(text)))
+    elif not choice.chosen:
         of_node = list(range(processes.per_node))
     if len(of_node) % processes.per_node:
         raise SpecError(
@@ -59,34 +57,33 @@ def own_devices(spec: Spec, processes: Processes, environment: Mapping[str, str]
     return of_node[processes.local_index * share : (processes.local_index + 1) * share]
 
 
-def mesh_of(spec: Spec, action: str, status: StatusFile) -> Mesh:
-    """`gpu_ids` where they are changed; else the first `num_gpus` devices, or all where there are fewer: told so.
+def mesh_of(choice: DeviceChoice, status: StatusFile) -> Mesh:
+    """The devices of `choice`, or all where there are fewer than it counts, which is a warning.
 
     Of a training on several processes each has its share, and none may lack one. Raises SpecError for an index that no
     device has.
     """
-    processes = find_processes(os.environ) if action == "train" else Processes()
+    processes = find_processes(os.environ) if choice.section == "train" else Processes()
     if processes.count > 1:
-        return make_mesh(len(own_devices(spec, processes, os.environ)))
-    section = spec.value(action)
-    if spec.is_changed(f"{action}.gpu_ids"):
+        return make_mesh(len(own_devices(choice, processes, os.environ)))
+    if choice.indices is not None:
         try:
-            return make_mesh(section.gpu_ids)
+            return make_mesh(choice.indices)
         except OneFormerError as error:
-            raise SpecError(error.what, where=f"{action}.gpu_ids", hint=error.hint) from None
-    found = available_devices(section.num_gpus)
-    if len(found) < section.num_gpus:
+            raise SpecError(error.what, where=f"{choice.section}.gpu_ids", hint=error.hint) from None
+    found = available_devices(choice.count)
+    if len(found) < choice.count:
         kind = found[0].platform
         status.warning(
-            f"{action}.num_gpus is {section.num_gpus}, but only {len(found)} {kind} device(s) are there: each gets the "
-            "batch size of the spec, so the batch over all of them is smaller"
+            f"{choice.section}.num_gpus is {choice.count}, but only {len(found)} {kind} device(s) are there: each gets "
+            "the batch size of the spec, so the batch over all of them is smaller"
         )
-    return make_mesh(min(section.num_gpus, len(found)))
+    return make_mesh(min(choice.count, len(found)))
 
 
-def refuse_different_specs(spec: Spec) -> None:
+def refuse_different_specs(keys: dict[str, Any]) -> None:
     """Raises SpecError where the processes of a training were not started with the same keys. All must call it."""
-    first, *others = (flatten_dict(keys, sep=".") for keys in gather(spec.to_dict()))
+    first, *others = (flatten_dict(found, sep=".") for found in gather(keys))
     for process, keys in enumerate(others, start=1):
         different = sorted(name for name in first.keys() | keys.keys() if first.get(name) != keys.get(name))
         if different:

@@ -12,6 +12,7 @@ from rich.console import Console
 from oneformer_jax.app.run.failures import explained, reason
 from oneformer_jax.app.run.lock import only_process_in
 from oneformer_jax.app.run.status import StatusFile, StatusOfOther, result_folder
+from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.spec import Spec, dump_yaml, load_spec, unsupported_keys
 from oneformer_jax.app.spec.overrides import apply
 from oneformer_jax.app.spec.source import Source, read_yaml
@@ -81,7 +82,8 @@ def _processes(name: str) -> "Processes | None":
 def _join(spec: Spec, processes: "Processes") -> None:
     from oneformer_jax.app.run.devices import join_processes
 
-    join_processes(spec, processes)
+    nodes = spec.train.num_nodes if spec.is_changed("train.num_nodes") else None
+    join_processes(nodes, device_choice(spec, "train"), processes)
 
 
 def _warn_of_unsupported_keys(spec: Spec, name: str, status: StatusFile) -> None:

@@ -1,14 +1,13 @@
-"""The data sets that a spec names: their files found, fetched, unpacked and opened. Free of JAX."""
+"""The `dataset` section of a spec to the files of its splits. Nothing is opened here."""
 
-from pathlib import Path
 from typing import Literal, get_args
 
 from oneformer_jax.app.spec import Spec, require
+from oneformer_jax.app.spec.dataset_keys import Split as SplitKeys
 from oneformer_jax.app.spec.field import Paths
-from oneformer_jax.data.datasets.dataset import Dataset
-from oneformer_jax.data.datasets.sources import Source, default_names, open_sources
-from oneformer_jax.data.datasets.tfds_dataset import SCHEME, open_prepared
-from oneformer_jax.data.storage.cache import local_file, local_folder
+from oneformer_jax.data.datasets.files import DatasetFiles, SourceFiles
+from oneformer_jax.data.datasets.sources import default_names
+from oneformer_jax.data.datasets.tfds_dataset import SCHEME
 from oneformer_jax.errors import SpecError
 
 Split = Literal["train", "val", "test"]
@@ -21,30 +20,39 @@ def num_workers(spec: Spec, split: Split) -> int | None:
     return int(spec.value(changed[0])) if changed else None
 
 
-def open_dataset(spec: Spec, split: Split) -> Dataset:
-    """The data set of a split, its files checked against each other and the label map.
-
-    Raises SpecError if keys of the split are unset or contradict each other, DataError if its files cannot be used.
-    """
-    contiguous_id, maps = spec.dataset.contiguous_id, label_maps(spec)
-    if folder := _prepared_folder(spec, split):
-        return open_prepared(folder, split, contiguous_id=contiguous_id, label_maps=list(maps.values()))
-    require(spec, f"dataset.{split}.annotations")
-    return open_sources(sources(spec, split), contiguous_id=contiguous_id, label_maps=maps)
-
-
 def has_data(spec: Spec, split: Split) -> bool:
     """Whether the spec says where the annotated images of a split are."""
     section = getattr(spec.dataset, split)
     return bool(section.annotations) or any(path.startswith(SCHEME) for path in path_list(section.images))
 
 
-def _prepared_folder(spec: Spec, split: Split) -> Path | None:
-    """The folder of prepared data that `images` names, which stands alone; None where it names none."""
-    section = getattr(spec.dataset, split)
+def dataset_files(spec: Spec, split: Split, *, num_classes: int | None = None) -> DatasetFiles:
+    """The files of a split. Raises SpecError if keys of the split are unset or contradict each other."""
+    section, given = getattr(spec.dataset, split), spec.dataset.label_map
+    by_format = given.items() if isinstance(given, dict) else [("*", given)]
+    prepared = _prepared_folder(section, split)
+    if not prepared:
+        require(spec, f"dataset.{split}.annotations")
+    return DatasetFiles(
+        split,
+        sources=() if prepared else _sources(section, split),
+        prepared=prepared,
+        label_maps={name: path for name, path in by_format if path},
+        contiguous_id=spec.dataset.contiguous_id,
+        num_classes=num_classes,
+    )
+
+
+def path_list(paths: Paths) -> list[str]:
+    """The paths of a key that holds one or several."""
+    return [paths] if isinstance(paths, str) else list(paths)
+
+
+def _prepared_folder(section: SplitKeys, split: Split) -> str:
+    """The folder of prepared data that `images` names, which stands alone; "" where it names none."""
     key, images = f"dataset.{split}.images", path_list(section.images)
     if not any(path.startswith(SCHEME) for path in images):
-        return None
+        return ""
     if len(images) > 1:
         raise SpecError("prepared data cannot stand in a list", where=key, hint="prepare all of it together")
     for name in ("annotations", "panoptic", "names"):
@@ -54,23 +62,11 @@ def _prepared_folder(spec: Spec, split: Split) -> Path | None:
                 where=f"dataset.{split}.{name}",
                 hint=f"leave it empty, or set {key} to a folder of images",
             )
-    return local_folder(images[0].removeprefix(SCHEME), what=key)
+    return images[0].removeprefix(SCHEME)
 
 
-def label_maps(spec: Spec) -> dict[str, Path]:
-    """The label map of each format of annotations; "*" is for those that have none of their own."""
-    given = spec.dataset.label_map
-    by_format = given.items() if isinstance(given, dict) else [("*", given)]
-    return {name: local_file(path, what="dataset.label_map", suffix=".json") for name, path in by_format if path}
-
-
-def sources(spec: Spec, split: Split) -> list[Source]:
-    """The annotation files of a split with their folders: one folder is for all files, several are for one each.
-
-    Archives are unpacked and addresses fetched. Raises DataError where that fails, SpecError: lists of different
-    lengths, or a file or a name that stands twice.
-    """
-    section = getattr(spec.dataset, split)
+def _sources(section: SplitKeys, split: Split) -> tuple[SourceFiles, ...]:
+    """The annotation files with their folders: one folder is for all files, several are for one each."""
     annotations = path_list(section.annotations)
     images, panoptic = (
         _one_each(getattr(section, name), len(annotations), f"dataset.{split}.{name}", f"dataset.{split}.annotations")
@@ -85,21 +81,8 @@ def sources(spec: Spec, split: Split) -> list[Source]:
         )
     for key, values in (("annotations", annotations), ("names", names)):
         if double := [value for value in values if values.count(value) > 1]:
-            raise SpecError(f"'{double[0]}' stands there twice", where=f"dataset.{split}.{key}")
-    return [
-        Source(
-            local_file(file, what=f"dataset.{split}.annotations", suffix=".json"),
-            local_folder(folder, what=f"dataset.{split}.images") if folder else None,
-            local_folder(pngs, what=f"dataset.{split}.panoptic") if pngs else None,
-            name,
-        )
-        for file, folder, pngs, name in zip(annotations, images, panoptic, names, strict=True)
-    ]
-
-
-def path_list(paths: Paths) -> list[str]:
-    """The paths of a key that holds one or several."""
-    return [paths] if isinstance(paths, str) else list(paths)
+            raise SpecError(f"'{double[0]}' is listed twice", where=f"dataset.{split}.{key}")
+    return tuple(SourceFiles(*fields) for fields in zip(annotations, images, panoptic, names, strict=True))
 
 
 def _one_each(paths: Paths, count: int, key: str, files_key: str) -> list[str]:

@@ -15,9 +15,10 @@ from servers import Bucket
 from typer.testing import CliRunner
 
 from oneformer_jax.app.cli.commands import app
-from oneformer_jax.app.settings.data import open_dataset
+from oneformer_jax.app.settings.data import dataset_files
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.storage import archives
 from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import DataError
@@ -42,7 +43,7 @@ def opened(tmp_path: Path) -> Callable[..., Dataset]:
 
     def run(*overrides: str) -> Dataset:
         (tmp_path / "spec.yaml").write_text("dataset: {}\n")
-        return open_dataset(load_spec(tmp_path / "spec.yaml", overrides), "train")
+        return open_dataset(dataset_files(load_spec(tmp_path / "spec.yaml", overrides), "train"))
 
     return run
 

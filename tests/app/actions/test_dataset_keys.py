@@ -7,6 +7,7 @@ import pytest
 
 from oneformer_jax.app.settings import data as datasets
 from oneformer_jax.app.spec import Spec, load_spec
+from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import DataError, SpecError
 
@@ -31,13 +32,13 @@ def files(root: Path, kind: str) -> list[str]:
 
 def test_lists_of_files_open_as_one_data_set(root: Path) -> None:
     keys = {"annotations": files(root, "annotations.json"), "images": files(root, "images")}
-    dataset = datasets.open_dataset(spec_of(root, **keys, panoptic=files(root, "panoptic")), "val")
+    dataset = open_dataset(datasets.dataset_files(spec_of(root, **keys, panoptic=files(root, "panoptic")), "val"))
     assert dataset.parts == {"near": range(3), "far": range(3, 5)}, (
         "named after the folders: the files are called alike"
     )
     assert dataset.records[4].image_path == root / "far" / "images" / "000001.png"
     named = spec_of(root, **keys, panoptic=files(root, "panoptic"), names=["b", "a"])
-    assert list(datasets.open_dataset(named, "val").parts) == ["b", "a"]
+    assert list(open_dataset(datasets.dataset_files(named, "val")).parts) == ["b", "a"]
 
 
 def test_one_folder_is_for_all_files(root: Path) -> None:
@@ -48,12 +49,12 @@ def test_one_folder_is_for_all_files(root: Path) -> None:
     spec = spec_of(
         root, annotations=[str(root / "x/a.json"), str(root / "x/b.json")], images=str(root), panoptic=[str(root), ""]
     )
-    sources = datasets.sources(spec, "val")
-    assert [source.images for source in sources] == [root, root]
-    assert [source.panoptic for source in sources] == [root, None]
+    sources = datasets.dataset_files(spec, "val").sources
+    assert [source.images for source in sources] == [str(root), str(root)]
+    assert [source.panoptic for source in sources] == [str(root), ""]
     assert [source.name for source in sources] == ["a", "b"]
     with pytest.raises(DataError, match="COCO panoptic annotations, but no folder of panoptic PNGs"):
-        datasets.open_dataset(spec_of(root, annotations=str(root / "x/a.json"), images=str(root)), "val")
+        open_dataset(datasets.dataset_files(spec_of(root, annotations=str(root / "x/a.json"), images=str(root)), "val"))
 
 
 @pytest.mark.parametrize(
@@ -63,11 +64,11 @@ def test_one_folder_is_for_all_files(root: Path) -> None:
         ({"annotations": ["a", "b", "c"], "panoptic": ["x", "y"]}, r"dataset.val.panoptic: 2 folders for 3"),
         ({"annotations": "a", "images": ["x", "y"]}, r"dataset.val.images: 2 folders for 1"),
         ({"annotations": ["a", "b"], "names": ["x"]}, r"dataset.val.names: 1 names for 2 annotation files"),
-        ({"annotations": ["a", "b"], "names": ["x", "x"]}, r"dataset.val.names: 'x' stands there twice"),
-        ({"annotations": ["a", "b", "a"]}, r"dataset.val.annotations: 'a' stands there twice"),
+        ({"annotations": ["a", "b"], "names": ["x", "x"]}, r"dataset.val.names: 'x' is listed twice"),
+        ({"annotations": ["a", "b", "a"]}, r"dataset.val.annotations: 'a' is listed twice"),
         ({"annotations": []}, r"no value for dataset.val.annotations"),
     ],
 )
 def test_keys_that_contradict_each_other_are_named(root: Path, keys: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        datasets.open_dataset(spec_of(root, **keys), "val")
+        open_dataset(datasets.dataset_files(spec_of(root, **keys), "val"))

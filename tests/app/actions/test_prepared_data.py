@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from oneformer_jax.app.cli.commands import app
-from oneformer_jax.app.settings.data import open_dataset
+from oneformer_jax.app.settings.data import dataset_files
+from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import DataError, SpecError
 
@@ -51,12 +52,12 @@ def test_prepared_splits_open(prepare: Callable[..., Result], spec_of: Callable,
     address = f"tfds://{folder}"
     assert f'dataset.<split>: {{images: "{address}"}}' in result.output
     spec = spec_of(f"dataset.train.images={address}", f"dataset.val.images={address}")
-    assert [len(open_dataset(spec, split)) for split in ("train", "val")] == [4, 2]
+    assert [len(open_dataset(dataset_files(spec, split))) for split in ("train", "val")] == [4, 2]
     with pytest.raises(SpecError, match=r"dataset\.test\.annotations"):
-        open_dataset(spec, "test")
+        open_dataset(dataset_files(spec, "test"))
     spec = spec_of(f"dataset.test.images={address}")
     with pytest.raises(DataError, match=r"(?s)no split test.*it has train, val"):
-        open_dataset(spec, "test")
+        open_dataset(dataset_files(spec, "test"))
 
 
 def test_what_a_spec_says_against_it(prepare: Callable[..., Result], spec_of: Callable, tmp_path: Path) -> None:
@@ -65,11 +66,11 @@ def test_what_a_spec_says_against_it(prepare: Callable[..., Result], spec_of: Ca
     address = f"dataset.train.images=tfds://{folder}"
     for key, value in {"annotations": "a.json", "panoptic": "pngs", "names": "[a]"}.items():
         with pytest.raises(SpecError, match=rf"dataset\.train\.{key}: a prepared data set .* its own annotations"):
-            open_dataset(spec_of(address, f"dataset.train.{key}={value}"), "train")
+            open_dataset(dataset_files(spec_of(address, f"dataset.train.{key}={value}"), "train"))
     with pytest.raises(SpecError, match=r"dataset\.train\.images: prepared data cannot stand in a list"):
-        open_dataset(spec_of(f"dataset.train.images=[tfds://{folder},tfds://{folder}]"), "train")
+        open_dataset(dataset_files(spec_of(f"dataset.train.images=[tfds://{folder},tfds://{folder}]"), "train"))
     with pytest.raises(DataError, match=r"dataset\.train\.images: /nowhere: no such file or folder"):
-        open_dataset(spec_of("dataset.train.images=tfds:///nowhere"), "train")
+        open_dataset(dataset_files(spec_of("dataset.train.images=tfds:///nowhere"), "train"))
 
 
 def test_what_cannot_be_prepared(prepare: Callable[..., Result], drawn: Path, tmp_path: Path) -> None:

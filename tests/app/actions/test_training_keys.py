@@ -14,6 +14,7 @@ from oneformer_jax.app.run.devices import join_processes, mesh_of, own_devices, 
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings import evaluation as scoring
 from oneformer_jax.app.settings import training as configure
+from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints import store as ckpt
@@ -153,14 +154,15 @@ def test_an_optimizer_state_fits_the_frozen_parts_that_it_was_made_for(spec_of: 
 
 def test_devices(spec_of: SpecOf, tmp_path: Path) -> None:
     status = StatusFile(tmp_path, "train", Console())
-    assert mesh_of(spec_of(), "train", status).size == 1
+    assert mesh_of(device_choice(spec_of(), "train"), status).size == 1
     assert not status.path.exists()
-    few = mesh_of(spec_of("train.num_gpus=64"), "train", status)  # as TAO's templates: more than there are
+    more_than_there_are = spec_of("train.num_gpus=64")  # as in TAO's templates
+    few = mesh_of(device_choice(more_than_there_are, "train"), status)
     assert few.size < 64
     assert "train.num_gpus is 64, but only" in status.path.read_text()
     for action in ("train", "evaluate", "inference"):
         with pytest.raises(SpecError, match=rf"{action}\.gpu_ids: there is no device 64"):
-            mesh_of(spec_of(f"{action}.gpu_ids=[64]"), action, status)
+            mesh_of(device_choice(spec_of(f"{action}.gpu_ids=[64]"), action), status)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +239,9 @@ def test_a_topology_that_is_not_there_is_refused(
     spec_of: SpecOf, overrides: list[str], processes: Processes, words: str
 ) -> None:
     with pytest.raises(SpecError) as caught:
-        join_processes(spec_of(*overrides), processes)
+        spec = spec_of(*overrides)
+        nodes = spec.train.num_nodes if spec.is_changed("train.num_nodes") else None
+        join_processes(nodes, device_choice(spec, "train"), processes)
     assert words in str(caught.value)
 
 
@@ -257,13 +261,14 @@ def test_a_topology_that_is_not_there_is_refused(
 def test_a_process_has_its_part_of_the_devices_of_its_node(
     spec_of: SpecOf, overrides: list[str], processes: Processes, environment: dict[str, str], expected: list[int]
 ) -> None:
-    assert own_devices(spec_of(*overrides), processes, environment) == expected
+    assert own_devices(device_choice(spec_of(*overrides), "train"), processes, environment) == expected
 
 
 @pytest.mark.parametrize("text", ["many", "2"])
 def test_devices_of_a_node_are_what_both_say(spec_of: SpecOf, text: str) -> None:
     with pytest.raises(SpecError, match=f"NUM_GPU_PER_NODE: found '{text}', but the spec names 4"):
-        own_devices(spec_of("train.num_gpus=4"), Processes(2, 1, 2), NODES | {"NUM_GPU_PER_NODE": text})
+        choice = device_choice(spec_of("train.num_gpus=4"), "train")
+        own_devices(choice, Processes(2, 1, 2), NODES | {"NUM_GPU_PER_NODE": text})
 
 
 def test_processes_that_were_started_differently_are_refused(spec_of: SpecOf, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +276,7 @@ def test_processes_that_were_started_differently_are_refused(spec_of: SpecOf, mo
     for second in (same, other):
         monkeypatch.setattr(devices, "gather", lambda own, second=second: [own, second.to_dict()])
         if second is same:
-            refuse_different_specs(same)
+            refuse_different_specs(same.to_dict())
         else:
             with pytest.raises(SpecError, match=r"train\.seed: process 0 has 3, process 1 has 4"):
-                refuse_different_specs(same)
+                refuse_different_specs(same.to_dict())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import Mock, patch
 
@@ -9,9 +10,11 @@ from oneformer_jax.app.run import devices
 from oneformer_jax.app.settings import data as datasets
 from oneformer_jax.app.settings import evaluation as scoring
 from oneformer_jax.app.settings import training as configure
+from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.geometry import evaluation_policy
 
 Observed = Callable[[Spec], Any]
@@ -78,7 +81,7 @@ def thresholds(field: str) -> Observed:
 
 def drawn(spec: Spec) -> Dataset:
     """The training data: 4 pictures."""
-    return datasets.open_dataset(spec, "train")
+    return open_dataset(datasets.dataset_files(spec, "train"))
 
 
 def loop(field: str) -> Observed:
@@ -110,8 +113,8 @@ def source(split: datasets.Split, field: str) -> Observed:
     """A field of the first annotation file of a split; of a path the folders `<split>/<name>`."""
 
     def value(spec: Spec) -> str:
-        found = getattr(datasets.sources(spec, split)[0], field)
-        return found if isinstance(found, str) else f"{found.parent.name}/{found.name}"
+        found = getattr(datasets.dataset_files(spec, split).sources[0], field)
+        return found if field == "name" else "/".join(Path(found).parts[-2:])
 
     return value
 
@@ -128,7 +131,7 @@ def chosen_devices(action: str) -> Observed:
         eight = Mock(return_value=[Mock(platform="cpu")] * 8)
         with patch.multiple(devices, available_devices=eight, make_mesh=stop()):
             try:
-                devices.mesh_of(spec, action, Mock(spec=devices.StatusFile))
+                devices.mesh_of(device_choice(spec, action), Mock(spec=devices.StatusFile))
             except Stopped:
                 return devices.make_mesh.call_args.args[0]
 

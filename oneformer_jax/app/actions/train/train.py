@@ -25,6 +25,7 @@ from oneformer_jax.app.run.status import EpochLines, StatusFile
 from oneformer_jax.app.settings import data as datasets
 from oneformer_jax.app.settings import evaluation as scoring
 from oneformer_jax.app.settings import training as configure
+from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints import store as ckpt
@@ -51,9 +52,9 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
     Raises OneFormerError (spec, data, checkpoint) before any long work where the cause is known then.
     """
     enable_compilation_cache()
-    mesh = mesh_of(spec, "train", status)
+    mesh = mesh_of(device_choice(spec, "train"), status)
     console.print(topology_table(mesh, spec.train.distributed_strategy))
-    refuse_different_specs(spec)
+    refuse_different_specs(spec.to_dict())
     dataset, validation = _datasets(spec, console)
     settings = configure.loop_settings(spec, dataset, mesh.size)
     _tell_what_ends_early_or_never_happens(spec, settings, status)

@@ -1,0 +1,66 @@
+"""The files of one split, as somebody named them: found, fetched, unpacked and opened. Free of JAX."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.sources import Source, open_sources
+from oneformer_jax.data.datasets.tfds_dataset import open_prepared
+from oneformer_jax.data.storage.cache import local_file, local_folder
+
+
+@dataclass(frozen=True)
+class SourceFiles:
+    """Locations (paths, archives, addresses) of an annotation file and its folders; "" where there is none."""
+
+    annotations: str
+    images: str = ""
+    panoptic: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """The data set of a split: `prepared`, a folder of shards, or else all of `sources`.
+
+    `label_maps`: the location of the label map of each format of annotations; "*" is for those that have none of their
+    own. `num_classes` is that of the model that is to learn or to predict the classes, None where it says so itself.
+    """
+
+    split: str
+    sources: tuple[SourceFiles, ...] = ()
+    prepared: str = ""
+    label_maps: dict[str, str] = field(default_factory=dict)
+    contiguous_id: bool = True
+    num_classes: int | None = None
+
+
+def open_dataset(files: DatasetFiles) -> Dataset:
+    """The data set of a split, its files checked against each other and the label map.
+
+    Archives are unpacked and addresses fetched. Raises DataError: a file cannot be used, or has other classes than the
+    label map or more than the model.
+    """
+    key = f"dataset.{files.split}"
+    maps = {
+        name: local_file(location, what="dataset.label_map", suffix=".json")
+        for name, location in files.label_maps.items()
+    }
+    dataset: Dataset
+    if files.prepared:
+        folder = local_folder(files.prepared, what=f"{key}.images")
+        dataset = open_prepared(folder, files.split, contiguous_id=files.contiguous_id, label_maps=list(maps.values()))
+    else:
+        sources = [_found(source, key) for source in files.sources]
+        dataset = open_sources(sources, contiguous_id=files.contiguous_id, label_maps=maps)
+    if files.num_classes is not None:
+        dataset.check_num_classes(files.num_classes)
+    return dataset
+
+
+def _found(source: SourceFiles, key: str) -> Source:
+    def folder(name: str, location: str) -> Path | None:
+        return local_folder(location, what=f"{key}.{name}") if location else None
+
+    annotations = local_file(source.annotations, what=f"{key}.annotations", suffix=".json")
+    return Source(annotations, folder("images", source.images), folder("panoptic", source.panoptic), source.name)
