@@ -238,9 +238,9 @@ NODES = {"WORLD_SIZE": "2", "NODE_RANK": "1", "MASTER_ADDR": "head", "MASTER_POR
 def test_a_topology_that_is_not_there_is_refused(
     spec_of: SpecOf, overrides: list[str], processes: Processes, words: str
 ) -> None:
+    spec = spec_of(*overrides)
+    nodes = spec.train.num_nodes if spec.is_changed("train.num_nodes") else None
     with pytest.raises(SpecError) as caught:
-        spec = spec_of(*overrides)
-        nodes = spec.train.num_nodes if spec.is_changed("train.num_nodes") else None
         join_processes(nodes, device_choice(spec, "train"), processes)
     assert words in str(caught.value)
 
@@ -266,8 +266,8 @@ def test_a_process_has_its_part_of_the_devices_of_its_node(
 
 @pytest.mark.parametrize("text", ["many", "2"])
 def test_devices_of_a_node_are_what_both_say(spec_of: SpecOf, text: str) -> None:
+    choice = device_choice(spec_of("train.num_gpus=4"), "train")
     with pytest.raises(SpecError, match=f"NUM_GPU_PER_NODE: found '{text}', but the spec names 4"):
-        choice = device_choice(spec_of("train.num_gpus=4"), "train")
         own_devices(choice, Processes(2, 1, 2), NODES | {"NUM_GPU_PER_NODE": text})
 
 
