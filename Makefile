@@ -31,6 +31,7 @@ check: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 test: install
 	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder

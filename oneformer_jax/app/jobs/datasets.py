@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from oneformer_jax.app.spec.published.skill import FILES, LABEL_MAPS, SUBSTITUTES, DataKey, data_keys
+from oneformer_jax.data.datasets.dataset_root import DatasetRoot, candidates, open_root
 from oneformer_jax.data.storage.addresses import is_address, shown
-from oneformer_jax.data.storage.dataset_root import DatasetRoot, candidates, open_root
 from oneformer_jax.errors import DataError
 
 OPTIONS = {

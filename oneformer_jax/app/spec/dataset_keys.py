@@ -5,9 +5,9 @@ from typing import Literal
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from oneformer_jax.app.spec.field import Paths, Probability, SearchRange, Section, key, section
+from oneformer_jax.data.datasets import Format
 
 Color = tuple[float, float, float]
-Format = Literal["coco_panoptic", "coco_instances"]
 """What annotation files are written in, as their content tells."""
 MEASURED = "it changes the size at which scores are taken, and so the scale itself"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oneformer_jax.app.spec.dataset_keys import Format
+from oneformer_jax.data.datasets import Format
 from oneformer_jax.data.datasets.categories import Categories, read_json
 from oneformer_jax.data.datasets.images import image_size
 from oneformer_jax.data.datasets.problems import Problems

@@ -35,7 +35,7 @@ def open_sources(
     Args:
         sources: at least one, with different names where there are several.
         contiguous_id: True: class index = position in `categories`; False: class index = raw id, ids are 0..K-1.
-        label_maps: the label map for each format (`spec.dataset_keys.Format`); "*" is for all others.
+        label_maps: the label map for each format (`Format`); "*" is for all others.
 
     Raises:
         DataError: a file cannot be used, or categories differ between annotations, or from those of the label map.
