@@ -73,7 +73,7 @@ class Inert:
     def _swallow(self, *_: Any, **__: Any) -> "Inert":
         return self
 
-    __setstate__ = __setitem__ = __call__ = append = extend = add = _swallow  # type: ignore[assignment]
+    __setstate__ = __setitem__ = __call__ = append = extend = add = _swallow
 
 
 @dataclass(frozen=True)

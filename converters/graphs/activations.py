@@ -6,7 +6,7 @@ onnxruntime.quantization), and a sum that is rounded too costs accuracy and gain
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -82,7 +82,7 @@ def measured_ranges(
     }
 
 
-def cached_ranges(cache: Path, measure) -> Ranges:  # type: ignore[no-untyped-def]
+def cached_ranges(cache: Path, measure: Callable[[], Ranges]) -> Ranges:
     """The ranges in the file `cache` where it exists, else those that `measure()` gives, which are then kept there.
 
     Raises EngineError: a file that holds something else.
@@ -93,7 +93,7 @@ def cached_ranges(cache: Path, measure) -> Ranges:  # type: ignore[no-untyped-de
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             hint = "remove it, and it is written anew"
             raise EngineError(f"no cache of calibrated ranges: {error}", where=str(cache), hint=hint) from error
-    ranges: Ranges = measure()
+    ranges = measure()
     cache.write_text(json.dumps({"ranges": ranges}, indent=1) + "\n")
     return ranges
 

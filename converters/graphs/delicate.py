@@ -1,6 +1,6 @@
 """The nodes of a OneFormer graph that fewer bits would spoil, found by what they compute, with the reason."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from onnx import NodeProto
 
@@ -101,7 +101,9 @@ def _back_to_product(graph: Graph, node: NodeProto, inputs: tuple[int, ...] | No
                 open_nodes += graph.before(current)
 
 
-def _onward(graph: Graph, node: NodeProto, follow: tuple[str, ...], until) -> Iterator[NodeProto]:  # type: ignore[no-untyped-def]
+def _onward(
+    graph: Graph, node: NodeProto, follow: tuple[str, ...], until: Callable[[NodeProto], bool]
+) -> Iterator[NodeProto]:
     """The readers of `node`, and theirs, of the kinds `follow`, up to and with those for which `until` holds."""
     open_nodes, seen = list(graph.after(node)), set()
     while open_nodes:

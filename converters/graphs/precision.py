@@ -4,7 +4,7 @@ TensorRT 11 has no weak typing and no precision of layers: an engine computes wh
 serves TensorRT 10 too. Inputs and outputs stay float32.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import ml_dtypes
@@ -122,7 +122,7 @@ class _Rewriter:
             return name
         return self._made(name, wanted, lambda new: self._cast(name, new, wanted))
 
-    def _made(self, name: str, wanted: int, make) -> str:  # type: ignore[no-untyped-def]
+    def _made(self, name: str, wanted: int, make: Callable[[str], None]) -> str:
         new = f"{name}_{SUFFIX[wanted]}"
         if (name, wanted) not in self.made:
             make(new)

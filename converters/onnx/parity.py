@@ -91,7 +91,8 @@ def jax_forward(params: Any, config: OneFormerConfig) -> Forward:
 
     def forward(params: Any, images: jax.Array, task_tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         features = oneformer.encode(params, images.transpose(0, 2, 3, 1), config=config)
-        return tuple(oneformer.decode(params, features, task_tokens, config=config).final())  # type: ignore[return-value]
+        class_logits, mask_logits = oneformer.decode(params, features, task_tokens, config=config).final()
+        return class_logits, mask_logits
 
     def widened(tree: Any) -> Any:
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), tree)
@@ -102,8 +103,8 @@ def jax_forward(params: Any, config: OneFormerConfig) -> Forward:
 
     def run(*inputs: np.ndarray) -> BatchLogits:
         with jax.enable_x64(True):
-            outputs = jitted(exact, *widened(inputs))
-            return tuple(np.asarray(output, np.float32) for output in outputs)  # type: ignore[return-value]
+            class_logits, mask_logits = jitted(exact, *widened(inputs))
+            return np.asarray(class_logits, np.float32), np.asarray(mask_logits, np.float32)
 
     return run
 

@@ -23,7 +23,7 @@ def reports(module: Any, *, verbose: bool = False) -> Any:
     Severity = module.ILogger.Severity
     shown = Severity.VERBOSE if verbose else Severity.WARNING
 
-    class Reports(module.ILogger):  # type: ignore[name-defined, misc]
+    class Reports(module.ILogger):
         def __init__(self) -> None:
             module.ILogger.__init__(self)
             self.errors: list[str] = []

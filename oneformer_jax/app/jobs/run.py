@@ -121,7 +121,7 @@ def last_status(job: Job, record: Record) -> Mapping[str, Any]:
     path = job.results(record) / "status.json"
     for line in reversed(path.read_text(encoding="utf-8").splitlines() if path.is_file() else []):
         try:
-            return json.loads(line)  # type: ignore[no-any-return]
+            return json.loads(line)
         except ValueError:
             continue
     return {}

@@ -64,4 +64,4 @@ def _parent(data: Any, path: str) -> dict[Any, Any] | None:
         data = data[name]
         if not isinstance(data, dict):
             return None
-    return data  # type: ignore[no-any-return]
+    return data

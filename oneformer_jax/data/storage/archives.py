@@ -219,7 +219,7 @@ def _tar_members(stream: "_Watched") -> Iterator[Member]:
                 yield Member(info.name, "hard link", info.linkname)
             else:
                 content = partial(archive.extractfile, info)
-                yield Member(info.name, "file" if info.isreg() else "device", open=content)  # type: ignore[arg-type]
+                yield Member(info.name, "file" if info.isreg() else "device", open=content)
     # tarfile takes a header that is damaged or cut off for the end. The end is a block of zeros.
     if stream.last != bytes(TAR_BLOCK):
         raise tarfile.ReadError("the end is missing")
