@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: install bindings quickstart check test bench format
+.PHONY: install bindings quickstart check test test-fast prove bench format
 
 install: $(VENV)/installed
 
@@ -33,8 +33,15 @@ check: install
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# Three tiers: docs/testing.md.
 test: install
 	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-fast: install
+	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --tier=fast
+
+prove: install
+	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --tier=prove
 
 # On a quiet machine: benchmarks.report refuses results that others disturbed.
 bench: install

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -19,9 +18,7 @@ if "ONEFORMER_CACHE_DIR" not in os.environ:
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-# A slow machine is not a failure, and compilation makes the first example slow on any.
-hypothesis.settings.register_profile("default", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("default")
+pytest_plugins = ["tiers", "cpu_times"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,69 @@
+"""Which tests run, and with how many examples: `--tier=fast|test|prove`.
+
+`fast` leaves out what is marked `slow`; `test` is everything but what is marked `prove`; `prove` runs that and, once
+more, what is marked `again` and every property that hypothesis draws examples for.
+"""
+
+import os
+
+import hypothesis
+import pytest
+
+MARKERS = {
+    "slow": "takes seconds; not in `make test-fast`",
+    "prove": "takes minutes, or proves by the thousand; only in `make prove`, with a small sibling in `make test`",
+    "again": "in `make test`, and in `make prove` again with more examples or with optimised programs",
+    "optimised": "needs the programs that users get: their memory, their collectives, their speed",
+    "tao(number, ...)": "shows these behaviours of tests/tao_behaviour/behaviour.yaml",
+}
+EXAMPLES = {"fast": 0.2, "test": 1.0, "prove": 20.0}  # times the number that a property asks for
+# A slow machine is not a failure, and compilation makes the first example slow on any.
+PROFILE = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+
+
+def tier() -> str:
+    """The tier that runs."""
+    return os.environ.get("ONEFORMER_TIER", "test")
+
+
+def examples(count: int) -> int:
+    """How many examples of a property this tier draws where `make test` draws `count`."""
+    return max(10, round(count * EXAMPLES[tier()]))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("tiers")
+    group.addoption("--tier", choices=list(EXAMPLES), default="test", help="which tests run")
+    group.addoption("--tao", type=int, action="append", metavar="NUMBER", help="only tests that show this behaviour")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+    os.environ["ONEFORMER_TIER"] = config.getoption("--tier")
+    hypothesis.settings.register_profile("tier", max_examples=examples(100), **PROFILE)
+    hypothesis.settings.load_profile("tier")
+
+
+def belongs(item: pytest.Item, tier: str) -> bool:
+    """Whether a test is of a tier."""
+    proved = item.get_closest_marker("prove") is not None
+    if tier == "prove":
+        drawn = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        return proved or drawn or item.get_closest_marker("again") is not None
+    return not proved and not (tier == "fast" and item.get_closest_marker("slow"))
+
+
+def shows(item: pytest.Item, numbers: list[int]) -> bool:
+    """Whether a test shows one of the numbered behaviours."""
+    return any(number in marker.args for marker in item.iter_markers("tao") for number in numbers)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    numbers = config.getoption("--tao")
+    chosen = {item for item in items if belongs(item, tier()) and (not numbers or shows(item, numbers))}
+    if left := [item for item in items if item not in chosen]:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item in chosen]
