@@ -6,8 +6,6 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from oneformer_jax.app.spec import Spec
-
 Size = tuple[int, int]
 STRIDE = 32
 """Of the network's coarsest map: padded sizes are multiples of it."""
@@ -85,19 +83,6 @@ class Letterbox:
 
 
 Policy = EvaluationPolicy | Letterbox
-
-
-def evaluation_policy(spec: Spec) -> Policy:
-    """What the keys of `dataset` say: `test_geometry` decides whether and how `image_size` counts."""
-    augmentation, size = spec.dataset.augmentation, spec.dataset.image_size
-    chosen = augmentation.test_geometry
-    squeezed = chosen == "square" or (chosen == "auto" and spec.is_changed("dataset.image_size"))
-    width, height = (size, size) if isinstance(size, int) else size
-    if chosen == "letterbox":
-        return Letterbox((height, width))
-    return EvaluationPolicy(
-        augmentation.test_min_size, augmentation.test_max_size, (height, width) if squeezed else None
-    )
 
 
 def resize_image(image: UInt8[np.ndarray, "h w 3"], size: Size) -> UInt8[np.ndarray, "h2 w2 3"]:

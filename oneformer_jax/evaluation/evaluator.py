@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 
 from oneformer_jax.data.datasets.dataset import Dataset, naming
-from oneformer_jax.data.geometry import Geometry, Size, resize_and_pad
+from oneformer_jax.data.datasets.files import DatasetFiles
+from oneformer_jax.data.geometry import Geometry, Policy, Size, resize_and_pad
 from oneformer_jax.evaluation.ground_truth import GroundTruth
 from oneformer_jax.evaluation.mask_ap import InstanceScores, TrueInstance, mask_average_precision, true_instances
 from oneformer_jax.evaluation.miou import SemanticScores, confusion_matrix, semantic_scores
@@ -51,6 +52,35 @@ class Metrics:
     instance: InstanceScores | None = None
     panoptic: PanopticScores | None = None
     parts: Mapping[str, "Metrics"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is scored, and how: `evaluator` makes an `Evaluator` of it once the data set is open.
+
+    `policy` maps an original size to its geometry. `batch_size` counts the images of one device, `workers` are host
+    threads. `per_class`: whether a report has the scores of each class too.
+    """
+
+    data: DatasetFiles
+    tasks: tuple[Task, ...]
+    policy: Policy
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    batch_size: int = 1
+    workers: int = 4
+    per_class: bool = True
+
+    def evaluator(self, dataset: Dataset, devices: int = 1) -> "Evaluator":
+        """The evaluator of the opened data set, for a backend on so many devices."""
+        return Evaluator(
+            dataset,
+            policy=self.policy,
+            policy_name=self.policy.name,
+            batch_size=self.batch_size * devices,
+            tasks=self.tasks,
+            thresholds=self.thresholds,
+            workers=self.workers,
+        )
 
 
 @dataclass(frozen=True)

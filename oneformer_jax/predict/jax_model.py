@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 
+from oneformer_jax.app.settings.evaluation import evaluation_policy
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints.store import (
     Description,
@@ -21,7 +22,7 @@ from oneformer_jax.checkpoints.store import (
     shapes_of,
 )
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.data.geometry import Geometry, evaluation_policy
+from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models import oneformer

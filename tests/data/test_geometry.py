@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from oneformer_jax.app.settings.evaluation import evaluation_policy
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.data.datasets.images import read_image
 from oneformer_jax.data.geometry import (
     EvaluationPolicy,
     Geometry,
-    evaluation_policy,
     letterbox,
     resize_and_pad,
     resize_image,

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from oneformer_jax.app.settings.data import Split, dataset_files
+from oneformer_jax.app.settings.data import dataset_files
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.data.datasets.check_files import Findings, Passes, check_files, version_of
 from oneformer_jax.data.datasets.dataset import Dataset
-from oneformer_jax.data.datasets.files import open_dataset
+from oneformer_jax.data.datasets.files import Split, open_dataset
 from oneformer_jax.data.datasets.problems import Problems, listing
 from oneformer_jax.data.storage.cache import cache_folder
 

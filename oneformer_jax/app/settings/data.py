@@ -1,17 +1,12 @@
 """The `dataset` section of a spec to the files of its splits. Nothing is opened here."""
 
-from typing import Literal, get_args
-
 from oneformer_jax.app.spec import Spec, require
 from oneformer_jax.app.spec.dataset_keys import Split as SplitKeys
 from oneformer_jax.app.spec.field import Paths
-from oneformer_jax.data.datasets.files import DatasetFiles, SourceFiles
+from oneformer_jax.data.datasets.files import DatasetFiles, SourceFiles, Split
 from oneformer_jax.data.datasets.sources import default_names
 from oneformer_jax.data.datasets.tfds_dataset import SCHEME
 from oneformer_jax.errors import SpecError
-
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def num_workers(spec: Spec, split: Split) -> int | None:

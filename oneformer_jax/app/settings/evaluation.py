@@ -1,11 +1,12 @@
 """How images are predicted and scored: tasks, thresholds, geometry, the evaluator. Free of JAX."""
 
-from oneformer_jax.app.settings.data import Split, num_workers
+from oneformer_jax.app.settings.data import num_workers
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.data.datasets.dataset import Dataset
-from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, evaluation_policy
+from oneformer_jax.data.datasets.files import DatasetFiles, Split
+from oneformer_jax.data.geometry import EvaluationPolicy, Geometry, Letterbox, Policy
 from oneformer_jax.errors import SpecError
-from oneformer_jax.evaluation.evaluator import Evaluator
+from oneformer_jax.evaluation.evaluator import Evaluator, Scoring
 from oneformer_jax.evaluation.report import SCORES
 from oneformer_jax.postprocess.thresholds import Thresholds
 from oneformer_jax.tasks import TASKS, Task
@@ -56,6 +57,19 @@ def thresholds(spec: Spec) -> Thresholds:
     return Thresholds(test.object_mask_threshold, test.overlap_threshold, test.test_topk_per_image)
 
 
+def evaluation_policy(spec: Spec) -> Policy:
+    """What the keys of `dataset` say: `test_geometry` decides whether and how `image_size` counts."""
+    augmentation, size = spec.dataset.augmentation, spec.dataset.image_size
+    chosen = augmentation.test_geometry
+    squeezed = chosen == "square" or (chosen == "auto" and spec.is_changed("dataset.image_size"))
+    width, height = (size, size) if isinstance(size, int) else size
+    if chosen == "letterbox":
+        return Letterbox((height, width))
+    return EvaluationPolicy(
+        augmentation.test_min_size, augmentation.test_max_size, (height, width) if squeezed else None
+    )
+
+
 def inference_geometry(spec: Spec, original: tuple[int, int]) -> Geometry:
     """That of an evaluation for an image of size `original` (height, width); where `inference.image_size` ([width,
     height]) is set, the image is fitted into that instead."""
@@ -63,6 +77,20 @@ def inference_geometry(spec: Spec, original: tuple[int, int]) -> Geometry:
         width, height = spec.inference.image_size
         return Letterbox((height, width))(original)
     return evaluation_policy(spec)(original)
+
+
+def scoring(spec: Spec, data: DatasetFiles, scored: tuple[Task, ...]) -> Scoring:
+    """How the data of a split is scored for the tasks `scored`."""
+    workers = num_workers(spec, data.split)
+    return Scoring(
+        data,
+        scored,
+        evaluation_policy(spec),
+        thresholds(spec),
+        batch_size=spec.value(f"dataset.{data.split}.batch_size"),
+        workers=Scoring.workers if workers is None else max(workers, 1),
+        per_class=spec.evaluate.iou_per_class,
+    )
 
 
 def evaluator(

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.datasets.tfds_dataset import open_prepared
 from oneformer_jax.data.storage.cache import local_file, local_folder
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class DatasetFiles:
     own. `num_classes` is that of the model that is to learn or to predict the classes, None where it says so itself.
     """
 
-    split: str
+    split: Split
     sources: tuple[SourceFiles, ...] = ()
     prepared: str = ""
     label_maps: dict[str, str] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from stopped_actions import predictions, step_input, validation_batch
 from oneformer_jax.app.settings import data as datasets
 from oneformer_jax.app.settings import evaluation as scoring
 from oneformer_jax.app.spec import Spec
+from oneformer_jax.data.datasets.files import Split
 
 SIZES = "dataset.augmentation"
 VALIDATED = ("model.test.instance_on=true",)
@@ -22,7 +23,7 @@ def label_maps(spec: Spec) -> dict[str, str]:
     return {name: Path(path).name for name, path in datasets.dataset_files(spec, "train").label_maps.items()}
 
 
-def files_of(split: datasets.Split, other: datasets.Split) -> Rows:
+def files_of(split: Split, other: Split) -> Rows:
     """The keys that name files; `other` is a split that has some too."""
     path = f"dataset.{split}"
     return {

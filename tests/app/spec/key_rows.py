@@ -11,11 +11,11 @@ from oneformer_jax.app.settings import data as datasets
 from oneformer_jax.app.settings import evaluation as scoring
 from oneformer_jax.app.settings import training as configure
 from oneformer_jax.app.settings.devices import device_choice
+from oneformer_jax.app.settings.evaluation import evaluation_policy
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.data.datasets.dataset import Dataset
-from oneformer_jax.data.datasets.files import open_dataset
-from oneformer_jax.data.geometry import evaluation_policy
+from oneformer_jax.data.datasets.files import Split, open_dataset
 
 Observed = Callable[[Spec], Any]
 
@@ -109,7 +109,7 @@ def policy(field: str) -> Observed:
     return lambda spec: getattr(evaluation_policy(spec), field)
 
 
-def source(split: datasets.Split, field: str) -> Observed:
+def source(split: Split, field: str) -> Observed:
     """A field of the first annotation file of a split; of a path the folders `<split>/<name>`."""
 
     def value(spec: Spec) -> str:
@@ -119,7 +119,7 @@ def source(split: datasets.Split, field: str) -> Observed:
     return value
 
 
-def evaluation_workers(split: datasets.Split) -> Observed:
+def evaluation_workers(split: Split) -> Observed:
     """The host threads of an evaluator."""
     return lambda spec: scoring.evaluator(spec, split, drawn(spec), 1, ("semantic",)).workers
 

@@ -11,10 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from oneformer_jax.app.run.checked_data import checked_datasets
 from oneformer_jax.app.run.lock import only_process_in
-from oneformer_jax.app.settings.data import SPLITS, has_data
+from oneformer_jax.app.settings.data import has_data
 from oneformer_jax.app.spec import load_spec, require
 from oneformer_jax.data.datasets import tfds_builder
 from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.files import SPLITS
 from oneformer_jax.data.datasets.tfds_dataset import SCHEME
 
 

@@ -14,10 +14,11 @@ from rich.text import Text
 from oneformer_jax.app.actions.inspect.samples import draw_samples
 from oneformer_jax.app.run.checked_data import check_split, open_splits
 from oneformer_jax.app.run.status import result_folder
-from oneformer_jax.app.settings.data import SPLITS, has_data
+from oneformer_jax.app.settings.data import has_data
 from oneformer_jax.app.spec import Spec, load_spec, require
 from oneformer_jax.data.datasets.check_files import Findings, version_of
 from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.files import SPLITS
 from oneformer_jax.data.datasets.problems import Problems
 from oneformer_jax.data.pipeline import task_probabilities
 from oneformer_jax.tasks import TASKS
