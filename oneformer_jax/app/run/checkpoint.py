@@ -7,7 +7,7 @@ from oneformer_jax.app.run.execute import enable_compilation_cache
 from oneformer_jax.app.run.model import ModelToRun
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.devices import device_choice
-from oneformer_jax.app.settings.model import contradictions
+from oneformer_jax.app.settings.model import contradictions, stated_fields
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.predict.jax_model import load_model
 
@@ -17,6 +17,6 @@ def checkpoint_to_run(spec: Spec, action: str, batch_size: int, status: StatusFi
     enable_compilation_cache()
     mesh = mesh_of(device_choice(spec, action), status)
     model = load_model(Path(spec.value(action).checkpoint), mesh)
-    for contradiction in contradictions(spec, model.config):
+    for contradiction in contradictions(stated_fields(spec), model.config):
         status.warning(contradiction)
     return ModelToRun(model, batch_size * mesh.size)

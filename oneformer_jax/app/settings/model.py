@@ -1,6 +1,6 @@
 """The model keys of a spec and the architecture of a checkpoint: one table, read both ways."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -63,12 +63,16 @@ def differences(theirs: OneFormerConfig, ours: OneFormerConfig) -> list[str]:
     return [f"{KEYS.get(field, field)} {a.get(field)}, not {b.get(field)}" for field in different]
 
 
-def contradictions(spec: Spec, config: OneFormerConfig) -> Iterator[str]:
-    """One line for each model key that the spec sets to something else than the checkpoint's architecture has."""
-    for field, theirs in _flat(config).items():
-        key = KEYS.get(field)
-        if key is not None and spec.is_set(key) and (ours := _plain(spec.value(key))) != theirs:
-            yield f"{key} is {ours} in the spec, {theirs} in the checkpoint: the latter counts"
+def stated_fields(spec: Spec) -> dict[str, Any]:
+    """The fields of the architecture that the spec sets."""
+    return {field: _plain(spec.value(key)) for field, key in KEYS.items() if spec.is_set(key)}
+
+
+def contradictions(stated: Mapping[str, Any], config: OneFormerConfig) -> Iterator[str]:
+    """One line for each of the `stated` fields that differs from the checkpoint's architecture."""
+    for field, found in _flat(config).items():
+        if field in stated and stated[field] != found:
+            yield f"{KEYS[field]} is {stated[field]} in the spec, {found} in the checkpoint: the latter counts"
 
 
 def _flat(config: OneFormerConfig) -> dict[str, Any]:

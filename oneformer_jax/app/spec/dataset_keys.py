@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from oneformer_jax.app.spec.field import Paths, Probability, SearchRange, Section, key, section
+from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets import Format
 
 Color = tuple[float, float, float]
@@ -152,9 +153,9 @@ class Dataset(Section):
         honoured=False,
         note="the runtime manages transfer buffers",
     )
-    pixel_mean: Color = key((123.675, 116.28, 103.53), "input mean per pixel", "Mean of R, G, B on 0..255.")
+    pixel_mean: Color = key(PIXEL_MEAN, "input mean per pixel", "Mean of R, G, B on 0..255.")
     pixel_std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = key(
-        (58.395, 57.12, 57.375),
+        PIXEL_STD,
         "input std per pixel",
         "Standard deviation of R, G, B on 0..255.",
     )

@@ -10,8 +10,8 @@ from converters.convert import Kind
 from converters.files.read import read_classes
 from converters.weights import Weights, read_weights
 from converters.write_huggingface import write_huggingface
-from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints.store import Checkpoints, Description
+from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets.categories import Categories, read_json
 from oneformer_jax.errors import CheckpointError, DataError
 
@@ -62,12 +62,11 @@ def convert(
 def _describe(weights: Weights, label_map: Path | None, console: Console) -> Description:
     if weights.description is not None:
         return weights.description
-    dataset = Spec().dataset
     return Description(
         model=weights.config,
         categories=_categories(weights, label_map, console),
-        pixel_mean=dataset.pixel_mean,
-        pixel_std=dataset.pixel_std,
+        pixel_mean=PIXEL_MEAN,
+        pixel_std=PIXEL_STD,
         spec={},
         absent=weights.absent,
     )

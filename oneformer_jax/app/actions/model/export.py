@@ -15,7 +15,7 @@ from oneformer_jax.app.run.execute import enable_compilation_cache
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings import evaluation as scoring
 from oneformer_jax.app.settings.data import path_list
-from oneformer_jax.app.settings.model import contradictions
+from oneformer_jax.app.settings.model import contradictions, stated_fields
 from oneformer_jax.app.spec import Spec, require
 from oneformer_jax.data.datasets.images import list_images, read_image
 from oneformer_jax.data.geometry import STRIDE
@@ -59,7 +59,7 @@ def export(spec: Spec, folder: Path, status: StatusFile, console: Console) -> No
     mesh = chosen_device(spec)
     enable_compilation_cache()
     model = load_model(Path(section.checkpoint), mesh)
-    for contradiction in contradictions(spec, model.config):
+    for contradiction in contradictions(stated_fields(spec), model.config):
         status.warning(contradiction)
     pictures = _pictures(spec, status)
     on_cuda = mesh.devices.flat[0].platform == "gpu"
