@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The command line of the tests mostly compiles tiny models, for which its own settings of the allocator are slower.
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
 
@@ -18,13 +17,10 @@ if "ONEFORMER_CACHE_DIR" not in os.environ:
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-pytest_plugins = ["tiers", "cpu_times"]
+pytest_plugins = ["tiers", "compilation", "cpu_times"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    import jax
-
-    jax.config.update("jax_numpy_rank_promotion", "raise")
     config.addinivalue_line("markers", "long: of a file that takes minutes and starts before the others")
 
 

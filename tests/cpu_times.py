@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 
 SHOWN = 30
 
 
 def seconds() -> float:
-    """CPU seconds of this process and of the children that it waited for."""
-    return sum(os.times()[:4])
+    """CPU seconds of this process, of the children that it waited for, and of commands in forks."""
+    return sum(os.times()[:4]) + forked.spent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

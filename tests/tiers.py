@@ -14,11 +14,13 @@ MARKERS = {
     "prove": "takes minutes, or proves by the thousand; only in `make prove`, with a small sibling in `make test`",
     "again": "in `make test`, and in `make prove` again with more examples or with optimised programs",
     "optimised": "needs the programs that users get: their memory, their collectives, their speed",
-    "tao(number, ...)": "shows these behaviours of tests/tao_behaviour/behaviour.yaml",
+    "tao(number, ..., case='')": "shows these of tests/tao_behaviour/behaviour.yaml, in the case of this name",
 }
 EXAMPLES = {"fast": 0.2, "test": 1.0, "prove": 20.0}  # times the number that a property asks for
 # A slow machine is not a failure, and compilation makes the first example slow on any.
 PROFILE = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+
+SHOWN = pytest.StashKey[set[int]]()  # the numbered behaviours that any collected test shows
 
 
 def tier() -> str:
@@ -55,15 +57,17 @@ def belongs(item: pytest.Item, tier: str) -> bool:
     return not proved and not (tier == "fast" and item.get_closest_marker("slow"))
 
 
-def shows(item: pytest.Item, numbers: list[int]) -> bool:
-    """Whether a test shows one of the numbered behaviours."""
-    return any(number in marker.args for marker in item.iter_markers("tao") for number in numbers)
+def shown(item: pytest.Item) -> set[int]:
+    """The numbers of the behaviours that a test shows."""
+    markers = [marker for marker in item.iter_markers("tao") if marker.kwargs.get("case", "") in item.name]
+    return {number for marker in markers for number in marker.args}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    numbers = config.getoption("--tao")
-    chosen = {item for item in items if belongs(item, tier()) and (not numbers or shows(item, numbers))}
+    config.stash[SHOWN] = {number for item in items for number in shown(item)}
+    numbers = set(config.getoption("--tao") or ())
+    chosen = {item for item in items if belongs(item, tier()) and (not numbers or numbers & shown(item))}
     if left := [item for item in items if item not in chosen]:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item in chosen]

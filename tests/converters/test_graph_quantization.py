@@ -195,6 +195,7 @@ def test_layers_are_chosen_by_name_or_class(rules: list[Any], skip: list[str], e
     assert chosen_layers(LAYERS, rules, skip, "weight_only_ptq") == expected
 
 
+@pytest.mark.tao(29)
 @pytest.mark.parametrize(
     ("rules", "skip", "message"),
     [

@@ -183,6 +183,7 @@ def test_tao_computes_the_same_from_texts_padded_with_zeros(shared: Path, tmp_pa
     np.testing.assert_allclose(theirs.masks_queries_logits, arrays["out/pred_masks"], rtol=0, atol=1e-3)
 
 
+@pytest.mark.tao(35)
 @pytest.mark.parametrize("task", [0, 1, 2], ids=["semantic", "instance", "panoptic"])
 def test_every_task_vector_survives_another_padding(task: int, params: dict[str, Any], tmp_path: Path) -> None:
     """In float32 the vector is exact to 1e-6 of its largest entry: the ids multiply every rounding by 49407."""

@@ -58,6 +58,7 @@ BOMBS: dict[str, Callable[[str], tuple[Any, ...]]] = {
 }
 
 
+@pytest.mark.tao(20)
 @pytest.mark.parametrize("kind", [Calls, Builds])
 @pytest.mark.parametrize("how", ["zip", "legacy", "pickle"])
 @pytest.mark.parametrize("bomb", BOMBS)

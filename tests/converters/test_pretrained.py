@@ -72,6 +72,7 @@ def test_the_same_architecture_is_carried_over_whole() -> None:
     assert (report.reshaped, report.absent, report.skipped) == ({}, (), {})
 
 
+@pytest.mark.tao(8)
 @pytest.mark.parametrize("window", [7, 3, 12])
 def test_biases_of_another_window(window: int) -> None:
     theirs = backbone(0)
@@ -104,6 +105,7 @@ def test_what_a_classifier_lacks_stays_fresh() -> None:
     equal(params["merging1"], theirs["merging1"])
 
 
+@pytest.mark.tao(8)
 def test_a_few_missing_names_are_reported() -> None:
     theirs = backbone(0)
     del theirs["patch_norm"]
@@ -112,6 +114,7 @@ def test_a_few_missing_names_are_reported() -> None:
     equal(params["patch_norm"], fresh["patch_norm"])
 
 
+@pytest.mark.tao(8)
 @pytest.mark.parametrize("other", [{"depths": (1, 1, 1, 1)}, {"depths": (1, 2, 3, 1)}])
 def test_another_depth_is_refused_in_both_directions(other: dict[str, Any]) -> None:
     for theirs, ours in ((backbone(), backbone(**other)), (backbone(**other), backbone())):
@@ -132,6 +135,7 @@ def test_other_heads_are_refused() -> None:
     assert len(raised.value.report.misfits) == 1
 
 
+@pytest.mark.tao(7)
 def test_classes_queries_and_context_rows_start_afresh() -> None:
     theirs, fresh = model(0), model(1, num_classes=9, num_queries=8, n_ctx=3)
     params, report = fit_model(theirs, fresh)

@@ -40,6 +40,7 @@ def newer_timm(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return renamed
 
 
+@pytest.mark.tao(35)
 def test_the_original(shared: Path) -> None:
     state = published(shared, "shi_labs_swinl_coco")
     converted = convert(in_memory(state))
@@ -72,6 +73,7 @@ def test_the_configuration_of_hugging_face_tells_what_shapes_do_not(shared: Path
     assert config.backbone == SwinConfig(drop_path_rate=0.1)
 
 
+@pytest.mark.tao(35)
 def test_tao_bare_and_from_its_training(shared: Path) -> None:
     state = published(shared, "tao_swinl")
     bare = convert(in_memory(state))
@@ -109,6 +111,7 @@ def test_microsofts_classifier(shared: Path) -> None:
     np.testing.assert_array_equal(block["linear1"]["kernel"], state["layers.2.blocks.5.mlp.fc1.weight"].T)
 
 
+@pytest.mark.tao(8)
 def test_the_classifier_of_22k_classes_is_of_no_matter(shared: Path) -> None:
     head = {"head.weight": np.zeros((21841, 768), np.float32), "head.bias": np.zeros(21841, np.float32)}
     assert convert(in_memory(microsoft(shared) | head)).config == SWIN_TINY
@@ -136,6 +139,7 @@ def test_an_absolute_position_embedding_of_tokens(shared: Path) -> None:
     np.testing.assert_array_equal(table[0, 3, 5], tokens[0, 3 * 56 + 5])
 
 
+@pytest.mark.tao(8)
 @pytest.mark.parametrize("state", [{}, {f"layer.{i}.weight": np.zeros(1) for i in range(20)}])
 def test_nothing_known(state: dict[str, np.ndarray]) -> None:
     with pytest.raises(CheckpointError, match=r"weights\.pth: weights of no known source: \d+ arrays, the first ones"):

@@ -36,6 +36,7 @@ any_settings = st.fixed_dictionaries(  # built in the test: what checks types dr
 )
 
 
+@pytest.mark.tao(24)
 @settings(deadline=None)
 @given(any_settings, st.integers(2, 120), st.integers(2, 120), st.integers(0, 1000))
 def test_shapes_types_and_no_invented_rows(options: dict[str, Any], height: int, width: int, seed: int) -> None:
@@ -161,6 +162,7 @@ def test_colours_without_chance_are_unchanged_and_otherwise_change() -> None:
     assert 25 < len(results) <= 40  # one in sixteen keeps the picture
 
 
+@pytest.mark.tao(24)
 def test_erased_pixels_are_void_and_of_one_colour() -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
     rows = np.zeros((1, 60, 60), np.int16)

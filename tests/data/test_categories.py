@@ -27,6 +27,7 @@ def test_missing_isthing_is_a_thing_and_missing_colours_are_generated_alike_each
     assert len({tuple(color) for color in categories.colors.tolist()}) > 140
 
 
+@pytest.mark.tao(23)
 def test_raw_ids_as_class_indices() -> None:
     entries = [{"id": 1, "name": "b"}, {"id": 0, "name": "a"}]
     categories = Categories.from_json(entries, contiguous_id=False)

@@ -31,6 +31,7 @@ def test_real_files_have_the_areas_that_their_annotations_state(open_split: Open
             assert (ids == segment.id).sum() == (planes[0] == row).sum() == info["area"]
 
 
+@pytest.mark.tao(25)
 def test_a_folder_one_level_too_high_is_descended(open_split: Open, drawn: Path, tmp_path: Path) -> None:
     for name in ("images", "panoptic"):
         shutil.copytree(drawn / "val" / name, tmp_path / name / "wrapped")
@@ -122,6 +123,7 @@ def test_duplicate_segments_and_missing_files(open_split: Open, drawn: Path, bro
         open_sources([Source(folder / "annotations.json", drawn / "val" / "images", folder / "panoptic")])
 
 
+@pytest.mark.tao(22)
 def test_too_few_classes(train: Dataset) -> None:
     train.check_num_classes(7)
     train.check_num_classes(10)
@@ -129,6 +131,7 @@ def test_too_few_classes(train: Dataset) -> None:
         train.check_num_classes(6)
 
 
+@pytest.mark.tao(23)
 def test_raw_ids_as_class_indices(open_split: Open, broken: Spoil) -> None:
     def from_zero(content: dict[str, Any]) -> None:
         for entry in content["categories"]:
@@ -142,6 +145,7 @@ def test_raw_ids_as_class_indices(open_split: Open, broken: Spoil) -> None:
     assert with_positions.records == with_ids.records
 
 
+@pytest.mark.tao(23)
 def test_one_based_raw_ids_are_refused(open_split: Open, drawn: Path) -> None:
     with pytest.raises(DataError, match=r"must be 0..6, but they run from 1 to 7"):
         open_split(drawn / "train", contiguous_id=False)

@@ -45,6 +45,7 @@ def test_samples_stay_a_function_of_seed_and_index(train: Dataset) -> None:
     assert_same(take(train, 2, start=2, **mixed), take(train, 4, **mixed)[2:])
 
 
+@pytest.mark.tao(3)
 def test_prompts_and_targets_follow_the_mixed_picture(train: Dataset) -> None:
     mixed = take(train, 5, cutmix_prob=1.0, max_segments=16)
     plain = take(train, 5, max_segments=16)

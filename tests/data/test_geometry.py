@@ -58,6 +58,7 @@ def test_letterbox_fills_one_edge(original: tuple[int, int], size: tuple[int, in
     assert all(0 < r <= s for r, s in zip(geometry.resized, size, strict=True))
 
 
+@pytest.mark.tao(11)
 def test_an_evaluated_image_keeps_its_aspect_ratio_unless_it_is_squeezed() -> None:
     assert EvaluationPolicy(480, 640)((300, 400)) == Geometry((300, 400), (480, 640), (480, 640))
     squeezed = EvaluationPolicy(256, 512, squeeze=(100, 100))
@@ -65,6 +66,7 @@ def test_an_evaluated_image_keeps_its_aspect_ratio_unless_it_is_squeezed() -> No
     assert squeezed.name == "square 100x100, short_edge 256, at most 512"
 
 
+@pytest.mark.tao(11)
 @pytest.mark.parametrize(
     ("keys", "squeeze"),
     [

@@ -63,6 +63,7 @@ def test_grey_panoptic_images_are_refused(tmp_path: Path) -> None:
         read_panoptic(tmp_path / "grey.png")
 
 
+@pytest.mark.tao(17)
 def test_listing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no image"):
         list_images(tmp_path)

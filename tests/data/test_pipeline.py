@@ -112,6 +112,7 @@ def test_every_epoch_shows_every_image_in_a_new_order(train: Dataset) -> None:
     assert [files.index(image.tobytes()) for image in other.images] != orders[0]
 
 
+@pytest.mark.tao(10)
 def test_tasks_follow_their_probabilities(train: Dataset) -> None:
     batches = take(train, 20, batch_size=10, task_prob={"semantic": 0.6, "panoptic": 0.2})
     counts = np.bincount(np.concatenate([batch.task for batch in batches]), minlength=3)

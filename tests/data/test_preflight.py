@@ -44,6 +44,7 @@ def message_of(folder: Path) -> str:
     return str(caught.value)
 
 
+@pytest.mark.tao(22)
 @pytest.mark.parametrize("name", DEFECTS)
 def test_each_defect_is_named(folder: Path, name: str) -> None:
     defect, message = DEFECTS[name]
@@ -162,6 +163,7 @@ def test_a_version_ends_with_any_change(folder: Path) -> None:
     assert len(versions) == 5
 
 
+@pytest.mark.tao(36)
 def test_passes_are_remembered(tmp_path: Path) -> None:
     passes = Passes(tmp_path / "cache")
     assert not passes.holds("a", strict=False)

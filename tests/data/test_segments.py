@@ -64,6 +64,7 @@ def test_ids_that_the_annotations_do_not_list_are_refused() -> None:
     assert segment_rows(ids, [Segment(9, 0, False), Segment(5, 1, False)]).tolist() == [[-1, 1], [1, 0]]
 
 
+@pytest.mark.tao(9)
 def test_what_was_cropped_away_has_neither_segment_nor_prompt() -> None:
     segments = [Segment(1, 2, False), Segment(2, 0, False), Segment(3, 2, False)]
     ids = np.array([[1, 1, 2, 2, 3]], np.int32)

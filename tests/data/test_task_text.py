@@ -10,6 +10,7 @@ INSTANCE = [49406, 518, 10549, 533, 34572, 49407]
 PANOPTIC = [49406, 518, 10549, 533, 1072, 24755, 49407]
 
 
+@pytest.mark.tao(34, 35)
 @pytest.mark.parametrize("pad", [0, 49407])
 def test_task_tokens(pad: int) -> None:
     tokens = task_tokens(pad, 77)

@@ -77,6 +77,7 @@ def accepts(documentation: str, name: str, parameters: list[str]) -> bool:
     return False
 
 
+@pytest.mark.tao(28)
 @pytest.mark.parametrize("fake", CLASSES, ids=lambda kind: kind.__name__)
 def test_everything_that_the_fake_accepts_exists(real: dict[str, Any], fake: type) -> None:
     theirs = real[fake.__name__]

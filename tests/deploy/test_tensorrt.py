@@ -41,6 +41,7 @@ def formats(engine: Path) -> set[int]:
     return {tensor.data_type for tensor in graph_of(engine).graph.initializer} - {TensorProto.INT64}
 
 
+@pytest.mark.tao(28)
 @pytest.mark.parametrize("version", ["10.16.1.11", "11.4.0.106"])
 def test_both_versions_are_built_for_in_the_same_way(build: Build, fakes: Any, version: str) -> None:
     fakes(version)
@@ -65,6 +66,7 @@ def test_both_versions_are_built_for_in_the_same_way(build: Build, fakes: Any, v
     assert isinstance(Metadata.from_json(facts, where=""), Metadata)
 
 
+@pytest.mark.tao(28)
 def test_an_engine_gives_what_its_onnx_file_gives_also_for_batches_that_are_not_full(
     build: Build, exported: Path
 ) -> None:
@@ -77,6 +79,7 @@ def test_an_engine_gives_what_its_onnx_file_gives_also_for_batches_that_are_not_
     assert engine.batch_sizes == (1, 4)
 
 
+@pytest.mark.tao(28)
 def test_the_backend_fills_and_limits_batches(build: Build, exported: Path) -> None:
     smallest = (f"{KEYS}.tensorrt.min_batch_size=2", f"{KEYS}.tensorrt.max_batch_size=3")
     backend = open_model(build(*smallest, FP32)).backend
@@ -171,6 +174,7 @@ def test_a_timing_cache_is_written_and_read(build: Build, tmp_path: Path) -> Non
         build(FP32, f"{KEYS}.timing_cache={cache}", f"{KEYS}.overwrite=true")
 
 
+@pytest.mark.tao(28)
 @pytest.mark.parametrize(
     ("data_type", "expected"),
     [
@@ -188,6 +192,7 @@ def test_the_data_type_is_that_of_the_graph(
     assert formats(build(f"{KEYS}.tensorrt.data_type={data_type}", calibration)) == expected
 
 
+@pytest.mark.tao(28)
 def test_the_precision_of_layers_is_what_the_spec_says(build: Build, photos: Path) -> None:
     engine = build(f"{KEYS}.tensorrt.layers_precision=[Conv:fp32,Softmax:fp16]")
     types = {value.name: value.type.tensor_type.elem_type for value in _inferred(engine)}

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked import CommandServer
 
 from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
 
@@ -48,22 +49,21 @@ CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def command_line() -> CommandLine:
-    """Runs `python cli.py ...` in the checkout, after the words of `before`; `options` are those of subprocess."""
+def command_line() -> Iterator[CommandLine]:
+    """Runs `python cli.py ...` in the checkout, after the words of `before`; without them in a fork."""
+    server = CommandServer()
 
     def run(
-        *arguments: str | Path, before: tuple[str, ...] = (), **options: object
+        *arguments: str | Path, before: tuple[str, ...] = (), cwd: Path = ROOT, timeout: float = 600
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*before, sys.executable, str(ROOT / "cli.py"), *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "120"},
-            **{"cwd": ROOT, "timeout": 600} | options,
-        )
+        words, environment = list(map(str, arguments)), os.environ | {"COLUMNS": "120"}
+        if not before and server.can_run(environment):
+            return server.run(words, environment, cwd, timeout)
+        command, options = [*before, sys.executable, str(ROOT / "cli.py"), *words], {"env": environment, "cwd": cwd}
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, **options)
 
-    return run
+    yield run
+    server.close()
 
 
 @pytest.fixture(scope="session")

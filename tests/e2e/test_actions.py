@@ -57,6 +57,7 @@ def test_training_tells_its_progress_as_tao_does(trained: Path) -> None:
     assert {"mIoU", "train_loss"} <= run[-1]["kpi"].keys()
 
 
+@pytest.mark.tao(16)
 def test_a_finished_training_says_so_and_changes_nothing(workspace: Path, trained: Path, command_line) -> None:
     before = (trained / "train" / "log.jsonl").read_text()
     result = command_line("train", "--spec", workspace / "spec.yaml")
@@ -69,6 +70,7 @@ def test_a_finished_training_says_so_and_changes_nothing(workspace: Path, traine
     assert (trained / "train" / "log.jsonl").read_text() == before
 
 
+@pytest.mark.tao(10)
 def test_evaluate_scores_all_tasks_at_the_original_size(workspace: Path, trained: Path, command_line) -> None:
     result = command_line("evaluate", "-e", workspace / "spec.yaml", f"evaluate.checkpoint={trained / 'train'}")
     assert result.returncode == 0, result.stderr
@@ -104,6 +106,7 @@ def test_evaluate_runs_only_the_tasks_that_are_on(workspace: Path, trained: Path
     assert {"mIoU", "AP", "per_class"}.isdisjoint(metrics)
 
 
+@pytest.mark.tao(19)
 @pytest.mark.parametrize("task", ["semantic", "instance", "panoptic"])
 def test_inference_writes_pictures_and_raw_results(workspace: Path, trained: Path, command_line, task: str) -> None:
     folder = trained / f"inference_{task}"

@@ -140,6 +140,7 @@ def test_a_missing_checkpoint(workspace: Path, command_line, tmp_path: Path, act
     check_failure(missing, tmp_path / action, "nothing")
 
 
+@pytest.mark.tao(17)
 def test_inference_without_images(workspace: Path, trained: Path, command_line, tmp_path: Path) -> None:
     result = command_line(
         "inference",

@@ -69,6 +69,7 @@ def test_classes_of_the_folder_that_do_not_fit(exported: Path, tmp_path: Path, c
     assert "--label-map" in result.stderr
 
 
+@pytest.mark.tao(21)
 def test_evaluate_needs_no_model_keys_and_tells_which_contradict(
     trained: Path, exported: Path, workspace: Path, tmp_path: Path, command_line
 ) -> None:
@@ -100,6 +101,7 @@ def start_of(workspace: Path, *overrides: str):
     return starting_point(spec, None, optimizer, console, make_mesh(1)), console
 
 
+@pytest.mark.tao(7)
 def test_a_training_starts_from_exactly_the_pretrained_parameters(
     exported: Path, trained: Path, workspace: Path
 ) -> None:
@@ -111,6 +113,7 @@ def test_a_training_starts_from_exactly_the_pretrained_parameters(
         jax.tree.map(np.testing.assert_array_equal, model.params[part], state.params[part])
 
 
+@pytest.mark.tao(7)
 def test_another_number_of_classes_starts_a_new_head(exported: Path, trained: Path, workspace: Path) -> None:
     start, console = start_of(workspace, f"train.pretrained_model={exported}", "model.sem_seg_head.num_classes=11")
     params = start.state().params
@@ -126,6 +129,7 @@ def test_a_backbone_of_another_window_is_interpolated(exported: Path, workspace:
     assert "bicubic, 7x7 to 9x9" in console.export_text()
 
 
+@pytest.mark.tao(7)
 def test_a_pretrained_model_trains(exported: Path, workspace: Path, tmp_path: Path, command_line) -> None:
     result = command_line(
         *("train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", "train.num_epochs=1"),

@@ -58,6 +58,7 @@ def test_a_trained_checkpoint_leaves_as_onnx_with_its_report(exported: Path) -> 
     assert last["kpi"]["label_agreement_real"] == report["parity"]["label_agreement"]["real"]
 
 
+@pytest.mark.tao(21, 26)
 def test_the_graph_is_standard_and_holds_what_running_it_needs(exported: Path, trained: Path) -> None:
     assert checks.problems(exported) == []
     model = onnx.load(str(exported))
@@ -78,6 +79,7 @@ def test_the_graph_is_standard_and_holds_what_running_it_needs(exported: Path, t
     assert metadata.pixel_mean == tuple(loaded.description.pixel_mean)
 
 
+@pytest.mark.tao(26)
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_any_batch_gives_each_image_what_jax_gives_it(exported: Path, trained: Path, batch: int) -> None:
     model, rng = load_model(trained / "train"), np.random.default_rng(batch)
@@ -120,6 +122,7 @@ def test_inference_with_the_file_needs_no_jax(
     assert (tmp_path / f"{task}.json").is_file()
 
 
+@pytest.mark.tao(27)
 def test_a_file_that_is_there_is_overwritten_only_when_asked(
     workspace: Path, trained: Path, exported: Path, command_line, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.tao(17, 18, 25)
 def test_images_of_the_test_split_in_an_archive_of_any_suffix(
     workspace: Path, trained: Path, command_line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

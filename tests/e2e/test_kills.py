@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from oneformer_jax.checkpoints import store as ckpt
 
@@ -60,6 +61,7 @@ def read_all_checkpoints(run_dir: Path) -> int:
     return len(folders)
 
 
+@pytest.mark.tao(15)
 def test_kill_at_random_moments_changes_nothing(workspace: Path, tmp_path: Path) -> None:
     finish(start(workspace, tmp_path / "whole", "train.profile_steps=2"))
     assert list((tmp_path / "whole" / "train" / "profile").rglob("*.xplane.pb"))

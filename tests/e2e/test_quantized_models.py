@@ -27,6 +27,7 @@ def weights_only(command_line: CommandLine, workspace: Path, trained: Path) -> P
     return trained / "quantize"
 
 
+@pytest.mark.tao(29)
 def test_a_quantized_checkpoint_is_scored_and_smaller(weights_only: Path, trained: Path) -> None:
     facts = json.loads((weights_only / "quantization.json").read_text())
     index = 0.35  # MB that Orbax writes about the places of so many arrays, some of it twice or not as it happens
@@ -57,6 +58,7 @@ def test_a_quantized_checkpoint_loads_wherever_checkpoints_do(
     assert (tmp_path / "model.onnx").is_file()
 
 
+@pytest.mark.tao(29)
 def test_a_checkpoint_becomes_a_graph_in_8_bits(command_line: CommandLine, workspace: Path, trained: Path) -> None:
     folder = workspace / "static"
     quantized(

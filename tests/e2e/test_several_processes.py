@@ -52,6 +52,7 @@ def arguments(workspace: Path) -> list[str]:
     return ["train", "-e", str(workspace / "spec.yaml"), "dataset.train.batch_size=2", "train.num_nodes=2", FSDP]
 
 
+@pytest.mark.tao(12)
 def test_two_processes_train_validate_and_leave_what_one_leaves(
     workspace: Path, arguments: list[str], tmp_path: Path, command_line
 ) -> None:

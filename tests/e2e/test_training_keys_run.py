@@ -5,12 +5,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from oneformer_jax import load_model
 from oneformer_jax.checkpoints import store as ckpt
 from oneformer_jax.training.precision import first_loss_scale
 
 
+@pytest.mark.tao(5)
 def test_a_dry_run_makes_one_step_and_leaves_nothing(workspace: Path, command_line, tmp_path: Path) -> None:
     keys = ["train.is_dry_run=true", "train.verbose=true", "train.freeze=[backbone]"]
     result = command_line("train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", *keys)

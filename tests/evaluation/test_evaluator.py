@@ -94,6 +94,7 @@ def test_an_oracle_is_perfect_and_sees_static_shapes(dataset: Dataset) -> None:
     assert sorted(oracle.seen) == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.tao(12, 18)
 def test_batches_hold_one_padded_shape_and_the_last_is_filled(dataset: Dataset) -> None:
     def grouped(size: tuple[int, int]) -> Geometry:
         padded = (64, 64) if size == (40, 50) else (64, 96)
@@ -107,6 +108,7 @@ def test_batches_hold_one_padded_shape_and_the_last_is_filled(dataset: Dataset) 
     assert metrics_json(metrics)["PQ"] == pytest.approx(1)
 
 
+@pytest.mark.tao(10)
 def test_scores_do_not_depend_on_the_batch_size(dataset: Dataset) -> None:
     class Noisy(Oracle):
         def predict(self, images, sizes, tasks):

@@ -48,6 +48,7 @@ def test_is_the_set_definition(seed: int, classes: int) -> None:
         assert scores.iou[k] == pytest.approx(both / either) if either else np.isnan(scores.iou[k])
 
 
+@pytest.mark.tao(24)
 def test_any_class_index_can_be_scored() -> None:
     """Void has no class of its own: none of 300 classes is lost, 255 and the last one included."""
     truth = np.array([[0, 254, 255, 256, 299, 299]])
@@ -58,6 +59,7 @@ def test_any_class_index_can_be_scored() -> None:
     assert np.isfinite(scores.iou).sum() == 5
 
 
+@pytest.mark.tao(13)
 def test_counts_stay_exact_beyond_single_precision() -> None:
     """2^24 + 1 is the first integer that float32 rounds."""
     one_more = confusion_matrix(np.array([[1]]), np.array([[1]]), np.array([[True]]), 2)

@@ -103,6 +103,7 @@ def test_normalisers_count_the_segments_and_queries_of_all_batches(batch: Batch)
     assert normalisers([empty.segment_class], num_queries=5, no_object_weight=0.1).masks == 1
 
 
+@pytest.mark.tao(41)
 def test_contrastive_loss() -> None:
     """Orthogonal pairs: each row has one logit of the scale and zeros; long and zero vectors are harmless."""
     queries = jnp.asarray(np.eye(3, 4, dtype=np.float32)[:, None])

@@ -54,6 +54,7 @@ def operations(equation: Any) -> int:
     return math.prod(out) * math.prod(right[:-1])
 
 
+@pytest.mark.tao(6)
 @pytest.mark.parametrize("dtype", HALVES)
 def test_products_are_of_halves_and_what_needs_digits_is_not(params: Params, dtype: Any) -> None:
     def forward_and_backward(params: Params) -> Any:

@@ -124,6 +124,7 @@ def test_texts(name: str, golden: Golden, outputs: Outputs) -> None:
     close(outputs[3], golden["out/texts_causal_patched" if name == "hf" else "out/texts"], FEATURES)
 
 
+@pytest.mark.tao(35)
 def test_the_padding_of_the_task_matters(shared: Path) -> None:
     """TAO's weights with tokens padded as the original pads them: its file records these outputs too."""
     golden = load_golden(shared / "reference/golden/tao_tiny_dev.npz")
@@ -149,6 +150,7 @@ def test_the_parameters_go_back_to_the_very_same_state_dict(name: str, golden: G
         np.testing.assert_array_equal(array, golden.state[key], err_msg=key)
 
 
+@pytest.mark.tao(20)
 def test_a_file_of_taos_training_holds_the_same(shared: Path) -> None:
     bare = load_golden(shared / "reference/golden/tao_tiny_dev.npz")
     criterion = {key.removeprefix("sd_pl/"): x for key, x in bare.arrays.items() if key.startswith("sd_pl/")}

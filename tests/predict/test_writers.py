@@ -24,6 +24,7 @@ CATEGORIES = Categories((Category(3, "sky", False, (70, 130, 180)), Category(8, 
 IMAGE = np.full((20, 30, 3), 90, np.uint8)
 
 
+@pytest.mark.tao(19)
 def test_semantic(tmp_path: Path) -> None:
     classes = np.zeros((20, 30), np.uint8)
     classes[5:] = 1
@@ -36,6 +37,7 @@ def test_semantic(tmp_path: Path) -> None:
     assert load_label_map(tmp_path / "new/out/label_map.json") == CATEGORIES
 
 
+@pytest.mark.tao(19)
 def test_panoptic_can_be_read_as_a_data_set(tmp_path: Path) -> None:
     ids = np.zeros((20, 30), np.int32)
     ids[:10], ids[12:, 4:9] = 1, 2
@@ -53,6 +55,7 @@ def test_panoptic_can_be_read_as_a_data_set(tmp_path: Path) -> None:
     assert info == {"id": 2, "category_id": 8, "iscrowd": 0, "area": 40, "bbox": [4, 12, 5, 8], "score": 0.5}
 
 
+@pytest.mark.tao(19)
 def test_instances_are_coco_results(tmp_path: Path) -> None:
     mask = np.zeros((20, 30), np.uint8)
     mask[3:9, 4:11] = 1

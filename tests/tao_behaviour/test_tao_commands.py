@@ -1,4 +1,4 @@
-"""What needs no network; numbers as in test_tao_behaviour.py."""
+"""What needs no network; the number is that of behaviour.yaml."""
 
 import socket
 
@@ -7,7 +7,8 @@ import pytest
 from oneformer_jax.data import task_text
 
 
-def test_34_texts_are_tokenised_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.tao(34)
+def test_texts_are_tokenised_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """There the vocabulary is downloaded first; here a fresh tokenizer opens no connection."""
 
     def refuse(*_: object, **__: object) -> None:

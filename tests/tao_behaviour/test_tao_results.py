@@ -1,4 +1,4 @@
-"""Scores and results that TAO gets wrong; the numbers are those of test_tao_behaviour.py."""
+"""Scores and results that TAO gets wrong; the numbers are those of behaviour.yaml."""
 
 import json
 import os
@@ -51,8 +51,9 @@ class OnlySky:
         return dict.fromkeys(tasks, (class_logits, mask_logits))
 
 
+@pytest.mark.tao(11)
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
-def test_11_the_pixels_of_the_original_are_scored(sky_and_pole: Path, policy: EvaluationPolicy) -> None:
+def test_the_pixels_of_the_original_are_scored(sky_and_pole: Path, policy: EvaluationPolicy) -> None:
     """There a truth of 32 x 32 pixels would be scored; here one column of fifty is wrong, however it was resized."""
     source = Source(sky_and_pole / "annotations.json", sky_and_pole, sky_and_pole / "panoptic")
     metrics = Evaluator(open_sources([source]), policy, policy.name, batch_size=1, tasks=("semantic",)).run(OnlySky())
@@ -89,7 +90,8 @@ for devices in (1, 2):
 """
 
 
-def test_12_several_devices_score_what_one_scores(five_pictures: Path) -> None:
+@pytest.mark.tao(12)
+def test_several_devices_score_what_one_scores(five_pictures: Path) -> None:
     """There each device scores its own share and the first one reports; here five images are five, on two devices."""
     result = subprocess.run(
         [sys.executable, "-c", SCORE_WITH_ONE_AND_WITH_TWO, str(five_pictures)],
@@ -106,9 +108,10 @@ def test_12_several_devices_score_what_one_scores(five_pictures: Path) -> None:
     assert two == one
 
 
+@pytest.mark.tao(19)
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
 @pytest.mark.parametrize("task", TASKS)
-def test_19_results_have_the_size_of_the_image(task: Task, policy: EvaluationPolicy) -> None:
+def test_results_have_the_size_of_the_image(task: Task, policy: EvaluationPolicy) -> None:
     """There results are as large as the network's input; here as the picture was."""
     geometry = policy((40, 50))
     size = (geometry.padded[0] // 4, geometry.padded[1] // 4)
@@ -124,7 +127,8 @@ def test_19_results_have_the_size_of_the_image(task: Task, policy: EvaluationPol
     assert sizes[task]() == (40, 50)
 
 
-def test_23_raw_ids_keep_names_and_stuff(sky_and_pole: Path) -> None:
+@pytest.mark.tao(23)
+def test_raw_ids_keep_names_and_stuff(sky_and_pole: Path) -> None:
     """There names shift by one and all are things; here the raw id is the index, and sky stays stuff."""
     source = Source(sky_and_pole / "annotations.json", sky_and_pole, sky_and_pole / "panoptic")
     raw, counted = (open_sources([source], contiguous_id=flag) for flag in (False, True))

@@ -1,4 +1,4 @@
-"""Keys of training that TAO ignores, misreads or rewrites; the numbers are those of test_tao_behaviour.py."""
+"""Keys of training that TAO ignores, misreads or rewrites; the numbers are those of behaviour.yaml."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,8 @@ from oneformer_jax.training.optimizer import global_norm, make_optimizer
 SpecOf = Callable[..., Spec]
 
 
-def test_01_the_learning_rate_warms_up_and_decays(spec_of: SpecOf, dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.tao(1)
+def test_the_learning_rate_warms_up_and_decays(spec_of: SpecOf, dataset: Dataset, tmp_path: Path) -> None:
     """There the rate is constant; here the keys of the spec and the number of images shape it."""
     spec = spec_of("train.num_epochs=10", "train.optim.warmup_iters=10", "train.optim.lr=1")
     settings = configure.loop_settings(spec, dataset, num_devices=1)
@@ -43,6 +44,7 @@ def test_01_the_learning_rate_warms_up_and_decays(spec_of: SpecOf, dataset: Data
     assert json.loads((tmp_path / "log.jsonl").read_text())["lr"] == pytest.approx(rates[0])
 
 
+@pytest.mark.tao(2)
 @pytest.mark.parametrize(
     ("overrides", "norm"),
     [
@@ -52,7 +54,7 @@ def test_01_the_learning_rate_warms_up_and_decays(spec_of: SpecOf, dataset: Data
         (["train.clip_grad_norm=0.01"], 0.01),
     ],
 )
-def test_02_gradients_are_clipped_by_either_key(spec_of: SpecOf, overrides: list[str], norm: float) -> None:
+def test_gradients_are_clipped_by_either_key(spec_of: SpecOf, overrides: list[str], norm: float) -> None:
     """There no key clips; here the first moment of AdamW holds a tenth of the clipped gradient."""
     optimizer = make_optimizer(configure.optimizer_config(spec_of(*overrides)), optax.constant_schedule(1.0))
     gradients = {"predictor": {"kernel": jnp.full((4,), 50.0)}}  # of norm 100
@@ -60,10 +62,9 @@ def test_02_gradients_are_clipped_by_either_key(spec_of: SpecOf, overrides: list
     assert float(global_norm(optax.tree.get(state, "mu"), 2.0)) == pytest.approx(0.1 * norm, rel=1e-5)
 
 
+@pytest.mark.tao(4)
 @pytest.mark.parametrize(("overrides", "multiple"), [([], 1.0), (["train.optim.query_multiplier=2"], 2.0)])
-def test_04_queries_learn_at_the_rate_that_their_key_says(
-    spec_of: SpecOf, overrides: list[str], multiple: float
-) -> None:
+def test_queries_learn_at_the_rate_that_their_key_says(spec_of: SpecOf, overrides: list[str], multiple: float) -> None:
     """There the doubled rate of the queries is written down but lost; here it is a key, by default as in TAO's runs."""
     spec = spec_of("train.clip_gradients.enabled=false", "train.optim.weight_decay=0", *overrides)
     optimizer = make_optimizer(configure.optimizer_config(spec), optax.constant_schedule(1.0))
@@ -73,18 +74,20 @@ def test_04_queries_learn_at_the_rate_that_their_key_says(
     assert ratio.tolist() == pytest.approx([multiple] * 3)
 
 
+@pytest.mark.tao(5)
 @pytest.mark.parametrize(
     ("key", "value", "default"),
     [("train.cudnn.benchmark", "true", "false"), ("train.cudnn.deterministic", "false", "true")],
 )
-def test_05_what_has_no_effect_is_named(spec_of: SpecOf, key: str, value: str, default: str) -> None:
+def test_what_has_no_effect_is_named(spec_of: SpecOf, key: str, value: str, default: str) -> None:
     """There keys without an effect are silent; here a run names them, with the reason."""
     assert unsupported_keys(spec_of(f"{key}={value}")) == [key]
     assert notes()[key]
     assert unsupported_keys(spec_of(f"{key}={default}")) == []
 
 
-def test_30_the_environment_leaves_the_spec_as_it_is(
+@pytest.mark.tao(30)
+def test_the_environment_leaves_the_spec_as_it_is(
     spec_of: SpecOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There the launcher's variables rewrite parts of the spec and a mistake in them trains copies; here they name the
@@ -103,7 +106,8 @@ def test_30_the_environment_leaves_the_spec_as_it_is(
     assert "FAILURE" in (tmp_path / "train" / "status.json").read_text()
 
 
-def test_31_the_generated_spec_runs_on_the_devices_that_are_there(spec_of: SpecOf, tmp_path: Path) -> None:
+@pytest.mark.tao(31)
+def test_the_generated_spec_runs_on_the_devices_that_are_there(spec_of: SpecOf, tmp_path: Path) -> None:
     """There the template's 8 devices must exist; here those that exist are taken, and it is told."""
     import jax
 

@@ -53,6 +53,7 @@ def run(tmp_path: Path) -> Checkpoints:
     return Checkpoints(tmp_path, keep=2, monitor="mIoU")
 
 
+@pytest.mark.tao(20)
 def test_round_trip(run: Checkpoints, tmp_path: Path) -> None:
     run.save(arrays(1.5), {"mu": arrays(2.5)}, describe(4, mIoU=0.5, PQ=0.25))
     run.close()
@@ -144,6 +145,7 @@ def test_what_a_killed_save_left_behind_is_removed(run: Checkpoints, tmp_path: P
     assert again.newest() == tmp_path / "checkpoints" / "1"
 
 
+@pytest.mark.tao(36)
 def test_the_newest_two_and_the_best_are_kept(run: Checkpoints, tmp_path: Path) -> None:
     for step, score in enumerate([0.1, 0.9, 0.3, 0.2, 0.4], start=1):
         run.save(arrays(step), arrays(step), describe(step, mIoU=score))

@@ -48,6 +48,7 @@ def test_what_the_environment_names(environment: dict[str, str], expected: Proce
     assert expected in (found, (found.count, found.index))
 
 
+@pytest.mark.tao(30)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -42,6 +42,7 @@ def test_a_path_names_all_below_it(shapes: dict, path: str, prefixes: list[str])
     assert frozen_parameters(shapes, [path]) == below(shapes, *prefixes)
 
 
+@pytest.mark.tao(42)
 @pytest.mark.parametrize(
     ("path", "words"),
     [
@@ -62,6 +63,7 @@ def test_something_must_be_left_to_train(shapes: dict) -> None:
         frozen_parameters(shapes, list(shapes))
 
 
+@pytest.mark.tao(42)
 def test_dropout_is_off_where_everything_is_frozen(shapes: dict) -> None:
     def mode(*paths: str):
         return in_evaluation_mode(CONFIG, shapes, frozen_parameters(shapes, paths))
@@ -91,6 +93,7 @@ def test_frozen_parameters_have_no_optimizer_state_no_update_and_no_gradient(sha
         assert np.any(gradient) == (name not in frozen), name
 
 
+@pytest.mark.tao(42)
 def test_frozen_stages_run_as_in_evaluation() -> None:
     backbone = dataclasses.replace(CONFIG.backbone, drop_path_rate=0.9, drop_rate=0.5)
     images, rngs = jnp.ones((4, 32, 32, 3)), {"dropout": jax.random.key(1)}
@@ -102,6 +105,7 @@ def test_frozen_stages_run_as_in_evaluation() -> None:
     assert same == [True, True, False, False]
 
 
+@pytest.mark.tao(4)
 def test_groups_tell_rate_and_decay_of_every_part(shapes: dict) -> None:
     config = OptimizerConfig(weight_decay=0.1, backbone_multiplier=0.25, query_multiplier=2.0)
     frozen = frozen_parameters(shapes, ["text_encoder"])

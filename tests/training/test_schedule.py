@@ -5,6 +5,7 @@ import pytest
 from oneformer_jax.training.schedule import multi_step, warmup_poly
 
 
+@pytest.mark.tao(1)
 @pytest.mark.parametrize("step", [0, 1, 5, 9, 10, 11, 50, 99])
 def test_warmup_poly_follows_the_formula(step: int) -> None:
     schedule = warmup_poly(2e-4, total_steps=100, warmup_iters=10, warmup_factor=0.001)

@@ -117,6 +117,7 @@ def full() -> Steps:
     return run_steps(12, num_devices=1)
 
 
+@pytest.mark.tao(1, 4)
 def test_the_loss_falls_the_rate_follows_its_schedule_and_every_part_learns(full: Steps) -> None:
     before = oneformer.init(CONFIG, jax.random.key(1))
     state, losses, _, rates = full
@@ -140,6 +141,7 @@ STILL = dataclasses.replace(
 )
 
 
+@pytest.mark.tao(2, 5)
 def test_accumulated_batches_equal_one_large_batch() -> None:
     """With other numbers of segments in each: but for dropout and the contrastive loss nothing tells them apart."""
     whole = batch_of(4)
@@ -162,6 +164,7 @@ def test_accumulated_batches_equal_one_large_batch() -> None:
     np.testing.assert_allclose(sums["loss_contrastive"], np.mean(alone), rtol=1e-5)
 
 
+@pytest.mark.tao(6)
 def test_products_in_bfloat16_train_float32_parameters_to_nearly_the_same(full: Steps) -> None:
     state, losses, norms, _ = run_steps(12, num_devices=1, precision="bf16-mixed")
     kept = jax.tree.leaves((state.params, optax.tree.get(state.opt_state, "mu")))
@@ -178,6 +181,7 @@ def half_start(scale: float) -> TrainState:
     return fresh._replace(loss_scale=loss_scale, average=jax.tree.map(jnp.copy, fresh.params))
 
 
+@pytest.mark.tao(6)
 def test_a_float16_step_has_the_gradients_of_the_unscaled_loss() -> None:
     """Those of the first step are in AdamW's first moment; the float32 step begins with the same dropout and points."""
     (half, _), (full, optimizer) = step_of(1, precision="16-mixed"), step_of(1)

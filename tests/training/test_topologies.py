@@ -82,6 +82,7 @@ def others(dtype: str) -> list[tuple[str, str]]:
     return [run for run in runs if run[1].startswith(dtype)]
 
 
+@pytest.mark.tao(30)
 @pytest.mark.parametrize("run", others("float64"), ids="-".join)
 def test_twenty_steps_are_the_same(results: Results, run: tuple[str, str]) -> None:
     one, other = results["1x1", "float64:ddp"], results[run]
@@ -104,6 +105,7 @@ def test_the_first_loss_and_its_gradients_agree_in_float32(results: Results, run
         np.testing.assert_allclose(other[name], one[name], rtol=0, atol=1e-5 * largest, err_msg=name)
 
 
+@pytest.mark.tao(5)
 @pytest.mark.parametrize("name", ["1x8", *(["2x4"] if ALL else [])])
 def test_split_parameters_and_moments_need_an_eighth_of_the_memory(results: Results, name: str) -> None:
     whole, split = (int(results[name, f"float64:{strategy}"]["bytes"]) for strategy in ("ddp", "fsdp"))

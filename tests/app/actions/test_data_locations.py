@@ -63,6 +63,7 @@ def check_same(dataset: Dataset, expected: Dataset) -> None:
         np.testing.assert_array_equal(dataset.read_segments(i), expected.read_segments(i))
 
 
+@pytest.mark.tao(25)
 def test_archives_hold_what_folders_hold(drawn: Path, tmp_path: Path, opened: Callable[..., Dataset]) -> None:
     shutil.make_archive(str(tmp_path / "images"), "gztar", drawn / "train", "images")  # one folder too high
     shutil.make_archive(str(tmp_path / "panoptic"), "zip", drawn / "train" / "panoptic")

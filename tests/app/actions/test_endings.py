@@ -94,6 +94,11 @@ def lines_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "status.json").read_text().splitlines()]
 
 
+@pytest.mark.tao(14, case="device memory")
+@pytest.mark.tao(14, case="key")
+@pytest.mark.tao(14, case="assertion")
+@pytest.mark.tao(15, case="Ctrl-C")
+@pytest.mark.tao(15, case="SIGTERM")
 @pytest.mark.parametrize("action", ["train", "evaluate", "inference"])
 @pytest.mark.parametrize("cause", ENDINGS)
 def test_an_action_ends_with_its_exit_code_and_a_last_line(
@@ -185,6 +190,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.tao(14)
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_refused_spec_is_a_failure_where_its_folder_can_be_told(tmp_path: Path, pretend, case: str) -> None:
     content, overrides, folder = REFUSED[case]
@@ -228,6 +234,7 @@ def test_a_spec_of_blank_values_is_one_of_defaults(tmp_path: Path, pretend) -> N
     assert seen[0] == Spec(results_dir=str(tmp_path))
 
 
+@pytest.mark.tao(32)
 def test_the_encryption_key_is_told_to_be_ignored_and_never_stored(spec: Path, tmp_path: Path, pretend) -> None:
     pretend("train", lambda *_: None)
     result = run("train", "-e", spec, f"encryption_key={KEY}")

@@ -67,6 +67,7 @@ def track(spec: Spec, folder: Path) -> tuple[str, str]:
     return console.export_text(), status.path.read_text() if status.path.exists() else ""
 
 
+@pytest.mark.tao(39)
 @pytest.mark.parametrize("enable", ["enable: false", "enable: true"])
 def test_nothing_is_imported_when_disabled(
     enable: str, make_spec, tmp_path: Path, fake: list, monkeypatch: pytest.MonkeyPatch
@@ -142,6 +143,9 @@ def test_values_go_to_the_run_which_learns_how_it_ended(
     assert fake[-1] == {"exit_code": 1}
 
 
+@pytest.mark.tao(39, case="reinit: true")
+@pytest.mark.tao(39, case="sync_tensorboard: true")
+@pytest.mark.tao(39, case="save_code: true")
 @pytest.mark.parametrize(
     ("section", "argument", "value"),
     [
@@ -174,6 +178,7 @@ def test_curves_are_not_sent_twice_when_tensorboard_is_mirrored(
     assert fake[1:] == [{"exit_code": 0}]
 
 
+@pytest.mark.tao(32)
 def test_the_configuration_holds_no_secret(make_spec) -> None:
     address = "https://user:word@host/x.tgz?sig=abc"
     spec = make_spec(f"encryption_key: {KEY}\ndataset: {{label_map: '{address}', val: {{names: [a@b]}}}}\n")

@@ -82,6 +82,7 @@ def test_data_is_described_and_drawn(spec: Path) -> None:
     assert page.shape[0] > 4 * 320
 
 
+@pytest.mark.tao(22)
 def test_data_problems_of_all_splits_are_told_together(spec: Path) -> None:
     for place in ("train/images/000001.png", "val/panoptic/000002.png"):
         (spec.parent / place).write_bytes(b"")
@@ -104,6 +105,7 @@ def test_data_problems_of_all_splits_are_told_together(spec: Path) -> None:
     assert not (spec.parent / "results" / "inspect").exists()
 
 
+@pytest.mark.tao(22)
 def test_a_label_map_in_another_order_is_refused(spec: Path) -> None:
     path = spec.parent / "label_map.json"
     entries = json.loads(path.read_text())
@@ -119,6 +121,7 @@ def test_without_data_the_key_is_named(spec: Path) -> None:
     assert "dataset.train.annotations" in result.output
 
 
+@pytest.mark.tao(36)
 def test_files_that_passed_are_not_checked_again(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[Path] = []
     read_json = coco_file.read_json

@@ -37,6 +37,7 @@ def test_a_result_is_replaced_only_when_asked(spec_of: Callable[..., Spec], tmp_
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.tao(29)
 def test_what_cannot_be_quantized_leaves_no_file(spec_of: Callable[..., Spec], tmp_path: Path) -> None:
     onnx.save(small_model(), tmp_path / "model.onnx")
     (tmp_path / "empty").mkdir()

@@ -26,6 +26,7 @@ def test_without_an_action_all_are_there() -> None:
     assert set(ACTIONS) < set(yaml.safe_load(run("default_specs").stdout))
 
 
+@pytest.mark.tao(40)
 def test_the_folder_comes_as_an_option_an_override_or_from_a_spec(tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(f"results_dir: {tmp_path}/d\n")
     forms = {

@@ -72,6 +72,7 @@ def test_times_of_an_epoch(status: StatusFile, monkeypatch: pytest.MonkeyPatch) 
     assert line["eta"] == "4 days, 3:00:00"
 
 
+@pytest.mark.tao(13)
 def test_a_score_that_is_not_defined_is_null(status: StatusFile) -> None:
     status.write("RUNNING", "Eval metrics generated.", kpi={"mIoU": 0.5, "IoU_ring": float("nan"), "IoU_x": None})
     assert lines_of(status)[0]["kpi"] == {"mIoU": 0.5, "IoU_ring": None, "IoU_x": None}
@@ -132,6 +133,7 @@ def test_a_line_that_does_not_fit_on_the_disk_leaves_none_of_itself(
     assert "No space left" in console.export_text()
 
 
+@pytest.mark.tao(13)
 @given(st.text(), st.dictionaries(st.text(min_size=1), st.none() | st.floats(), max_size=4))
 def test_every_line_is_strict_json_whatever_it_says(
     tmp_path_factory: pytest.TempPathFactory, message: str, scores: dict

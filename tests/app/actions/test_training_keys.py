@@ -40,6 +40,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return open_sources([Source(train / "annotations.json", train / "images", train / "panoptic")])
 
 
+@pytest.mark.tao(1)
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -69,6 +70,7 @@ def test_every_device_has_its_own_batch(spec_of: SpecOf, dataset: Dataset) -> No
     assert configure.loop_settings(spec_of("dataset.train.batch_size=2"), dataset, num_devices=3).batch_size == 6
 
 
+@pytest.mark.tao(5)
 @pytest.mark.parametrize(
     ("overrides", "drops"),
     [
@@ -86,6 +88,10 @@ def test_multi_step_decays_at_steps_or_milestones(
     assert rates == pytest.approx([1, 0.1, 0.1, 0.01])
 
 
+@pytest.mark.tao(5, case="train.optim.monitor_name=val_loss")
+@pytest.mark.tao(24, case="model.sem_seg_head.ignore_value=7")
+@pytest.mark.tao(31, case="train.num_gpus=3")
+@pytest.mark.tao(38, case="model.one_former.hidden_dim=128")
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -114,6 +120,7 @@ def test_refused_with_a_reason(spec_of: SpecOf, overrides: list[str], words: str
     assert words in str(caught.value)
 
 
+@pytest.mark.tao(24)
 def test_void_may_have_any_label_but_that_of_a_class(spec_of: SpecOf) -> None:
     assert spec_of("model.sem_seg_head.ignore_value=65535").model.sem_seg_head.ignore_value == 65535
     assert spec_of("model.sem_seg_head.num_classes=300").model.sem_seg_head.ignore_value == 255  # the default
@@ -152,6 +159,7 @@ def test_an_optimizer_state_fits_the_frozen_parts_that_it_was_made_for(spec_of: 
         assert starting_point(spec, tmp_path, optimizer, Console(), make_mesh(1)).step == 1
 
 
+@pytest.mark.tao(31)
 def test_devices(spec_of: SpecOf, tmp_path: Path) -> None:
     status = StatusFile(tmp_path, "train", Console())
     assert mesh_of(device_choice(spec_of(), "train"), status).size == 1
@@ -165,6 +173,7 @@ def test_devices(spec_of: SpecOf, tmp_path: Path) -> None:
             mesh_of(device_choice(spec_of(f"{action}.gpu_ids=[64]"), action), status)
 
 
+@pytest.mark.tao(41, case="the contrastive loss is 0")
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
@@ -187,6 +196,7 @@ def test_what_ends_early_or_never_happens_is_told(
     assert told in status.path.read_text() if told else not status.path.exists()
 
 
+@pytest.mark.tao(3)
 def test_pipeline_keys(spec_of: SpecOf, dataset: Dataset) -> None:
     def settings(*overrides: str):
         return configure.pipeline_settings(spec_of(*overrides), dataset, 4)
@@ -203,6 +213,7 @@ def test_pipeline_keys(spec_of: SpecOf, dataset: Dataset) -> None:
     assert (sized.short_sizes, sized.longest) == ((800,), 900)
 
 
+@pytest.mark.tao(10)
 def test_evaluation_keys(spec_of: SpecOf, dataset: Dataset) -> None:
     def evaluator(*overrides: str):
         return scoring.evaluator(spec_of(*overrides), "val", dataset, 1, ("semantic",))
@@ -218,6 +229,7 @@ def test_evaluation_keys(spec_of: SpecOf, dataset: Dataset) -> None:
         scoring.validation_tasks(spec_of("dataset.task_prob_val={instance: 1}"))
 
 
+@pytest.mark.tao(5)
 def test_optimizer_keys(spec_of: SpecOf) -> None:
     spec = spec_of("train.optim.momentum=0.8", "train.optim.query_multiplier=2", "train.optim.backbone_multiplier=0.5")
     config = configure.optimizer_config(spec)
@@ -227,6 +239,7 @@ def test_optimizer_keys(spec_of: SpecOf) -> None:
 NODES = {"WORLD_SIZE": "2", "NODE_RANK": "1", "MASTER_ADDR": "head", "MASTER_PORT": "29500"}
 
 
+@pytest.mark.tao(30)
 @pytest.mark.parametrize(
     ("overrides", "processes", "words"),
     [

@@ -51,6 +51,7 @@ def regret_after(algorithm: str, surrogate: str, direction: str, seed: int, epoc
             return best
 
 
+@pytest.mark.tao(37)
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 @pytest.mark.parametrize(
     ("algorithm", "surrogate", "trials"),
@@ -70,6 +71,7 @@ def test_half_of_the_regret_of_random_search(algorithm: str, surrogate: str, tri
     assert p < 0.01
 
 
+@pytest.mark.tao(37)
 @pytest.mark.parametrize(
     "name", ["hyperband_es", "hes", "bohb", "dehb", "pbt", "bfbo", "llm", "hybrid", "autoresearch", "PBT"]
 )
@@ -84,6 +86,7 @@ def test_taos_spellings_of_those_that_are_there(name: str, meant: str) -> None:
     assert load_spec(None, [f"automl.algorithm={name}"]).automl.algorithm == meant
 
 
+@pytest.mark.tao(37)
 def test_metric_and_direction_have_to_agree() -> None:
     assert load_spec(None, ["automl.metric=train_loss", "automl.direction=minimize"]).automl.direction == "minimize"
     for metric, direction in (("train_loss", "maximize"), ("mIoU", "minimize")):

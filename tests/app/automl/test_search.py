@@ -58,6 +58,7 @@ def range_of_lr(low: float, high: float) -> str:
     return f"automl.custom_param_ranges={{train.optim.lr: {{valid_min: {low}, valid_max: {high}}}}}"
 
 
+@pytest.mark.tao(37)
 def test_the_best_validation_of_the_best_trial_counts(search: Search, tmp_path: Path) -> None:
     results = search("automl.max_recommendations=5", range_of_lr(1e-6, 1e-3), "train.optim.lr=1e-5")
     trials = results["trials"]

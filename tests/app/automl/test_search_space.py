@@ -100,6 +100,7 @@ def space(*overrides: str) -> dict[str, Parameter]:
     return {parameter.path: parameter for parameter in search_space(spec, train_schema(None))}
 
 
+@pytest.mark.tao(37)
 def test_the_default_is_taos_without_what_cannot_be_searched_honestly() -> None:
     alone = left_out(flatten(train_schema(None)["properties"]))
     assert alone.keys() == {path for path in TAO_DEFAULT if path.startswith("dataset.augmentation")}

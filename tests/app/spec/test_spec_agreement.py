@@ -5,6 +5,7 @@ import pytest
 from oneformer_jax.app.spec.train_keys import GradientClip
 
 
+@pytest.mark.tao(38)
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -30,6 +31,7 @@ def test_contradictions(refusal, override: str, words: str) -> None:
     assert f"command line: {override}" in message
 
 
+@pytest.mark.tao(38)
 def test_coupled_widths_change_together(load) -> None:
     text = """
 model:
@@ -44,6 +46,7 @@ dataset:
     assert load(text).dataset.augmentation.train_crop_size == (500, 333)
 
 
+@pytest.mark.tao(2)
 @pytest.mark.parametrize(
     ("keys", "clip"),
     [
@@ -61,6 +64,7 @@ def test_gradient_clip(load, keys: str, clip: GradientClip | None) -> None:
     assert load(f"train: {keys}\n").train.gradient_clip() == clip
 
 
+@pytest.mark.tao(2)
 def test_two_wishes_for_clipping_are_refused(refusal) -> None:
     message = refusal("train:\n  clip_grad_norm: 0.01\n  clip_gradients: {clip_value: 0.5}\n")
     assert "run.yaml:2" in message

@@ -8,6 +8,7 @@ from oneformer_jax.app.spec import load_spec
 from oneformer_jax.errors import SpecError
 
 
+@pytest.mark.tao(33)
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,6 +69,7 @@ def test_round_trip(spec: Spec) -> None:
     assert reread(spec) == spec
 
 
+@pytest.mark.tao(32)
 def test_defaults_survive_and_the_encryption_key_does_not() -> None:
     assert reread(Spec()) == Spec()
     spec = Spec(encryption_key="secret", results_dir="/r")

@@ -34,6 +34,7 @@ evaluate:
     assert spec.evaluate.batch_size == 50
 
 
+@pytest.mark.tao(33)
 def test_blank_and_missing_values_are_unset(load) -> None:
     spec = load("train:\n  num_epochs:\n  optim:\ndataset:\n  label_map: ???\n  train:\n    images: ''\nevaluate: ~\n")
     assert spec == Spec()
@@ -86,6 +87,7 @@ def test_overrides(load) -> None:
     assert spec.place("train.optim.momentum").endswith("run.yaml:3")
 
 
+@pytest.mark.tao(6)
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
@@ -128,12 +130,14 @@ def test_yaml_merge_keys(load) -> None:
     assert (spec.dataset.val.images, spec.dataset.val.batch_size) == ("b", 3)
 
 
+@pytest.mark.tao(10)
 def test_a_task_that_is_not_named_has_no_chance(load) -> None:
     chances = load("dataset:\n  task_prob_train: {semantic: 1}\n").dataset.task_prob_train
     assert (chances.semantic, chances.instance, chances.panoptic) == (1.0, 0.0, 0.0)
     assert Spec().dataset.task_prob_train.instance == 0.66
 
 
+@pytest.mark.tao(3)
 def test_synonyms(load, refusal) -> None:
     text = "model:\n  task_toggling:\n    instance_on: true\n    semantic_on: false\n"
     test = load(text + "dataset:\n  augmentation: {cutmix_prob: 0.5}\n").model.test

@@ -65,6 +65,7 @@ inference: {mode: Instance, image_size: [1024, 1024], checkpoint: "/w/miou=0.68.
 """
 
 
+@pytest.mark.tao(33)
 def test_blank_null_and_question_marks(load, refusal) -> None:
     spec = load(UNFILLED)
     assert (spec.results_dir, spec.dataset.val.images, spec.train.pretrained_backbone) == ("", "", "")

@@ -1,0 +1,61 @@
+"""What the tests compile: quickly, and once for all of them.
+
+Most tests compile a small model, run it for a moment, and compare: optimising takes XLA longer than all else, so it is
+left out, but in `make prove` and for what is marked `optimised`. Programs are kept in .pytest_cache, for all workers,
+the command lines that tests start, and the next run; `pytest --cache-clear` starts afresh.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiers import tier
+
+PROGRAMS = Path(__file__).resolve().parents[1] / ".pytest_cache" / "d" / "xla"
+LARGEST = 2 << 30  # bytes; older programs go
+QUICKLY = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Before JAX is imported; processes that tests start inherit it."""
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(PROGRAMS),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        QUICKLY: "0" if config.getoption("--tier") == "prove" else "1",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    if not hasattr(config, "workerinput"):
+        forget_oldest()
+    import jax
+
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def forget_oldest() -> None:
+    """Deletes programs until the rest is small enough."""
+    files = sorted(PROGRAMS.glob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    total = 0
+    for path in files:
+        total += path.stat().st_size
+        if total > LARGEST:
+            path.unlink(missing_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def optimised_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For tests that are marked so, and for the processes that they start."""
+    if tier() == "prove" or request.node.get_closest_marker("optimised") is None:
+        yield
+        return
+    import jax
+
+    before = os.environ[QUICKLY] == "1"
+    monkeypatch.setenv(QUICKLY, "0")
+    jax.config.update(QUICKLY.lower(), False)
+    yield
+    jax.config.update(QUICKLY.lower(), before)
