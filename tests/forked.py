@@ -5,6 +5,7 @@ given and runs `cli.py` as its main program. What it prints, its exit code and w
 `python cli.py`.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -61,9 +62,11 @@ class CommandServer:
 def serve() -> None:
     """Answers each line of JSON on standard input with the exit code of a child and its CPU seconds."""
     sys.path[0] = str(ROOT)
-    actions = importlib.import_module("oneformer_jax.app.actions")
-    for module in pkgutil.walk_packages(actions.__path__, f"{actions.__name__}."):
-        importlib.import_module(module.name)
+    for name in ("oneformer_jax.app.cli", "oneformer_jax.app.actions"):
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+            importlib.import_module(module.name)
+    gc.freeze()  # or each child copies all of it
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
