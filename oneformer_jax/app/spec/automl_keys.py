@@ -29,68 +29,74 @@ class Automl(Section):
     ] = key(
         "bayesian",
         "algorithm",
-        "bayesian: a model of the trials so far proposes; random; hyperband, asha: random values, and trials that are "
-        "behind at a rung of epochs are stopped.",
+        "bayesian: a model of the trials so far proposes values; random: random values; hyperband, asha: random "
+        "values, and trials that are behind after a given number of epochs are stopped early.",
         only=("bayesian", "random", "hyperband", "asha"),
-        note="none of TAO's other algorithms exists here, and none is replaced by another",
+        note="TAO's other algorithms are not available, and none is silently replaced by another",
         aliases=(("b", "bayesian"), ("h", "hyperband"), ("hes", "hyperband_es")),
         extension=True,
-        tao="bayesian maximises a loss too",
+        tao="bayesian maximises even a loss",
     )
     surrogate: Literal["tpe", "gp"] = key(
         "tpe",
         "surrogate",
-        "Model of the algorithm bayesian: tree-structured Parzen estimators, or a Gaussian process (needs PyTorch).",
+        "Model used by the algorithm bayesian: tree-structured Parzen estimators (tpe) or a Gaussian process (gp,"
+        " which needs PyTorch).",
         extension=True,
         tao="a Gaussian process",
     )
     metric: str = key(
         "mIoU",
         "metric",
-        f"Score of a validation that is searched for, of a trial the best one; or {LOSS}, the mean loss of an epoch.",
+        f"Validation score to optimise, taking the best value of each trial; or {LOSS}, the mean loss of an epoch.",
         extension=True,
-        tao="of a trial the last one counts",
+        tao="the last value of a trial is used, not its best",
     )
     direction: Literal["maximize", "minimize"] = key(
         "maximize",
         "direction",
-        f"What is better: scores are maximized, {LOSS} is minimized; anything else is refused.",
+        f"Scores must be maximized and {LOSS} must be minimized; anything else is refused.",
         extension=True,
-        tao="guessed from the metric's name, and ignored by bayesian",
+        tao="guessed from the metric's name and ignored by bayesian",
     )
     max_recommendations: PositiveInt = key(
-        20, "trials", "Trials of the study, those that fail or are stopped early included.", extension=True
+        20, "trials", "Number of trials in the study, including those that fail or are stopped early.", extension=True
     )
     min_epochs: PositiveInt = key(
-        1, "smallest budget", "hyperband and asha: epochs before the first decision to stop a trial.", extension=True
+        1, "smallest budget", "hyperband and asha: number of epochs before a trial can be stopped.", extension=True
     )
     reduction_factor: int = key(
         3,
         "reduction factor",
-        "hyperband and asha: about one trial in so many goes on at a rung, and the next rung lies at as many times the "
-        "epochs.",
+        "hyperband and asha: about one in this many trials is continued at each decision (rung), and the next "
+        "decision comes after this many times as many epochs.",
         minimum=2,
         extension=True,
     )
     max_concurrent: NonNegativeInt = key(
         0,
         "trials side by side",
-        "At most; 0: as many as there are devices for. On CPU one, unless this says more: then they share the cores.",
+        "Largest number of trials that run at the same time; 0: as many as there are devices for. On CPU one "
+        "trial runs at a time unless this is larger; the trials then share the cores.",
         extension=True,
     )
     hyperparameters: tuple[str, ...] = key(
-        (), "searched keys", "The keys to search; empty: those that the schema offers.", extension=True
+        (), "searched keys", "Keys to search; empty: those that the schema offers.", extension=True
     )
-    add_hyperparameters: tuple[str, ...] = key((), "more keys", "Keys to search besides those.", extension=True)
-    remove_hyperparameters: tuple[str, ...] = key((), "fewer keys", "Keys of those not to search.", extension=True)
+    add_hyperparameters: tuple[str, ...] = key((), "more keys", "Additional keys to search.", extension=True)
+    remove_hyperparameters: tuple[str, ...] = key((), "fewer keys", "Keys to leave out of the search.", extension=True)
     custom_param_ranges: dict[str, dict[str, Any]] = key(
         {},
         "custom ranges",
-        "By key: valid_min, valid_max, log, valid_options, option_weights, math_cond, depends_on; the key is searched.",
+        "Ranges by key: valid_min, valid_max, log, valid_options, option_weights, math_cond, depends_on. A key "
+        "that is listed here is searched.",
         extension=True,
     )
     run_baseline: bool = key(
-        True, "baseline", "The first trial trains the spec as it is, so that the best is never worse.", extension=True
+        True,
+        "baseline",
+        "Train the spec unchanged as the first trial, so that the best trial is never worse than the spec.",
+        extension=True,
     )
     delete_intermediate_ckpt: bool = key(
         True,
@@ -101,8 +107,13 @@ class Automl(Section):
     skill_dir: str = key(
         "",
         "skill folder",
-        "Folder with schemas/train.schema.json and references/spec_template_train.yaml, in which the search looks for "
-        "what it may change; empty: the schema of this project.",
+        "Folder with schemas/train.schema.json and references/spec_template_train.yaml, which define what the "
+        "search may change; empty: the schema of this project.",
         extension=True,
     )
-    results_dir: str = key("", "Results directory", "Folder of this action; empty: its own one.", extension=True)
+    results_dir: str = key(
+        "",
+        "Results directory",
+        "Folder for the results of this action; empty: a folder named after the action in <results_dir>.",
+        extension=True,
+    )

@@ -9,31 +9,33 @@ from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets import Format
 
 Color = tuple[float, float, float]
-"""What annotation files are written in, as their content tells."""
-MEASURED = "it changes the size at which scores are taken, and so the scale itself"
+"""R, G, B."""
+MEASURED = "it changes the size at which images are scored, so scores would not be comparable"
 
 
 class Split(Section):
     """`dataset.train`, `dataset.val`, `dataset.test`"""
 
-    batch_size: int = key(1, "batch size", "Images of a batch.", minimum=1, math_cond=">0", maximum=float("inf"))
-    num_workers: int = key(1, "Number of workers", "Workers that load images.", minimum=0, maximum=float("inf"))
+    batch_size: int = key(1, "batch size", "Images per batch.", minimum=1, math_cond=">0", maximum=float("inf"))
+    num_workers: int = key(
+        1, "Number of workers", "Number of workers that load images.", minimum=0, maximum=float("inf")
+    )
     images: Paths = key(
         "",
         "image root",
-        "Folder, archive or address of the images, or tfds:// and a folder of prepared data; a list: one for each "
-        "annotation file.",
+        "Folder, archive or address (URL) of the images, or tfds:// followed by a folder of prepared data; a list"
+        " has one entry for each annotation file.",
     )
     annotations: Paths = key("", "annotation root", "COCO panoptic or instances file (JSON), or a list of such files.")
     panoptic: Paths = key(
         "",
         "panoptic root",
-        "Folder, archive or address of the panoptic PNGs, empty for COCO instances; a list: as images.",
+        "Folder, archive or address (URL) of the panoptic PNGs; empty for COCO instances; a list as for images.",
     )
     names: tuple[str, ...] = key(
         (),
         "data set names",
-        "Names of several data sets in the metrics; default: from their files.",
+        "Names of the data sets in the metrics when there are several; default: derived from their files.",
         extension=True,
         tao="read, but not in the schema",
     )
@@ -45,30 +47,30 @@ class Augmentation(Section):
     train_min_size: tuple[PositiveInt, ...] = key(
         (800,),
         "Train min size",
-        "Short sides, one of which a training image gets before the crop. Counts only when it or train_max_size is "
-        "changed: then in place of min_scale and max_scale.",
+        "Short sides in pixels, one of which is drawn for each training image before the crop. Takes effect only "
+        "when this key or train_max_size is changed, and then replaces min_scale and max_scale.",
         tao="ignored",
     )
     train_max_size: int = key(
         1333,
         "Train max size",
-        "Longest side of a training image before the crop. Counts together with train_min_size.",
+        "Largest long side in pixels of a training image before the crop. Takes effect together with train_min_size.",
         minimum=32,
         maximum=float("inf"),
         automl=True,
         search=SearchRange(800, 2048),
-        unsearched="it counts with train_min_size only, and setting it changes what a training image is scaled by",
+        unsearched="it takes effect only with train_min_size, and setting it changes how training images are scaled",
         tao="ignored",
     )
     train_crop_size: tuple[PositiveInt, PositiveInt] = key(
         (1024, 1024),
         "Train crop size",
-        "Training crop as [height, width], rounded up to multiples of 32.",
+        "Size of the training crop as [height, width] in pixels, rounded up to multiples of 32.",
     )
     test_min_size: int = key(
         800,
         "Test min size",
-        "Short side of an evaluated image.",
+        "Short side in pixels to which an image is resized for evaluation.",
         minimum=32,
         maximum=float("inf"),
         automl=True,
@@ -79,7 +81,7 @@ class Augmentation(Section):
     test_max_size: int = key(
         1333,
         "Test max size",
-        "Longest side of an evaluated image.",
+        "Largest long side in pixels of an image in evaluation.",
         minimum=32,
         maximum=float("inf"),
         automl=True,
@@ -90,35 +92,36 @@ class Augmentation(Section):
     test_geometry: Literal["auto", "short_edge", "square", "letterbox"] = key(
         "auto",
         "Test geometry",
-        "short_edge: an evaluated image keeps its aspect ratio; square: it is squeezed into dataset.image_size first; "
-        "letterbox: it is fitted into dataset.image_size, as exported models do; auto: square where dataset.image_size "
-        "is changed.",
+        "How images are resized for evaluation. short_edge: the aspect ratio is kept; square: images are "
+        "stretched to dataset.image_size first; letterbox: images are fitted into dataset.image_size, keeping "
+        "their aspect ratio, as exported models do; auto: square if dataset.image_size is changed, otherwise "
+        "short_edge.",
         extension=True,
     )
-    flip_prob: Probability = key(0.5, "flip probability", "Chance of a horizontal flip.", extension=True)
-    color_prob: Probability = key(
-        1.0, "colour probability", "Chance that the colour jitter is applied.", extension=True
+    flip_prob: Probability = key(0.5, "flip probability", "Probability of a horizontal flip.", extension=True)
+    color_prob: Probability = key(1.0, "colour probability", "Probability of colour jitter.", extension=True)
+    rotation_prob: Probability = key(0.0, "rotation probability", "Probability of a small rotation.", extension=True)
+    blur_prob: Probability = key(0.0, "blur probability", "Probability of a Gaussian blur.", extension=True)
+    erasing_prob: Probability = key(
+        0.0, "erasing probability", "Probability that a rectangle is erased.", extension=True
     )
-    rotation_prob: Probability = key(0.0, "rotation probability", "Chance of a small rotation.", extension=True)
-    blur_prob: Probability = key(0.0, "blur probability", "Chance of a Gaussian blur.", extension=True)
-    erasing_prob: Probability = key(0.0, "erasing probability", "Chance of an erased rectangle.", extension=True)
     crop_max_area: Probability = key(
         0.6,
         "crop max area",
-        "A crop is redrawn while one segment covers more than this share.",
+        "A crop is drawn again if one segment covers more than this share of it.",
         extension=True,
     )
 
 
 class TaskProbabilities(Section):
-    """Chances of the tasks; they are normalised, and a task that is not named has none."""
+    """Probabilities of the tasks. They are normalised, and a task that is not named has probability 0."""
 
-    semantic: NonNegativeFloat = key(0.0, "semantic", "Chance of the semantic task.")
-    instance: NonNegativeFloat = key(0.0, "instance", "Chance of the instance task.")
-    panoptic: NonNegativeFloat = key(0.0, "panoptic", "Chance of the panoptic task.")
+    semantic: NonNegativeFloat = key(0.0, "semantic", "Probability of the semantic task.")
+    instance: NonNegativeFloat = key(0.0, "instance", "Probability of the instance task.")
+    panoptic: NonNegativeFloat = key(0.0, "panoptic", "Probability of the panoptic task.")
 
 
-PUBLISHED_CHANCES = TaskProbabilities(semantic=0.33, instance=0.66, panoptic=0.01)
+PUBLISHED_PROBABILITIES = TaskProbabilities(semantic=0.33, instance=0.66, panoptic=0.01)
 
 
 class QuantCalibrationDataset(Section):
@@ -127,8 +130,9 @@ class QuantCalibrationDataset(Section):
     images_dir: str = key(
         "",
         "images directory",
-        "Folder, archive or address of the images that quantize calibrates static_ptq with; all are read.",
-        tao="the first batch alone",
+        "Folder, archive or address (URL) of the images with which quantize calibrates static_ptq; all of them "
+        "are used.",
+        tao="only the first batch is used",
     )
 
 
@@ -141,7 +145,7 @@ class Dataset(Section):
     workers: int = key(
         8,
         "workers",
-        "Workers of the splits whose num_workers is not changed. Counts only when changed.",
+        "Number of workers for the splits whose num_workers is not changed. Takes effect only when changed.",
         minimum=1,
         maximum=float("inf"),
         tao="ignored",
@@ -153,52 +157,55 @@ class Dataset(Section):
         honoured=False,
         note="the runtime manages transfer buffers",
     )
-    pixel_mean: Color = key(PIXEL_MEAN, "input mean per pixel", "Mean of R, G, B on 0..255.")
+    pixel_mean: Color = key(PIXEL_MEAN, "input mean per pixel", "Mean of R, G and B on the 0..255 scale.")
     pixel_std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = key(
         PIXEL_STD,
         "input std per pixel",
-        "Standard deviation of R, G, B on 0..255.",
+        "Standard deviation of R, G and B on the 0..255 scale.",
     )
-    augmentation: Augmentation = section(Augmentation, "Image sizes and random changes.")
+    augmentation: Augmentation = section(Augmentation, "Image sizes and random augmentation.")
     contiguous_id: bool = key(
         True,
         "contiguous id",
-        "Classes count categories in file order; false: category ids are 0..K-1 themselves.",
+        "Number the classes by the position of their category in the file; false: the category ids, which must be"
+        " 0..K-1, are the class indices.",
         tao="false shifts the names of 1-based ids and makes every class a thing",
     )
     label_map: str | dict[Literal[Format, "*"], str] = key(
         "",
         "label map",
-        "JSON list of categories: names, colours, things; a mapping: one for each format of annotations, * for others.",
+        "JSON file with a list of categories (names, colours, things), or a mapping with one file per annotation "
+        "format and * for the others.",
     )
     task_prob_train: TaskProbabilities = key(
-        PUBLISHED_CHANCES,
+        PUBLISHED_PROBABILITIES,
         "task probabilities",
-        "Chances of the tasks in training; a task not named has none.",
-        tao="panoptic is ignored: it gets what the others leave of 1",
+        "Probabilities of the tasks in training; a task that is not listed has probability 0.",
+        tao="panoptic is ignored: it gets 1 minus the others",
     )
     task_prob_val: TaskProbabilities = key(
-        PUBLISHED_CHANCES,
+        PUBLISHED_PROBABILITIES,
         "task probabilities",
-        "Tasks that a training validates: those with a chance, of those that model.test switches on. Each is scored "
-        "on every image, nothing is drawn.",
-        tao="panoptic is ignored: it gets what the others leave of 1; draws are not seeded",
+        "Tasks that are validated during training: those with a probability above 0 among the tasks that "
+        "model.test enables. Every task is scored on every image; no task is drawn at random.",
+        tao="panoptic is ignored: it gets 1 minus the others; the draws are not seeded",
     )
-    task_seq_len: PositiveInt = key(77, "task sequence length", "Tokens of the task text.")
-    max_seq_len: PositiveInt = key(77, "maximum sequence length", "Tokens of a prompt.")
+    task_seq_len: PositiveInt = key(77, "task sequence length", "Number of tokens of the task text.")
+    max_seq_len: PositiveInt = key(77, "maximum sequence length", "Number of tokens of a prompt.")
     image_size: PositiveInt | tuple[PositiveInt, PositiveInt] = key(
         1024,
         "image size",
-        "Side of the square, or [width, height], that an evaluated image is squeezed into before test_min_size and "
-        "test_max_size. Counts only when changed; see augmentation.test_geometry.",
-        tao="an evaluated image is squeezed into it, aspect ratio lost",
+        "Side of the square, or [width, height], to which images are stretched for evaluation before "
+        "test_min_size and test_max_size apply. Takes effect only when changed; see augmentation.test_geometry.",
+        tao="images are stretched to it for evaluation, losing their aspect ratio",
     )
-    min_scale: PositiveFloat = key(0.1, "minimum scale", "Least scale of the training image, relative to the crop.")
-    max_scale: PositiveFloat = key(2.0, "maximum scale", "Largest scale of the training image, relative to the crop.")
+    min_scale: PositiveFloat = key(0.1, "minimum scale", "Smallest scale of a training image relative to the crop.")
+    max_scale: PositiveFloat = key(2.0, "maximum scale", "Largest scale of a training image relative to the crop.")
     cutmix_prob: Probability = key(
         0.0,
         "cutmix probability",
-        "Chance that a rectangle of a training image is replaced by that of another, segments and prompts included.",
+        "Probability of CutMix: a rectangle of a training image is replaced by that of another image, along with "
+        "its segments and prompts.",
         tao="ignored: looked up under dataset.augmentation",
     )
     quant_calibration_dataset: QuantCalibrationDataset = section(QuantCalibrationDataset, "Calibration data.")

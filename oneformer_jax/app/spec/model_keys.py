@@ -14,51 +14,54 @@ NO_RADIO = "the RADIO backbone is not available; model.backbone.name is D2SwinTr
 class Swin(Section):
     """`model.backbone.swin`"""
 
-    embed_dim: PositiveInt = key(192, "embed dim", "Channels of the first stage; each stage doubles them.")
+    embed_dim: PositiveInt = key(192, "embed dim", "Channels of the first stage; each later stage has twice as many.")
     depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = key(
         (2, 2, 18, 2),
         "depths",
-        "Blocks of each stage.",
+        "Number of blocks in each stage.",
     )
     num_heads: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = key(
         (6, 12, 24, 48),
         "num heads",
-        "Attention heads of each stage.",
+        "Number of attention heads in each stage.",
     )
     window_size: PositiveInt = key(12, "window size", "Side of an attention window, in patches.")
-    mlp_ratio: PositiveFloat = key(4.0, "mlp ratio", "Hidden width of a block's MLP over its channels.")
+    mlp_ratio: PositiveFloat = key(4.0, "mlp ratio", "Hidden width of a block's MLP relative to its channels.")
     init: Literal["original", "fan_in"] = key(
         "original",
         "initial weights",
-        "original: normal, 0.02; fan_in: normal, 1 / sqrt(inputs), for narrow backbones without pretrained weights.",
+        "Distribution of random weights. original: normal with standard deviation 0.02; fan_in: normal with 1 / "
+        "sqrt(inputs), for narrow backbones without pretrained weights.",
         extension=True,
     )
-    qkv_bias: bool = key(True, "qkv bias", "Give queries, keys and values a bias.")
+    qkv_bias: bool = key(True, "qkv bias", "Add a bias to queries, keys and values.")
     qk_scale: PositiveFloat | None = key(
         None, "qk scale", "Scale of attention logits; unset: head width ** -0.5.", tao="ignored"
     )
-    attn_drop_rate: Probability = key(0.0, "attn drop rate", "Dropout of attention weights.")
-    drop_rate: Probability = key(0.0, "drop rate", "Dropout of tokens and projections.")
-    drop_path_rate: Probability = key(0.3, "drop path rate", "Stochastic depth of the last block; grows linearly.")
+    attn_drop_rate: Probability = key(0.0, "attn drop rate", "Dropout rate of attention weights.")
+    drop_rate: Probability = key(0.0, "drop rate", "Dropout rate of tokens and projections.")
+    drop_path_rate: Probability = key(
+        0.3, "drop path rate", "Stochastic depth rate of the last block; it grows linearly from 0 at the first block."
+    )
     ape: bool = key(False, "ape", "Add a learned absolute position embedding.")
     patch_norm: bool = key(True, "patch norm", "Normalise after the patch embedding.")
-    patch_size: PositiveInt = key(4, "patch size", "Side of a patch in pixels.", only=(4,))
+    patch_size: PositiveInt = key(4, "patch size", "Side of a patch, in pixels.", only=(4,))
     pretrain_img_size: PositiveInt = key(
         384,
         "pretrained image size",
-        "Image side of the pretraining; sizes the absolute position embedding.",
+        "Side of the images in pretraining, in pixels; determines the size of the absolute position embedding.",
     )
     use_checkpoint: bool = key(False, "use checkpoint", "Recompute activations in the backward pass to save memory.")
     out_features: tuple[str, ...] = key(
         STAGES,
         "out features",
-        "Stages that leave the backbone: all four.",
+        "Stages that the backbone outputs: all four.",
         only=(STAGES,),
     )
     out_indices: tuple[NonNegativeInt, ...] = key(
         (0, 1, 2, 3),
         "out indices",
-        "Indices of the stages that leave the backbone.",
+        "Indices of the stages that the backbone outputs.",
         only=((0, 1, 2, 3),),
         note="the pixel decoder reads all four stages",
         tao="ignored",
@@ -95,7 +98,7 @@ class Radio(Section):
     register_multiple: NonNegativeInt = key(
         8,
         "register multiple",
-        "Register tokens are padded to a multiple.",
+        "The number of register tokens is padded to a multiple of this.",
         honoured=False,
         note=NO_RADIO,
     )
@@ -110,8 +113,9 @@ class Backbone(Section):
     freeze_at: Annotated[int, Field(ge=0, le=5)] = key(
         0,
         "freeze at",
-        "1: the patch embedding is fixed; n: also the first n - 1 stages, with their merging and output norm.",
-        tao="read for D2RADIO only",
+        "0: nothing is frozen; 1: the patch embedding is frozen; n: so are the first n - 1 stages, with their "
+        "patch merging and output norm.",
+        tao="read only for D2RADIO",
     )
     swin: Swin = section(Swin, "Swin transformer.", "swin")
     radio: Radio = section(Radio, "RADIO, accepted for compatibility.", "radio")
@@ -124,16 +128,16 @@ class SemSegHead(Section):
     ignore_value: int = key(
         255,
         "ignore value",
-        "Label of pixels that count for nothing. Void is kept apart from all classes and needs no label; that of a "
-        "class is refused.",
-        tao="metrics leave out 255, whatever it is",
+        "Label of pixels that are ignored. Void pixels are kept apart from all classes and need no label, so the "
+        "index of a class is refused.",
+        tao="metrics ignore 255, whatever this key says",
     )
     loss_weight: NonNegativeFloat = key(
         1.0,
         "loss weight",
         "Weight of a separate semantic loss.",
         only=(1.0,),
-        note="there is no such loss; model.one_former has the weights of the losses",
+        note="there is no such loss; the weights of the losses are in model.one_former",
         tao="ignored",
     )
     in_features: tuple[str, ...] = key(
@@ -146,7 +150,7 @@ class SemSegHead(Section):
     transformer_enc_layers: int = key(
         6,
         "Number of transformer encoder layers.",
-        "Deformable attention layers of the pixel decoder.",
+        "Number of deformable-attention layers in the pixel decoder.",
         minimum=1,
         popular=True,
     )
@@ -161,57 +165,63 @@ class SemSegHead(Section):
     deformable_transformer_encoder_in_features: tuple[str, ...] = key(
         LEVELS,
         "transformer encoder in_features",
-        "Stages that enter deformable attention.",
+        "Backbone stages that enter deformable attention.",
         only=(LEVELS,),
-        tao="ignored: in_features counts",
+        tao="ignored: in_features is used",
     )
-    norm: str = key("GN", "norm type", "Normalisation of the pixel decoder: group norm.", only=("GN",))
-    num_classes: PositiveInt = key(133, "num classes", "Classes of the data, without the no-object class.")
+    norm: str = key("GN", "norm type", "Normalisation in the pixel decoder: group norm.", only=("GN",))
+    num_classes: PositiveInt = key(133, "num classes", "Number of classes, not counting the no-object class.")
 
 
 class OneFormer(Section):
     """`model.one_former`"""
 
-    hidden_dim: PositiveInt = key(256, "hidden dim", "Width of queries and decoder.")
-    nheads: PositiveInt = key(8, "nheads", "Attention heads.")
+    hidden_dim: PositiveInt = key(256, "hidden dim", "Width of the queries and the decoder.")
+    nheads: PositiveInt = key(8, "nheads", "Number of attention heads.")
     dim_feedforward: PositiveInt = key(
         2048,
         "dim feedforward",
         "Feed-forward width of the decoder (the pixel decoder's is 1024).",
     )
-    enc_layers: NonNegativeInt = key(0, "enc layers", "Encoder layers of the class transformer.")
+    enc_layers: NonNegativeInt = key(0, "enc layers", "Number of encoder layers in the class transformer.")
     dec_layers: PositiveInt = key(
         10,
         "dec layers",
-        "Predictions: those of the initial queries and of dec_layers - 1 decoder layers.",
+        "Number of predictions: one from the initial queries and one from each of dec_layers - 1 decoder layers.",
     )
-    pre_norm: bool = key(False, "pre norm", "Normalise before each decoder sublayer instead of after it.")
+    pre_norm: bool = key(False, "pre norm", "Normalise before each sublayer of the decoder instead of after it.")
     enforce_input_proj: bool = key(
         False,
         "enforce input proj",
-        "Project pixel decoder outputs even where the widths agree.",
+        "Project the outputs of the pixel decoder even if the widths are equal.",
     )
     size_divisibility: PositiveInt = key(
-        32, "size divisibility", "Images are padded to a multiple.", only=(32,), tao="ignored"
+        32, "size divisibility", "Images are padded to a multiple of this size.", only=(32,), tao="ignored"
     )
-    num_object_queries: PositiveInt = key(150, "num object queries", "Queries.")
-    train_num_points: PositiveInt = key(12544, "train num points", "Points at which masks are compared in training.")
+    num_object_queries: PositiveInt = key(150, "num object queries", "Number of object queries.")
+    train_num_points: PositiveInt = key(
+        12544, "train num points", "Number of points at which masks are compared in training."
+    )
     oversample_ratio: Annotated[float, Field(ge=1.0)] = key(
         3.0,
         "oversample ratio",
-        "Candidates for each uncertain point .",
+        "Number of random candidates per sampled point, from which the most uncertain ones are taken.",
     )
     importance_sample_ratio: Probability = key(
         0.75,
         "importance sample ratio",
-        "Share of points taken where the mask is uncertain.",
+        "Share of the sampled points that are taken where the mask is most uncertain; the others are uniformly random.",
     )
-    mask_weight: NonNegativeFloat = key(5.0, "mask weight", "Weight of the mask cross-entropy, loss and matching.")
-    dice_weight: NonNegativeFloat = key(5.0, "dice weight", "Weight of the dice loss, loss and matching.")
-    class_weight: NonNegativeFloat = key(2.0, "class weight", "Weight of the classification, loss and matching.")
-    no_object_weight: NonNegativeFloat = key(0.1, "no object weight", "Weight of the no-object class in its loss.")
-    deep_supervision: bool = key(True, "deep supervision", "Train every prediction, not only the last.")
-    dropout: Probability = key(0.1, "dropout", "Dropout of the class transformer.")
+    mask_weight: NonNegativeFloat = key(5.0, "mask weight", "Weight of the mask cross-entropy in loss and matching.")
+    dice_weight: NonNegativeFloat = key(5.0, "dice weight", "Weight of the dice loss in loss and matching.")
+    class_weight: NonNegativeFloat = key(2.0, "class weight", "Weight of the classification in loss and matching.")
+    no_object_weight: NonNegativeFloat = key(
+        0.1, "no object weight", "Weight of the no-object class in the classification loss."
+    )
+    deep_supervision: bool = key(
+        True, "deep supervision", "Apply the losses to the predictions of all layers, not only the last one."
+    )
+    dropout: Probability = key(0.1, "dropout", "Dropout rate of the class transformer.")
     transformer_decoder_name: str = key(
         "ContrastiveMultiScaleMaskedTransformerDecoder",
         "transformer decoder name",
@@ -224,28 +234,32 @@ class OneFormer(Section):
         "What the decoder attends to.",
         only=("multi_scale_pixel_decoder",),
     )
-    class_dec_layers: PositiveInt = key(2, "class dec layers", "Decoder layers of the class transformer.")
-    contrastive_weight: NonNegativeFloat = key(0.5, "contrastive weight", "Weight of the query-text loss.")
+    class_dec_layers: PositiveInt = key(2, "class dec layers", "Number of decoder layers in the class transformer.")
+    contrastive_weight: NonNegativeFloat = key(0.5, "contrastive weight", "Weight of the query-text contrastive loss.")
     contrastive_temperature: PositiveFloat = key(
         0.07,
         "contrastive temperature",
-        "Initial temperature of the query-text loss; it is trained.",
+        "Initial temperature of the query-text contrastive loss; it is trained.",
     )
-    use_task_norm: bool = key(True, "use task norm", "Normalise the task token and start the queries from it.")
+    use_task_norm: bool = key(True, "use task norm", "Normalise the task token and initialise the queries from it.")
     num_feature_levels: PositiveInt = key(
-        3, "num feature levels", "Scales the decoder attends to.", only=(3,), tao="ignored"
+        3, "num feature levels", "Number of scales that the decoder attends to.", only=(3,), tao="ignored"
     )
 
 
 class TextEncoder(Section):
     """`model.text_encoder`"""
 
-    context_length: PositiveInt = key(77, "context length", "Tokens of a prompt.")
+    context_length: PositiveInt = key(77, "context length", "Number of tokens of a prompt.")
     vocab_size: PositiveInt = key(49408, "vocab size", "Size of the vocabulary.")
     width: PositiveInt = key(256, "width", "Width of the text transformer.")
-    num_layers: PositiveInt = key(6, "num layers", "Layers of the text transformer.")
-    n_ctx: NonNegativeInt = key(16, "context length", "Learned context rows beside the prompts.")
-    proj_num_layers: PositiveInt = key(2, "proj num layers", "Layers of the projection behind the text transformer.")
+    num_layers: PositiveInt = key(6, "num layers", "Number of layers in the text transformer.")
+    n_ctx: NonNegativeInt = key(
+        16, "context length", "Number of learned context vectors appended to the encoded prompts of an image."
+    )
+    proj_num_layers: PositiveInt = key(
+        2, "proj num layers", "Number of layers in the projection after the text transformer."
+    )
 
 
 class Test(Section):
@@ -254,31 +268,31 @@ class Test(Section):
     object_mask_threshold: Probability = key(
         0.4,
         "object mask threshold",
-        "Least class probability of a segment in the panoptic result.",
+        "Smallest class probability of a segment in the panoptic result.",
     )
     overlap_threshold: Probability = key(
         0.5,
         "overlap threshold",
-        "Least share of its mask that a panoptic segment keeps after overlaps.",
+        "Smallest share of its mask that a panoptic segment must keep after overlaps are resolved.",
     )
-    test_topk_per_image: PositiveInt = key(100, "top k per image", "Instances kept of an image.")
+    test_topk_per_image: PositiveInt = key(100, "top k per image", "Largest number of instances kept per image.")
     semantic_on: bool = key(
         True,
         "semantic on",
         "Evaluate the semantic task.",
-        tao="ignored: each image is scored for a task drawn at random",
+        tao="ignored: each image is scored on a task drawn at random",
     )
     instance_on: bool = key(
         False,
         "instance on",
         "Evaluate the instance task.",
-        tao="ignored: each image is scored for a task drawn at random",
+        tao="ignored: each image is scored on a task drawn at random",
     )
     panoptic_on: bool = key(
         False,
         "panoptic on",
         "Evaluate the panoptic task.",
-        tao="ignored: each image is scored for a task drawn at random",
+        tao="ignored: each image is scored on a task drawn at random",
     )
     detection_on: bool = key(
         False,
@@ -302,6 +316,6 @@ class Model(Section):
         "export",
         "Accepted for compatibility.",
         honoured=False,
-        note="whether a model is built for export is up to the action, which needs no switch",
+        note="the action determines whether a model is built for export",
     )
-    test: Test = section(Test, "Post-processing and the tasks of an evaluation.", "Test configs")
+    test: Test = section(Test, "Post-processing, and the tasks to evaluate.", "Test configs")

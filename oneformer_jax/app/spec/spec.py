@@ -24,10 +24,10 @@ class Spec(Section):
     model_name: str = key(
         "",
         "Model name",
-        "Model of a generic entry point.",
+        "Name of the model for a generic entry point.",
         honoured=False,
         note="the model is always OneFormer",
-        tao="read by a generic entry point only",
+        tao="read only by a generic entry point",
     )
     encryption_key: str = key(
         "",
@@ -37,7 +37,7 @@ class Spec(Section):
         note="checkpoints are not encrypted, and the key is never stored",
         tao="never used, but stored in clear text",
     )
-    results_dir: str = key("", "Results directory", "Folder under which each action has its own.")
+    results_dir: str = key("", "Results directory", "Folder in which each action has a folder of its own.")
     wandb: Wandb = section(Wandb, "Weights & Biases.")
     model: Model = section(Model, "The model.")
     dataset: Dataset = section(Dataset, "The data.")
@@ -50,11 +50,12 @@ class Spec(Section):
     automl_policy: Literal["", "auto", "on", "off"] = key(
         "",
         "AutoML policy",
-        "Whether the action train searches for good values first: auto (where a search can run), on, off; empty: off.",
+        "Whether the action train runs an AutoML search instead of a single training: auto (if a search can run),"
+        " on or off; empty: off.",
         extension=True,
-        tao="asked of whoever starts the training; auto where nothing is said",
+        tao="an option of the tool that starts the training; auto by default",
     )
-    automl: Automl = section(Automl, "The search for good values of keys.")
+    automl: Automl = section(Automl, "AutoML: the search for good values of keys.")
 
     _places: dict[str, str] = PrivateAttr(default_factory=dict)
 

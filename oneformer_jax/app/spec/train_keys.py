@@ -13,19 +13,19 @@ ClipType = Literal["full_model", "value"]
 class Optim(Section):
     """`train.optim`"""
 
-    type: Literal["AdamW"] = key("AdamW", "", "The optimizer.", tao="SGD is taken too")
+    type: Literal["AdamW"] = key("AdamW", "", "The optimizer.", tao="SGD is accepted too")
     monitor_name: Literal["val_loss", "train_loss"] = key(
         "train_loss",
         "monitor_name",
-        "Quantity an automatic schedule would watch.",
+        "Metric that an adaptive schedule would monitor.",
         only=("train_loss",),
-        note="no schedule watches a metric: both follow the iteration",
+        note="neither schedule monitors a metric: both depend on the iteration alone",
         tao="ignored",
     )
     lr: float = key(
         1e-5,
         "learning rate",
-        "Peak learning rate of everything but the backbone.",
+        "Peak learning rate of all parameters except the backbone's.",
         minimum=0.0,
         maximum=1.0,
         math_cond="> 0.0",
@@ -48,12 +48,12 @@ class Optim(Section):
         "query learning rate multiplier",
         "Learning rate of the query embeddings as a multiple of lr.",
         extension=True,
-        tao="2 is meant, 1 is what happens",
+        tao="meant to be 2, but is effectively 1",
     )
     momentum: float = key(
         0.9,
         "momentum - AdamW",
-        "First moment decay (beta 1) of AdamW.",
+        "Decay rate of AdamW's first moment (beta 1).",
         minimum=0.0,
         maximum=1.0,
         math_cond="> 0.0",
@@ -65,7 +65,7 @@ class Optim(Section):
     weight_decay: float = key(
         0.05,
         "weight decay",
-        "Decoupled weight decay; normalisation and embedding weights have none.",
+        "Decoupled weight decay; not applied to normalisation and embedding weights.",
         minimum=0.0,
         maximum=1.0,
         math_cond="> 0.0",
@@ -76,22 +76,29 @@ class Optim(Section):
     lr_scheduler: Literal["MultiStep", "Warmuppoly"] = key(
         "Warmuppoly",
         "learning rate scheduler",
-        "Polynomial decay after a warmup, or steps by a factor. Any case.",
+        "Warmuppoly: polynomial decay after a linear warmup; MultiStep: decay by a factor at given steps. Upper "
+        "or lower case.",
         tao="ignored: the learning rate is constant",
     )
     milestones: tuple[NonNegativeInt, ...] = key(
         (88, 96),
         "learning rate decay epochs.",
-        "Epochs at which MultiStep decays. Counts only when changed; see steps.",
+        "Epochs at which MultiStep decays. Takes effect only when changed; see steps.",
         tao="ignored",
     )
-    gamma: float = key(0.1, "gamma", "Factor of each decay of MultiStep.", math_cond="> 0.0", tao="ignored")
-    warmup_iters: NonNegativeInt = key(1000, "warmup iters", "Iterations of linear warmup.", tao="ignored")
+    gamma: float = key(
+        0.1,
+        "gamma",
+        "Factor by which MultiStep multiplies the learning rate at each decay.",
+        math_cond="> 0.0",
+        tao="ignored",
+    )
+    warmup_iters: NonNegativeInt = key(1000, "warmup iters", "Number of iterations of linear warmup.", tao="ignored")
     warmup_factor: NonNegativeFloat = key(
-        0.001, "warmup factor", "Share of the learning rate at the first iteration.", tao="ignored"
+        0.001, "warmup factor", "Learning rate at the first iteration as a share of its peak.", tao="ignored"
     )
     max_iter: PositiveInt = key(
-        368750, "max iter", "Upper limit of training iterations, whatever num_epochs says.", tao="ignored"
+        368750, "max iter", "Upper limit on the number of training iterations, regardless of num_epochs.", tao="ignored"
     )
     steps: tuple[NonNegativeInt, ...] = key(
         (327778, 355092),
@@ -117,11 +124,16 @@ class ClipGradients(Section):
     clip_type: str = key(
         "full_model",
         "clip gradient type",
-        "Clip the norm over all parameters, or each value.",
+        "full_model: clip the norm over all parameters; value: clip each entry of the gradient.",
         only=("full_model", "value"),
         tao="ignored",
     )
-    clip_value: PositiveFloat = key(1.0, "clip gradient value", "Largest norm of the gradient.", tao="ignored")
+    clip_value: PositiveFloat = key(
+        1.0,
+        "clip gradient value",
+        "Largest norm of the gradient, or with clip_type value the largest magnitude of an entry.",
+        tao="ignored",
+    )
     norm_type: PositiveFloat = key(2.0, "clip gradient norm type", "Order of the norm.", tao="ignored")
 
 
@@ -133,7 +145,7 @@ class Cudnn(Section):
         "",
         "Search for the fastest convolution kernels.",
         honoured=False,
-        note="XLA picks the kernels itself",
+        note="XLA chooses the kernels itself",
     )
     deterministic: bool = key(
         True,
@@ -160,30 +172,32 @@ class Train(Section):
     num_gpus: PositiveInt = key(
         1,
         "number of gpus",
-        "Devices to train on: the first ones, unless gpu_ids is changed; at most those that there are.",
+        "Number of devices to train on, at most as many as are available: the first ones unless gpu_ids is changed.",
         published=8,
-        tao="1 when the spec leaves it out, whatever the schema says",
+        tao="1 if the spec leaves it out, regardless of the schema",
     )
     gpu_ids: tuple[NonNegativeInt, ...] = key(
         (0,),
         "GPU IDs",
-        "Indices of the devices among the visible ones. Counts only when changed; num_gpus must then agree or be 1.",
+        "Indices of the devices to use, among the visible ones. Takes effect only when changed; num_gpus must "
+        "then agree or be 1.",
         popular=True,
-        tao="with num_gpus the larger count wins",
+        tao="the larger of num_gpus and the number of gpu_ids is used",
     )
     num_nodes: PositiveInt = key(
         1,
         "number of nodes",
-        "Hosts to train on. Counts only when changed: the environment must then name as many (docs/multi-host.md).",
-        tao="taken from the environment, and only where the file has the key",
+        "Number of hosts to train on. Takes effect only when changed: the environment must then name as many "
+        "hosts (docs/multi-host.md).",
+        tao="taken from the environment, and only if the file contains the key",
     )
-    seed: NonNegativeInt = key(123, "seed", "Seed of every random draw.")
+    seed: NonNegativeInt = key(123, "seed", "Seed of all random draws.")
     cudnn: Cudnn = section(Cudnn, "Kernel selection on NVIDIA GPUs.")
-    num_epochs: PositiveInt = key(50, "number of epochs", "Passes over the training data.")
+    num_epochs: PositiveInt = key(50, "number of epochs", "Number of passes over the training data.")
     checkpoint_interval: PositiveInt = key(
         1,
         "checkpoint interval",
-        "Distance between checkpoints, in checkpoint_interval_unit.",
+        "Interval between checkpoints, in units of checkpoint_interval_unit.",
     )
     checkpoint_interval_unit: Literal["epoch", "step"] = key(
         "epoch",
@@ -193,83 +207,88 @@ class Train(Section):
     checkpoint_keep: NonNegativeInt = key(
         3,
         "checkpoints kept",
-        "Newest checkpoints kept beside the best one; 0 keeps all.",
+        "Number of newest checkpoints to keep in addition to the best one; 0 keeps all.",
         extension=True,
     )
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = key(
         0.0,
         "moving average",
-        "Decay of a moving average of the parameters, which is validated, evaluated, exported and converted in their "
-        "place; 0: none.",
+        "Decay of an exponential moving average of the parameters, which replaces them in validation, evaluation,"
+        " export and conversion; 0: no average.",
         extension=True,
     )
     profile_steps: NonNegativeInt = key(
         0,
         "profiled steps",
-        "Steps of which JAX's profiler writes a trace to <results_dir>/train/profile, after the first three.",
+        "Number of steps that JAX's profiler traces to <results_dir>/train/profile, beginning after the third step.",
         extension=True,
     )
-    validation_interval: PositiveInt = key(1, "validation interval", "Epochs between validations.")
+    validation_interval: PositiveInt = key(1, "validation interval", "Number of epochs between validations.")
     val_check_interval: Annotated[float, Field(gt=0.0, le=1.0)] = key(
         1.0,
         "validation check interval",
-        "Below 1: validate after this share of an epoch, in place of validation_interval.",
+        "If below 1: validate after this share of an epoch, instead of at validation_interval.",
         extension=True,
         tao="read, but not in the schema",
     )
     monitor: str = key(
         "",
         "monitor",
-        "Score that decides which checkpoint is the best; empty: mIoU, AP or PQ, by the first task that is validated.",
+        "Score by which the best checkpoint is chosen; empty: mIoU, AP or PQ, depending on the first task that is"
+        " validated.",
         extension=True,
     )
     resume_training_checkpoint_path: str = key("", "", "Checkpoint to continue from.")
-    results_dir: str = key("", "Results directory", "Folder of this action; empty: <results_dir>/train.")
+    results_dir: str = key(
+        "", "Results directory", "Folder for the results of this action; empty: <results_dir>/train."
+    )
     freeze: tuple[str, ...] = key(
         (),
         "freeze",
-        "Parts of the model that are not trained, by TAO's dotted names or ours: backbone, sem_seg_head.pixel_decoder. "
-        "They run without dropout and have no optimizer state.",
-        tao="a name that matches nothing only warns",
+        "Parts of the model that are not trained, by TAO's dotted names or this project's, such as backbone or "
+        "sem_seg_head.pixel_decoder. They run without dropout and have no optimizer state.",
+        tao="a name that matches nothing only causes a warning",
     )
     pretrained_model: str = key(
         "",
         "",
-        "Weights that start the training: a checkpoint of ours, or any that `cli.py convert` reads.",
+        "Weights to start the training from: a checkpoint of this project, or any weights that the action convert"
+        " reads.",
         tao="crashes",
     )
     clip_grad_norm: NonNegativeFloat = key(
         0.1,
         "clip gradient norm",
-        "Largest gradient norm, 0: no clipping. Counts only when changed; see clip_gradients.",
+        "Largest gradient norm; 0: no clipping. Takes effect only when changed, and then replaces clip_gradients.",
         math_cond="> 0.0",
         tao="ignored",
     )
     clip_grad_norm_type: PositiveFloat = key(
         2.0,
         "clip gradient norm type",
-        "Order of the norm for clip_grad_norm.",
+        "Order of the norm that clip_grad_norm limits.",
         extension=True,
         tao="in the code, not in the schema; ignored",
     )
     clip_grad_type: str = key(
         "full",
         "clip gradient type",
-        "What clip_grad_norm is taken over: all parameters together.",
+        "What clip_grad_norm is computed over: all parameters together.",
         only=("full",),
         tao="ignored",
     )
     is_dry_run: bool = key(
         False,
         "Is dry run",
-        "Check spec and data with one step and one validation batch; no checkpoint is written.",
+        "Check spec and data by running one step and one validation batch; no checkpoint is written.",
         tao="ignored",
     )
     optim: Optim = section(Optim, "Optimizer and learning rate schedule.", "optimizer")
     precision: Literal["32", "16-mixed", "bf16-mixed"] = key(
         "32",
         "precision",
-        "Number format of the products in training; parameters, sums, losses and all of an evaluation are float32.",
+        "Number format of matrix products and convolutions in training; parameters, sums, losses and all of "
+        "evaluation are float32.",
         enum=("fp16", "fp32"),
         aliases=(("fp32", "32"), ("32-true", "32"), ("16", "16-mixed"), ("fp16", "16-mixed"), ("bf16", "bf16-mixed")),
         published="fp32",
@@ -279,31 +298,31 @@ class Train(Section):
     distributed_strategy: Literal["ddp", "fsdp"] = key(
         "ddp",
         "distributed_strategy",
-        "Parameters and optimizer state: whole on every device (ddp), or split over all of them (fsdp).",
+        "ddp: every device holds all parameters and optimizer state; fsdp: both are sharded over the devices.",
         tao="always ddp",
     )
     verbose: bool = key(
         False,
         "enable verbose logs",
-        "Print learning rate and weight decay of every part of the model.",
+        "Print the learning rate and weight decay of every part of the model.",
         tao="ignored",
     )
     accumulate_grad_batches: PositiveInt = key(
         1,
         "accumulate grad batches",
-        "Batches whose gradients make one iteration, normalised as one large batch. The contrastive loss compares the "
-        "images of each batch alone.",
+        "Number of batches whose gradients are accumulated for one iteration and normalised as one large batch. "
+        "The contrastive loss compares images only within each batch.",
         tao="ignored",
     )
     pretrained_backbone: str = key(
         "",
         "",
-        "Weights that start the backbone: an ImageNet Swin, or any model that train.pretrained_model takes.",
+        "Weights to start the backbone from: an ImageNet Swin, or any model that train.pretrained_model accepts.",
     )
     iters_per_epoch: PositiveInt | None = key(
         None,
         "iteration per epoch",
-        "Iterations of an epoch; unset or -1: the length of the training data.",
+        "Number of iterations per epoch; unset or -1: one pass over the training data.",
         tao="ignored",
     )
     clip_gradients: ClipGradients = section(ClipGradients, "Gradient clipping.", "clip gradients")
