@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,10 +40,13 @@ def start_nodes(
 
 
 @contextmanager
-def ended(processes: Sequence[subprocess.Popen[str]]) -> Iterator[None]:
-    """Leaves none of them behind."""
+def ended(processes: Sequence[subprocess.Popen[Any]]) -> Iterator[None]:
+    """Leaves none of them behind, nor their pipes, whatever happens meanwhile."""
     try:
         yield
     finally:
         for process in processes:
             process.kill()
+        for process in processes:
+            with process:  # closes its pipes and waits for it
+                pass

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from state_dicts import in_memory, rows, shape_of
+from tiers import examples
 
 from converters.convert import convert
 from converters.infer_config import Shapes, infer_architecture, infer_swin
@@ -62,7 +63,7 @@ def test_every_part(changes: dict[str, dict[str, object]]) -> None:
     assert infer_architecture(Shapes(shapes_of(config)), num_heads=2) == config
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(
     st.sampled_from([4, 8, 12]),
     st.lists(st.integers(1, 3), min_size=4, max_size=4),

@@ -23,6 +23,8 @@ from oneformer_jax.models import oneformer
 from oneformer_jax.postprocess.thresholds import Thresholds
 from oneformer_jax.predict.metadata import Metadata
 
+pytestmark = pytest.mark.slow
+
 PICTURE = draw_picture(80, np.random.default_rng(0))[0]
 CATEGORIES = Categories.from_json([{"id": i, "name": name, "isthing": i % 2} for i, name in enumerate("abc")])
 METADATA = Metadata(

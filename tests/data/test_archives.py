@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packs import files_in
+from tiers import examples
 
 from oneformer_jax.data.storage import archives
 from oneformer_jax.data.storage.archives import is_archive, unpack
@@ -260,7 +261,7 @@ def test_the_disk_is_not_filled_to_the_last_byte(tmp_path: Path, monkeypatch: py
         unpack_again(tmp_path, WAYS["a.zip"]())
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(data=st.data())
 def test_damage_anywhere_is_told_or_harmless(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(WAYS)))

@@ -3,7 +3,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oneformer_jax.data.augmentation import PAD_COLOR, AugmentationSettings, augment, flip, jitter_color, scaled_size
@@ -37,7 +37,6 @@ any_settings = st.fixed_dictionaries(  # built in the test: what checks types dr
 
 
 @pytest.mark.tao(24)
-@settings(deadline=None)
 @given(any_settings, st.integers(2, 120), st.integers(2, 120), st.integers(0, 1000))
 def test_shapes_types_and_no_invented_rows(options: dict[str, Any], height: int, width: int, seed: int) -> None:
     chosen = AugmentationSettings(**options)
@@ -55,7 +54,6 @@ def test_shapes_types_and_no_invented_rows(options: dict[str, Any], height: int,
     np.testing.assert_array_equal(again[1], new_rows)
 
 
-@settings(deadline=None)
 @given(scales, st.booleans(), st.booleans(), st.integers(0, 1000))
 def test_image_and_rows_move_together(scale: float, turned: bool, mirrored: bool, seed: int) -> None:
     image, rows = picture(100, 140, seed)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
+from tiers import examples
 
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.errors import DataError
@@ -58,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("annotations", [INSTANCES, PANOPTIC], ids=["instances", "panoptic"])
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 @given(data=st.data())
 def test_any_damage_is_refused_with_a_reason(folder: Path, annotations: list[Any], data: st.DataObject) -> None:
     content = {"images": IMAGES, "annotations": annotations, "categories": CATEGORIES}
@@ -82,7 +83,7 @@ def test_any_damage_is_refused_with_a_reason(folder: Path, annotations: list[Any
 
 
 @pytest.mark.parametrize("annotations", [INSTANCES, PANOPTIC], ids=["instances", "panoptic"])
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(data=st.data())
 def test_a_file_cut_anywhere_is_no_json(folder: Path, annotations: list[Any], data: st.DataObject) -> None:
     whole = json.dumps({"images": IMAGES, "annotations": annotations, "categories": CATEGORIES})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oneformer_jax.data import segments as segments_module
@@ -35,7 +35,6 @@ segment_lists = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(segment_lists, st.sampled_from(TASKS), st.integers(0, 1000))
 def test_targets_equal_masks_built_one_by_one(segments: list[Segment], task: Task, seed: int) -> None:
     ids = np.random.default_rng(seed).choice([0, *(s.id for s in segments)], (5, 6)).astype(np.int32)

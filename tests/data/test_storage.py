@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from clusters import ended
 from packs import FILES, entries, files_in, tarred, zipped
 from servers import Web
 
@@ -161,7 +162,8 @@ def test_processes_that_want_the_same_fetch_it_once(web: Web, cache: Path) -> No
     processes = [
         subprocess.Popen([sys.executable, "-c", FETCH, address], stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]
-    answers = [process.communicate()[0] for process in processes]
+    with ended(processes):
+        answers = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(set(answers)) == 1
     assert len(web.sent()) == 1

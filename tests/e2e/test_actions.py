@@ -13,6 +13,8 @@ from oneformer_jax.app.spec import load_spec
 from oneformer_jax.data.datasets.images import read_image, read_panoptic
 from oneformer_jax.data.task_text import task_tokens
 
+pytestmark = pytest.mark.slow
+
 
 def lines_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]

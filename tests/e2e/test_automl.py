@@ -2,15 +2,19 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from clusters import ended
+
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.checkpoints.store import find_checkpoint, load_description
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 SEARCH = (
@@ -22,6 +26,7 @@ SEARCH = (
 )
 
 
+@pytest.mark.prove  # `make test`: test_search.py kills studies of stand-ins, and the jobs of test_jobs.py search
 def test_a_search_that_is_killed_goes_on_from_the_checkpoint_of_its_trial(
     workspace: Path, tmp_path: Path, command_line: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -34,9 +39,8 @@ def test_a_search_that_is_killed_goes_on_from_the_checkpoint_of_its_trial(
         stdout=subprocess.DEVNULL,
     )
     first = folder / "trials" / "0000"
-    wait_until(lambda: (first / "latest").exists() or process.poll() is not None)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with ended([process]):  # by a signal that it cannot catch
+        wait_until(lambda: (first / "latest").exists() or process.poll() is not None)
 
     result = command_line(*arguments, *SEARCH)
     assert result.returncode == 0, result.stdout + result.stderr

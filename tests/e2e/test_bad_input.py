@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def edit_json(path: Path, change: Callable[[dict], None]) -> None:
     content = json.loads(path.read_text())

@@ -19,6 +19,8 @@ from oneformer_jax.checkpoints.store import find_checkpoint, load_description
 from oneformer_jax.training.optimizer import make_optimizer
 from oneformer_jax.training.sharding import make_mesh
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def exported(trained: Path, command_line, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -18,6 +18,8 @@ from oneformer_jax.predict.jax_model import load_model
 from oneformer_jax.predict.metadata import metadata_of
 from oneformer_jax.tasks import TASKS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = ("export.input_height=64", "export.input_width=96")
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.tao(17, 18, 25)
 def test_images_of_the_test_split_in_an_archive_of_any_suffix(

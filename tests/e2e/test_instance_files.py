@@ -8,6 +8,8 @@ import pytest
 
 from oneformer_jax.data.datasets.sources import Source, open_sources
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def instances(workspace: Path) -> dict[str, Path]:

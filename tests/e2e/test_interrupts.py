@@ -8,12 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from clusters import ended
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.tao(15)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.prove)]
+)
 def test_an_interrupted_training_saves_its_step(
     workspace: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -28,12 +33,13 @@ def test_an_interrupted_training_saves_its_step(
     )
     assert process.stdout is not None
     seen = []
-    for line in process.stdout:  # ends with the process if it never trains
-        seen.append(line)
-        if line.startswith("step "):
-            process.send_signal(number)
-            break
-    rest, errors = process.communicate(timeout=120)
+    with ended([process]):
+        for line in process.stdout:  # ends with the process if it never trains
+            seen.append(line)
+            if line.startswith("step "):
+                process.send_signal(number)
+                break
+        rest, errors = process.communicate(timeout=120)
     assert process.returncode == code, "".join(seen) + rest + errors
     assert "saving step" in rest
     assert "Traceback" not in errors

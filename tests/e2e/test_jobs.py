@@ -1,18 +1,20 @@
 """Actions chained as jobs: each finds its data in archives on an S3 server and its model by `--parent` alone."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import cv2
 import pytest
 from servers import Bucket
+from tiers import tier
 
 from oneformer_jax.app.jobs.run import state
 from oneformer_jax.app.jobs.workspace import Workspace
 
-TRIALS = int(os.environ.get("ONEFORMER_TRIALS", "2"))  # of the search; more take longer
+pytestmark = pytest.mark.slow
+
+TRIALS = 3 if tier() == "prove" else 1  # of the search
 
 
 def store(data: Path, bucket: Bucket, folder: Path) -> None:
@@ -29,6 +31,7 @@ def store(data: Path, bucket: Bucket, folder: Path) -> None:
     bucket.put("val.tar.gz", Path(shutil.make_archive(str(folder / "val"), "gztar", folder / "val")).read_bytes())
 
 
+@pytest.mark.again
 def test_a_chain_of_jobs(workspace: Path, tmp_path: Path, s3: Bucket, command_line) -> None:
     """Training through AutoML, evaluation, export, quantization, inference."""
     store(workspace / "data", s3, tmp_path / "roots")

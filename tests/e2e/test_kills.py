@@ -1,7 +1,4 @@
-"""A training that is killed at random moments and started again is the one that was never killed.
-
-ONEFORMER_KILLS=10 ONEFORMER_KILLED_STEPS=200 repeat it as often and as long as that.
-"""
+"""A training that is killed at random moments and started again is the one that was never killed."""
 
 import os
 import random
@@ -14,12 +11,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from clusters import ended
+from tiers import tier
 
 from oneformer_jax.checkpoints import store as ckpt
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("ONEFORMER_KILLS", "2"))
-STEPS = int(os.environ.get("ONEFORMER_KILLED_STEPS", "16"))
+KILLS, STEPS = (10, 200) if tier() == "prove" else (2, 16)
 
 
 def start(workspace: Path, folder: Path, *keys: str) -> subprocess.Popen[bytes]:
@@ -73,12 +73,11 @@ def test_kill_at_random_moments_changes_nothing(workspace: Path, tmp_path: Path)
     for kill in range(KILLS):
         moment = 3 + (STEPS - 6) * (kill + rng.random()) / KILLS  # in lines of the log: when not, where else
         process = start(workspace, tmp_path / "killed")
-        while lines_in(log) < int(moment):
-            assert process.poll() is None, process.stderr and process.stderr.read().decode()
-            time.sleep(0.002)
-        time.sleep(rng.random() * 0.2)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        with ended([process]):
+            while lines_in(log) < int(moment):
+                assert process.poll() is None, process.stderr and process.stderr.read().decode()
+                time.sleep(0.002)
+            time.sleep(rng.random() * 0.2)
         assert process.returncode == -signal.SIGKILL
         done = lines_in(log)
         read_all_checkpoints(run_dir)

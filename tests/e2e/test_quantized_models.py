@@ -9,6 +9,8 @@ from conftest import CommandLine
 
 from converters.graphs.activations import formats_of_activations
 
+pytestmark = pytest.mark.slow
+
 
 def quantized(command_line: CommandLine, workspace: Path, *overrides: str) -> str:
     result = command_line("quantize", "--spec", workspace / "spec.yaml", *overrides)

@@ -15,6 +15,8 @@ from clusters import ROOT, ended, start_nodes
 
 from oneformer_jax.checkpoints.store import load_description
 
+pytestmark = pytest.mark.slow
+
 FSDP = "train.distributed_strategy=fsdp"
 ENDLESS = ("dataset.val.annotations=", "train.num_epochs=10000", "train.checkpoint_interval_unit=step")
 

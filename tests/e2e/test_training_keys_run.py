@@ -11,6 +11,8 @@ from oneformer_jax import load_model
 from oneformer_jax.checkpoints import store as ckpt
 from oneformer_jax.training.precision import first_loss_scale
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.tao(5)
 def test_a_dry_run_makes_one_step_and_leaves_nothing(workspace: Path, command_line, tmp_path: Path) -> None:

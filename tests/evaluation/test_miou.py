@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oneformer_jax.evaluation.miou import confusion_matrix, semantic_scores
@@ -34,7 +34,6 @@ def test_nothing_but_void_is_undefined() -> None:
     assert math.isnan(scores.pixel_accuracy)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 999), classes=st.integers(1, 9))
 def test_is_the_set_definition(seed: int, classes: int) -> None:
     rng = np.random.default_rng(seed)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import examples
 
 from oneformer_jax.data.datasets.coco_panoptic import segment_rows
 from oneformer_jax.data.datasets.dataset import VOID, Segment
@@ -73,7 +74,7 @@ def annotated_images(draw):
     return ids, categories, truth_ids.astype(np.int32), segments
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(annotated_images())
 def test_is_the_definition_with_sets(case) -> None:
     ids, categories, truth_ids, segments = case
@@ -89,7 +90,7 @@ def test_is_the_definition_with_sets(case) -> None:
         assert ours == pytest.approx(expected[category])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(annotated_images())
 def test_the_truth_as_prediction_is_perfect(case) -> None:
     _, _, truth_ids, segments = case

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tiers import examples
 
 from oneformer_jax.losses.points import (
     sample_features,
@@ -33,7 +34,7 @@ def bilinear(mask: np.ndarray, x: float, y: float) -> float:
 coordinates = st.floats(0, 1, width=32) | st.sampled_from([0.0, 1.0, 0.5])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     mask=hnp.arrays(np.float32, (3, 4), elements=st.floats(-10, 10, width=32)),
     points=hnp.arrays(np.float32, (6, 2), elements=coordinates),
@@ -79,7 +80,7 @@ def test_segments_equal_dense_masks_on_several_planes() -> None:
     np.testing.assert_allclose(found, sample_masks(jnp.asarray(dense.reshape(8, 8, 6)), own_points), atol=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     logits=hnp.arrays(np.float32, (2, 12), elements=st.floats(-3, 3, width=32) | st.sampled_from([0.0, 1.0, -1.0])),
     count=st.integers(1, 12),

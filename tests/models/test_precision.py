@@ -20,6 +20,8 @@ from oneformer_jax.models.oneformer import Params
 from oneformer_jax.models.precision import wide_product, with_kernels_in
 from oneformer_jax.models.predictions import LayerPredictions
 
+pytestmark = pytest.mark.slow
+
 HALVES = (jnp.bfloat16, jnp.float16)
 TOKENS = jnp.asarray([[49406, 320, 10518, 518, 23694, 49407, *[49407] * 10]], jnp.int32)
 

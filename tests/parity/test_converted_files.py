@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from oneformer_jax import load_model
 from oneformer_jax.app.cli.commands import app
 
+pytestmark = [pytest.mark.slow, pytest.mark.again]
+
 
 def shi_file(golden: Golden, folder: Path) -> Path:
     path = folder / "model_final.pth"

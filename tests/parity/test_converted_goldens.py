@@ -22,6 +22,8 @@ from oneformer_jax.models.linear import MLP
 from oneformer_jax.models.oneformer import decode, encode, encode_text
 from oneformer_jax.models.predictions import Features, LayerPredictions
 
+pytestmark = [pytest.mark.slow, pytest.mark.again]
+
 FEATURES, LOGITS, MASKS = 5e-5, 3e-4, 1e-3
 RULES = {"shi": shi_labs.RULES, "tao": tao.RULES, "hf": huggingface.RULES}
 Outputs = tuple[dict[str, jax.Array], Features, LayerPredictions, jax.Array]

@@ -14,6 +14,8 @@ from converters.names.huggingface import from_huggingface
 from oneformer_jax.models.config import OneFormerConfig, PixelDecoderConfig, SwinConfig, TransformerConfig
 from oneformer_jax.models.oneformer import decode, encode
 
+pytestmark = [pytest.mark.slow, pytest.mark.again]
+
 SWIN = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
 CONFIG = OneFormerConfig(
     num_classes=3,

@@ -32,6 +32,8 @@ from oneformer_jax.data.synthetic.drawn_shapes import CATEGORIES, write_drawn_sh
 from oneformer_jax.data.task_text import prompt_table, task_tokens
 from oneformer_jax.training.logbook import read_log
 
+pytestmark = [pytest.mark.slow, pytest.mark.again]
+
 Differences = Callable[[Any, int], dict[str, float]]
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,6 +19,8 @@ from converters.names.huggingface import from_huggingface
 from oneformer_jax.models.config import OneFormerConfig, SwinConfig
 from oneformer_jax.models.oneformer import decode, encode
 
+pytestmark = [pytest.mark.slow, pytest.mark.again]
+
 SWIN_TINY = SwinConfig(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7)
 CONFIG = OneFormerConfig(num_classes=133, backbone=SWIN_TINY)
 THE_TASK_IS_PANOPTIC = [49406, 518, 10549, 533, 1072, 24755, 49407]

@@ -22,6 +22,8 @@ from oneformer_jax.losses.points import sample_masks
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.predictions import LayerPredictions
 
+pytestmark = [pytest.mark.slow, pytest.mark.again]
+
 LAYERS = ("aux0", "aux1", "aux2", "final")
 CRITERION = CriterionConfig(num_points=96)
 Outputs = tuple[LayerPredictions, jax.Array, jax.Array]

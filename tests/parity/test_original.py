@@ -21,6 +21,8 @@ from oneformer_jax.models.predictions import Features, LayerPredictions
 from oneformer_jax.models.resize import resize
 from oneformer_jax.models.text_encoder import TextEncoder
 
+pytestmark = [pytest.mark.slow, pytest.mark.again]
+
 FEATURES, LOGITS, MASKS = 5e-5, 3e-4, 1e-3
 
 

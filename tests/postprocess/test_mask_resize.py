@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import examples
 
 from oneformer_jax.data.geometry import Geometry, letterbox, short_edge
 from oneformer_jax.postprocess.resize import interpolate_rows, tiles
@@ -17,7 +18,6 @@ def assemble(logits: np.ndarray, geometry: Geometry) -> np.ndarray:
     return result
 
 
-@settings(deadline=None)
 @given(count=st.integers(1, 40), size=st.integers(1, 90), seed=st.integers(0, 99))
 def test_one_axis_is_torch_interpolate(count: int, size: int, seed: int) -> None:
     rows = np.random.default_rng(seed).normal(size=(count, 3))
@@ -42,7 +42,7 @@ def test_tiles_are_the_three_steps(geometry: Geometry, full_size_logits) -> None
     np.testing.assert_allclose(assemble(logits, geometry), full_size_logits(logits, geometry), atol=1e-4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(
     original=st.tuples(st.integers(1, 150), st.integers(1, 150)),
     resized=st.tuples(st.integers(1, 64), st.integers(1, 64)),

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import examples
 
 from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.postprocess.panoptic import PanopticResult, panoptic_segmentation
@@ -55,7 +56,7 @@ def test_golden(golden) -> None:
     check_partition(result, golden.is_thing)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     seed=st.integers(0, 10_000),
     queries=st.integers(1, 14),

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
+from tiers import examples
 
 from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.postprocess.instance import Instance
@@ -73,7 +74,7 @@ def test_small_pictures_are_enlarged_by_a_whole_number() -> None:
     assert picture.shape == (384, 450, 3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(seed=st.integers(0, 999), height=st.integers(1, 60), width=st.integers(1, 60), count=st.integers(0, 6))
 def test_any_result_can_be_drawn(seed: int, height: int, width: int, count: int) -> None:
     """Also classes without a name, segments of one pixel, and labels wider than the picture."""

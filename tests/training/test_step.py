@@ -31,6 +31,8 @@ from oneformer_jax.training.schedule import warmup_poly
 from oneformer_jax.training.sharding import make_mesh, put_replicated
 from oneformer_jax.training.step import StepInputs, TrainState, TrainStep, make_train_step
 
+pytestmark = pytest.mark.slow
+
 CONFIG = OneFormerConfig(
     num_classes=3,
     backbone=SwinConfig(

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from clusters import ended
 
 ROOT = Path(__file__).resolve().parents[2]
 WAITING = """
@@ -39,13 +40,14 @@ def test_the_second_signal_ends_the_process(number: signal.Signals, code: int, w
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    assert process.stdout.readline() == "noted\n"
-    time.sleep(0.1)
-    start = time.monotonic()
-    process.send_signal(number)
-    process.communicate(timeout=30)
+    with ended([process]):
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == "noted\n"
+        time.sleep(0.1)
+        start = time.monotonic()
+        process.send_signal(number)
+        process.communicate(timeout=30)
     # Of an interruption that is not caught Python dies by the signal itself, which shells call 130.
     assert process.returncode in (code, -number)
     assert time.monotonic() - start < 10

@@ -1,10 +1,9 @@
 """One process or several, one device or eight, parameters whole or split: the same training.
 
-ONEFORMER_TOPOLOGIES=all adds those that take longest beside what they add: two processes of one device, and the
-parameters whole on two processes of four devices.
+`make test` compares one device with eight that split the parameters; `make prove` adds whole parameters, several
+processes, and what the optimised programs send between devices.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from clusters import ended, start_nodes
 from collectives import collectives, sent, talks_to_the_host
+from tiers import tier
 
 from benchmarks.scaling import FLOAT32, sent_bytes
 from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
@@ -37,15 +37,17 @@ train:
   clip_gradients: {{enabled: false}}
   optim: {{lr: 1.0e-3, warmup_iters: 1}}
 """
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.slow]
+AGAIN, PROVE = pytest.mark.again, pytest.mark.prove
 IMAGES = 8
-ALL = os.environ.get("ONEFORMER_TOPOLOGIES") == "all"
+BOTH = ("float64:ddp", "float64:fsdp")
 TOPOLOGIES: dict[str, tuple[int, int, tuple[str, ...]]] = {  # nodes, devices of each, and the runs
     "1x1": (1, 1, ("float32:ddp", "float64:ddp")),
-    "1x8": (1, 8, ("float64:ddp", "float64:fsdp")),
-    "2x4": (2, 4, ("float32:fsdp", "float64:fsdp", *(["float64:ddp"] if ALL else []))),
-    **({"2x1": (2, 1, ("float64:ddp", "float64:fsdp"))} if ALL else {}),
+    "1x8": (1, 8, BOTH),
+    "2x4": (2, 4, ("float32:fsdp", *BOTH)),
+    "2x1": (2, 1, BOTH),
 }
+SMALL = {"1x1": (1, 1, ("float64:ddp",)), "1x8": (1, 8, ("float64:fsdp",))}
 Results = dict[tuple[str, str], dict[str, Any]]
 
 
@@ -57,8 +59,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     write_drawn_shapes(folder / "data", {"train": 12}, size=64, seed=1)
     (folder / "spec.yaml").write_text(SPEC.format(folder=folder / "data"))
 
+    topologies = TOPOLOGIES if tier() == "prove" else SMALL
+
     def train(name: str) -> Results:
-        nodes, devices, runs = TOPOLOGIES[name]
+        nodes, devices, runs = topologies[name]
         (folder / name).mkdir()
         arguments = [folder / "spec.yaml", folder / name, str(IMAGES // (nodes * devices)), str(devices), *runs]
         processes = start_nodes(Path(__file__).with_name("topology_worker.py"), arguments, nodes=nodes, devices=devices)
@@ -73,17 +77,23 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         return dict(np.load(place / f"{run}.npz")) | texts
 
     with ThreadPoolExecutor(2) as pool:
-        return {key: found for found in pool.map(train, TOPOLOGIES) for key, found in found.items()}
+        return {key: found for found in pool.map(train, topologies) for key, found in found.items()}
 
 
-def others(dtype: str) -> list[tuple[str, str]]:
-    """The runs in `dtype` on more than one device."""
+def others(dtype: str) -> list[Any]:
+    """The runs in `dtype` on more than one device, as parameters of a test."""
     runs = [(name, run) for name, (*_, runs) in TOPOLOGIES.items() for run in runs if name != "1x1"]
-    return [run for run in runs if run[1].startswith(dtype)]
+    chosen = [run for run in runs if run[1].startswith(dtype)]
+    return [pytest.param(run, marks=AGAIN if in_test(*run) else PROVE, id="-".join(run)) for run in chosen]
+
+
+def in_test(name: str, run: str) -> bool:
+    """Whether `make test` has this run too."""
+    return name in SMALL and run in SMALL[name][2]
 
 
 @pytest.mark.tao(30)
-@pytest.mark.parametrize("run", others("float64"), ids="-".join)
+@pytest.mark.parametrize("run", others("float64"))
 def test_twenty_steps_are_the_same(results: Results, run: tuple[str, str]) -> None:
     one, other = results["1x1", "float64:ddp"], results[run]
     assert len(one["loss"]) == 20
@@ -94,7 +104,7 @@ def test_twenty_steps_are_the_same(results: Results, run: tuple[str, str]) -> No
         np.testing.assert_allclose(other[name], one[name], rtol=0, atol=1e-9, err_msg=name)
 
 
-@pytest.mark.parametrize("run", others("float32"), ids="-".join)
+@pytest.mark.parametrize("run", others("float32"))
 def test_the_first_loss_and_its_gradients_agree_in_float32(results: Results, run: tuple[str, str]) -> None:
     one, other = results["1x1", "float32:ddp"], results[run]
     np.testing.assert_allclose(other["loss"][0], one["loss"][0], rtol=1e-6)
@@ -106,17 +116,22 @@ def test_the_first_loss_and_its_gradients_agree_in_float32(results: Results, run
 
 
 @pytest.mark.tao(5)
-@pytest.mark.parametrize("name", ["1x8", *(["2x4"] if ALL else [])])
+@pytest.mark.parametrize("name", [pytest.param("1x8", marks=AGAIN), pytest.param("2x4", marks=PROVE)])
 def test_split_parameters_and_moments_need_an_eighth_of_the_memory(results: Results, name: str) -> None:
-    whole, split = (int(results[name, f"float64:{strategy}"]["bytes"]) for strategy in ("ddp", "fsdp"))
-    assert 6 * split < whole
+    assert 6 * results[name, "float64:fsdp"]["bytes"] < results["1x1", "float64:ddp"]["bytes"]
+
+
+@pytest.mark.prove  # above, on one device
+@pytest.mark.parametrize("name", ["1x8", "2x4"])
+def test_whole_parameters_are_whole_on_each_device(results: Results, name: str) -> None:
+    assert results[name, "float64:ddp"]["bytes"] == results["1x1", "float64:ddp"]["bytes"]
 
 
 STRATEGIES = ("ddp", "fsdp")
 NOTHING = 200  # numbers: counts of segments, losses, the key of the step
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [pytest.param("ddp", marks=PROVE), pytest.param("fsdp", marks=AGAIN)])
 def test_matching_needs_neither_other_devices_nor_the_host_inside_a_program(results: Results, strategy: str) -> None:
     """The forward pass ends with the costs; all that it gathers are parameters, where they are split."""
     found = results["1x8", f"float64:{strategy}"]
@@ -127,7 +142,7 @@ def test_matching_needs_neither_other_devices_nor_the_host_inside_a_program(resu
     assert (sent(found["forward"], "all-gather") > NOTHING) == (strategy == "fsdp")
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [pytest.param("ddp", marks=PROVE), pytest.param("fsdp", marks=AGAIN)])
 def test_only_text_queries_are_gathered_for_the_losses(results: Results, strategy: str) -> None:
     program, texts = results["1x8", f"float64:{strategy}"]["losses"], IMAGES * 12 * 32  # images, queries, width
     assert sent(program, "all-gather") == texts
@@ -135,6 +150,7 @@ def test_only_text_queries_are_gathered_for_the_losses(results: Results, strateg
     assert {one.kind for one in collectives(program)} == {"all-gather", "all-reduce"}
 
 
+@pytest.mark.prove  # what the programs are made of, as above
 def test_the_bytes_of_a_step_are_those_of_the_page(results: Results) -> None:
     """docs/multi-host.md; rings send 2 (n - 1) / n of what they reduce and (n - 1) / n of what they gather."""
     sizes = {name: array.size for name, array in results["1x1", "float64:ddp"].items() if name.startswith("parameter/")}

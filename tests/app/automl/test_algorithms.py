@@ -52,6 +52,7 @@ def regret_after(algorithm: str, surrogate: str, direction: str, seed: int, epoc
 
 
 @pytest.mark.tao(37)
+@pytest.mark.prove  # in `make test` the one below
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 @pytest.mark.parametrize(
     ("algorithm", "surrogate", "trials"),
@@ -69,6 +70,16 @@ def test_half_of_the_regret_of_random_search(algorithm: str, surrogate: str, tri
     print(f"\n{algorithm} {surrogate} {direction}: {np.median(ours):.2g} against {np.median(random):.2g}, p {p:.2g}")
     assert np.median(ours) <= 0.5 * np.median(random)
     assert p < 0.01
+
+
+@pytest.mark.tao(37)
+@pytest.mark.parametrize(("algorithm", "direction"), [("bayesian", "maximize"), ("asha", "minimize")])
+def test_less_regret_than_random_search(algorithm: str, direction: str) -> None:
+    regrets = {
+        name: np.median([regret_after(name, "tpe", direction, seed, 16 * MAX_EPOCHS) for seed in range(5)])
+        for name in ("random", algorithm)
+    }
+    assert regrets[algorithm] < regrets["random"]
 
 
 @pytest.mark.tao(37)

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import optuna
 import pytest
 import stand_in
 import yaml
+from clusters import ended
 from rich.console import Console
 
 import oneformer_jax.app.automl.search as search_module
@@ -173,10 +173,8 @@ def test_a_study_that_is_killed_three_times_ends_as_one_that_is_not(search: Sear
     environment = os.environ | {"STAND_IN_EPOCH": "0.3", "PYTHONPATH": str(Path(__file__).parents[3])}
     for trial in (0, 1, 3):  # in the middle of these
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        log = folder / "trials" / f"{trial:04d}" / "log.jsonl"
-        wait_until(log.is_file)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        with ended([process]):
+            wait_until((folder / "trials" / f"{trial:04d}" / "log.jsonl").is_file)
         assert not finished(folder).get(trial)
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

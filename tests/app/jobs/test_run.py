@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from clusters import ended
 from typer.testing import CliRunner
 
 from oneformer_jax.app.cli.job_commands import app
@@ -211,12 +212,13 @@ def test_signals_go_to_the_action_once_and_its_end_is_the_jobs(
     )
     assert process.stdout is not None
     seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if line == "ready\n":
-            os.killpg(process.pid, number)  # as a terminal does
-            break
-    seen.append(process.communicate(timeout=60)[0])
+    with ended([process]):
+        for line in process.stdout:
+            seen.append(line)
+            if line == "ready\n":
+                os.killpg(process.pid, number)  # as a terminal does
+                break
+        seen.append(process.communicate(timeout=60)[0])
     assert process.returncode == code, "".join(seen)
     found = workspace.job("export-1")
     if code < 0:  # the action was not hit, and its output has a place to go
