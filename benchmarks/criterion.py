@@ -186,9 +186,9 @@ def main() -> None:
         size = SIZES[name]
         print(f"\n{name}: {size}\n{'':20} {'torch ms':>10} {'jax ms':>10} {'ratio':>7}")
         inputs = random_inputs(size)
-        ours, theirs = jax_stages(size, *inputs), torch_stages(size, *inputs)
-        for stage in ours:
-            reference, time_ = milliseconds(theirs[stage]), milliseconds(ours[stage])
+        in_jax, in_torch = jax_stages(size, *inputs), torch_stages(size, *inputs)
+        for stage in in_jax:
+            reference, time_ = milliseconds(in_torch[stage]), milliseconds(in_jax[stage])
             print(f"{stage:20} {reference:10.0f} {time_:10.0f} {reference / time_:6.1f}x")
 
 

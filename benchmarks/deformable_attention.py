@@ -7,17 +7,18 @@ Without the linear projections around it. Both sides return the sums and the gra
 
 from functools import partial
 
-from benchmarks import contest, duel
+from benchmarks import command, comparison
 from benchmarks.workload import AttentionWorkload
 
 
 def main() -> None:
-    options = contest.option_parser(__doc__).parse_args()
-    from benchmarks import ours, peer  # not above: every contestant's process imports this file, and one of the two
+    options = command.option_parser(__doc__).parse_args()
+    # Not at the top: the processes of both sides import this file, and each may import one side only.
+    from benchmarks import huggingface, this_project
 
     workload = AttentionWorkload(options.size, options.batch, options.device)
-    pair = partial(ours.Attention, workload), partial(peer.Attention, workload)
-    contest.measure(workload, pair, options, inspect=duel.agreement, count_flops=False)
+    pair = partial(this_project.Attention, workload), partial(huggingface.Attention, workload)
+    command.measure(workload, pair, options, inspect=comparison.agreement, count_flops=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training on a large data set: how soon it starts, what memory it holds, and whether it goes on compiling.
+"""Training on a large data set: how soon it starts, what memory it holds, and whether it keeps compiling.
 
     python -m benchmarks.large_dataset --folder DIR                 # 100,000 images, 2,000,000 segments, 2,000 steps
     python -m benchmarks.large_dataset --folder DIR --form shards   # the same, prepared as ArrayRecord
@@ -20,7 +20,7 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks import contest, duel
+from benchmarks import command, comparison
 from benchmarks.machine import describe, peak_memory_mib
 from benchmarks.mosaics import CLASSES, write_mosaics
 
@@ -49,8 +49,8 @@ def segments_of(image: int) -> int:
 
 
 class Step(NamedTuple):
-    """What is seen between a step's forward pass and its losses: seconds since the start, slots of the packed pairs
-    (the rung), compilations so far, resident MiB."""
+    """What is seen between a step's forward pass and its losses: seconds since the start, slots to which the
+    matched pairs are padded, compilations so far, resident MiB."""
 
     seconds: float
     slots: int
@@ -103,7 +103,7 @@ def _resident_mib() -> float:
 
 
 def late_compilations(steps: list[Step]) -> list[int]:
-    """The steps, counted from 0, that compiled although their rung had been used before."""
+    """The steps, counted from 0, that compiled although their number of slots had been used before."""
     seen: set[int] = set()
     late = []
     for number, (step, following) in enumerate(pairwise(steps)):
@@ -120,7 +120,7 @@ def measure(folder: Path, overrides: list[str], steps: int) -> dict[str, Any]:
     os.environ["ONEFORMER_CACHE_DIR"] = str(folder / "cache")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     keys = [*overrides, f"results_dir={folder / 'results'}", f"train.optim.max_iter={steps}"]
-    with duel.Worker(Training) as training, duel.Others([os.getpid(), training.pid]) as others:
+    with comparison.Worker(Training) as training, comparison.Others([os.getpid(), training.pid]) as others:
         seen, start_peak, peak = training("run", spec, keys)
     memory = np.array([step.memory_mib for step in seen])
     tenth = max(1, len(seen) // 10)
@@ -132,7 +132,7 @@ def measure(folder: Path, overrides: list[str], steps: int) -> dict[str, Any]:
         "steps_per_s": round((len(seen) - 1) / (seen[-1].seconds - seen[0].seconds), 1),
         # Medians of the second and of the last tenth of the steps.
         "memory_mib": [round(float(np.median(part))) for part in (memory[tenth : 2 * tenth], memory[-tenth:])],
-        "rungs": sorted({step.slots for step in seen}),
+        "pair_slots": sorted({step.slots for step in seen}),
         "compilations": seen[-1].compilations,
         "late_compilations": late_compilations(seen),
         "others_share": round(others.share, 3),
@@ -140,7 +140,7 @@ def measure(folder: Path, overrides: list[str], steps: int) -> dict[str, Any]:
 
 
 def make(data: Path, images: int, form: str) -> None:
-    """Draws the pictures, and prepares them as shards, where they are not there yet."""
+    """Draws the pictures, and prepares them as shards, unless they exist already."""
     from oneformer_jax.data.datasets.sources import Source, open_sources
     from oneformer_jax.data.datasets.tfds_builder import prepare
 
@@ -166,10 +166,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--workers", type=int, default=2, help="dataset.train.num_workers")
-    parser.add_argument("--output", type=Path, default=contest.RESULTS)
+    parser.add_argument("--output", type=Path, default=command.RESULTS)
     options = parser.parse_args()
     data = (options.folder / f"mosaics-{options.images}").resolve()
-    duel.in_process(partial(make, data, options.images, options.form))  # its memory is not the training's
+    comparison.in_process(partial(make, data, options.images, options.form))  # its memory is not the training's
     keys = keys_of(data, options.form)
     workload = {
         "images": options.images,
@@ -182,7 +182,7 @@ def main() -> None:
         found = measure(Path(results), [*keys, f"dataset.train.num_workers={options.workers}"], options.steps)
     machine = describe() | {"device": "cpu"}
     result = {"kind": "large", "workload": workload, "date": date.today().isoformat(), "machine": machine} | found
-    contest.write(options.output, f"large-{options.form}-{options.images}-w{options.workers}", result)
+    command.write(options.output, f"large-{options.form}-{options.images}-w{options.workers}", result)
     print({name: value for name, value in result.items() if name != "machine"})
 
 

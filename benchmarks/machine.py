@@ -28,7 +28,7 @@ def describe() -> dict[str, str]:
 
 
 def busy_seconds() -> float:
-    """How long the processors that this process may use have worked, on anything; 0 where the system does not tell."""
+    """How long the processors that this process may use have worked, on anything; 0 if unknown."""
     statistics = Path("/proc/stat")
     if not statistics.is_file():
         return 0.0
@@ -43,7 +43,7 @@ def busy_seconds() -> float:
 
 
 def process_seconds(pid: int) -> float:
-    """Processor time of all threads of a process and of those it has waited for; 0 where the system does not tell."""
+    """Processor time of all threads of a process and of those it has waited for; 0 if unknown."""
     statistics = Path(f"/proc/{pid}/stat")
     if not statistics.is_file():
         return 0.0

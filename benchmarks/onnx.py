@@ -1,7 +1,7 @@
 """ONNX files in ONNX Runtime beside their frameworks: `python -m benchmarks.onnx --backbone swin_t --size 512`.
 
 Four sides with the same random weights and the same image: this project's exported graph, that of Hugging Face's model
-(torch.onnx), this project in jitted JAX, Hugging Face in PyTorch eager. Each has a process of its own; they take turns.
+(torch.onnx), this project in jitted JAX, Hugging Face in PyTorch eager. Each has its own process.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import contest, duel
+from benchmarks import command, comparison
 from benchmarks.machine import cores, describe
 from benchmarks.workload import BACKBONES, CLASSES, PIXEL_MEAN, PIXEL_STD, Workload
 from oneformer_jax.data.datasets.categories import Categories
@@ -45,31 +45,31 @@ class Session:
         return list(self._session.run(None, self._feeds))
 
 
-def write_ours(workload: Workload, weights: Path, path: Path) -> None:
+def write_this_project(workload: Workload, weights: Path, path: Path) -> None:
     """As `python cli.py export` with the defaults: any batch size."""
-    from benchmarks import ours
+    from benchmarks import this_project
     from converters.onnx.export import write
     from converters.onnx.trace import build_graph
     from oneformer_jax.predict.metadata import Metadata
 
-    config = ours.model_config(workload)
+    config = this_project.model_config(workload)
     categories = Categories.from_json([{"id": i, "name": f"object {i}"} for i in range(CLASSES)])
     rows = tuple(map(tuple, task_tokens(config.task_pad_id, config.task_seq_len).tolist()))
     size, queries = (workload.size, workload.size), config.transformer.num_queries
     metadata = Metadata(categories, CLASSES, queries, size, -1, PIXEL_MEAN, PIXEL_STD, 0, rows, "random weights")
-    write(build_graph(ours.read_weights(weights), config, metadata, opset=OPSET), path)
+    write(build_graph(this_project.read_weights(weights), config, metadata, opset=OPSET), path)
 
 
-def write_peer(workload: Workload, path: Path) -> None:
+def write_huggingface(workload: Workload, path: Path) -> None:
     """Hugging Face's model through torch.onnx, the batch static: its graph holds Python numbers of the traced one."""
     import torch
 
-    from benchmarks import peer
+    from benchmarks import huggingface
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = peer.build(workload)
+            self.model = huggingface.build(workload)
 
         def forward(self, images: torch.Tensor, task: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             outputs = self.model(images, task)
@@ -104,27 +104,27 @@ def in_float32(path: Path) -> None:
 
 
 def measure(workload: Workload, rounds: int, folder: Path) -> dict[str, Any]:
-    """Times of all sides in turns, sizes and node counts of the files, agreement of all outputs with PyTorch's."""
+    """Times of all sides, sizes and node counts of the files, agreement of all outputs with PyTorch's."""
     import onnx
 
-    from benchmarks import inference, peer
+    from benchmarks import huggingface, inference
 
-    weights, files = folder / "weights.safetensors", (folder / "ours.onnx", folder / "peer.onnx")
-    duel.in_process(partial(peer.export_weights, workload, weights))
-    duel.in_process(partial(write_ours, workload, weights, files[0]))
-    duel.in_process(partial(write_peer, workload, files[1]))
-    duel.in_process(partial(in_float32, files[1]))
+    weights, files = folder / "weights.safetensors", (folder / "this_project.onnx", folder / "huggingface.onnx")
+    comparison.in_process(partial(huggingface.export_weights, workload, weights))
+    comparison.in_process(partial(write_this_project, workload, weights, files[0]))
+    comparison.in_process(partial(write_huggingface, workload, files[1]))
+    comparison.in_process(partial(in_float32, files[1]))
     os.environ["JAX_PLATFORMS"] = workload.device
-    contestants: list[duel.Contestant] = [partial(Session, workload, file) for file in files]
-    contestants += inference.contestants(workload, weights)
+    starts: list[comparison.Side] = [partial(Session, workload, file) for file in files]
+    starts += inference.sides(workload, weights)
     with ExitStack() as stack:
-        workers = {name: stack.enter_context(duel.Worker(side)) for name, side in zip(SIDES, contestants, strict=True)}
+        workers = {name: stack.enter_context(comparison.Worker(side)) for name, side in zip(SIDES, starts, strict=True)}
         for worker in workers.values():
-            for _ in range(1 + duel.WARM_UP):
+            for _ in range(1 + comparison.WARM_UP):
                 worker("run")
         outputs = {name: worker("outputs") for name, worker in workers.items()}
-        with duel.Others([os.getpid(), *(worker.pid for worker in workers.values())]) as others:
-            times = duel.take_turns(workers, rounds)
+        with comparison.Others([os.getpid(), *(worker.pid for worker in workers.values())]) as others:
+            times = comparison.round_times(workers, rounds)
     sides: dict[str, dict[str, Any]] = {}
     for name in SIDES:
         pairs = zip(outputs[name], outputs[SIDES[-1]], strict=True)
@@ -137,7 +137,7 @@ def measure(workload: Workload, rounds: int, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = contest.option_parser(__doc__)
+    parser = command.option_parser(__doc__)
     parser.add_argument("--backbone", choices=BACKBONES, default="swin_t")
     options = parser.parse_args()
     if options.device != "cpu":
@@ -147,7 +147,7 @@ def main() -> None:
         found = measure(workload, options.rounds, Path(folder))
     described = {"kind": "onnx", "workload": dataclasses.asdict(workload), "date": date.today().isoformat()}
     name = workload.name.replace(workload.kind, "onnx", 1)
-    path = contest.write(options.output, name, described | {"machine": describe() | {"device": "cpu"}} | found)
+    path = command.write(options.output, name, described | {"machine": describe() | {"device": "cpu"}} | found)
     for name, side in found["sides"].items():
         print(f"{name}: {np.median(side['times_ms']):.0f} ms")
     print(path)

@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks import contest, duel
+from benchmarks import command, comparison
 from benchmarks.dense_pipeline import DensePipeline, Recipe
 from benchmarks.machine import describe, peak_memory_mib
 from benchmarks.mosaics import write_mosaics
@@ -48,14 +48,14 @@ class PipelineWorkload:
 
 
 class Maker:
-    """A contestant: makes samples one after the other."""
+    """One side: makes samples one after the other."""
 
     def __init__(self, make: Any, images: int) -> None:
         cv2.setNumThreads(1)
         self.make, self.images = make, images
 
     def run(self, start: int, count: int) -> None:
-        """Samples `start` to `start + count`, each of another image until all have had their turn."""
+        """Samples `start` to `start + count`, going through all images before any is repeated."""
         for sample in range(start, start + count):
             self.make(sample, sample % self.images)
 
@@ -64,7 +64,7 @@ class Maker:
         return peak_memory_mib()
 
 
-def ours(folder: Path, crop: int, recipe: Recipe) -> Maker:
+def this_project(folder: Path, crop: int, recipe: Recipe) -> Maker:
     """This project's sample maker."""
     from oneformer_jax.data.augmentation import AugmentationSettings
     from oneformer_jax.data.datasets.sources import Source, open_sources
@@ -85,31 +85,31 @@ def ours(folder: Path, crop: int, recipe: Recipe) -> Maker:
     return Maker(SampleMaker(dataset, settings), len(dataset))
 
 
-def dense(folder: Path, crop: int, recipe: Recipe) -> Maker:
-    """The usual way."""
+def dense_masks(folder: Path, crop: int, recipe: Recipe) -> Maker:
+    """The usual approach."""
     pipeline = DensePipeline(folder, crop, recipe)
     return Maker(pipeline, len(pipeline.annotations))
 
 
 def compare(folder: Path, workload: PipelineWorkload, *, rounds: int, samples: int) -> dict[str, Any]:
-    """Milliseconds a sample of each turn; who begins alternates."""
+    """Milliseconds per sample of each measurement. The side that begins a round alternates."""
     recipe = RECIPES[workload.recipe]
     sides = {
-        "ours": partial(ours, folder, workload.crop, recipe),
-        "peer": partial(dense, folder, workload.crop, recipe),
+        "this_project": partial(this_project, folder, workload.crop, recipe),
+        "reference": partial(dense_masks, folder, workload.crop, recipe),
     }
     times: dict[str, list[float]] = {name: [] for name in sides}
-    with duel.Worker(sides["ours"]) as us, duel.Worker(sides["peer"]) as them:
-        turns = [("ours", us), ("peer", them)]
-        for _, worker in turns:
+    with comparison.Worker(sides["this_project"]) as project, comparison.Worker(sides["reference"]) as reference:
+        workers = [("this_project", project), ("reference", reference)]
+        for _, worker in workers:
             worker("run", 0, 4)
-        with duel.Others([os.getpid(), us.pid, them.pid]) as others:
-            for turn in range(rounds):
-                for name, worker in turns if turn % 2 == 0 else reversed(turns):
-                    time.sleep(duel.PAUSE)
-                    seconds, _ = worker.timed("run", turn * samples, samples)
+        with comparison.Others([os.getpid(), project.pid, reference.pid]) as others:
+            for round_ in range(rounds):
+                for name, worker in workers if round_ % 2 == 0 else reversed(workers):
+                    time.sleep(comparison.PAUSE)
+                    seconds, _ = worker.timed("run", round_ * samples, samples)
                     times[name].append(round(1000 * seconds / samples, 2))
-        memory = {name: round(worker("memory")) for name, worker in turns}
+        memory = {name: round(worker("memory")) for name, worker in workers}
     return {
         "kind": workload.kind,
         "workload": asdict(workload),
@@ -127,8 +127,8 @@ def main() -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="tao")
     parser.add_argument("--crop", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--samples", type=int, default=50, help="of each turn")
-    parser.add_argument("--output", type=Path, default=contest.RESULTS)
+    parser.add_argument("--samples", type=int, default=50, help="of each measurement")
+    parser.add_argument("--output", type=Path, default=command.RESULTS)
     options = parser.parse_args()
     workload = PipelineWorkload(options.data.name if options.data else "drawn", options.recipe, options.crop)
     with tempfile.TemporaryDirectory() as drawn:
@@ -136,8 +136,8 @@ def main() -> None:
         if options.data is None:
             write_mosaics(folder, PICTURES, SIZE, lambda i: 3 + i % 17)
         result = compare(folder, workload, rounds=options.rounds, samples=options.samples)
-    rates = [1000 / np.median(result[side]["times_ms"]) for side in ("ours", "peer")]
-    contest.write(options.output, workload.name, result)
+    rates = [1000 / np.median(result[side]["times_ms"]) for side in ("this_project", "reference")]
+    command.write(options.output, workload.name, result)
     print(f"{workload.name}: {rates[0]:.1f} images/s, dense masks {rates[1]:.1f}, ratio {rates[0] / rates[1]:.2f}")
 
 

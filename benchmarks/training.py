@@ -9,16 +9,17 @@ of each image at 77 tokens, this project each prompt that is shown once, at the 
 from functools import partial
 from pathlib import Path
 
-from benchmarks import contest, duel
+from benchmarks import command, comparison
 from benchmarks.workload import Workload
 
 
-def contestants(workload: Workload, weights: Path) -> contest.Pair:
+def sides(workload: Workload, weights: Path) -> command.Pair:
     """This project's side and Hugging Face's."""
-    from benchmarks import ours, peer  # not above: every contestant's process imports this file, and one of the two
+    # Not at the top: the processes of both sides import this file, and each may import one side only.
+    from benchmarks import huggingface, this_project
 
-    return partial(ours.Training, workload, weights), partial(peer.Training, workload)
+    return partial(this_project.Training, workload, weights), partial(huggingface.Training, workload)
 
 
 if __name__ == "__main__":
-    contest.compare_models(__doc__, contestants, duel.losses, training=True)
+    command.compare_models(__doc__, sides, comparison.losses, training=True)

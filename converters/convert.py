@@ -46,10 +46,10 @@ def identify(arrays: StateDict, *, where: str = "") -> Kind:
         return "timm" if timm.is_newer(arrays) else "swin"
     names = list(arrays)
     raise CheckpointError(
-        f"weights of no known source: {len(names)} arrays, the first ones {', '.join(names[:8]) or '(none)'}",
+        f"weights from no known source: {len(names)} arrays, the first ones {', '.join(names[:8]) or '(none)'}",
         where=where,
-        hint="known are OneFormer with a Swin backbone (SHI-Labs, NVIDIA TAO, Hugging Face) and Swin transformers "
-        "(Microsoft, timm)",
+        hint="known sources are OneFormer with a Swin backbone (SHI-Labs, NVIDIA TAO, Hugging Face) and Swin "
+        "transformers (Microsoft, timm)",
     )
 
 
@@ -82,7 +82,7 @@ def _template(config: OneFormerConfig | SwinConfig, where: str) -> Params:
             return swin.backbone_template(config)
         return jax.eval_shape(partial(init, config), jax.random.key(0))
     except (TypeError, ValueError) as error:  # such as heads that do not divide a width
-        message = f"no model has the architecture that the shapes tell: {str(error).splitlines()[0]}"
+        message = f"no model has the architecture that the shapes imply: {str(error).splitlines()[0]}"
         raise CheckpointError(f"{message} ({config})", where=where) from error
 
 

@@ -42,7 +42,7 @@ def fit_backbone(params: Params, template: Params) -> tuple[Params, Report]:
     if agreeing < ENOUGH * len(names):
         missing, unexpected = sorted(ours.keys() - theirs.keys() - norms), sorted(theirs.keys() - ours.keys())
         report = Report(missing=tuple(missing), unexpected=tuple(unexpected))
-        hint = f"only {agreeing} of {len(names)} names agree: model.backbone must be the architecture of these weights"
+        hint = f"only {agreeing} of {len(names)} names agree: model.backbone must match these weights"
         raise ConversionError(report, where="pretrained backbone", hint=hint)
     return _fit(theirs, ours, _interpolate, fresh=ours.keys() - theirs.keys(), dropped=theirs.keys() - ours.keys())
 
@@ -61,7 +61,7 @@ def fit_model(params: Params, template: Params) -> tuple[Params, Report]:
     def adapt(path: str, array: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray | None, str]:
         axis, what = COUNTED.get(path, (-1, ""))
         if array.ndim == len(shape) and [i for i, size in enumerate(shape) if array.shape[i] != size] == [axis]:
-            return None, f"starts afresh: {shape[axis]} {what} instead of {array.shape[axis]}"
+            return None, f"newly initialised: {shape[axis]} {what} instead of {array.shape[axis]}"
         return _interpolate(path.removeprefix("backbone/"), array, shape)
 
     return _fit(theirs, ours, adapt, fresh=fresh, dropped=dropped)

@@ -31,7 +31,7 @@ class Shapes:
         """The shape of a parameter. Raises CheckpointError where it is missing or has another number of axes."""
         if path not in self.shapes:
             raise CheckpointError(
-                f"no values for {path}, which tells the architecture",
+                f"no values for {path}, which determines the architecture",
                 where=self.where,
                 hint="only complete OneFormer models with a Swin backbone and Swin backbones alone can be converted",
             )
@@ -67,8 +67,8 @@ def infer_architecture(
     conv_dim = shapes.of("pixel_decoder/level_embed", 2)[-1]
     if samples % heads or hidden % heads or conv_dim % heads:
         raise CheckpointError(
-            f"{heads} attention heads do not fit: {kernel} holds {samples} samples a level, the widths are {conv_dim} "
-            f"and {hidden}",
+            f"{heads} attention heads do not fit: {kernel} holds {samples} samples per level, and the widths are "
+            f"{conv_dim} and {hidden}",
             where=shapes.where,
             hint="give the number of heads that the model was trained with",
         )

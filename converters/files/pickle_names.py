@@ -242,7 +242,7 @@ def resolve(module: str, name: str) -> Any:
         )
     if module.split(".")[0] in sys.stdlib_module_names and full not in _HARMLESS:
         raise CheckpointError(
-            f"{full} refused: would run code",
+            f"{full} is refused: it would run code",
             hint="a checkpoint needs nothing of the kind; do not load this file elsewhere unless you trust its source",
         )
     return type(full, (Inert,), {})

@@ -49,7 +49,7 @@ def read_pickle(path: Path) -> Any:
             f"damaged, incomplete or not a PyTorch checkpoint ({type(error).__name__}: {error}); "
             f"expected a file of torch.save, found {data.size} bytes that start with {head!r}",
             where=str(path),
-            hint="download or copy it again; its first bytes tell a web page or a Git LFS pointer from weights",
+            hint="download or copy it again; the first bytes show whether it is a web page or a Git LFS pointer",
         ) from error
 
 

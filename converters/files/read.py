@@ -70,7 +70,7 @@ def read_classes(location: str | Path) -> list[Any] | None:
     if info is None:
         return None
     if absent := {str(index) for index in range(len(info))} - set(info):
-        raise CheckpointError(f"names {len(info)} classes, among them no {min(absent, key=int)}", where=str(folder))
+        raise CheckpointError(f"names {len(info)} classes, but not class {min(absent, key=int)}", where=str(folder))
     entries = [info[str(index)] for index in range(len(info))]
     return [{"id": i} | entry if isinstance(entry, dict) else entry for i, entry in enumerate(entries)]
 

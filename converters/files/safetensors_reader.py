@@ -43,7 +43,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
             f"damaged, incomplete or not a safetensors file ({type(error).__name__}: {error}); "
             f"found {data.size} bytes that start with {data[:16].tobytes()!r}",
             where=str(path),
-            hint="download or copy it again; its first bytes tell a web page or a Git LFS pointer from weights",
+            hint="download or copy it again; the first bytes show whether it is a web page or a Git LFS pointer",
         ) from error
 
 

@@ -91,8 +91,8 @@ def cached_ranges(cache: Path, measure: Callable[[], Ranges]) -> Ranges:
         try:
             return {str(name): float(value) for name, value in json.loads(cache.read_text())["ranges"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            hint = "remove it, and it is written anew"
-            raise EngineError(f"no cache of calibrated ranges: {error}", where=str(cache), hint=hint) from error
+            hint = "remove it and it will be written again"
+            raise EngineError(f"not a cache of calibrated ranges: {error}", where=str(cache), hint=hint) from error
     ranges = measure()
     cache.write_text(json.dumps({"ranges": ranges}, indent=1) + "\n")
     return ranges
@@ -104,7 +104,7 @@ def with_8bit_activations(model: onnx.ModelProto, chosen: Mapping[str, str], ran
     Raises EngineError: a graph that is quantized already, or `ranges` of another graph.
     """
     if formats_of_activations(model):
-        raise EngineError("its activations are quantized already", hint="give the file as export wrote it")
+        raise EngineError("its activations are already quantized", hint="give the file as export wrote it")
     graph = Graph(with_8bit_weights(model, chosen))
     nodes: list[NodeProto] = []
     made: dict[tuple[str, str], str] = {}
@@ -113,7 +113,7 @@ def with_8bit_activations(model: onnx.ModelProto, chosen: Mapping[str, str], ran
             name, dtype = node.input[0], chosen[node.name]
             if name not in ranges:
                 hint = "remove the cache of calibrated ranges"
-                raise EngineError(f"there is no range of '{name}': the ranges are of another graph", hint=hint)
+                raise EngineError(f"there is no range of '{name}': the ranges belong to another graph", hint=hint)
             if (name, dtype) not in made:
                 nodes += _quantized(graph, name, dtype, ranges[name])
                 made[name, dtype] = nodes[-1].output[0]

@@ -138,5 +138,5 @@ def read_graph(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf, the checker and the reader of external data raise a kind each
         detail = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise EngineError(f"no usable ONNX file: {detail}", where=str(path)) from error
+        raise EngineError(f"not a usable ONNX file: {detail}", where=str(path)) from error
     return model

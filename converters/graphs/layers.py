@@ -48,9 +48,9 @@ def chosen_layers(
     chosen = {layer.key: found[layer.key] for layer in layers if found.get(layer.key, NATIVE) != NATIVE}
     if not chosen:
         raise SpecError(
-            "leaves nothing to quantize: no file is written",
+            "leaves nothing to quantize, so no file is written",
             where="quantize.skip_names" if skip_names else "quantize.layers",
-            hint="see what the entries name; later ones win, and skip_names over all",
+            hint="check what the entries name: later ones override earlier ones, and skip_names overrides all",
         )
     return chosen
 
@@ -91,5 +91,5 @@ def _dtype(part: Any, where: str) -> str:
         raise SpecError(f"{', '.join(sorted(other))}: not available, only dtype is", where=where, hint=hint)
     dtype = ALIASES.get(part.get("dtype", INT8), part.get("dtype", INT8))
     if dtype not in DTYPES:
-        raise SpecError(f"'{dtype}' is no number format; use one of {', '.join(DTYPES)}", where=f"{where}.dtype")
+        raise SpecError(f"'{dtype}' is not a number format; use one of {', '.join(DTYPES)}", where=f"{where}.dtype")
     return str(dtype)

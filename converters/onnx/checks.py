@@ -20,7 +20,7 @@ def problems(path: Path) -> list[str]:
     if foreign := sorted({entry.domain for entry in model.opset_import} - {""}):
         found.append(f"operator sets that are not standard: {', '.join(foreign)}")
     if refused := unsupported(model):
-        found.append(f"TensorRT does not take: {', '.join(refused)}")
+        found.append(f"TensorRT does not accept: {', '.join(refused)}")
     double = [tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.DOUBLE]
     if double:
         found.append(f"float64 constants: {', '.join(double[:3])}")

@@ -77,7 +77,7 @@ def export_model(
             parity = compare_labels(reference, session, metadata, ending, pictures)
         if parity.failures:
             raise EngineError(
-                "ONNX Runtime does not compute what JAX computes: " + "; ".join(parity.failures),
+                "ONNX Runtime and JAX disagree: " + "; ".join(parity.failures),
                 where=str(_keep_failed(written, path)),
                 hint="the file is kept under this name for inspection",
             )

@@ -191,7 +191,7 @@ class Checkpoints:
             return
         place, fresh = self.run_dir / name, self.run_dir / f".{name}.new"
         if place.is_dir() and not place.is_symlink():
-            hint = f"a copy that followed links? remove it: {FOLDER}/{step} is what it should link to"
+            hint = f"was the run copied with links followed? remove this folder: it should be a link to {FOLDER}/{step}"
             raise CheckpointError("is a folder, not a link to a checkpoint", where=str(place), hint=hint)
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(Path(FOLDER) / str(step))
@@ -251,7 +251,7 @@ def _refuse_damaged_metrics(folder: Path) -> None:
             raise CheckpointError(
                 f"`metrics` could not be read: {error}",
                 where=str(file.parents[1]),
-                hint="the checkpoint is damaged: remove this folder, and the run goes on with its other checkpoints",
+                hint="the checkpoint is damaged: remove this folder, and the run continues with its other checkpoints",
             ) from error
 
 

@@ -81,7 +81,7 @@ def task_probabilities(task_prob: Mapping[str, float]) -> tuple[float, ...]:
         raise SpecError(f"unknown task '{min(unknown)}'", where="dataset.task_prob_train", hint=f"known: {TASKS}")
     weights = [float(task_prob.get(task, 0.0)) for task in TASKS]
     if min(weights) < 0 or not 0 < sum(weights) < math.inf:
-        raise SpecError(f"{dict(task_prob)} are no probabilities", where="dataset.task_prob_train")
+        raise SpecError(f"{dict(task_prob)} is not a set of probabilities", where="dataset.task_prob_train")
     return tuple(weight / sum(weights) for weight in weights)
 
 
@@ -159,7 +159,7 @@ def train_batches(
     While iterating, DataError: a file is unreadable or contradicts another; OneFormerError: a worker process was ended.
     """
     if settings.batch_size % process_count:
-        raise SpecError(f"a batch of {settings.batch_size} images cannot be shared by {process_count} processes")
+        raise SpecError(f"a batch of {settings.batch_size} images is not a multiple of the {process_count} processes")
     task_probabilities(settings.task_prob)
     share = settings.batch_size // process_count
     rows = range(process_index * share, (process_index + 1) * share)
@@ -209,8 +209,9 @@ def _iterate(batches: "grain.MapDataset[Batch]", num_workers: int, dataset: Data
 
 def _of_ended_worker(code: str, unfinished: list[tuple[int, int]], dataset: Dataset) -> OneFormerError:
     places = [f"image {dataset.records[record].image_path} (sample {sample})" for sample, record in unfinished]
-    during = f" while it prepared {', '.join(places)}" if places else ""
+    during = f" while it was preparing {', '.join(places)}" if places else ""
     return OneFormerError(
-        f"a process that prepares data was ended (exit code {code}){during}",
-        hint="the system does so when memory runs out: lower dataset.train.num_workers or dataset.train.batch_size",
+        f"a worker process ended unexpectedly (exit code {code}){during}",
+        hint="the system kills processes when memory runs out: lower dataset.train.num_workers or "
+        "dataset.train.batch_size",
     )

@@ -39,7 +39,7 @@ def task_tokens(pad_id: int, length: int) -> Int32[np.ndarray, "3 length"]:
     rows = [encode(f"The task is {task}") for task in TASKS]
     longest = max(map(len, rows))
     if length < longest:
-        raise SpecError(f"task texts need {longest} tokens, task_seq_len is {length}", where="dataset.task_seq_len")
+        raise SpecError(f"task texts need {longest} tokens, but task_seq_len is {length}", where="dataset.task_seq_len")
     return np.array([row + [pad_id] * (length - len(row)) for row in rows], np.int32)
 
 

@@ -21,13 +21,13 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     ("modules", "absent"),
     [
         ([f"benchmarks.{command}" for command in COMMANDS], {"jax", "torch"}),
-        (["benchmarks.ours"], {"torch"}),
-        (["benchmarks.peer"], {"jax"}),
+        (["benchmarks.this_project"], {"torch"}),
+        (["benchmarks.huggingface"], {"jax"}),
     ],
-    ids=["commands", "ours", "peer"],
+    ids=["commands", "this_project", "huggingface"],
 )
-def test_a_contestants_process_holds_nothing_of_the_other_side(modules: list[str], absent: set[str]) -> None:
-    """A command's file becomes part of every contestant's process."""
+def test_the_process_of_a_side_holds_nothing_of_the_other_side(modules: list[str], absent: set[str]) -> None:
+    """A command's file becomes part of the process of each side."""
     script = f"import sys, {', '.join(modules)}\nprint(sorted({absent} & set(sys.modules)))"
     result = python("-c", script)
     assert result.returncode == 0, result.stderr
@@ -38,19 +38,19 @@ def test_a_contestants_process_holds_nothing_of_the_other_side(modules: list[str
 def test_a_size_that_the_model_cannot_have(command: str) -> None:
     result = python("-m", f"benchmarks.{command}", "--size", "100")
     assert result.returncode == 2
-    assert "argument --size: 100 is no multiple of 32" in result.stderr
+    assert "argument --size: 100 is not a multiple of 32" in result.stderr
 
 
-def test_a_small_duel(tmp_path: Path) -> None:
+def test_a_small_comparison(tmp_path: Path) -> None:
     options = ("--size", "64", "--rounds", "2", "--output", str(tmp_path))
     process = python("-m", "benchmarks.deformable_attention", *options)
     assert process.returncode == 0, process.stderr
     name = "deformable_attention-64-b1-cpu"
     assert [path.name for path in tmp_path.iterdir()] == [f"{name}.json"]
-    cold, turns, *_, last = process.stdout.splitlines()
+    cold, estimate, *_, last = process.stdout.splitlines()
     assert cold.startswith("cold start")
-    assert turns.startswith("2 turns of each side: about")
-    assert last.startswith(f"{name}: ours ")
+    assert estimate.startswith("2 measurements of each side: about")
+    assert last.startswith(f"{name}: this project ")
 
     result = json.loads((tmp_path / f"{name}.json").read_text())
     assert result["kind"] == "deformable attention"
@@ -60,9 +60,9 @@ def test_a_small_duel(tmp_path: Path) -> None:
     assert max(result["largest_difference"]) < 1e-3
     assert {"date", "machine", "model_gflop", "others_share", "matmul_gflop_s"} < set(result)
     assert set(result["machine"]) == {"processor", "versions", "device"}
-    assert set(result["ours"]) == {"first_s", "first_cached_s", "peak_mib", "peak_cached_mib", "times_ms"}
-    assert set(result["peer"]) == {"first_s", "peak_mib", "times_ms"}
-    for side in ("ours", "peer"):
+    assert set(result["this_project"]) == {"first_s", "first_cached_s", "peak_mib", "peak_cached_mib", "times_ms"}
+    assert set(result["reference"]) == {"first_s", "peak_mib", "times_ms"}
+    for side in ("this_project", "reference"):
         assert len(result[side]["times_ms"]) == 2
         assert min(result[side]["times_ms"]) > 0
         assert result[side]["peak_mib"] > 100, "a library and its arrays"

@@ -68,6 +68,6 @@ def test_the_command_measures_both_sides(mosaics: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr("sys.argv", ["pipeline", *options])
     pipeline.main()
     result = json.loads((tmp_path / f"pipeline-{mosaics.name}-tao-64-cpu.json").read_text())
-    assert [len(result[side]["times_ms"]) for side in ("ours", "peer")] == [2, 2]
-    assert min(result[side]["peak_mib"] for side in ("ours", "peer")) > 30
+    assert [len(result[side]["times_ms"]) for side in ("this_project", "reference")] == [2, 2]
+    assert min(result[side]["peak_mib"] for side in ("this_project", "reference")) > 30
     assert result["samples"] == 6

@@ -5,35 +5,35 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from contestants import Burden
+from idle_sides import Burden
 
-from benchmarks import duel, machine
+from benchmarks import comparison, machine
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[duel.Worker]:
-    with duel.Worker(Burden) as worker:
+def worker() -> Iterator[comparison.Worker]:
+    with comparison.Worker(Burden) as worker:
         yield worker
 
 
-def test_peak_memory_grows_by_what_is_held(worker: duel.Worker) -> None:
+def test_peak_memory_grows_by_what_is_held(worker: comparison.Worker) -> None:
     assert machine.peak_memory_mib() > 0
     assert worker("hold", 256) == pytest.approx(256, abs=16)
     assert worker("hold", 64) == pytest.approx(0, abs=16), "a peak stays"
 
 
-@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="the system does not tell")
-def test_processor_time_of_a_process_and_of_the_machine(worker: duel.Worker) -> None:
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="the system does not report it")
+def test_processor_time_of_a_process_and_of_the_machine(worker: comparison.Worker) -> None:
     process, busy = machine.process_seconds(worker.pid), machine.busy_seconds()
     spent = worker("compute", 0.5)
     assert machine.process_seconds(worker.pid) - process == pytest.approx(spent, abs=0.05)
     assert machine.busy_seconds() - busy > spent - 0.1
 
 
-@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="the system does not tell")
-def test_others_are_the_processes_that_are_not_named(worker: duel.Worker) -> None:
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="the system does not report it")
+def test_others_are_the_processes_that_are_not_named(worker: comparison.Worker) -> None:
     start = time.perf_counter()
-    with duel.Others([os.getpid()]) as with_worker, duel.Others([os.getpid(), worker.pid]) as without:
+    with comparison.Others([os.getpid()]) as with_worker, comparison.Others([os.getpid(), worker.pid]) as without:
         spent = worker("compute", 0.5)
     capacity = machine.cores() * (time.perf_counter() - start)
     # The difference, as other tests may run beside this one.
@@ -42,12 +42,12 @@ def test_others_are_the_processes_that_are_not_named(worker: duel.Worker) -> Non
 
 def test_the_share_of_others_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     busy, own = iter([100.0, 112.0]), {7: iter([1.0, 9.0]), 8: iter([5.0, 6.0])}
-    monkeypatch.setattr(duel, "busy_seconds", lambda: next(busy))
-    monkeypatch.setattr(duel, "process_seconds", lambda pid: next(own[pid]))
-    monkeypatch.setattr(duel, "cores", lambda: 2)
+    monkeypatch.setattr(comparison, "busy_seconds", lambda: next(busy))
+    monkeypatch.setattr(comparison, "process_seconds", lambda pid: next(own[pid]))
+    monkeypatch.setattr(comparison, "cores", lambda: 2)
     clock = iter([50.0, 60.0])
-    monkeypatch.setattr(duel, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    with duel.Others([7, 8]) as others:
+    monkeypatch.setattr(comparison, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    with comparison.Others([7, 8]) as others:
         pass
     assert others.share == pytest.approx((12 - 8 - 1) / (2 * 10))
 

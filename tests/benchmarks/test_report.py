@@ -14,14 +14,14 @@ def result(**changes: Any) -> dict[str, Any]:
         "workload": {"backbone": "swin_t", "size": 512, "batch": 2, "device": "cpu", "training": False},
         "date": "2020-02-20",
         "machine": {"processor": "Abacus, 2 cores, 8 GiB", "versions": "Python 3.11", "device": "cpu"},
-        "ours": {
+        "this_project": {
             "first_s": 30.04,
             "first_cached_s": 4.06,
             "peak_mib": 1500,
             "peak_cached_mib": 1200,
             "times_ms": [1000.0, 2000.0, 4000.0],
         },
-        "peer": {"first_s": 2.5, "peak_mib": 1800, "times_ms": [3000.0, 3000.0, 4000.0]},
+        "reference": {"first_s": 2.5, "peak_mib": 1800, "times_ms": [3000.0, 3000.0, 4000.0]},
         "model_gflop": 100.0,
         "others_share": 0.01,
         "matmul_gflop_s": [80.0, 100.0],
@@ -36,14 +36,14 @@ def attention() -> dict[str, Any]:
         kind="deformable attention",
         workload={"size": 64, "batch": 1, "device": "gpu"},
         machine=result()["machine"] | {"device": "Accelerator 1"},
-        ours=times | {"first_cached_s": 0.5, "peak_cached_mib": 300},
-        peer=times,
+        this_project=times | {"first_cached_s": 0.5, "peak_cached_mib": 300},
+        reference=times,
         model_gflop=None,
     )
 
 
 def training() -> dict[str, Any]:
-    measured = result(kind="training", loss={"ours": 99.5, "peer": 101.25})
+    measured = result(kind="training", loss={"this_project": 99.5, "reference": 101.25})
     del measured["share_within_1e-3"]
     return measured
 
@@ -52,8 +52,8 @@ def pipeline() -> dict[str, Any]:
     measured = result(
         kind="pipeline",
         workload={"data": "drawn", "recipe": "tao", "crop": 1024, "device": "cpu"},
-        ours={"times_ms": [10.0, 8.0, 10.0], "peak_mib": 150},
-        peer={"times_ms": [40.0, 50.0, 50.0], "peak_mib": 400},
+        this_project={"times_ms": [10.0, 8.0, 10.0], "peak_mib": 150},
+        reference={"times_ms": [40.0, 50.0, 50.0], "peak_mib": 400},
     )
     for name in ("model_gflop", "matmul_gflop_s", "share_within_1e-3"):
         del measured[name]
@@ -75,7 +75,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_row_by_hand() -> None:
-    # The ratios of the turns are 3, 1.5 and 1: the tenths between them by linear interpolation.
+    # The ratios of the measurements are 3, 1.5 and 1: the tenths between them by linear interpolation.
     assert report.row(result()) == [
         "inference, Swin-T 512, batch 2",
         "2000",
@@ -114,7 +114,7 @@ def test_the_pipeline_has_a_section_of_its_own() -> None:
     page = report.render([pipeline(), result()])
     models, pipelines = page.split(report.PIPELINE)
     assert models == report.render([result()]) + "\n"
-    # The ratios of the turns are 4, 6.25 and 5.
+    # The ratios of the measurements are 4, 6.25 and 5.
     assert "| drawn, tao, 1024 | 100.0 | 20.0 | 5.00 (4.20-6.00) | 150 / 400 |" in pipelines
     assert "### Abacus, 2 cores, 8 GiB\n" in pipelines
 
@@ -127,7 +127,7 @@ def test_a_large_data_set_has_a_row() -> None:
         "start_peak_mib": 900,
         "steps": 2000,
         "memory_mib": [700, 701],
-        "rungs": [64, 96],
+        "pair_slots": [64, 96],
         "late_compilations": [7],
     }
     page = report.render([result() | large])

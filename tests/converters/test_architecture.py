@@ -100,7 +100,9 @@ def test_heads_of_the_pixel_decoder_are_those_that_sample_four_points() -> None:
 
 
 def test_heads_that_cannot_be() -> None:
-    with pytest.raises(CheckpointError, match=r"weights.pth: 5 attention heads do not fit: .* holds 8 samples a level"):
+    with pytest.raises(
+        CheckpointError, match=r"weights.pth: 5 attention heads do not fit: .* holds 8 samples per level"
+    ):
         infer_architecture(Shapes(shapes_of(TINY), "weights.pth"), num_heads=5)
 
 
@@ -114,7 +116,7 @@ def test_without_text_encoder_it_is_the_default_of_the_width() -> None:
 @pytest.mark.parametrize(
     ("path", "shape", "message"),
     [
-        ("predictor/query_embed", None, "no values for predictor/query_embed, which tells the architecture"),
+        ("predictor/query_embed", None, "no values for predictor/query_embed, which determines the architecture"),
         ("predictor/query_embed", (3,), r"predictor/query_embed has the shape \(3,\), expected 2 axes"),
         ("backbone/patch_embed/kernel", (4, 4, 3, 0), "expected 4 axes"),
     ],
@@ -131,5 +133,5 @@ def test_an_impossible_model_is_refused(shared: Path) -> None:
     state = {row["key"]: np.broadcast_to(np.float32(0), shape_of(row)) for row in manifest}
     for block in range(2):
         state[f"layers.0.blocks.{block}.attn.relative_position_bias_table"] = np.zeros((169, 7), np.float32)
-    with pytest.raises(CheckpointError, match="no model has the architecture that the shapes tell"):
+    with pytest.raises(CheckpointError, match="no model has the architecture that the shapes imply"):
         convert(in_memory(state))

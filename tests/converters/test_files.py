@@ -188,7 +188,7 @@ def test_no_folder_names_no_classes(location: str) -> None:
 @pytest.mark.parametrize("keys", ["02", "1", "ab"])
 def test_classes_that_are_not_numbered_from_0(keys: str, tmp_path: Path) -> None:
     (tmp_path / "class_info.json").write_text(json.dumps(dict.fromkeys(keys, CLASSES["1"])))
-    with pytest.raises(CheckpointError, match=rf"names {len(keys)} classes, among them no [01]"):
+    with pytest.raises(CheckpointError, match=rf"names {len(keys)} classes, but not class [01]"):
         read_classes(tmp_path)
 
 

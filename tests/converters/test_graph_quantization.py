@@ -162,9 +162,9 @@ def test_activations_in_8_bits(dtype: str) -> None:
     assert distance(result) < (0.1 if dtype == INT8 else 0.25)
     scale = next(t for t in result.graph.initializer if t.name == f"images_{dtype}_scale")
     assert float(numpy_helper.to_array(scale)) == pytest.approx(ranges["images"] / (127 if dtype == INT8 else 448))
-    with pytest.raises(EngineError, match="quantized already"):
+    with pytest.raises(EngineError, match="already quantized"):
         with_8bit_activations(result, chosen, ranges)
-    with pytest.raises(EngineError, match="ranges are of another graph"):
+    with pytest.raises(EngineError, match="ranges belong to another graph"):
         with_8bit_activations(model, chosen, {})
 
 
@@ -206,7 +206,7 @@ def test_layers_are_chosen_by_name_or_class(rules: list[Any], skip: list[str], e
         ([{"module_name": "*", "weights": {"dtype": "native"}}], [], "leaves nothing to quantize"),
         ([{"weights": {"dtype": "int8"}}], [], r"layers\[0\]: no module_name"),
         ([{"module_name": "*", "wieghts": {}}], [], "wieghts: unknown key"),
-        ([{"module_name": "*", "weights": {"dtype": "int4"}}], [], "'int4' is no number format"),
+        ([{"module_name": "*", "weights": {"dtype": "int4"}}], [], "'int4' is not a number format"),
         ([{"module_name": "*", "weights": {"dtype": "int8", "quant_axis": 1}}], [], "quant_axis: not available"),
         ([{"module_name": "*", "weights": "int8"}], [], "expected {dtype: ...}"),
         ([{"module_name": "*", "activations": {"dtype": "int8"}}], [], "leaves activations as they are"),

@@ -118,7 +118,7 @@ def test_a_few_missing_names_are_reported() -> None:
 @pytest.mark.parametrize("other", [{"depths": (1, 1, 1, 1)}, {"depths": (1, 2, 3, 1)}])
 def test_another_depth_is_refused_in_both_directions(other: dict[str, Any]) -> None:
     for theirs, ours in ((backbone(), backbone(**other)), (backbone(**other), backbone())):
-        with pytest.raises(ConversionError, match=r"only \d+ of \d+ names agree: model.backbone must be") as raised:
+        with pytest.raises(ConversionError, match=r"only \d+ of \d+ names agree: model.backbone must match") as raised:
             fit_backbone(theirs, ours)
         assert raised.value.report.missing or raised.value.report.unexpected
 
@@ -140,10 +140,10 @@ def test_classes_queries_and_context_rows_start_afresh() -> None:
     theirs, fresh = model(0), model(1, num_classes=9, num_queries=8, n_ctx=3)
     params, report = fit_model(theirs, fresh)
     assert report.reshaped == {
-        "predictor/class_embed/bias": "starts afresh: 10 classes instead of 6",
-        "predictor/class_embed/kernel": "starts afresh: 10 classes instead of 6",
-        "predictor/query_embed": "starts afresh: 8 queries instead of 6",
-        "prompt_ctx": "starts afresh: 3 context rows instead of 2",
+        "predictor/class_embed/bias": "newly initialised: 10 classes instead of 6",
+        "predictor/class_embed/kernel": "newly initialised: 10 classes instead of 6",
+        "predictor/query_embed": "newly initialised: 8 queries instead of 6",
+        "prompt_ctx": "newly initialised: 3 context rows instead of 2",
     }
     equal(params["predictor"]["class_embed"], fresh["predictor"]["class_embed"])
     equal(params["predictor"]["query_embed"], fresh["predictor"]["query_embed"])

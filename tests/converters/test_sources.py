@@ -142,14 +142,18 @@ def test_an_absolute_position_embedding_of_tokens(shared: Path) -> None:
 @pytest.mark.tao(8)
 @pytest.mark.parametrize("state", [{}, {f"layer.{i}.weight": np.zeros(1) for i in range(20)}])
 def test_nothing_known(state: dict[str, np.ndarray]) -> None:
-    with pytest.raises(CheckpointError, match=r"weights\.pth: weights of no known source: \d+ arrays, the first ones"):
+    with pytest.raises(
+        CheckpointError, match=r"weights\.pth: weights from no known source: \d+ arrays, the first ones"
+    ):
         convert(in_memory(state))
 
 
 def test_half_a_model_says_what_is_missing(shared: Path) -> None:
     state = published(shared, "shi_labs_swinl_coco")
     no_blocks = {name: x for name, x in state.items() if "blocks" not in name}
-    with pytest.raises(CheckpointError, match=r"no values for backbone/stage0_block0/.*which tells the architecture"):
+    with pytest.raises(
+        CheckpointError, match=r"no values for backbone/stage0_block0/.*which determines the architecture"
+    ):
         convert(in_memory(no_blocks))
     del state["task_mlp.layers.1.bias"]
     with pytest.raises(ConversionError, match="no values for task_mlp/layer_1/bias"):

@@ -118,7 +118,7 @@ def test_a_file_that_changes_while_it_is_fetched(web: Web, cache: Path, monkeypa
         web.put("a.pth", b"other")
 
     monkeypatch.setattr(addresses, "_append", changed)
-    with pytest.raises(DataError, match="has changed while it was fetched"):
+    with pytest.raises(DataError, match="changed while it was being downloaded"):
         fetch_file(address)
     assert entries(cache) == []
 
@@ -179,13 +179,13 @@ def test_no_credentials(s3: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(DataError, match=r"(?s)no credentials are found.*AWS_PROFILE.*FSSPEC_S3_ANON"):
+    with pytest.raises(DataError, match=r"(?s)no credentials were found.*AWS_PROFILE.*FSSPEC_S3_ANON"):
         local_path(f"{s3.address}/a.zip", what="k")
 
 
 def test_a_server_in_trouble(web: Web) -> None:
     web.status = 503
-    with pytest.raises(DataError, match="the server answers with status 503"):
+    with pytest.raises(DataError, match="the server answered with status 503"):
         local_path(f"{web.address}/a.zip", what="k")
 
 

@@ -156,7 +156,7 @@ def test_a_mask_without_pixels_stays_listed(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"image_id": 5}, "annotation of image 5 has no entry in 'images'"),
-        ({"image_id": [1]}, "id of an image must be a number or a text"),
+        ({"image_id": [1]}, "id of an image must be a number or a string"),
         ({"id": 2}, "annotation id 2 appears twice"),
         ({"id": "1"}, "id of an annotation must be an integer, not '1'"),
         ({"category_id": 5}, "annotation 1: category_id 5 .* not among the categories"),

@@ -79,7 +79,7 @@ SEGMENT = ("annotations", 1, "segments_info", 0)
     ("change", "message"),
     [
         (_set("annotations", value=[]), "data set is empty"),
-        (_remove("categories"), "no list 'categories'"),
+        (_remove("categories"), "there is no list 'categories'"),
         (_remove("categories", 2, "isthing"), "'isthing' is missing"),
         (_remove(*SEGMENT, "iscrowd"), r"image 1: the key 'iscrowd' is missing"),
         (_remove(*SEGMENT, "category_id"), "'category_id' is missing"),

@@ -87,13 +87,15 @@ def test_a_web_server_is_asked_for_each_file(web: Web) -> None:
     assert root.find("images.tar.gz") == f"{web.address}/set/images.zip"
     assert root.find("annotations.json") is None
     web.status = 503
-    with pytest.raises(DataError, match=r"/set/annotations\.json: the server answers with status 503"):
+    with pytest.raises(DataError, match=r"/set/annotations\.json: the server answered with status 503"):
         root.find("annotations.json")
 
 
 def test_what_is_no_root(tmp_path: Path, s3: Bucket) -> None:
     (tmp_path / "annotations.json").touch()
-    with pytest.raises(DataError, match=r"--train-dataset: .*annotations\.json: a file, where the root of a data set"):
+    with pytest.raises(
+        DataError, match=r"--train-dataset: .*annotations\.json: this is a file, not the root of a data"
+    ):
         opened(tmp_path / "annotations.json")
     with pytest.raises(DataError, match=r"--train-dataset: nowhere: no such file or folder"):
         opened("nowhere")

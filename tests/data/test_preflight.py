@@ -99,7 +99,7 @@ def test_an_image_that_its_camera_turned_is_a_warning(folder: Path) -> None:
     as_picture("panoptic/000001.png", np.zeros((64, 48, 3)))(folder)
     findings = findings_of(folder)
     assert findings.errors == []
-    assert re.search(IMAGE + "turned upright by its EXIF orientation 6", str(findings.warnings[0]))
+    assert re.search(IMAGE + "rotated upright by its EXIF orientation 6", str(findings.warnings[0]))
 
 
 def test_all_problems_are_told_at_once(folder: Path) -> None:

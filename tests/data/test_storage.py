@@ -61,16 +61,18 @@ def test_the_one_file_of_an_archive(tmp_path: Path) -> None:
     archive.write_bytes(zipped({"set/train.json": b"[1]", "set/readme.txt": b"1"}))
     assert local_file(str(archive), what="k", suffix=".json").read_bytes() == b"[1]"
     archive.write_bytes(zipped({"set/train.json": b"[1]", "set/val.json": b"[2]"}))
-    with pytest.raises(DataError, match=r"holds 2 files \.json, where one is needed, set/train\.json, set/val\.json"):
+    with pytest.raises(
+        DataError, match=r"contains 2 files \.json, but exactly one is needed, set/train\.json, set/val\.json"
+    ):
         local_file(str(archive), what="k", suffix=".json")
     archive.write_bytes(zipped({"readme.txt": b"1"}))
-    with pytest.raises(DataError, match=r"k: .*annotations\.zip: holds 0 files \.json"):
+    with pytest.raises(DataError, match=r"k: .*annotations\.zip: contains 0 files \.json"):
         local_file(str(archive), what="k", suffix=".json")
 
 
 def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b"{}")
-    with pytest.raises(DataError, match=r"k: .*a\.json: a file, where a folder is needed"):
+    with pytest.raises(DataError, match=r"k: .*a\.json: this is a file, not a folder"):
         local_folder(str(tmp_path / "a.json"), what="k")
 
 

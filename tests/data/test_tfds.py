@@ -175,7 +175,7 @@ def test_an_interrupted_preparation_does_not_open_and_goes_on(mixed: Dataset, fo
     progress: list[int] = []
     with pytest.raises(InterruptedError, match="at 9"):
         prepare({"train": Interrupted(mixed, 9)}, tmp_path, shard_bytes=SMALL)
-    with pytest.raises(DataError, match=r"(?s)not prepared completely.*prepare` again"):
+    with pytest.raises(DataError, match=r"(?s)not completely prepared.*prepare` again"):
         open_prepared(tmp_path, "train")
     finished = {path: path.stat().st_ino for path in shards(tmp_path) if path.suffix != ".part"}
     assert finished
@@ -210,7 +210,7 @@ def test_a_preparation_that_is_killed_goes_on(drawn: Path, train: Dataset, tmp_p
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-    with pytest.raises(DataError, match="not prepared completely"):
+    with pytest.raises(DataError, match="not completely prepared"):
         open_prepared(tmp_path / "killed", "train")
     before = {path: path.stat().st_ino for path in shards(tmp_path / "killed") if path.suffix != ".part"}
     prepare({"train": train}, tmp_path / "killed", shard_bytes=SMALL)
@@ -261,7 +261,7 @@ def test_a_damaged_record_is_named(copied: Path, mixed: Dataset, workers: int) -
 def test_an_example_of_another_image_is_refused(copied: Path, mixed: Dataset) -> None:
     table = copied / "train.records.npz"
     RecordTable.of(mixed.records[::-1]).save(table)
-    with pytest.raises(DataError, match=r"record 0 .*: holds image 0: shards and table disagree"):
+    with pytest.raises(DataError, match=r"record 0 .*: contains image 0: the shards and the table disagree"):
         open_prepared(copied, "train").read_image(0)
 
 
@@ -278,7 +278,7 @@ def test_what_does_not_open(folder: Path, copied: Path, mixed: Dataset, drawn: P
         PreparedDataset(folder, "val")
     with pytest.raises(DataError, match="prepared with contiguous_id: true, the spec says false"):
         PreparedDataset(folder, "train", contiguous_id=False)
-    with pytest.raises(DataError, match=r"(?s)no prepared data set.*prepare --spec"):
+    with pytest.raises(DataError, match=r"(?s)this is not a prepared data set.*prepare --spec"):
         PreparedDataset(drawn, "train")
     label_map = mixed.categories.to_json()
     label_map[0]["name"] = "other"
@@ -290,7 +290,7 @@ def test_what_does_not_open(folder: Path, copied: Path, mixed: Dataset, drawn: P
         PreparedDataset(copied, "train")
     metadata = json.loads((copied / "metadata.json").read_text())
     (copied / "metadata.json").write_text(json.dumps(metadata | {"layout": 0}))
-    with pytest.raises(DataError, match="layout 0 of prepared data, 1 is needed"):
+    with pytest.raises(DataError, match="the data has layout 0, but this version reads layout 1"):
         PreparedDataset(copied, "train")
 
 
@@ -302,7 +302,7 @@ def test_what_is_not_prepared(copied: Path, train: Dataset, mixed: Dataset, tmp_
         prepare({"val": mixed}, copied, shard_bytes=SMALL)
     assert contents(copied) == before
     (tmp_path / INFO).write_text("{}")
-    with pytest.raises(DataError, match="holds another data set"):
+    with pytest.raises(DataError, match="contains another data set"):
         prepare({"train": train}, tmp_path)
 
 

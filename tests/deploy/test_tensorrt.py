@@ -221,7 +221,7 @@ def test_calibration_reads_images_and_keeps_its_ranges(build: Build, photos: Pat
     with pytest.raises(SpecError, match=r"no value for gen_trt_engine.tensorrt.calibration.cal_image_dir"):
         build(*int8)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="the folder holds no image"):
+    with pytest.raises(DataError, match="the folder contains no images"):
         build(*int8, f"{keys}.cal_image_dir={tmp_path / 'empty'}")
     assert not cache.exists()
     build(*int8, f"{keys}.cal_image_dir={photos}", f"{keys}.cal_batch_size=2")
@@ -234,10 +234,10 @@ def test_calibration_reads_images_and_keeps_its_ranges(build: Build, photos: Pat
     build(*int8, f"{keys}.cal_image_dir={photos}", f"{keys}.cal_batches=1")
     assert json.loads(cache.read_text())["ranges"]["images"] == pytest.approx((255 - 120) / 60, rel=1e-5)
     cache.write_text('{"ranges": {"other": 1.0}}')
-    with pytest.raises(EngineError, match="the ranges are of another graph"):
+    with pytest.raises(EngineError, match="the ranges belong to another graph"):
         build(*int8)
     cache.write_text("[]")
-    with pytest.raises(EngineError, match="no cache of calibrated ranges"):
+    with pytest.raises(EngineError, match="not a cache of calibrated ranges"):
         build(*int8)
 
 
@@ -285,7 +285,7 @@ def test_files_that_are_no_exported_model_are_refused(build: Build, exported: Pa
     with pytest.raises(EngineError, match="TensorRT cannot read it: Plugin not found: Conv"):
         build(FP32)
     exported.write_bytes(b"nothing")
-    with pytest.raises(EngineError, match="no usable ONNX file"):
+    with pytest.raises(EngineError, match="not a usable ONNX file"):
         build()
     exported.unlink()
     with pytest.raises(OneFormerError, match="no such file"):

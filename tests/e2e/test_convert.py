@@ -120,7 +120,7 @@ def test_another_number_of_classes_starts_a_new_head(exported: Path, trained: Pa
     start, console = start_of(workspace, f"train.pretrained_model={exported}", "model.sem_seg_head.num_classes=11")
     params = start.state().params
     assert params["predictor"]["class_embed"]["kernel"].shape == (64, 12)
-    assert "starts afresh: 12 classes instead of 8" in console.export_text()  # no-object is one of them
+    assert "newly initialised: 12 classes instead of 8" in console.export_text()  # no-object is one of them
     model = load_model(trained / "train")
     jax.tree.map(np.testing.assert_array_equal, model.params["backbone"], params["backbone"])
 

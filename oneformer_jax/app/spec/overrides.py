@@ -21,7 +21,8 @@ def apply(source: Source, text: str) -> None:
         return
     match = ASSIGNMENT.fullmatch(text)
     if match is None:
-        source.problems.append(Problem("not an override", place, "write key=value, or ~key to take a key back"))
+        hint = "write key=value, or ~key to return a key to its default"
+        source.problems.append(Problem("not an override", place, hint))
         return
     try:
         value = parse_value(match["value"])
@@ -31,7 +32,7 @@ def apply(source: Source, text: str) -> None:
         return
     names = _names(match["key"])
     if blocked := _blocked(source.data, names):
-        what = f"{match['key']}: {blocked} is written as a value, not as a section"
+        what = f"{match['key']}: {blocked} is written as a value in the file, not as a section"
         source.problems.append(Problem(what, place, "write the section out, or override it as a whole"))
         return
     _assign(source.data, names, value)

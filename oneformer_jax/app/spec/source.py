@@ -54,9 +54,9 @@ def read_yaml(path: Path) -> Source:
     except FileNotFoundError:
         raise SpecError("spec file not found", where=str(path)) from None
     except IsADirectoryError:
-        raise SpecError("this is a folder, a spec file (YAML) is needed", where=str(path)) from None
+        raise SpecError("this is a folder, not a spec file (YAML)", where=str(path)) from None
     except UnicodeDecodeError as error:
-        raise SpecError(f"this is no text in UTF-8 (byte {error.start})", where=str(path)) from None
+        raise SpecError(f"this is not UTF-8 text (byte {error.start})", where=str(path)) from None
     except OSError as error:
         raise SpecError(f"spec file cannot be read: {error.strerror}", where=str(path)) from None
     try:

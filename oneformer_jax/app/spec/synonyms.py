@@ -32,7 +32,8 @@ def rename_synonyms(source: Source) -> None:
         name = path.rpartition(".")[2]
         if parent.get(name, value) not in (value, None):
             what = f"{other} is {describe(value)} but {path} is {describe(parent[name])}"
-            source.problems.append(Problem(what, source.places.get(other, ""), "they are one key; keep one"))
+            hint = "these are two names of one key: keep one"
+            source.problems.append(Problem(what, source.places.get(other, ""), hint))
         parent[name] = value
         source.places[path] = source.places.get(other, "")
 

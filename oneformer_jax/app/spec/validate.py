@@ -103,7 +103,7 @@ def _data(spec: Spec) -> Iterator[Finding]:
     for name, chances in (("task_prob_train", data.task_prob_train), ("task_prob_val", data.task_prob_val)):
         if chances.semantic + chances.instance + chances.panoptic <= 0:
             path = f"dataset.{name}"
-            yield f"{path}: no task has a chance; a task that is not named has none", (path,)
+            yield f"{path}: every task has probability 0, which is also that of a task that is not named", (path,)
 
 
 def _run(spec: Spec) -> Iterator[Finding]:
@@ -124,12 +124,12 @@ def _training(spec: Spec) -> Iterator[Finding]:
     for *groups, purpose in ALTERNATIVES:
         first, second = ([path for path in group if spec.is_changed(path)] for group in groups)
         if first and second:
-            found = f"{first[0]} and {second[0]} both say {purpose}: change only one of them"
+            found = f"{first[0]} and {second[0]} both determine {purpose}: change only one of them"
             yield found, (*first, *second)
     head = spec.model.sem_seg_head
     if spec.is_changed(f"{HEAD}.ignore_value") and 0 <= head.ignore_value < head.num_classes:
         path = f"{HEAD}.ignore_value"
-        yield f"{path} {head.ignore_value} is the index of a class, and every class counts", (path,)
+        yield f"{path} {head.ignore_value} is the index of a class, and no class may be ignored", (path,)
 
 
 def _devices(spec: Spec) -> Iterator[Finding]:
@@ -137,7 +137,7 @@ def _devices(spec: Spec) -> Iterator[Finding]:
         section, paths = spec.value(action), (f"{action}.gpu_ids", f"{action}.num_gpus")
         ids = section.gpu_ids
         if not ids or len(set(ids)) < len(ids):
-            yield f"{paths[0]}: {list(ids)} must name at least one device, and none twice", paths[:1]
+            yield f"{paths[0]}: {list(ids)} must name at least one device, and no device twice", paths[:1]
         elif spec.is_changed(paths[0]) and section.num_gpus not in (1, len(ids)):
             yield f"{paths[0]} names {len(ids)} device(s), {paths[1]} is {section.num_gpus}: leave one out", paths
 

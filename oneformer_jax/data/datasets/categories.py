@@ -127,7 +127,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise DataError("the file does not exist", where=str(path)) from None
     except IsADirectoryError:
-        raise DataError("this is a folder, a JSON file is needed", where=str(path)) from None
+        raise DataError("this is a folder, not a JSON file", where=str(path)) from None
     except RecursionError:
         raise DataError("not usable JSON: nested too deeply", where=str(path)) from None
     except ValueError as error:  # of the syntax, of the encoding, of a number with thousands of digits
@@ -135,7 +135,7 @@ def read_json(path: Path) -> Any:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def load_label_map(path: Path, *, contiguous_id: bool = True) -> Categories:
@@ -158,5 +158,5 @@ def check_agreement(annotations: Categories, label_map: Categories, *, where: st
                 f"class {index} is {theirs.id} '{theirs.name}' in the label map "
                 f"but {ours.id} '{ours.name}' in the annotations",
                 where=where,
-                hint="list the categories of the label map with the ids, names and order of the annotations",
+                hint="give the categories of the label map the ids, names and order that they have in the annotations",
             )

@@ -91,7 +91,7 @@ def _check_image_header(record: Record, path: Path) -> list[DataError]:
     check_size(header.upright_size, record, path)
     if header.orientation == 1:
         return []
-    what = f"turned upright by its EXIF orientation {header.orientation}: do its annotations fit the upright picture?"
+    what = f"rotated upright by its EXIF orientation {header.orientation}: check that the annotations fit the result"
     return [DataError(what, where=f"{path}: image {record.image_id}")]
 
 

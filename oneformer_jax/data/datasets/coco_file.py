@@ -73,9 +73,9 @@ def read_coco(path: Path) -> CocoFile:
     content, where = read_json(path), str(path)
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise DataError(f"no list '{key}': this is not COCO JSON", where=where)
+            raise DataError(f"there is no list '{key}': this is not COCO JSON", where=where)
     if not content["annotations"]:
-        raise DataError("the data set is empty: no annotation", where=where)
+        raise DataError("the data set is empty: there are no annotations", where=where)
     formats = [_format(annotation, number, where) for number, annotation in enumerate(content["annotations"])]
     if len(set(formats)) > 1:
         other = next(number for number, name in enumerate(formats) if name != formats[0])
@@ -114,7 +114,7 @@ def text(entry: Any, key: str, where: str) -> str:
     """`entry[key]`, which must be a text."""
     value = required(entry, key, where)
     if not isinstance(value, str) or not value:
-        raise DataError(f"{key} must be a text, not {str(value)[:120]!r}", where=where)
+        raise DataError(f"{key} must be a string, not {str(value)[:120]!r}", where=where)
     return value
 
 
@@ -140,7 +140,7 @@ def class_index(entry: Any, categories: Categories, where: str) -> int:
 def _image_id(entry: Any, key: str, where: str) -> int | str:
     value = required(entry, key, where)
     if type(value) not in (int, str):
-        raise DataError(f"the id of an image must be a number or a text, not {str(value)[:120]}", where=where)
+        raise DataError(f"the id of an image must be a number or a string, not {str(value)[:120]}", where=where)
     return value
 
 
@@ -174,7 +174,7 @@ def located(names: Sequence[str], folder: Path, what: str) -> list[Path]:
         raise DataError(f"the {what} folder does not exist", where=str(folder))
     entries = list(os.scandir(folder))
     if len(entries) == 1 and entries[0].is_dir() and Path(names[0]).parts[:1] != (entries[0].name,):
-        logger.info("%s holds nothing but the folder %s: reading that", folder, entries[0].name)
+        logger.info("%s contains only the folder %s: reading that folder", folder, entries[0].name)
         return located(names, Path(entries[0].path), what)
     listed = {entry.name for entry in entries}
     paths = [folder / name for name in names]

@@ -118,7 +118,7 @@ def check_size(size: tuple[int, ...], record: Record, file: ImageFile) -> None:
         raise DataError(
             f"the size is {size[0]}x{size[1]} (height x width), the annotations say {record.height}x{record.width}",
             where=str(file),
-            hint="images are turned upright by their EXIF orientation, panoptic PNGs are not",
+            hint="images are rotated upright by their EXIF orientation, panoptic PNGs are not",
         )
 
 

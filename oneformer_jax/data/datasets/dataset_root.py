@@ -70,7 +70,7 @@ def open_root(location: str, *, known: Collection[str], what: str) -> DatasetRoo
     folder = local_path(location, what=what)
     if not folder.is_dir():
         raise DataError(
-            "a file, where the root of a data set is needed",
+            "this is a file, not the root of a data set",
             where=f"{what}: {shown(location)}",
             hint="give a folder, an archive (.tar.gz, .zip) or an address that holds annotations.json, images, ...",
         )

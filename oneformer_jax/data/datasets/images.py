@@ -41,7 +41,7 @@ def _open(file: ImageFile) -> Image.Image:
     # Pillow's decoders raise OSError, SyntaxError or ValueError on damaged files, depending on the format.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # In memory a file is known to Pillow by an address, which would differ each time.
-        what = "it is no image" if isinstance(error, UnidentifiedImageError) else error
+        what = "it is not an image" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"the image cannot be read: {what}", where=str(file)) from error
     return image
 
@@ -120,5 +120,5 @@ def list_images(folder: Path) -> list[Path]:
         return list_images(entries[0])
     paths = [path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not paths:
-        raise DataError("the folder holds no image", where=str(folder), hint="subfolders are not searched")
+        raise DataError("the folder contains no images", where=str(folder), hint="subfolders are not searched")
     return paths

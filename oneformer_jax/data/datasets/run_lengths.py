@@ -30,13 +30,13 @@ def compress(segmentation: Any, size: Size) -> bytes:
             return counts.encode()
         runs = _numbers(counts)
         if runs is None or runs.dtype.kind != "i":
-            raise DataError("the counts of a mask must be a text or a list of integers")
+            raise DataError("the counts of a mask must be a string or a list of integers")
         _check_runs(runs, size)
         return coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)["counts"]
     if not isinstance(segmentation, list) or not segmentation:
         raise DataError(
-            "the segmentation is empty or no list of polygons",
-            hint="annotations of boxes alone have no masks to learn from",
+            "the segmentation is empty or not a list of polygons",
+            hint="annotations that contain only boxes have no masks to train on",
         )
     polygons = [_polygon(polygon, size) for polygon in segmentation]
     return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))["counts"]
@@ -72,13 +72,13 @@ def _decompressed(text: str) -> Int64[np.ndarray, " n"]:
     """The run lengths of COCO's text: groups of five bits, low ones first, from character 48 on; bit 6 says that more
     follow. From the fourth run on, differences to the run two before."""
     if not text.isascii():
-        raise DataError("the counts of a mask are no compressed run lengths")
+        raise DataError("the counts of a mask are not valid compressed run lengths")
     digits = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(digits & 32 == 0)
     lengths = np.diff(ends, prepend=-1)
     complete = ends.size and ends[-1] == digits.size - 1 and lengths.max() <= 7
     if not complete or digits.min() < 0 or digits.max() > 63:
-        raise DataError("the counts of a mask are no compressed run lengths")
+        raise DataError("the counts of a mask are not valid compressed run lengths")
     starts = ends - lengths + 1
     place = np.arange(digits.size) - np.repeat(starts, lengths)
     runs = np.add.reduceat((digits & 31) << (5 * place), starts)

@@ -105,12 +105,12 @@ def _agree_on(plan: dict[str, Any], folder: Path) -> None:
     if path.is_file():
         found = json.loads(path.read_text())
     elif (folder / INFO).exists():
-        raise DataError("the folder holds another data set", where=str(folder), hint="choose another folder")
+        raise DataError("the folder contains another data set", where=str(folder), hint="choose another folder")
     if any(plan.get(split) != planned for split, planned in found.items()):
         raise DataError(
-            "the folder holds data that was prepared from other files, or that have changed since",
+            "the folder contains data that was prepared from other files, or from files that have changed since",
             where=str(folder),
-            hint="choose another folder, or delete this one to prepare it anew",
+            hint="choose another folder, or delete this one to prepare the data again",
         )
     _named_when_complete(path, lambda part: part.write_text(json.dumps(plan, indent=1)))
 

@@ -44,7 +44,7 @@ class PreparedDataset(Dataset):
             raise DataError(
                 f"prepared with contiguous_id: {stated}, the spec says {wanted}",
                 where=str(folder),
-                hint="class indices are counted when data is prepared: prepare it anew, or change the spec",
+                hint="class indices are assigned when data is prepared: prepare it again, or change the spec",
             )
         self.where = f"{SCHEME}{folder} ({split})"
         self.categories = Categories.from_json(metadata["categories"], where=str(folder))
@@ -59,7 +59,7 @@ class PreparedDataset(Dataset):
             raise DataError(f"the table of records cannot be read: {error}", where=str(table)) from error
         self._examples = _examples(folder, split)
         if len(self._examples) != len(self.records):
-            raise DataError(f"{len(self._examples)} examples for {len(self.records)} records", where=str(folder))
+            raise DataError(f"{len(self._examples)} examples, but {len(self.records)} records", where=str(folder))
 
     @property
     def planes(self) -> int:
@@ -73,7 +73,8 @@ class PreparedDataset(Dataset):
         except (RuntimeError, ValueError, IndexError) as error:  # of the reader, which knows damage by its checksums
             raise DataError(f"the record cannot be read: {error}", where=where) from error
         if json.loads(example["image_id"]) != record.image_id:
-            raise DataError(f"holds image {example['image_id'].decode()}: shards and table disagree", where=where)
+            found = example["image_id"].decode()
+            raise DataError(f"contains image {found}: the shards and the table disagree", where=where)
         return record, example, where
 
     def read_image(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -120,11 +121,11 @@ def _metadata(folder: Path) -> dict[str, Any]:
     if not (folder / INFO).is_file():
         started = (folder / PLAN).is_file()
         raise DataError(
-            "the data set is not prepared completely" if started else "no prepared data set",
+            "the data set is not completely prepared" if started else "this is not a prepared data set",
             where=str(folder),
-            hint="run `python cli.py prepare` again: it goes on where it was interrupted"
+            hint="run `python cli.py prepare` again: it continues where it was interrupted"
             if started
-            else "python cli.py prepare --spec SPEC --output FOLDER makes one",
+            else "make one with `python cli.py prepare --spec SPEC --output FOLDER`",
         )
     try:
         metadata = json.loads((folder / "metadata.json").read_text())
@@ -132,9 +133,9 @@ def _metadata(folder: Path) -> dict[str, Any]:
         raise DataError(f"the data set was not prepared by this project: {error}", where=str(folder)) from error
     if metadata.get("layout") != LAYOUT:
         raise DataError(
-            f"layout {metadata.get('layout')} of prepared data, {LAYOUT} is needed",
+            f"the data has layout {metadata.get('layout')}, but this version reads layout {LAYOUT}",
             where=str(folder),
-            hint="prepare the data anew",
+            hint="prepare the data again",
         )
     return metadata
 
@@ -149,7 +150,7 @@ def _shards(folder: Path, split: str) -> list[Path]:
             found = path.stat().st_size if path.is_file() else None
             if found != sizes[path.name]:
                 raise DataError(
-                    "the shard is missing" if found is None else f"{found} bytes, {sizes[path.name]} were written",
+                    "the shard is missing" if found is None else f"found {found} bytes, expected {sizes[path.name]}",
                     where=str(path),
                     hint="run `python cli.py prepare` again: it writes what is missing or damaged",
                 )

@@ -203,7 +203,7 @@ def _length(path: Path) -> int:
 
 
 def _changed() -> DataError:
-    return DataError("has changed while it was fetched", hint="start again")
+    return DataError("changed while it was being downloaded", hint="start again")
 
 
 @contextmanager
@@ -229,13 +229,13 @@ def _explain(error: Exception, location: str) -> DataError:
     if isinstance(error, ImportError):
         return DataError(f"needs a package that is missing: {error}", hint=INSTALL)
     if kinds & _NO_CREDENTIALS:
-        return DataError("no credentials are found for this address", hint=login)
+        return DataError("no credentials were found for this address", hint=login)
     if status in (401, 403) or "PermissionError" in kinds:
         return DataError(f"access is denied (status {status or 403})", hint=login)
     if status in (404, 410):
         return AbsentError(f"does not exist (status {status})", hint="check the address")
     if status is not None:
-        return DataError(f"the server answers with status {status}", hint="try again later, or check the address")
+        return DataError(f"the server answered with status {status}", hint="try again later, or check the address")
     if kinds & _NO_CONNECTION:
         cause = next(cause for cause in causes if {kind.__name__ for kind in type(cause).__mro__} & _NO_CONNECTION)
         return DataError(f"the server cannot be reached: {cause}", hint="check the address and the network")

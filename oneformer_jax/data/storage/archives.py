@@ -105,7 +105,7 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int], object] = lamb
 
 
 def _unsafe(what: str) -> DataError:
-    return DataError(what, hint="an archive of data holds no such thing: do not trust where it comes from")
+    return DataError(what, hint="an archive of data contains nothing of the kind: do not trust its source")
 
 
 def _damaged(error: Exception) -> DataError:
@@ -139,7 +139,7 @@ class _Allowance:
         if self.rest < 0:
             raise DataError(
                 f"unpacks to more than {self.limit / 2**30:.1f} GB, the limit for an archive of its size",
-                hint=f"if that is right, set the environment variable {LIMIT_VARIABLE} to a larger number",
+                hint=f"if that is intended, set the environment variable {LIMIT_VARIABLE} to a larger number",
             )
 
 
@@ -157,7 +157,7 @@ def _write(member: Member, path: Path, folder: Path, allowance: _Allowance) -> N
     if member.kind == "hard link":
         original = inside(folder, member.target)
         if not original.is_file():
-            raise _unsafe(f"{member.name!r} is a link to {member.target!r}, which the archive does not hold")
+            raise _unsafe(f"{member.name!r} is a link to {member.target!r}, which the archive does not contain")
         content: IO[bytes] = original.open("rb")
     else:
         content = member.open()

@@ -52,7 +52,7 @@ def local_folder(location: str, *, what: str) -> Path:
     path = local_path(location, what=what)
     if not path.is_dir():
         hint = "give a folder, an archive (.tar.gz, .zip) or the address of either"
-        raise DataError("a file, where a folder is needed", where=f"{what}: {shown(location)}", hint=hint)
+        raise DataError("this is a file, not a folder", where=f"{what}: {shown(location)}", hint=hint)
     return path
 
 
@@ -64,7 +64,7 @@ def local_file(location: str, *, what: str, suffix: str) -> Path:
     found = sorted(file for file in path.rglob(f"*{suffix}") if file.is_file())
     if len(found) != 1:
         names = "".join(f", {file.relative_to(path)}" for file in found[:3])
-        wrong = f"holds {len(found)} files {suffix}, where one is needed{names}"
+        wrong = f"contains {len(found)} files {suffix}, but exactly one is needed{names}"
         raise DataError(wrong, where=f"{what}: {shown(location)}", hint="give the address or path of the file")
     return found[0]
 
@@ -84,7 +84,7 @@ def _told(where: str) -> Iterator[None]:
         place = f"{where}: {error.where}" if error.where else where
         raise DataError(error.what, where=place, hint=error.hint) from error
     except OSError as error:
-        hint = f"the cache is in {cache_folder()}; {CACHE_VARIABLE} chooses a folder elsewhere"
+        hint = f"the cache is in {cache_folder()}; {CACHE_VARIABLE} can name another folder"
         raise DataError(f"cannot be stored or unpacked: {error}", where=where, hint=hint) from error
 
 

@@ -120,7 +120,7 @@ BAD_ARCHIVES = {
     "nothing": (b"", "damaged, incomplete or not an archive"),
     "half": (archive_of(member("a.jpg", size=100_000))[:100], "damaged, incomplete or not an archive"),
     "a web page": (b"<html>Not Found</html>" * 50, "damaged, incomplete or not an archive"),
-    "no image": (archive_of(member("readme.txt")), "the folder holds no image"),
+    "no image": (archive_of(member("readme.txt")), "the folder contains no images"),
     "a bomb": (archive_of(member("a.jpg", size=3_000_000)), "unpacks to more than"),
 }
 

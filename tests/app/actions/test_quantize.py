@@ -46,7 +46,7 @@ def test_what_cannot_be_quantized_leaves_no_file(spec_of: Callable[..., Spec], t
     for overrides, message in (
         (["quantize.layers=[{module_name: nothing}]"], "'nothing' names none of the 8 layers"),
         (["quantize.mode=static_ptq"], "no value for dataset.quant_calibration_dataset.images_dir"),
-        (["quantize.mode=static_ptq", images], "the folder holds no image"),
+        (["quantize.mode=static_ptq", images], "the folder contains no images"),
         (["quantize.model_path=absent.onnx"], "no such file"),
         (["quantize.model_path=absent", "quantize.backend=torchao"], "no such file or folder"),
     ):

@@ -95,16 +95,16 @@ def test_multi_step_decays_at_steps_or_milestones(
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["train.optim.steps=[3]", "train.optim.milestones=[1]"], "both say when MultiStep decays"),
-        (["train.validation_interval=2", "train.val_check_interval=0.5"], "both say how often to validate"),
+        (["train.optim.steps=[3]", "train.optim.milestones=[1]"], "both determine when MultiStep decays"),
+        (["train.validation_interval=2", "train.val_check_interval=0.5"], "both determine how often to validate"),
         (
             ["dataset.augmentation.train_min_size=[480]", "dataset.max_scale=1"],
-            "both say how large a training image is",
+            "both determine how large a training image is",
         ),
         (["train.gpu_ids=[1,2]", "train.num_gpus=3"], "train.gpu_ids names 2 device(s), train.num_gpus is 3"),
-        (["evaluate.gpu_ids=[1,1]"], "none twice"),
-        (["evaluate.num_nodes=2"], "it runs on one host"),
-        (["train.optim.monitor_name=val_loss"], "no schedule watches a metric"),
+        (["evaluate.gpu_ids=[1,1]"], "no device twice"),
+        (["evaluate.num_nodes=2"], "this action runs on one host"),
+        (["train.optim.monitor_name=val_loss"], "neither schedule monitors a metric"),
         (["train.val_check_interval=1.5"], "<= 1"),
         (["model.sem_seg_head.loss_weight=2"], "there is no such loss"),
         (["model.sem_seg_head.ignore_value=7"], "7 is the index of a class"),

@@ -16,7 +16,7 @@ from oneformer_jax.app.spec.train_keys import GradientClip
         ("model.text_encoder.context_length=60", "dataset.max_seq_len is 77"),
         ("model.backbone.swin.embed_dim=100", "stage 0 has 100 channels, not divisible by 6 heads"),
         ("model.backbone.swin.depths=[2,2,2]", "a list of 4 x whole number > 0"),
-        ("dataset.task_prob_train={semantic: 0, instance: 0, panoptic: 0}", "no task has a chance"),
+        ("dataset.task_prob_train={semantic: 0, instance: 0, panoptic: 0}", "every task has probability 0"),
         ("dataset.task_prob_train.semantic=-1", "dataset.task_prob_train.semantic: found -1"),
         ("dataset.min_scale=3", "dataset.min_scale 3.0 exceeds dataset.max_scale 2.0"),
         ("dataset.augmentation.test_min_size=2000", "exceeds dataset.augmentation.test_max_size 1333"),

@@ -84,7 +84,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="this is a folder"):
         load_spec(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00a")
-    with pytest.raises(SpecError, match="no text in UTF-8"):
+    with pytest.raises(SpecError, match="not UTF-8 text"):
         load_spec(tmp_path / "binary.yaml")
     (tmp_path / "control.yaml").write_bytes(b"a: \x01")
     with pytest.raises(SpecError, match="not valid YAML"):

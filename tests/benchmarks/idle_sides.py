@@ -1,4 +1,4 @@
-"""Contestants that need neither library."""
+"""Sides of a comparison that need neither library."""
 
 import os
 import time
@@ -9,7 +9,7 @@ from benchmarks.machine import peak_memory_mib
 
 
 class Idler:
-    """Everything that a duel asks of a contestant; a run sleeps."""
+    """Everything that a comparison asks of a side; a run sleeps."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._runs = seconds, 0

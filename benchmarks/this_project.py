@@ -60,8 +60,8 @@ def _flops(function: Any, *arguments: Any) -> float:
     return function.lower(*arguments).cost_analysis()["flops"]
 
 
-class Ours:
-    """What all contestants of this side share."""
+class ThisProject:
+    """What all sides of this side share."""
 
     def __init__(self) -> None:
         enable_compilation_cache()
@@ -88,7 +88,7 @@ class Ours:
         return 2 * n**3 / min(times)
 
 
-class Inference(Ours):
+class Inference(ThisProject):
     """Images and task tokens -> class and mask logits of the last layer."""
 
     def __init__(self, workload: Workload, weights: Path) -> None:
@@ -107,7 +107,7 @@ class Inference(Ours):
         return _flops(self._forward, self._params, *self._inputs)
 
 
-class Training(Ours):
+class Training(ThisProject):
     """A whole step of `training.step`: forward, matching, losses, backward, clipping, AdamW."""
 
     def __init__(self, workload: Workload, weights: Path) -> None:
@@ -153,7 +153,7 @@ class Training(Ours):
         return 3 * _flops(jax.jit(network), self._state.params, images, task)
 
 
-class Attention(Ours):
+class Attention(ThisProject):
     """One deformable-attention layer without its projections: sums, and gradients of values, locations, weights."""
 
     def __init__(self, workload: AttentionWorkload) -> None:

@@ -47,7 +47,7 @@ def export_weights(workload: Workload, path: Path) -> None:
     from flax.traverse_util import flatten_dict
     from safetensors.numpy import save_file
 
-    from benchmarks.ours import model_config
+    from benchmarks.this_project import model_config
     from converters.names.huggingface import from_huggingface
 
     state = {name: array.numpy() for name, array in build(workload).state_dict().items()}
@@ -55,8 +55,8 @@ def export_weights(workload: Workload, path: Path) -> None:
     save_file({"/".join(keys): np.ascontiguousarray(array) for keys, array in flatten_dict(params).items()}, path)
 
 
-class Peer:
-    """What all contestants of this side share."""
+class HuggingFace:
+    """What all sides of this side share."""
 
     def __init__(self, device: str) -> None:
         torch.set_num_threads(cores())
@@ -82,7 +82,7 @@ class Peer:
         return torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak_memory_mib()
 
 
-class Inference(Peer):
+class Inference(HuggingFace):
     """Pixel values and task tokens -> class and mask logits."""
 
     def __init__(self, workload: Workload) -> None:
@@ -103,7 +103,7 @@ class Inference(Peer):
         return [x.cpu().numpy() for x in self._forward()]
 
 
-class Training(Peer):
+class Training(HuggingFace):
     """The model's own loss, its gradients, clipping, AdamW."""
 
     def __init__(self, workload: Workload) -> None:
@@ -138,7 +138,7 @@ class Training(Peer):
         return float(self._loss)
 
 
-class Attention(Peer):
+class Attention(HuggingFace):
     """The deformable attention of `transformers` between its projections: sums, and gradients of all three inputs."""
 
     def __init__(self, workload: AttentionWorkload) -> None:
