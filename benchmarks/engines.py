@@ -16,10 +16,10 @@ from rich.console import Console
 from oneformer_jax.app.actions.evaluate import evaluate
 from oneformer_jax.app.actions.model.gen_trt_engine import gen_trt_engine
 from oneformer_jax.app.run.execute import running
-from oneformer_jax.deploy import open_model
 from oneformer_jax.evaluation.report import headline
 from oneformer_jax.predict.latency import measure
 from oneformer_jax.predict.metadata import read_sidecar
+from oneformer_jax.predict.predictor import load_model
 
 DATA_TYPES = ("fp32", "fp16", "bf16", "int8", "fp8")
 COLUMNS = ("model", "runs on", "MB", "float32 nodes", "mIoU", "PQ", "AP", "p50 ms", "images/s")
@@ -54,13 +54,14 @@ def _row(name: str, path: Path, spec: Path, folder: Path, overrides: list[str], 
     keys = [*overrides, f"evaluate.results_dir={folder / name}", f"evaluate.trt_engine={path}"]
     with running("evaluate", spec, keys, console) as (read, run):
         scores = headline(evaluate(read, run.folder, run.status, run.console))
-    model = open_model(path)
-    smallest = model.engine.batch_sizes[0]
-    (latency,) = measure(model.backend, model.engine.metadata.image_size, [smallest], "semantic", warm_up=10, runs=runs)
+    model = load_model(path)
+    assert model.image_size is not None
+    smallest = model.batch_sizes[0]
+    (latency,) = measure(model.backend, model.image_size, [smallest], "semantic", warm_up=10, runs=runs)
     kept = {} if path.suffix == ".onnx" else read_sidecar(path)[1]["float32"]
     return {
         "model": name,
-        "runs on": model.engine.provider,
+        "runs on": model.provider,
         "MB": round(path.stat().st_size / 1e6, 1),
         "float32 nodes": sum(map(len, kept.values())) if kept else "-",
         **{score: round(scores[score], 4) if score in scores else "-" for score in SCORES},

@@ -3,9 +3,12 @@
 from importlib import import_module
 from typing import Any
 
+from oneformer_jax.extras import needs
+
 # Public name -> module; resolved on first use, so that the parts that need no JAX import without it.
 _PUBLIC = {
-    "load_model": "oneformer_jax.predict.jax_model",
+    "load_checkpoint": "oneformer_jax.checkpoints.load",
+    "load_model": "oneformer_jax.predict.predictor",
     "load_spec": "oneformer_jax.app.spec",
     "OneFormerConfig": "oneformer_jax.models.config",
     "OneFormerError": "oneformer_jax.errors",
@@ -18,7 +21,8 @@ __all__ = sorted(_PUBLIC)
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    with needs("train"):
+        return getattr(import_module(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -18,7 +18,7 @@ from converters.onnx.trace import Ending, build_graph
 from oneformer_jax.errors import EngineError
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.predict.metadata import Metadata
-from oneformer_jax.predict.onnx_runtime import Device, OnnxEngine, open_session
+from oneformer_jax.predict.onnx_runtime import Device, OnnxBackend, open_session
 
 ONE_FILE_BYTES = 2**31 - 2**20
 """Protobuf's limit, with room for the graph: above it the weights go into a file of their own."""
@@ -71,7 +71,7 @@ def export_model(
             raise EngineError("; ".join(problems), where=str(_keep_failed(written, path)))
         reference = jax_forward(params, config)
         if ending is None:
-            parity = compare(reference, OnnxEngine(written, device=device, device_id=device_id), pictures)
+            parity = compare(reference, OnnxBackend(written, device=device, device_id=device_id), pictures)
         else:
             session = open_session(written, device=device, device_id=device_id)
             parity = compare_labels(reference, session, metadata, ending, pictures)

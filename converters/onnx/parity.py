@@ -18,7 +18,7 @@ from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.postprocess.result import Result, finished_result
 from oneformer_jax.postprocess.semantic import semantic_map
-from oneformer_jax.predict.backend import Engine, normalised
+from oneformer_jax.predict.exported import ExportedBackend, normalised
 from oneformer_jax.predict.metadata import Metadata
 from oneformer_jax.tasks import TASKS, Task
 
@@ -109,13 +109,13 @@ def jax_forward(params: Any, config: OneFormerConfig) -> Forward:
     return run
 
 
-def compare(reference: Forward, engine: Engine, pictures: Sequence[UInt8[np.ndarray, "_h _w 3"]]) -> Parity:
+def compare(reference: Forward, model: ExportedBackend, pictures: Sequence[UInt8[np.ndarray, "_h _w 3"]]) -> Parity:
     """Runs both on two batches of noise and on `pictures`, each with a task in turn.
 
     A graph of any batch size takes the noise as two images at once, a static one always as many as it must.
     """
-    metadata = engine.metadata
-    smallest, largest = engine.batch_sizes
+    metadata = model.metadata
+    smallest, largest = model.batch_sizes
     together = largest or 2
     noise = np.random.default_rng(0).normal(size=(2 * together, 3, *metadata.image_size)).astype(np.float32)
     batches: list[tuple[str, np.ndarray, Any]] = [("random", half, ...) for half in np.split(noise, 2)]
@@ -129,7 +129,7 @@ def compare(reference: Forward, engine: Engine, pictures: Sequence[UInt8[np.ndar
         count = max(len(images), smallest)
         images = images[np.minimum(np.arange(count), len(images) - 1)]
         tokens = np.tile(metadata.tokens_of(task), (count, 1))
-        theirs, ours = reference(images, tokens), engine.run(images, tokens)
+        theirs, ours = reference(images, tokens), model.run(images, tokens)
         for name, a, b in zip(errors, theirs, ours, strict=True):
             errors[name].append(np.abs(a - b).ravel())
             scales[name] = max(scales[name], float(np.abs(a).max()))
@@ -168,7 +168,8 @@ def compare_labels(
         classes, masks = reference(normalised(images, sizes, metadata), tokens)
         task = metadata.postprocess
         assert task != "none"
-        expected = finished_result(task, classes[0], masks[0], whole, metadata.is_thing, ending.thresholds)
+        logits = {task: (classes[0], masks[0])}
+        expected = finished_result(logits, whole, metadata.is_thing, ending.thresholds)
         equal[kind].append((_painted_result(expected, whole) == _painted(task, found)).ravel())
     report.agreement = {kind: float(np.concatenate(parts).mean()) for kind, parts in equal.items() if parts}
     return report
@@ -176,15 +177,14 @@ def compare_labels(
 
 def _painted_result(result: Result, whole: Geometry) -> np.ndarray:
     """A finished result as a map of class + 1, 0 where there is none."""
-    if isinstance(result, np.ndarray):
-        return result.astype(int) + 1
+    if result.semantic is not None:
+        return result.semantic.astype(int) + 1
     painted = np.zeros(whole.original, int)
-    if isinstance(result, tuple):
-        for instance in reversed(result):
-            painted[coco_mask.decode(instance.mask) > 0] = instance.category + 1
-        return painted
-    for segment in result.segments:
-        painted[result.ids == segment.id] = segment.category + 1
+    for instance in reversed(result.instance or ()):
+        painted[coco_mask.decode(instance.mask) > 0] = instance.category + 1
+    if result.panoptic is not None:
+        for segment in result.panoptic.segments:
+            painted[result.panoptic.ids == segment.id] = segment.category + 1
     return painted
 
 

@@ -1,6 +1,7 @@
 """The one mapping between an image file and the network: original size -> resized -> padded -> back."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,8 +53,8 @@ def letterbox(original: Size, size: Size) -> Geometry:
 class EvaluationPolicy:
     """The geometry of an evaluated image: `short_edge`, of the image squeezed into `squeeze` where that is given."""
 
-    min_size: int
-    max_size: int
+    min_size: int = 800
+    max_size: int = 1333
     squeeze: Size | None = None
 
     def __call__(self, original: Size) -> Geometry:
@@ -83,6 +84,15 @@ class Letterbox:
 
 
 Policy = EvaluationPolicy | Letterbox
+
+
+def policy_from_json(fields: dict[str, Any]) -> Policy:
+    """The policy with these fields, as `vars` gives them and JSON returns them (lists for pairs)."""
+    if "size" in fields:
+        height, width = fields["size"]
+        return Letterbox((height, width))
+    squeeze = fields["squeeze"]
+    return EvaluationPolicy(fields["min_size"], fields["max_size"], squeeze and (squeeze[0], squeeze[1]))
 
 
 def resize_image(image: UInt8[np.ndarray, "h w 3"], size: Size) -> UInt8[np.ndarray, "h2 w2 3"]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from oneformer_jax.data.datasets.images import read_image
 from oneformer_jax.data.geometry import Letterbox, resize_and_pad
-from oneformer_jax.predict.backend import normalised
+from oneformer_jax.predict.exported import normalised
 from oneformer_jax.predict.metadata import ANY_BATCH, INPUTS, Metadata
 from oneformer_jax.tasks import TASKS
 

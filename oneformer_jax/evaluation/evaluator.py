@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int64, UInt8
+from jaxtyping import Float, Int, Int64, UInt8
 
 from oneformer_jax.data.datasets.dataset import Dataset, naming
 from oneformer_jax.data.datasets.files import DatasetFiles
@@ -15,9 +15,8 @@ from oneformer_jax.evaluation.ground_truth import GroundTruth
 from oneformer_jax.evaluation.mask_ap import InstanceScores, TrueInstance, mask_average_precision, true_instances
 from oneformer_jax.evaluation.miou import SemanticScores, confusion_matrix, semantic_scores
 from oneformer_jax.evaluation.panoptic_quality import PanopticCounts, PanopticScores, count_segments, panoptic_scores
-from oneformer_jax.postprocess.instance import Instance, instance_segmentation
-from oneformer_jax.postprocess.panoptic import panoptic_segmentation
-from oneformer_jax.postprocess.semantic import semantic_map
+from oneformer_jax.postprocess.instance import Instance
+from oneformer_jax.postprocess.result import finished_result
 from oneformer_jax.postprocess.thresholds import Thresholds
 from oneformer_jax.tasks import TASKS, Task
 
@@ -152,26 +151,18 @@ class Evaluator:
             truth = GroundTruth.from_segments(self.dataset.read_segments(index), record.segments)
         num_classes = next(iter(logits.values()))[0].shape[-1] - 1
         self.dataset.check_num_classes(num_classes)
-        is_thing = self._is_thing(num_classes)
+        is_thing = self.dataset.categories.is_thing_of(num_classes)  # what has no name is always wrong
+        of_image = {task: (classes[row], masks[row]) for task, (classes, masks) in logits.items()}
+        result = finished_result(of_image, geometry, is_thing, self.thresholds)
         score = _ImageScore(index, geometry.original, num_classes)
-        for task, (class_logits, mask_logits) in logits.items():
-            image_logits = class_logits[row], mask_logits[row]
-            if task == "semantic":
-                classes = truth.class_map()
-                predicted = semantic_map(*image_logits, geometry)
-                score = score._replace(confusion=confusion_matrix(predicted, classes, classes >= 0, num_classes))
-            elif task == "instance":
-                found = instance_segmentation(*image_logits, geometry, is_thing, self.thresholds)
-                score = score._replace(found=found, true=true_instances(truth, is_thing))
-            else:
-                result = panoptic_segmentation(*image_logits, geometry, is_thing, self.thresholds)
-                score = score._replace(counts=count_segments(result, truth, num_classes))
+        if result.semantic is not None:
+            classes = truth.class_map()
+            score = score._replace(confusion=confusion_matrix(result.semantic, classes, classes >= 0, num_classes))
+        if result.instance is not None:
+            score = score._replace(found=result.instance, true=true_instances(truth, is_thing))
+        if result.panoptic is not None:
+            score = score._replace(counts=count_segments(result.panoptic, truth, num_classes))
         return score
-
-    def _is_thing(self, num_classes: int) -> Bool[np.ndarray, " k"]:
-        """Outputs of a model beyond the categories of the data set are stuff without a name: always wrong."""
-        known = self.dataset.categories.is_thing
-        return np.concatenate([known, np.zeros(num_classes - len(known), bool)])
 
 
 class _Input(NamedTuple):
@@ -211,7 +202,7 @@ class _Sums:
 
     def metrics(self, evaluator: Evaluator) -> Metrics:
         num_classes = self.scores[0].num_classes
-        is_thing = evaluator._is_thing(num_classes)
+        is_thing = evaluator.dataset.categories.is_thing_of(num_classes)
         known = evaluator.dataset.categories.names
         extra = tuple(f"(output {index} of the model)" for index in range(len(known), num_classes))
         instance = None

@@ -53,8 +53,7 @@ class Metadata:
     @property
     def is_thing(self) -> Bool[np.ndarray, " k"]:
         """Of every output class; outputs beyond the categories are stuff."""
-        extra = np.zeros(self.num_classes - len(self.categories), bool)
-        return np.concatenate([self.categories.is_thing, extra])
+        return self.categories.is_thing_of(self.num_classes)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists."""

@@ -1,6 +1,5 @@
 """ONNX files in ONNX Runtime, on the CPU or a CUDA device."""
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,13 +8,15 @@ from jaxtyping import Float32
 
 from oneformer_jax.errors import EngineError
 from oneformer_jax.evaluation.evaluator import BatchLogits
-from oneformer_jax.predict.metadata import ANY_BATCH, INPUTS, OUTPUTS, Metadata, metadata_of
+from oneformer_jax.extras import needs
+from oneformer_jax.predict.exported import ExportedBackend
+from oneformer_jax.predict.metadata import ANY_BATCH, INPUTS, OUTPUTS, metadata_of
 
 Device = Literal["auto", "cpu", "cuda"]
 
 
-class OnnxEngine:
-    """An exported file as an `Engine`.
+class OnnxBackend(ExportedBackend):
+    """An exported ONNX file.
 
     Runs on `device`; auto: CUDA where this ONNX Runtime has it. Raises EngineError: the file is missing, damaged, not
     ours, exported with post-processing, or CUDA is asked for and not there.
@@ -24,7 +25,8 @@ class OnnxEngine:
     def __init__(self, path: Path | str, *, device: Device = "auto", device_id: int = 0) -> None:
         self.where = str(path)
         self.session = open_session(Path(path), device=device, device_id=device_id)
-        self.metadata: Metadata = metadata_of(self.session.get_modelmeta().custom_metadata_map, where=self.where)
+        self.provider = self.session.get_providers()[0]  # CPUExecutionProvider or CUDAExecutionProvider
+        self.metadata = metadata_of(self.session.get_modelmeta().custom_metadata_map, where=self.where)
         if self.metadata.postprocess != "none":
             raise EngineError(
                 f"it was exported with post-processing ({self.metadata.postprocess}): its results cannot be scored or "
@@ -35,17 +37,8 @@ class OnnxEngine:
         found = tuple(node.name for node in (*self.session.get_inputs(), *self.session.get_outputs()))
         if found != INPUTS + OUTPUTS:
             raise EngineError(f"its inputs and outputs are {found}, not {INPUTS + OUTPUTS}", where=self.where)
-
-    @cached_property
-    def batch_sizes(self) -> tuple[int, int | None]:
-        """Those of the graph: one, or any."""
         size = self.metadata.batch_size
-        return (1, None) if size == ANY_BATCH else (size, size)
-
-    @property
-    def provider(self) -> str:
-        """What computes: `CPUExecutionProvider` or `CUDAExecutionProvider`."""
-        return self.session.get_providers()[0]
+        self.batch_sizes = (1, None) if size == ANY_BATCH else (size, size)
 
     def run(self, images: Float32[np.ndarray, "b 3 h w"], task_tokens: Float32[np.ndarray, "b n"]) -> BatchLogits:
         """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4)."""
@@ -56,12 +49,8 @@ class OnnxEngine:
 
 def open_session(path: Path, *, device: Device = "auto", device_id: int = 0) -> Any:
     """An `onnxruntime.InferenceSession`. Raises EngineError."""
-    try:
+    with needs("deploy", where=str(path)):
         import onnxruntime
-    except ModuleNotFoundError as error:
-        raise EngineError(
-            "ONNX Runtime is not installed", where=str(path), hint="pip install 'oneformer_jax[deploy]'"
-        ) from error
     if not path.is_file():
         raise EngineError("no such file", where=str(path), hint="python cli.py export writes one")
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()

@@ -1,4 +1,4 @@
-"""TensorRT engines at work: an `Engine` with its buffers on the GPU."""
+"""TensorRT engines at work, with their buffers on the GPU."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,15 +10,15 @@ from jaxtyping import Float32
 from oneformer_jax.errors import EngineError
 from oneformer_jax.evaluation.evaluator import BatchLogits
 from oneformer_jax.predict.cuda import CudaDevice
-from oneformer_jax.predict.metadata import INPUTS, OUTPUTS, Metadata, read_sidecar
+from oneformer_jax.predict.exported import ExportedBackend
+from oneformer_jax.predict.metadata import INPUTS, OUTPUTS, read_sidecar
 from oneformer_jax.predict.tensorrt_library import reports, tensorrt
 
-SUFFIXES = (".engine", ".plan")
 BUILD_AGAIN = "engines run where they were built: build it here with gen_trt_engine"
 FLOAT = 4
 
 
-class TensorRTEngine:
+class TensorRTBackend(ExportedBackend):
     """An engine that `gen_trt_engine` built, with the JSON file beside it.
 
     Raises EngineError: files missing or damaged, an engine of another TensorRT version, another GPU or another source.
@@ -29,8 +29,7 @@ class TensorRTEngine:
         self.where = str(path)
         if not path.is_file():
             raise EngineError("no such file", where=self.where, hint="python cli.py gen_trt_engine writes one")
-        metadata, facts = read_sidecar(path)
-        self.metadata: Metadata = metadata
+        self.metadata, facts = read_sidecar(path)
         trt = tensorrt()
         self._device = CudaDevice(device_id)
         _check_origin(facts, trt.__version__, self._device, self.where)
@@ -47,14 +46,10 @@ class TensorRTEngine:
         if set(found) != {*INPUTS, *OUTPUTS}:
             raise EngineError(f"its inputs and outputs are {found}, not {[*INPUTS, *OUTPUTS]}", where=self.where)
         smallest, _, largest = (next(iter(shape)) for shape in self._engine.get_tensor_profile_shape(INPUTS[0], 0))
-        self._limits = int(smallest), int(largest)
+        self._largest = int(largest)
+        self.batch_sizes = int(smallest), self._largest  # those of its profile
         self.provider = f"TensorRT {trt.__version__} on {self._device.name}"
         self._buffers = self._allocate()
-
-    @property
-    def batch_sizes(self) -> tuple[int, int | None]:
-        """Those of its profile."""
-        return self._limits
 
     def run(self, images: Float32[np.ndarray, "b 3 h w"], task_tokens: Float32[np.ndarray, "b n"]) -> BatchLogits:
         """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4). Raises EngineError: TensorRT failed."""
@@ -86,11 +81,10 @@ class TensorRTEngine:
 
     def _allocate(self) -> dict[str, int]:
         """A buffer for each input and output, as large as the largest batch needs."""
-        largest = self._limits[1]
         sizes = {}
         for name in (*INPUTS, *OUTPUTS):
             _, *rest = self._engine.get_tensor_shape(name)
-            sizes[name] = FLOAT * largest * int(np.prod(rest))
+            sizes[name] = FLOAT * self._largest * int(np.prod(rest))
         return {name: self._device.allocate(size) for name, size in sizes.items()}
 
 

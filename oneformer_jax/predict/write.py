@@ -15,8 +15,8 @@ from jaxtyping import Int32, Shaped, UInt8
 
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.postprocess.instance import Instance
 from oneformer_jax.postprocess.panoptic import PanopticResult
+from oneformer_jax.postprocess.result import Result
 from oneformer_jax.predict.draw import draw_instances, draw_panoptic, draw_semantic
 from oneformer_jax.tasks import Task
 
@@ -64,28 +64,27 @@ class ResultWriter:
             content = {"images": self._images, "annotations": self._annotations, "categories": categories}
             write_json(self.folder / "panoptic.json", content)
 
-    def add(
-        self,
-        path: Path,
-        image: UInt8[np.ndarray, "h w 3"],
-        result: Shaped[np.ndarray, "h w"] | tuple[Instance, ...] | PanopticResult,
-    ) -> list[Path]:
-        """Writes the files of one image and returns their paths, the overlay first. `result` is what
-        `postprocess.result.finished_result` returns for the task."""
+    def add(self, path: Path, image: UInt8[np.ndarray, "h w 3"], result: Result) -> list[Path]:
+        """Writes the files of one image and returns their paths, the overlay first. `result` is that of the task.
+
+        Raises ValueError: it has another task's.
+        """
         name = self._names[path]
         overlay = self.folder / f"{name}.jpg"
-        if isinstance(result, PanopticResult):
-            write_image(overlay, draw_panoptic(image, result, self.categories))
+        if self.task == "panoptic" and result.panoptic is not None:
+            write_image(overlay, draw_panoptic(image, result.panoptic, self.categories))
             raw = self.folder / "panoptic" / f"{name}.png"
-            write_image(raw, panoptic_colors(result.ids))
-            self._add_panoptic(path, raw.name, result)
+            write_image(raw, panoptic_colors(result.panoptic.ids))
+            self._add_panoptic(path, raw.name, result.panoptic)
             return [overlay, raw]
-        if isinstance(result, np.ndarray):
-            write_image(overlay, draw_semantic(image, result, self.categories))
+        if self.task == "semantic" and result.semantic is not None:
+            write_image(overlay, draw_semantic(image, result.semantic, self.categories))
             raw = self.folder / "semantic" / f"{name}.png"
-            write_image(raw, result)
+            write_image(raw, result.semantic)
             return [overlay, raw]
-        write_image(overlay, draw_instances(image, result, self.categories))
+        if result.instance is None:
+            raise ValueError(f"no {self.task} result")
+        write_image(overlay, draw_instances(image, result.instance, self.categories))
         self._annotations += [
             {
                 "image_id": self._ids[path],
@@ -95,7 +94,7 @@ class ResultWriter:
                 "bbox": list(instance.box),
                 "segmentation": {**instance.mask, "counts": instance.mask["counts"].decode("ascii")},
             }
-            for instance in result
+            for instance in result.instance
         ]
         return [overlay]
 

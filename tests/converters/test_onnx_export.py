@@ -17,11 +17,11 @@ from converters.onnx.trace import Ending
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.synthetic.drawn_shapes import draw_picture
 from oneformer_jax.data.task_text import task_tokens
-from oneformer_jax.deploy import open_model
 from oneformer_jax.errors import EngineError
 from oneformer_jax.models import oneformer
 from oneformer_jax.postprocess.thresholds import Thresholds
 from oneformer_jax.predict.metadata import Metadata
+from oneformer_jax.predict.predictor import load_model
 
 pytestmark = pytest.mark.slow
 
@@ -123,7 +123,7 @@ def test_weights_of_a_large_model_stand_beside_it(params, tmp_path: Path, monkey
     assert {file.name for file in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
     assert weights.stat().st_size > result.path.stat().st_size / 4
     assert result.megabytes == pytest.approx((weights.stat().st_size + result.path.stat().st_size) / 1e6, abs=1e-3)
-    assert open_model(result.path).categories == CATEGORIES
+    assert load_model(result.path).categories == CATEGORIES
 
 
 def test_post_processing_in_the_graph_is_compared_and_refused_for_scoring(params, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_post_processing_in_the_graph_is_compared_and_refused_for_scoring(params
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert [value.name for value in model.graph.output] == ["segment_ids", "labels", "scores"]
     with pytest.raises(EngineError, match=r"exported with post-processing \(panoptic\)"):
-        open_model(result.path)
+        load_model(result.path)
 
 
 def test_what_is_not_a_number_does_not_agree() -> None:

@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.deploy import open_model
 from oneformer_jax.errors import EngineError
 from oneformer_jax.predict.metadata import KEY, Metadata, read_sidecar, sidecar, write_sidecar
+from oneformer_jax.predict.predictor import load_model
 
 METADATA = Metadata(
     categories=Categories.from_json([{"id": 1, "name": "road", "isthing": 0}, {"id": 2, "name": "car"}]),
@@ -41,6 +41,8 @@ def write_model(path: Path, entry: str | None) -> Path:
 def test_what_is_no_exported_model_is_told_by_name(tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(b"\x08\x07not a model")
+    weights = tmp_path / "model.pth"
+    weights.write_bytes(b"")
     lacking = METADATA.to_json()
     del lacking["task_tokens"]
     cases = {
@@ -50,11 +52,11 @@ def test_what_is_no_exported_model_is_told_by_name(tmp_path: Path) -> None:
         write_model(tmp_path / "text.onnx", "{"): "its metadata is no JSON",
         write_model(tmp_path / "lacking.onnx", json.dumps(lacking)): "'task_tokens'",
         write_model(tmp_path / "other.onnx", json.dumps(METADATA.to_json())): "its inputs and outputs are",
-        tmp_path / "model.pth": "not the name of an exported model",
+        weights: "not the name of an exported model",
     }
     for path, words in cases.items():
         with pytest.raises(EngineError) as caught:
-            open_model(path)
+            load_model(path)
         assert words in str(caught.value), path
         assert str(path) in str(caught.value)
 

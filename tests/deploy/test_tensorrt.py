@@ -20,11 +20,11 @@ from fake_tensorrt import (
 from onnx import TensorProto
 from small_graph import SIZE, feeds, small_model
 
-from oneformer_jax.deploy import open_model
 from oneformer_jax.errors import DataError, EngineError, OneFormerError, SpecError
 from oneformer_jax.predict.metadata import Metadata
-from oneformer_jax.predict.onnx_runtime import OnnxEngine
-from oneformer_jax.predict.tensorrt_engine import TensorRTEngine
+from oneformer_jax.predict.onnx_runtime import OnnxBackend
+from oneformer_jax.predict.predictor import load_model
+from oneformer_jax.predict.tensorrt_engine import TensorRTBackend
 
 Build = Callable[..., Path]
 KEYS = "gen_trt_engine"
@@ -70,7 +70,7 @@ def test_both_versions_are_built_for_in_the_same_way(build: Build, fakes: Any, v
 def test_an_engine_gives_what_its_onnx_file_gives_also_for_batches_that_are_not_full(
     build: Build, exported: Path
 ) -> None:
-    engine, peer = TensorRTEngine(build(*RANGE, FP32)), OnnxEngine(exported, device="cpu")
+    engine, peer = TensorRTBackend(build(*RANGE, FP32)), OnnxBackend(exported, device="cpu")
     for batch in (4, 1, 3):  # a smaller batch after a larger one: buffers hold what is left of it
         (feed,) = feeds(1, batch, seed=batch)
         for ours, theirs in zip(engine.run(**feed), peer.run(**feed), strict=True):
@@ -82,8 +82,8 @@ def test_an_engine_gives_what_its_onnx_file_gives_also_for_batches_that_are_not_
 @pytest.mark.tao(28)
 def test_the_backend_fills_and_limits_batches(build: Build, exported: Path) -> None:
     smallest = (f"{KEYS}.tensorrt.min_batch_size=2", f"{KEYS}.tensorrt.max_batch_size=3")
-    backend = open_model(build(*smallest, FP32)).backend
-    peer = open_model(exported).backend
+    backend = load_model(build(*smallest, FP32)).backend
+    peer = load_model(exported).backend
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
     sizes = np.full((4, 2), SIZE, np.int32)
@@ -100,7 +100,7 @@ def test_the_backend_fills_and_limits_batches(build: Build, exported: Path) -> N
 def test_buffers_are_made_once_for_the_largest_batch_and_returned(build: Build, fakes: Any) -> None:
     path = build(*RANGE, FP32)
     cuda: FakeCuda = fakes()
-    engine = TensorRTEngine(path)
+    engine = TensorRTBackend(path)
     sizes = sorted(len(buffer) for buffer in cuda.memory.values())
     assert sizes == sorted(4 * 4 * count for count in (3 * SIZE * SIZE, 77, 6 * 8, 6 * (SIZE // 4) ** 2))
     engine.run(**feeds(1, 2)[0])
@@ -123,22 +123,22 @@ def test_an_engine_of_another_place_is_refused(
     path = build(FP32)
     fakes(**elsewhere)
     with pytest.raises(EngineError, match=message) as caught:
-        open_model(path)
+        load_model(path)
     assert "build it here with gen_trt_engine" in str(caught.value)
 
 
 def test_engines_that_cannot_be_used_say_why(build: Build, fakes: Any, tmp_path: Path) -> None:
     path = build(FP32)
     with pytest.raises(EngineError, match="there is no GPU 3, only 1"):
-        TensorRTEngine(path, device_id=3)
+        TensorRTBackend(path, device_id=3)
     path.write_bytes(b"nothing")
     with pytest.raises(EngineError, match="TensorRT cannot load it: Magic tag does not match"):
-        TensorRTEngine(path)
+        TensorRTBackend(path)
     path.with_name("model.engine.json").unlink()
     with pytest.raises(EngineError, match="metadata of the engine cannot be read"):
-        TensorRTEngine(path)
+        TensorRTBackend(path)
     with pytest.raises(EngineError, match="no such file"):
-        open_model(tmp_path / "absent.plan")
+        load_model(tmp_path / "absent.plan")
     fakes("9.3.0")
     with pytest.raises(EngineError, match=r"TensorRT 9.3.0 is not supported\n  -> install version 10 or 11"):
         build(FP32, f"{KEYS}.overwrite=true")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from oneformer_jax import load_model
+from oneformer_jax import load_checkpoint, load_model
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.data.datasets.images import read_image, read_panoptic
 from oneformer_jax.data.task_text import task_tokens
@@ -141,16 +141,19 @@ def test_a_loaded_model_predicts_like_its_parts(workspace: Path, trained: Path) 
     model = load_model(trained / "train")
     assert model.categories.names[0] == "disk"
     image = read_image(next((workspace / "data" / "val" / "images").iterdir()))
-    classes = model.predict(image, "semantic")
-    assert classes.shape == image.shape[:2]
-    panoptic = model.predict(image, "panoptic")
-    assert set(np.unique(panoptic.ids)) - {0} == {segment.id for segment in panoptic.segments}
+    result = model.predict(image)
+    assert result.semantic.shape == image.shape[:2]
+    assert set(np.unique(result.panoptic.ids)) - {0} == {segment.id for segment in result.panoptic.segments}
+    alone = model.predict(image, "panoptic")
+    assert alone.semantic is alone.instance is None
+    np.testing.assert_array_equal(alone.panoptic.ids, result.panoptic.ids)
     with pytest.raises(ValueError, match="task must be one of"):
         model.predict(image, "depth")
 
-    mean, std = (np.array(x, np.float32) for x in (model.description.pixel_mean, model.description.pixel_std))
+    checkpoint = load_checkpoint(trained / "train")
+    mean, std = (np.array(x, np.float32) for x in (checkpoint.description.pixel_mean, checkpoint.description.pixel_std))
     normalised = ((image.astype(np.float32) - mean) / std)[None]
-    predictions = model.forward(normalised, task_tokens(0, 77)[:1])
+    predictions = checkpoint.forward(normalised, task_tokens(0, 77)[:1])
     assert predictions.class_logits.shape == (1, 12, 8)
     assert predictions.mask_logits.shape == (1, 12, 16, 16)
     logits = model.backend.predict(image[None], np.array([[64, 64]], np.int32), ["semantic"])["semantic"]
@@ -174,7 +177,7 @@ def test_training_resumes_where_it_stopped(workspace: Path, command_line, tmp_pa
     for result in (once, first, second):
         assert result.returncode == 0, result.stderr
     assert "resuming from step 4" in second.stdout
-    ours, theirs = (load_model(tmp_path / name / "train" / "latest").params for name in ("once", "twice"))
+    ours, theirs = (load_checkpoint(tmp_path / name / "train" / "latest").params for name in ("once", "twice"))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     steps = [record["step"] for record in lines_of(tmp_path / "twice" / "train" / "log.jsonl")]

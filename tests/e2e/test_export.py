@@ -12,11 +12,9 @@ import pytest
 from test_imports import BLOCKER
 
 from converters.onnx import checks
-from oneformer_jax.deploy import open_model
 from oneformer_jax.errors import EngineError
-from oneformer_jax.predict.jax_model import load_model
 from oneformer_jax.predict.metadata import metadata_of
-from oneformer_jax.tasks import TASKS
+from oneformer_jax.predict.predictor import load_model
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +73,7 @@ def test_the_graph_is_standard_and_holds_what_running_it_needs(exported: Path, t
     assert len(names) == len(model.graph.node)
     assert "backbone/stage0_block0/linear1/MatMul" in names
     metadata = metadata_of({entry.key: entry.value for entry in model.metadata_props}, where="")
-    loaded = load_model(trained / "train")
+    loaded = load_checkpoint(trained / "train")
     assert metadata.categories == loaded.categories
     assert (metadata.image_size, metadata.batch_size, metadata.task_pad_id) == ((64, 96), -1, 0)
     assert metadata.pixel_mean == tuple(loaded.description.pixel_mean)
@@ -84,9 +82,9 @@ def test_the_graph_is_standard_and_holds_what_running_it_needs(exported: Path, t
 @pytest.mark.tao(26)
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_any_batch_gives_each_image_what_jax_gives_it(exported: Path, trained: Path, batch: int) -> None:
-    model, rng = load_model(trained / "train"), np.random.default_rng(batch)
+    model, rng = load_checkpoint(trained / "train"), np.random.default_rng(batch)
     images = rng.normal(size=(batch, 3, 64, 96)).astype(np.float32)
-    tokens = np.array([model.backend._task_rows[TASKS[i % 3]] for i in range(batch)], np.float32)
+    tokens = task_tokens(model.config.task_pad_id, model.config.task_seq_len)[np.arange(batch) % 3].astype(np.float32)
     session = onnxruntime.InferenceSession(str(exported))
     class_logits, mask_logits = session.run(None, {"images": images, "task_tokens": tokens})
     # One image at a time, so that one shape is compiled.
@@ -145,11 +143,11 @@ def test_a_file_that_is_there_is_overwritten_only_when_asked(
         "mine.onnx",
     ]
 
-    model = open_model(target)  # its batch is static: fewer images are filled up, more are refused
+    model = load_model(target)  # its batch is static: fewer images are filled up, more are refused
     images, sizes = np.zeros((3, 64, 96, 3), np.uint8), np.array([[64, 96]] * 3, np.int32)
     one = model.backend.predict(images[:1], sizes[:1], ["semantic"])["semantic"]
     assert len(one[0]) == len(one[1]) == 1
-    dynamic = open_model(exported).backend.predict(images[:1], sizes[:1], ["semantic"])["semantic"]
+    dynamic = load_model(exported).backend.predict(images[:1], sizes[:1], ["semantic"])["semantic"]
     np.testing.assert_allclose(one[1], dynamic[1], atol=1e-3)
     with pytest.raises(EngineError, match="takes at most 2 images at once, not 3"):
         model.backend.predict(images, sizes, ["semantic"])

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from oneformer_jax import load_model
+from oneformer_jax import load_checkpoint
 from oneformer_jax.checkpoints import store as ckpt
 from oneformer_jax.training.precision import first_loss_scale
 
@@ -37,7 +37,7 @@ def test_a_frozen_accumulating_mixing_training(workspace: Path, command_line, tm
     assert result.returncode == 0, result.stdout + result.stderr
     folder = tmp_path / "train" / "checkpoints"
     assert sorted(int(path.name) for path in folder.iterdir()) == [1, 2, 3]  # 10 images, 4 in an update
-    first, last = (load_model(folder / step) for step in ("1", "3"))
+    first, last = (load_checkpoint(folder / step) for step in ("1", "3"))
     jax.tree.map(np.testing.assert_array_equal, first.params["backbone"], last.params["backbone"])
     assert np.any(first.params["predictor"]["query_embed"] != last.params["predictor"]["query_embed"])
     embedding = last.params["predictor"]["query_embed"]

@@ -1,4 +1,4 @@
-"""The goldens as the files that users have, converted by the command: recorded outputs come out of `load_model`."""
+"""The goldens as the files that users have, converted by the command: recorded outputs come out of what it wrote."""
 
 import json
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from oneformer_jax import load_model
+from oneformer_jax import load_checkpoint
 from oneformer_jax.app.cli.commands import app
 
 pytestmark = [pytest.mark.slow, pytest.mark.again]
@@ -57,7 +57,7 @@ def test_the_command_converts_the_file(name: str, write, shared: Path, tmp_path:
     content = json.loads(report.read_text())
     assert content["missing"] == content["unexpected"] == []
 
-    model = load_model(tmp_path / "converted")
+    model = load_checkpoint(tmp_path / "converted")
     predictions = model.forward(channels_last(golden["in/image"]), golden["in/task_tokens"])
     np.testing.assert_allclose(predictions.class_logits, golden["out/pred_logits"], rtol=0, atol=3e-4)
     np.testing.assert_allclose(predictions.mask_logits, golden["out/pred_masks"], rtol=0, atol=1e-3)

@@ -15,6 +15,7 @@ from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.postprocess.instance import Instance
 from oneformer_jax.postprocess.panoptic import PanopticResult, PanopticSegment
+from oneformer_jax.postprocess.result import Result
 from oneformer_jax.predict import write as writers
 from oneformer_jax.predict.write import ResultWriter, output_names, panoptic_colors, write_bytes
 
@@ -30,7 +31,7 @@ def test_semantic(tmp_path: Path) -> None:
     classes[5:] = 1
     path = Path("somewhere/a.jpeg")
     with ResultWriter(tmp_path / "new/out", "semantic", CATEGORIES, [path]) as writer:
-        overlay, raw = writer.add(path, IMAGE, classes)
+        overlay, raw = writer.add(path, IMAGE, Result(semantic=classes))
     assert overlay == tmp_path / "new/out/a.jpg"
     assert cv2.imread(overlay).shape == (320, 480, 3), "enlarged 16 times, to be readable"
     np.testing.assert_array_equal(cv2.imread(raw, cv2.IMREAD_UNCHANGED), classes)
@@ -45,7 +46,7 @@ def test_panoptic_can_be_read_as_a_data_set(tmp_path: Path) -> None:
     path = tmp_path / "000012.png"
     Image.fromarray(IMAGE).save(path)
     with ResultWriter(tmp_path / "out", "panoptic", CATEGORIES, [path]) as writer:
-        writer.add(path, IMAGE, PanopticResult(ids, segments))
+        writer.add(path, IMAGE, Result(panoptic=PanopticResult(ids, segments)))
     dataset = open_sources([Source(tmp_path / "out/panoptic.json", tmp_path, tmp_path / "out/panoptic")])
     (record,) = dataset.records
     assert record.image_id == 12
@@ -63,7 +64,7 @@ def test_instances_are_coco_results(tmp_path: Path) -> None:
     paths = [Path("x.jpg"), Path("y.jpg")]
     with ResultWriter(tmp_path, "instance", CATEGORIES, paths) as writer:
         for path in paths:
-            writer.add(path, IMAGE, (instance,) if path.stem == "y" else ())
+            writer.add(path, IMAGE, Result(instance=(instance,) if path.stem == "y" else ()))
     truth = COCO()
     truth.dataset = {
         "images": [{"id": i, "height": 20, "width": 30} for i in (1, 2)],

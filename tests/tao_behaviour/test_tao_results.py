@@ -71,7 +71,7 @@ from oneformer_jax.data.geometry import EvaluationPolicy
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.evaluation.evaluator import Evaluator
 from oneformer_jax.evaluation.report import metrics_json
-from oneformer_jax.predict.jax_model import JaxBackend, oneformer
+from oneformer_jax.predict.jax_backend import JaxBackend, oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.training.sharding import make_mesh
 
@@ -118,11 +118,11 @@ def test_results_have_the_size_of_the_image(task: Task, policy: EvaluationPolicy
     class_logits = np.array([[-20, 20, -20]], np.float32)
     is_thing = np.array([False, True])
     mask_logits = np.full((1, *size), 20, np.float32)
-    result = finished_result(task, class_logits, mask_logits, geometry, is_thing, Thresholds())
+    result = finished_result({task: (class_logits, mask_logits)}, geometry, is_thing, Thresholds())
     sizes: dict[Task, Callable[[], tuple[int, ...]]] = {
-        "semantic": lambda: result.shape,
-        "panoptic": lambda: result.ids.shape,
-        "instance": lambda: coco_mask.decode(result[0].mask).shape,
+        "semantic": lambda: result.semantic.shape,
+        "panoptic": lambda: result.panoptic.ids.shape,
+        "instance": lambda: coco_mask.decode(result.instance[0].mask).shape,
     }
     assert sizes[task]() == (40, 50)
 

@@ -1,5 +1,6 @@
 """Checkpoints: what goes in comes out, the newest and the best stay, a failed save harms nothing."""
 
+import json
 import os
 import resource
 import shutil
@@ -9,6 +10,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -27,8 +29,10 @@ from oneformer_jax.checkpoints.store import (
     load_params,
 )
 from oneformer_jax.data.datasets.categories import Categories, Category
+from oneformer_jax.data.geometry import EvaluationPolicy, Letterbox
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.config import OneFormerConfig, SwinConfig
+from oneformer_jax.postprocess.thresholds import Thresholds
 
 
 def describe(step: int, **metrics: float) -> Description:
@@ -38,6 +42,8 @@ def describe(step: int, **metrics: float) -> Description:
         pixel_mean=(1.0, 2.0, 3.0),
         pixel_std=(4.0, 5.0, 6.0),
         spec={"train": {"num_epochs": 3}},
+        policy=EvaluationPolicy(64, 128, (32, 48)),
+        thresholds=Thresholds(0.1, 0.2, 7),
         step=step,
         epoch=step // 2,
         metrics=metrics,
@@ -64,6 +70,15 @@ def test_round_trip(run: Checkpoints, tmp_path: Path) -> None:
         np.testing.assert_array_equal(ours, theirs)
     restored = load_item(folder, "optimizer", {"mu": like})
     np.testing.assert_array_equal(restored["mu"]["a"]["b"], np.full((3, 2), 2.5))
+
+
+def test_a_description_knows_the_geometry_and_the_thresholds_that_its_run_evaluates_with() -> None:
+    letterboxed = replace(describe(1), policy=Letterbox((64, 96)))
+    content = json.loads(json.dumps(letterboxed.to_json()))
+    assert Description.from_json(content) == letterboxed
+    del content["policy"], content["thresholds"]  # a checkpoint of version 0.1
+    old = Description.from_json(content)
+    assert (old.policy, old.thresholds) == (EvaluationPolicy(800, 1333), Thresholds())
 
 
 SAVE_FROM_TWO_DEVICES = """

@@ -46,7 +46,7 @@ def inference(spec: Spec, folder: Path, status: StatusFile, console: Console) ->
             # A batch that is not full repeats its last image: every batch of one padded size has one shape.
             full = batch + batch[-1:] * (batch_size - len(batch))
             images, geometries = [item[1] for item in full], [item[2] for item in full]
-            results = model.predict_batch(images, task, geometries, thresholds)
+            results = model.predict_batch(images, geometries, [task], thresholds)
             for (path, image, _), result in zip(batch, results, strict=False):
                 writer.add(path, image, result)
             bar.advance(progress, len(batch))

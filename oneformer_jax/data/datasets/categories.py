@@ -43,6 +43,10 @@ class Categories:
     def is_thing(self) -> Bool[np.ndarray, " k"]:
         return np.array([category.isthing for category in self.items], dtype=bool)
 
+    def is_thing_of(self, num_classes: int) -> Bool[np.ndarray, " k"]:
+        """Of every class that a model gives; outputs beyond the categories are stuff."""
+        return np.concatenate([self.is_thing, np.zeros(num_classes - len(self), bool)])
+
     @cached_property
     def colors(self) -> UInt8[np.ndarray, "k 3"]:
         return np.array([category.color for category in self.items], dtype=np.uint8).reshape(-1, 3)

@@ -93,7 +93,7 @@ EXPORT: Rows = {
     "export.results_dir": Changes("HERE/mine", result_folder("export"), "mine", beside=HERE),
     "export.gpu_id": Changes("3", lambda spec: exporting(spec).make_mesh.call_args.args[0], (3,), beside=EXPORTED),
     "export.checkpoint": Changes(
-        "/mine", lambda spec: exporting(spec).load_model.call_args.args[0], Path("/mine"), beside=EXPORTED
+        "/mine", lambda spec: exporting(spec).load_checkpoint.call_args.args[0], "/mine", beside=EXPORTED
     ),
     "export.onnx_file": Changes("/mine.onnx", exported("path"), Path("/mine.onnx"), beside=EXPORTED),
     "export.on_cpu": Changes("true", lambda spec: exporting(spec).make_mesh.called, False, beside=EXPORTED),

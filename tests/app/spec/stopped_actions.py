@@ -25,9 +25,10 @@ import oneformer_jax.app.run.model as model_to_run
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec, dump_yaml
+from oneformer_jax.checkpoints.load import Checkpoint
 from oneformer_jax.checkpoints.store import Description
 from oneformer_jax.data.geometry import Letterbox
-from oneformer_jax.predict.jax_model import LoadedModel
+from oneformer_jax.predict.jax_backend import JaxBackend
 from oneformer_jax.training.sharding import make_mesh
 from oneformer_jax.training.step import TrainStep
 
@@ -82,7 +83,7 @@ def step_option(name: str) -> Observed:
 def evaluation(spec: Spec) -> SimpleNamespace:
     """The parts of `evaluate` until images are read."""
     config, categories = model_config(spec), drawn(spec).categories
-    loaded = Mock(config=config, num_classes=config.num_classes, categories=categories)
+    loaded = Mock(backend=Mock(spec=JaxBackend, config=config), num_classes=config.num_classes, categories=categories)
     with opened(loaded) as models:
         parts = run_until_stopped(evaluate.evaluate, evaluate.scoring, spec, {"evaluator": stop()})
         return SimpleNamespace(**models, **vars(parts))
@@ -90,7 +91,7 @@ def evaluation(spec: Spec) -> SimpleNamespace:
 
 def predictions(spec: Spec) -> SimpleNamespace:
     """The parts of `inference` until images are read."""
-    loaded = Mock(config=model_config(spec))
+    loaded = Mock(backend=Mock(spec=JaxBackend, config=model_config(spec)))
     with opened(loaded) as models:
         parts = run_until_stopped(
             inference.inference, inference, spec, {"ResultWriter": MagicMock(), "_batches": stop()}
@@ -101,8 +102,8 @@ def predictions(spec: Spec) -> SimpleNamespace:
 def exporting(spec: Spec) -> SimpleNamespace:
     """The parts of `export` until a graph is traced."""
     config, categories = model_config(spec), drawn(spec).categories
-    loaded = LoadedModel(config, {}, categories, Description(config, categories, (1.0,) * 3, (1.0,) * 3, {}))
-    parts = {"load_model": Mock(return_value=loaded), "enable_compilation_cache": Mock()}
+    loaded = Checkpoint({}, Description(config, categories, (1.0,) * 3, (1.0,) * 3, {}))
+    parts = {"load_checkpoint": Mock(return_value=loaded), "enable_compilation_cache": Mock()}
     if not spec.export.on_cpu:
         parts["make_mesh"] = Mock(return_value=make_mesh(1))
     with patch.object(onnx_export, "export_model", stop()) as export_model:
@@ -116,11 +117,11 @@ def exporting(spec: Spec) -> SimpleNamespace:
 def opened(model: Any) -> Iterator[dict[str, Mock]]:
     """`model` in the place of every checkpoint, and a static engine of 4 images of 96x64 in that of every engine."""
     engine = Mock(num_classes=model.num_classes, categories=model.categories, policy=Letterbox((64, 96)))
-    engine.engine.batch_sizes = (4, 4)
+    engine.batch_size = lambda wanted, usual: wanted or 4
     load_model, open_model = Mock(return_value=model), Mock(return_value=engine)
     with (
         patch.multiple(checkpoint_to_run, load_model=load_model, enable_compilation_cache=Mock()),
-        patch.object(model_to_run, "open_model", open_model),
+        patch.object(model_to_run, "load_model", open_model),
     ):
         yield {"load_model": load_model, "open_model": open_model}
 

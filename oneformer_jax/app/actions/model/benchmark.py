@@ -10,8 +10,8 @@ from rich.table import Table
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.errors import EngineError
 from oneformer_jax.evaluation.evaluator import Backend
-from oneformer_jax.predict.exported_model import open_model
 from oneformer_jax.predict.latency import PERCENTILES, Latency, measure
+from oneformer_jax.predict.predictor import load_model
 from oneformer_jax.tasks import Task
 
 
@@ -62,21 +62,13 @@ def benchmark(
 
 def _backend(kind: str, path: Path, size: Size | None, device: int) -> tuple[Backend, Size, str]:
     """The backend, the size of its images and what it runs on."""
-    if kind == "checkpoint":
-        import jax
-
-        from oneformer_jax.predict.jax_model import load_model
-        from oneformer_jax.training.sharding import make_mesh
-
-        mesh = make_mesh((device,)) if device else make_mesh(1)
-        return load_model(path, mesh).backend, size or (640, 640), f"JAX {jax.__version__} on {jax.default_backend()}"
     if (path.suffix == ".onnx") != (kind == "onnx"):
         raise EngineError("is not what the option says", where=str(path), hint=f"--{kind} takes another file")
-    model = open_model(path, device_id=device)
-    own = model.engine.metadata.image_size
-    if size is not None and size != own:
+    model = load_model(path, device_id=device)
+    own = model.image_size
+    if own is not None and size not in (None, own):
         raise EngineError(f"takes images of {own} alone, not of {size}", where=str(path), hint="leave --size out")
-    return model.backend, own, model.engine.provider
+    return model.backend, own or size or (640, 640), model.provider
 
 
 def _table(results: Sequence[Latency]) -> Table:

@@ -17,13 +17,13 @@ from oneformer_jax.app.settings import evaluation as scoring
 from oneformer_jax.app.settings.data import path_list
 from oneformer_jax.app.settings.model import contradictions, stated_fields
 from oneformer_jax.app.spec import Spec, require
+from oneformer_jax.checkpoints.load import Checkpoint, load_checkpoint
 from oneformer_jax.data.datasets.images import list_images, read_image
 from oneformer_jax.data.geometry import STRIDE
 from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.data.synthetic.drawn_shapes import draw_picture
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import OneFormerError, SpecError
-from oneformer_jax.predict.jax_model import LoadedModel, load_model
 from oneformer_jax.predict.metadata import Metadata
 from oneformer_jax.training.sharding import Mesh, make_mesh
 
@@ -58,7 +58,7 @@ def export(spec: Spec, folder: Path, status: StatusFile, console: Console) -> No
         logging.getLogger("jax2onnx").setLevel(logging.WARNING)
     mesh = chosen_device(spec)
     enable_compilation_cache()
-    model = load_model(Path(section.checkpoint), mesh)
+    model = load_checkpoint(section.checkpoint, device=mesh.local_devices[0])
     for contradiction in contradictions(stated_fields(spec), model.config):
         status.warning(contradiction)
     pictures = _pictures(spec, status)
@@ -110,7 +110,7 @@ def ending_of(spec: Spec) -> Any:
     return Ending(spec.export.task if spec.is_set("export.task") else kind, scoring.thresholds(spec))
 
 
-def metadata_of(spec: Spec, model: LoadedModel) -> Metadata:
+def metadata_of(spec: Spec, model: Checkpoint) -> Metadata:
     """What the file will say about itself."""
     config, section = model.config, spec.export
     return Metadata(

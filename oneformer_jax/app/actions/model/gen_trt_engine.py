@@ -27,8 +27,9 @@ from oneformer_jax.deploy.calibration import calibration_feeds
 from oneformer_jax.deploy.tensorrt_build import BuildSettings, build_engine, write_engine
 from oneformer_jax.errors import EngineError, SpecError
 from oneformer_jax.predict.cuda import CudaDevice
+from oneformer_jax.predict.exported import ENGINE_SUFFIXES
 from oneformer_jax.predict.metadata import ANY_BATCH, Metadata, metadata_of, sidecar, write_sidecar
-from oneformer_jax.predict.tensorrt_engine import SUFFIXES, engine_facts
+from oneformer_jax.predict.tensorrt_engine import engine_facts
 from oneformer_jax.predict.tensorrt_library import tensorrt
 
 KEYS = "gen_trt_engine"
@@ -86,8 +87,8 @@ def engine_path(spec: Spec, folder: Path) -> Path:
     """The file to write. Raises SpecError: another suffix than engines have, or it exists and may not be replaced."""
     section = spec.gen_trt_engine
     path = Path(section.trt_engine) if section.trt_engine else folder / f"{Path(section.onnx_file).stem}.engine"
-    if path.suffix not in SUFFIXES:
-        hint = f"evaluate and inference know engines by {' or '.join(SUFFIXES)}"
+    if path.suffix not in ENGINE_SUFFIXES:
+        hint = f"evaluate and inference know engines by {' or '.join(ENGINE_SUFFIXES)}"
         raise SpecError(f"'{path.name}' is not the name of an engine", where=f"{KEYS}.trt_engine", hint=hint)
     if path.exists() and not section.overwrite:
         raise EngineError("exists already", where=str(path), hint=f"set {KEYS}.overwrite=true to replace it")

@@ -36,7 +36,7 @@ from oneformer_jax.errors import OneFormerError
 from oneformer_jax.evaluation.report import headline, metrics_json
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.predict.jax_model import JaxBackend
+from oneformer_jax.predict.jax_backend import JaxBackend
 from oneformer_jax.training.distributed import gather
 from oneformer_jax.training.frozen import Names
 from oneformer_jax.training.logbook import Logbook, SilentLogbook, groups_table
@@ -110,7 +110,15 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
                 settings,
                 validate=validate,
                 checkpoints=store,
-                description=ckpt.Description(start.config, dataset.categories, mean, std, spec.to_dict()),
+                description=ckpt.Description(
+                    start.config,
+                    dataset.categories,
+                    mean,
+                    std,
+                    spec.to_dict(),
+                    policy=scoring.evaluation_policy(spec),
+                    thresholds=scoring.thresholds(spec),
+                ),
                 logbook=logbook,
                 on_epoch=EpochLines(
                     status,

@@ -1,0 +1,138 @@
+"""A model ready to use, whatever computes it: `load_model` opens checkpoints, ONNX files and TensorRT engines."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size, resize_and_pad
+from oneformer_jax.errors import EngineError
+from oneformer_jax.evaluation.evaluator import Backend
+from oneformer_jax.extras import needs
+from oneformer_jax.postprocess.result import Result, finished_result
+from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.predict.exported import EXPORTED_SUFFIXES, ExportedBackend, check_batch_size, is_exported
+from oneformer_jax.predict.onnx_runtime import OnnxBackend
+from oneformer_jax.predict.tensorrt_engine import TensorRTBackend
+from oneformer_jax.tasks import TASKS, Task, task_of
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model with its classes. `path` and `provider` say for people what it is and what computes it.
+
+    `policy` sizes the images of `predict`; `image_size` (height, width) is the one size that the model takes, None: any
+    multiple of 32. `batch_sizes` are the fewest and the most images that it takes at once; None: any number.
+    """
+
+    path: str
+    provider: str
+    backend: Backend
+    categories: Categories
+    num_classes: int
+    policy: Policy
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    image_size: Size | None = None
+    batch_sizes: tuple[int, int | None] = (1, None)
+
+    def predict(self, image: UInt8[np.ndarray, "h w 3"], *tasks: Task | str) -> Result:
+        """The results of one RGB picture for `tasks` (without any: for all three), at the size of the picture.
+
+        Geometry and thresholds of a checkpoint are those that it was trained to be evaluated with; an exported model
+        fits the picture into its own size. Raises ValueError: unknown task.
+        """
+        chosen = [task_of(task) for task in tasks] or TASKS
+        return self.predict_batch([image], [self.policy(image.shape[:2])], chosen, self.thresholds)[0]
+
+    def predict_batch(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_h _w 3"]],
+        geometries: Sequence[Geometry],
+        tasks: Sequence[Task],
+        thresholds: Thresholds,
+    ) -> list[Result]:
+        """One result a picture, at its own size; the geometries must pad all pictures to one common size."""
+        padded = np.stack([resize_and_pad(*pair) for pair in zip(images, geometries, strict=True)])
+        sizes = np.array([geometry.resized for geometry in geometries], np.int32)
+        logits = self.backend.predict(padded, sizes, tasks)
+        return [
+            finished_result(
+                {task: (classes[row], masks[row]) for task, (classes, masks) in logits.items()},
+                geometry,
+                self.is_thing,
+                thresholds,
+            )
+            for row, geometry in enumerate(geometries)
+        ]
+
+    @property
+    def is_thing(self) -> Bool[np.ndarray, " k"]:
+        """Of every output class; outputs beyond the categories are stuff."""
+        return self.categories.is_thing_of(self.num_classes)
+
+    def batch_size(self, wanted: int | None, usual: int) -> int:
+        """How many images to give it at once: `wanted` where that is given, else what it takes that is next to `usual`.
+
+        Raises EngineError: more are wanted than it takes.
+        """
+        smallest, largest = self.batch_sizes
+        if wanted is not None:
+            check_batch_size(wanted, largest, self.path)
+            return wanted
+        return max(usual, smallest) if largest is None else min(max(usual, smallest), largest)
+
+
+def load_model(path: Path | str, *, mesh: "Mesh | None" = None, device_id: int = 0) -> Predictor:
+    """Opens a checkpoint (a step folder, or a run folder: its best checkpoint, else its latest), an exported `.onnx`
+    file, or a TensorRT engine (`.engine`, `.plan`) with the JSON file beside it.
+
+    A checkpoint runs in JAX, on the devices of `mesh` where that is given. The others need no JAX and run on the device
+    `device_id`, as a checkpoint without a mesh does; an ONNX file on the processor where ONNX Runtime has no CUDA.
+
+    Raises OneFormerError: nothing there, a damaged file, weights of a backbone alone, what runs it is not installed.
+    """
+    path = Path(path)
+    if is_exported(path):
+        return _exported(path, device_id)
+    if path.is_file():
+        expected = f"expected a checkpoint's folder or a file {', '.join(EXPORTED_SUFFIXES)}"
+        raise EngineError("not the name of an exported model", where=str(path), hint=expected)
+    with needs("train", where=str(path)):
+        from oneformer_jax.predict.jax_backend import open_checkpoint
+
+    backend, description = open_checkpoint(path, mesh, device_id)
+    return Predictor(
+        str(path),
+        backend.provider,
+        backend,
+        description.categories,
+        description.model.num_classes,
+        description.policy,
+        description.thresholds,
+    )
+
+
+def _exported(path: Path, device_id: int) -> Predictor:
+    backend: ExportedBackend
+    if path.suffix == ".onnx":
+        backend = OnnxBackend(path, device_id=device_id)
+    else:
+        backend = TensorRTBackend(path, device_id=device_id)
+    metadata = backend.metadata
+    return Predictor(
+        str(path),
+        backend.provider,
+        backend,
+        metadata.categories,
+        metadata.num_classes,
+        Letterbox(metadata.image_size),
+        image_size=metadata.image_size,
+        batch_sizes=backend.batch_sizes,
+    )
