@@ -16,6 +16,7 @@ from rich.console import Console
 from oneformer_jax.app.actions.evaluate import evaluate
 from oneformer_jax.app.actions.model.gen_trt_engine import gen_trt_engine
 from oneformer_jax.app.run.execute import running
+from oneformer_jax.app.settings.evaluation import evaluation_run
 from oneformer_jax.evaluation.report import headline
 from oneformer_jax.predict.latency import measure
 from oneformer_jax.predict.metadata import read_sidecar
@@ -53,7 +54,7 @@ def compare(
 def _row(name: str, path: Path, spec: Path, folder: Path, overrides: list[str], console: Console, runs: int) -> Row:
     keys = [*overrides, f"evaluate.results_dir={folder / name}", f"evaluate.trt_engine={path}"]
     with running("evaluate", spec, keys, console) as (read, run):
-        scores = headline(evaluate(read, run.folder, run.status, run.console))
+        scores = headline(evaluate(evaluation_run(read), run))
     model = load_model(path)
     assert model.image_size is not None
     smallest = model.batch_sizes[0]

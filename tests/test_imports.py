@@ -54,6 +54,15 @@ def test_the_jax_free_parts_import_where_jax_is_not_installed() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_a_model_that_needs_jax_names_the_extra_that_brings_it(tmp_path: Path) -> None:
+    for script in (f"oneformer_jax.load_model({str(tmp_path)!r})", "oneformer_jax.load_checkpoint"):
+        command = [sys.executable, "-c", BLOCKER + "import oneformer_jax\n" + script]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert "OneFormerError: " in result.stderr
+        assert " is not installed\n  -> pip install 'oneformer_jax[train]'" in result.stderr
+        assert "pip install -e '.[train]'" in result.stderr
+
+
 def test_the_public_names_resolve() -> None:
     import oneformer_jax
 

@@ -1,10 +1,8 @@
-"""Metrics for files (strict JSON, fractions) and for the screen (a table, percent)."""
+"""Metrics as numbers by name: for files (strict JSON), and the scores over all classes."""
 
 import math
 from collections import Counter
 from typing import Any
-
-from rich.table import Table
 
 from oneformer_jax.evaluation.evaluator import Metrics
 from oneformer_jax.tasks import Task
@@ -34,7 +32,7 @@ def metrics_json(metrics: Metrics, *, per_class: bool = True) -> dict[str, Any]:
     result |= {f"num_images/{name}": part.num_images for name, part in metrics.parts.items()}
     result |= {name: _defined(value) for name, value in headline(metrics).items()}
     if per_class:
-        rows = _per_class(metrics)
+        rows = class_scores(metrics)
         result["per_class"] = {
             name: {key: _defined(float(values[index])) for key, values in rows.items()}
             for index, name in enumerate(_unique(metrics.class_names))
@@ -45,13 +43,14 @@ def metrics_json(metrics: Metrics, *, per_class: bool = True) -> dict[str, Any]:
 def headline(metrics: Metrics) -> dict[str, float]:
     """The scores over all classes by their usual names, NaN where not defined; of each of several data sets too
     (mIoU/<name>)."""
-    values = _scores(metrics)
+    values = mean_scores(metrics)
     for name, part in metrics.parts.items():
-        values |= {f"{key}/{name}": value for key, value in _scores(part).items()}
+        values |= {f"{key}/{name}": value for key, value in mean_scores(part).items()}
     return values
 
 
-def _scores(metrics: Metrics) -> dict[str, float]:
+def mean_scores(metrics: Metrics) -> dict[str, float]:
+    """The scores over all classes and images by their usual names."""
     values: dict[str, float] = {}
     if metrics.semantic is not None:
         values |= {"mIoU": metrics.semantic.mean_iou, "pixel_accuracy": metrics.semantic.pixel_accuracy}
@@ -64,31 +63,7 @@ def _scores(metrics: Metrics) -> dict[str, float]:
     return values
 
 
-def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
-    """Percent with one decimal; a dash where a value is not defined."""
-    rows, means = _per_class(metrics), _scores(metrics)
-    without_column = [key for key in ("pixel_accuracy", "AP50", "AP75") if key in means]
-    table = Table(
-        title=f"{metrics.num_images} images, {metrics.geometry}, %",
-        caption="  ".join(f"{key} {_percent(means[key])}" for key in without_column),
-    )
-    table.add_column("class")
-    for key in rows:
-        table.add_column(key, justify="right")
-    if per_class:
-        for index, name in enumerate(metrics.class_names):
-            table.add_row(name, *(_percent(float(values[index])) for values in rows.values()))
-        table.add_section()
-    table.add_row("all", *(_percent(means["mIoU" if key == "IoU" else key]) for key in rows), style="bold")
-    for group in ("things", "stuff") if metrics.panoptic is not None else ():
-        table.add_row(group, *(_percent(means.get(f"{key}_{group}", math.nan)) for key in rows), style="bold")
-    for name, part in metrics.parts.items():
-        scores = _scores(part)
-        table.add_row(f"{name} ({part.num_images})", *(_percent(scores["mIoU" if k == "IoU" else k]) for k in rows))
-    return table
-
-
-def _per_class(metrics: Metrics) -> dict[str, Any]:
+def class_scores(metrics: Metrics) -> dict[str, Any]:
     """Column name -> array (K,) of fractions."""
     columns: dict[str, Any] = {}
     if metrics.semantic is not None:
@@ -108,7 +83,3 @@ def _unique(names: tuple[str, ...]) -> list[str]:
 
 def _defined(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"

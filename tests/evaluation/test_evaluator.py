@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from oneformer_jax.app.actions.evaluate import metrics_table
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.geometry import Geometry, short_edge
 from oneformer_jax.errors import DataError
 from oneformer_jax.evaluation.evaluator import Evaluator, Metrics
-from oneformer_jax.evaluation.report import metrics_json, metrics_table
+from oneformer_jax.evaluation.report import metrics_json
 
 SIZES = [(40, 50), (50, 40), (40, 50), (33, 60), (40, 50), (64, 64)]
 CATEGORIES = [

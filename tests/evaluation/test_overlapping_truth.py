@@ -14,11 +14,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
+from oneformer_jax.app.actions.evaluate import metrics_table
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.geometry import Geometry, short_edge
 from oneformer_jax.evaluation.evaluator import Evaluator
-from oneformer_jax.evaluation.report import headline, metrics_json, metrics_table
+from oneformer_jax.evaluation.report import headline, metrics_json
 from oneformer_jax.postprocess.instance import instance_segmentation
 from oneformer_jax.postprocess.thresholds import Thresholds
 

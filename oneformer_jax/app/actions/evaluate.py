@@ -1,36 +1,32 @@
 """The evaluate action: a model and annotated images in, metrics.json and a table out. JAX only for a checkpoint."""
 
 import json
-from pathlib import Path
-from typing import Literal
+import math
+from dataclasses import replace
 
-from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
-from oneformer_jax.app.run.kpi import kpi
-from oneformer_jax.app.run.model import model_to_run, require_model
-from oneformer_jax.app.run.status import StatusFile
-from oneformer_jax.app.settings import data as datasets
-from oneformer_jax.app.settings import evaluation as scoring
-from oneformer_jax.app.spec import Spec
+from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.model import open_model
+from oneformer_jax.app.run.status import kpi
 from oneformer_jax.data.datasets.files import open_dataset
+from oneformer_jax.data.geometry import Letterbox
 from oneformer_jax.errors import DataError
 from oneformer_jax.evaluation.evaluator import Metrics
-from oneformer_jax.evaluation.report import metrics_json, metrics_table
+from oneformer_jax.evaluation.report import class_scores, mean_scores, metrics_json
+from oneformer_jax.predict.runs import EvaluationRun
 
 
-def evaluate(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Metrics:
-    """Scores `evaluate.trt_engine`, else `evaluate.checkpoint`, on `dataset.test` if it has annotations, else on
-    `dataset.val`.
+def evaluate(settings: EvaluationRun, run: Run) -> Metrics:
+    """Scores the model and writes metrics.json.
 
-    The architecture comes from the checkpoint, the geometry of an engine is the letterbox of its size. Raises
-    OneFormerError (spec, data, checkpoint, engine) before long work.
+    The architecture comes from the checkpoint, the geometry of an exported model is the letterbox of its size. Raises
+    OneFormerError (data, checkpoint, exported model) before long work.
     """
-    require_model(spec, "evaluate")
-    split: Literal["test", "val"] = "test" if datasets.has_data(spec, "test") else "val"
-    dataset = open_dataset(datasets.dataset_files(spec, split))
-    chosen = model_to_run(spec, "evaluate", getattr(spec.dataset, split).batch_size, status)
-    model = chosen.model
+    scoring = settings.scoring
+    dataset = open_dataset(scoring.data)
+    model, batch_size = open_model(settings.model, scoring.batch_size, run.status)
     dataset.check_num_classes(model.num_classes)
     if dataset.categories.names != model.categories.names:
         raise DataError(
@@ -39,24 +35,51 @@ def evaluate(spec: Spec, folder: Path, status: StatusFile, console: Console) -> 
             where=dataset.where,
             hint="weights that were converted without class names: convert them again with --label-map",
         )
-    tasks = scoring.tasks(spec)
-    evaluator = scoring.evaluator(spec, split, dataset, chosen.batch_size, tasks, chosen.policy)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
+    policy = Letterbox(model.image_size) if model.image_size else scoring.policy
+    evaluator = replace(scoring, policy=policy, batch_size=batch_size).evaluator(dataset)
+    with Progress(console=run.console, disable=not run.console.is_terminal) as bar:
         task = bar.add_task("evaluate", total=len(dataset))
         metrics = evaluator.run(model.backend, lambda done, _: bar.update(task, completed=done))
-    per_class = spec.evaluate.iou_per_class
-    content = metrics_json(metrics, per_class=per_class)
-    path = folder / "metrics.json"
+    content = metrics_json(metrics, per_class=scoring.per_class)
+    path = run.folder / "metrics.json"
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    console.print(metrics_table(metrics, per_class=per_class))
-    console.print(f"metrics: {path}")
-    status.write("RUNNING", "Evaluation metrics generated.", kpi=kpi(content, prefix="test_"))
+    run.console.print(metrics_table(metrics, per_class=scoring.per_class))
+    run.console.print(f"metrics: {path}")
+    run.status.write("RUNNING", "Evaluation metrics generated.", kpi=kpi(content, prefix="test_"))
     return metrics
 
 
-def _first_difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
-    pairs = [(i, a, b) for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b]
+def _first_difference(expected: tuple[str, ...], found: tuple[str, ...]) -> str:
+    pairs = [(i, a, b) for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b]
     if pairs:
-        index, expected, found = pairs[0]
-        return f"class {index} is '{found}', expected '{expected}'"
-    return f"{len(ours)} categories, expected {len(theirs)}"
+        index, name, other = pairs[0]
+        return f"class {index} is '{other}', expected '{name}'"
+    return f"{len(found)} categories, expected {len(expected)}"
+
+
+def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
+    """Percent with one decimal; a dash where a value is not defined."""
+    rows, means = class_scores(metrics), mean_scores(metrics)
+    without_column = [key for key in ("pixel_accuracy", "AP50", "AP75") if key in means]
+    table = Table(
+        title=f"{metrics.num_images} images, {metrics.geometry}, %",
+        caption="  ".join(f"{key} {_percent(means[key])}" for key in without_column),
+    )
+    table.add_column("class")
+    for key in rows:
+        table.add_column(key, justify="right")
+    if per_class:
+        for index, name in enumerate(metrics.class_names):
+            table.add_row(name, *(_percent(float(values[index])) for values in rows.values()))
+        table.add_section()
+    table.add_row("all", *(_percent(means["mIoU" if key == "IoU" else key]) for key in rows), style="bold")
+    for group in ("things", "stuff") if metrics.panoptic is not None else ():
+        table.add_row(group, *(_percent(means.get(f"{key}_{group}", math.nan)) for key in rows), style="bold")
+    for name, part in metrics.parts.items():
+        scores = mean_scores(part)
+        table.add_row(f"{name} ({part.num_images})", *(_percent(scores["mIoU" if k == "IoU" else k]) for k in rows))
+    return table
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"

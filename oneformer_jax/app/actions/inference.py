@@ -1,57 +1,50 @@
 """The inference action: a model and a folder of images in, overlays and raw results out. JAX only for a checkpoint."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.progress import Progress
 
-from oneformer_jax.app.run.model import model_to_run, require_model
-from oneformer_jax.app.run.status import StatusFile
-from oneformer_jax.app.settings import data as datasets
-from oneformer_jax.app.settings import evaluation as scoring
-from oneformer_jax.app.spec import Spec, require
+from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.model import open_model
 from oneformer_jax.data.datasets.images import list_images, read_image
-from oneformer_jax.data.geometry import Geometry, Size
+from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.storage.cache import local_folder
+from oneformer_jax.predict.runs import InferenceRun
 from oneformer_jax.predict.write import ResultWriter
 
 Item = tuple[Path, np.ndarray, Geometry]
 
 
-def inference(spec: Spec, folder: Path, status: StatusFile, console: Console) -> None:
-    """Writes the result of `inference.mode` for every image of `inference.images_dir` (else `dataset.test.images`).
+def inference(settings: InferenceRun, run: Run) -> None:
+    """Writes the result of the task for every image.
 
     Raises OneFormerError: no model, no image, an unreadable image, a file that cannot be written.
     """
-    require_model(spec, "inference")
-    key = "inference.images_dir" if spec.inference.images_dir else "dataset.test.images"
-    require(spec, key)
-    sources = [local_folder(location, what=key) for location in datasets.path_list(spec.value(key))]
-    paths = [path for source in sources for path in list_images(source)]
-    chosen = model_to_run(spec, "inference", spec.dataset.test.batch_size, status)
-    model, batch_size = chosen.model, chosen.batch_size
-    task, thresholds = spec.inference.mode, scoring.thresholds(spec)
-    policy = chosen.policy or partial(scoring.inference_geometry, spec)
-    if chosen.policy and spec.is_set("inference.image_size"):
-        status.warning(f"inference.image_size does not count: the engine takes images in a {chosen.policy.name}")
+    folders = [local_folder(location, what=settings.images_key) for location in settings.images]
+    paths = [path for folder in folders for path in list_images(folder)]
+    model, batch_size = open_model(settings.model, settings.batch_size, run.status)
+    size = model.image_size or settings.image_size
+    policy: Policy = Letterbox(size) if size else settings.policy
+    if model.image_size and settings.image_size:
+        run.status.warning(f"inference.image_size does not count: the engine takes images in a {policy.name}")
+    task = settings.task
     with (
-        ResultWriter(folder, task, model.categories, paths) as writer,
-        Progress(console=console, disable=not console.is_terminal) as bar,
+        ResultWriter(run.folder, task, model.categories, paths) as writer,
+        Progress(console=run.console, disable=not run.console.is_terminal) as bar,
     ):
         progress = bar.add_task(f"inference ({task})", total=len(paths))
         for batch in _batches(policy, paths, batch_size):
             # A batch that is not full repeats its last image: every batch of one padded size has one shape.
             full = batch + batch[-1:] * (batch_size - len(batch))
             images, geometries = [item[1] for item in full], [item[2] for item in full]
-            results = model.predict_batch(images, geometries, [task], thresholds)
+            results = model.predict_batch(images, geometries, [task], settings.thresholds)
             for (path, image, _), result in zip(batch, results, strict=False):
                 writer.add(path, image, result)
             bar.advance(progress, len(batch))
-    console.print(f"{len(paths)} images ({task}): {folder}", highlight=False)
-    status.write("RUNNING", "Inference finished.", kpi={"images": len(paths)})
+    run.console.print(f"{len(paths)} images ({task}): {run.folder}", highlight=False)
+    run.status.write("RUNNING", "Inference finished.", kpi={"images": len(paths)})
 
 
 def _batches(policy: Callable[[Size], Geometry], paths: list[Path], batch_size: int) -> Iterator[list[Item]]:

@@ -15,6 +15,7 @@ from oneformer_jax.app.actions.inference import inference
 from oneformer_jax.app.actions.train.train import train
 from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.settings import data as datasets
+from oneformer_jax.app.settings.evaluation import evaluation_run, inference_run
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import open_dataset
@@ -43,7 +44,7 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
 
     best = [*overrides, f"evaluate.checkpoint={folder / 'train'}", f"inference.checkpoint={folder / 'train'}"]
     with running("evaluate", spec_path, best, console) as (read, run):
-        metrics = evaluate(read, run.folder, run.status, run.console)
+        metrics = evaluate(evaluation_run(read), run)
     validation = open_dataset(datasets.dataset_files(spec, "val"))
     chosen = folder / "data" / "pictures"
     chosen.mkdir(exist_ok=True)
@@ -53,7 +54,7 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
         target = folder / "inference" / task
         extra = [f"inference.images_dir={chosen}", f"inference.mode={task}", f"inference.results_dir={target}"]
         with running("inference", spec_path, best + extra, console) as (read, run):
-            inference(read, run.folder, run.status, run.console)
+            inference(inference_run(read), run)
 
     table = Table(title=f"quickstart: {HELD_OUT_IMAGES} held-out images (%)")
     for column in ("", "mIoU", "PQ", "SQ", "RQ", "AP"):

@@ -65,8 +65,9 @@ def evaluate(spec: SpecPath, overrides: Overrides = None) -> None:
     """Score a checkpoint: mIoU, PQ and AP of the tasks that model.test switches on."""
     with guarded() as console, running("evaluate", spec, overrides, console) as (read, run):
         from oneformer_jax.app.actions.evaluate import evaluate as action
+        from oneformer_jax.app.settings.evaluation import evaluation_run
 
-        action(read, run.folder, run.status, run.console)
+        action(evaluation_run(read), run)
 
 
 @app.command()
@@ -74,8 +75,9 @@ def inference(spec: SpecPath, overrides: Overrides = None) -> None:
     """Draw and write the results for a folder of images."""
     with guarded() as console, running("inference", spec, overrides, console) as (read, run):
         from oneformer_jax.app.actions.inference import inference as action
+        from oneformer_jax.app.settings.evaluation import inference_run
 
-        action(read, run.folder, run.status, run.console)
+        action(inference_run(read), run)
 
 
 @app.command()
@@ -123,20 +125,12 @@ def benchmark(
     """Measure how long a model takes for a batch of images: percentiles and images a second."""
     with guarded() as console:
         from oneformer_jax.app.actions.model.benchmark import benchmark as action
+        from oneformer_jax.app.actions.model.benchmark import one_model
+        from oneformer_jax.predict.runs import BenchmarkRun
 
-        action(
-            console,
-            engine=engine,
-            onnx=onnx,
-            checkpoint=checkpoint,
-            batch_sizes=batch_size or [1],
-            size=size,
-            task=task,
-            warm_up=warm_up,
-            runs=runs,
-            device=device,
-            output=output,
-        )
+        kind, path = one_model(engine=engine, onnx=onnx, checkpoint=checkpoint)
+        sizes = tuple(batch_size or (1,))
+        action(BenchmarkRun(kind, path, sizes, size, task, warm_up, runs, device, output), console)
 
 
 @app.command()

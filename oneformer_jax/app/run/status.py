@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from oneformer_jax.errors import OneFormerError
 
 State = Literal["STARTED", "RUNNING", "SUCCESS", "FAILURE"]
 Verbosity = Literal["INFO", "WARNING", "ERROR"]
+TAO_NAMES = {"pixel_accuracy": "ACC_all"}
 
 
 def result_folder(results_dir: str, action_results_dir: str, action: str) -> Path:
@@ -134,6 +136,26 @@ class EpochLines:
             eta=_duration(seconds_per_step * (self._total_steps - step)),
         )
         self._status.write("RUNNING", "Train metrics generated.", kpi={"train_loss": loss})
+
+
+def kpi(metrics: Mapping[str, Any], *, prefix: str = "") -> dict[str, float | None]:
+    """The scores in the content of a metrics.json (see `evaluation.report`), None where not defined.
+
+    `mIoU`, `ACC_all`, PQ and AP with `prefix`; without it, as in TAO, `IoU_<class>` where classes are there and the
+    scores of single data sets (`mIoU/<name>`, `ACC/<name>`).
+    """
+    scores = {}
+    for name, value in metrics.items():
+        if value is None or isinstance(value, float):
+            score, slash, dataset = name.partition("/")
+            if slash:
+                scores[f"{TAO_NAMES.get(score, score).removesuffix('_all')}/{dataset}"] = value
+            else:
+                scores[prefix + TAO_NAMES.get(score, score)] = value
+    for name, row in metrics.get("per_class", {}).items():
+        if "IoU" in row:
+            scores[f"IoU_{name.replace(' ', '_')}"] = row["IoU"]
+    return scores
 
 
 def _duration(seconds: float) -> str:

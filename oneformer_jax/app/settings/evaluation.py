@@ -1,14 +1,19 @@
-"""How images are predicted and scored: tasks, thresholds, geometry, the evaluator. Free of JAX."""
+"""How images are predicted and scored: model, tasks, thresholds, geometry. Free of JAX."""
 
-from oneformer_jax.app.settings.data import num_workers
-from oneformer_jax.app.spec import Spec
-from oneformer_jax.data.datasets.dataset import Dataset
+from dataclasses import replace
+
+from oneformer_jax.app.settings.data import dataset_files, has_data, num_workers, path_list
+from oneformer_jax.app.settings.devices import device_choice
+from oneformer_jax.app.settings.model_keys import stated_fields
+from oneformer_jax.app.spec import Spec, require
 from oneformer_jax.data.datasets.files import DatasetFiles, Split
-from oneformer_jax.data.geometry import EvaluationPolicy, Geometry, Letterbox, Policy
+from oneformer_jax.data.geometry import EvaluationPolicy, Letterbox, Policy
 from oneformer_jax.errors import SpecError
-from oneformer_jax.evaluation.evaluator import Evaluator, Scoring
+from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.evaluation.report import SCORES
 from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.predict.exported import EXPORTED_SUFFIXES, is_exported
+from oneformer_jax.predict.runs import ComparisonRun, EvaluationRun, InferenceRun, ModelChoice
 from oneformer_jax.tasks import TASKS, Task
 
 
@@ -70,15 +75,6 @@ def evaluation_policy(spec: Spec) -> Policy:
     )
 
 
-def inference_geometry(spec: Spec, original: tuple[int, int]) -> Geometry:
-    """That of an evaluation for an image of size `original` (height, width); where `inference.image_size` ([width,
-    height]) is set, the image is fitted into that instead."""
-    if spec.is_set("inference.image_size"):
-        width, height = spec.inference.image_size
-        return Letterbox((height, width))(original)
-    return evaluation_policy(spec)(original)
-
-
 def scoring(spec: Spec, data: DatasetFiles, scored: tuple[Task, ...]) -> Scoring:
     """How the data of a split is scored for the tasks `scored`."""
     workers = num_workers(spec, data.split)
@@ -93,19 +89,67 @@ def scoring(spec: Spec, data: DatasetFiles, scored: tuple[Task, ...]) -> Scoring
     )
 
 
-def evaluator(
-    spec: Spec, split: Split, dataset: Dataset, batch_size: int, scored: tuple[Task, ...], policy: Policy | None = None
-) -> Evaluator:
-    """The evaluator of the data of a split for the tasks `scored`, under the spec's thresholds and, where there is no
-    other `policy`, its geometry."""
-    workers = num_workers(spec, split)
-    policy = policy or evaluation_policy(spec)
-    return Evaluator(
-        dataset,
-        policy=policy,
-        policy_name=policy.name,
-        batch_size=batch_size,
-        tasks=scored,
+def evaluation_run(spec: Spec) -> EvaluationRun:
+    """`evaluate.trt_engine`, else `evaluate.checkpoint`, on `dataset.test` if that has annotations, else `dataset.val`.
+
+    Raises SpecError: keys that are unset or contradict each other.
+    """
+    model = model_choice(spec, "evaluate")
+    return EvaluationRun(model, scoring(spec, dataset_files(spec, _scored_split(spec)), tasks(spec)))
+
+
+def inference_run(spec: Spec) -> InferenceRun:
+    """`inference.trt_engine`, else `inference.checkpoint`, on `inference.images_dir`, else on `dataset.test.images`.
+
+    Raises SpecError: keys that are unset or contradict each other.
+    """
+    model = model_choice(spec, "inference")
+    key = "inference.images_dir" if spec.inference.images_dir else "dataset.test.images"
+    require(spec, key)
+    width, height = spec.inference.image_size
+    return InferenceRun(
+        model,
+        images=tuple(path_list(spec.value(key))),
+        images_key=key,
+        task=spec.inference.mode,
+        policy=evaluation_policy(spec),
         thresholds=thresholds(spec),
-        workers=Evaluator.workers if workers is None else max(workers, 1),
+        image_size=(height, width) if spec.is_set("inference.image_size") else None,
+        batch_size=spec.dataset.test.batch_size,
     )
+
+
+def comparison_run(spec: Spec) -> ComparisonRun:
+    """How `quantize` compares two models: devices, batch size and data are those of `evaluate`."""
+    split = _scored_split(spec)
+    scored = scoring(spec, dataset_files(spec, split), tasks(spec)) if has_data(spec, split) else None
+    size = spec.export.input_height, spec.export.input_width
+    return ComparisonRun(_model_choice(spec, "evaluate", ""), size, scored)
+
+
+def model_choice(spec: Spec, action: str) -> ModelChoice:
+    """`<action>.trt_engine` where it is set, else `<action>.checkpoint`; -1 as its batch size means the usual.
+
+    Raises SpecError: neither is set, or one names what the other is for.
+    """
+    section = spec.value(action)
+    if not section.trt_engine:
+        require(spec, f"{action}.checkpoint")
+        if is_exported(section.checkpoint):
+            where, hint = f"{action}.checkpoint", f"name it in {action}.trt_engine"
+            raise SpecError(f"'{section.checkpoint}' is the name of an exported model", where=where, hint=hint)
+        return _model_choice(spec, action, section.checkpoint)
+    if not is_exported(section.trt_engine):
+        hint = f"expected a file {', '.join(EXPORTED_SUFFIXES)}; a checkpoint is {action}.checkpoint"
+        what = f"'{section.trt_engine}' is not the name of an exported model"
+        raise SpecError(what, where=f"{action}.trt_engine", hint=hint)
+    return replace(_model_choice(spec, action, section.trt_engine), unused=section.checkpoint)
+
+
+def _model_choice(spec: Spec, action: str, path: str) -> ModelChoice:
+    size = spec.value(f"{action}.batch_size")
+    return ModelChoice(path, device_choice(spec, action), size if size > 0 else None, stated_fields(spec))
+
+
+def _scored_split(spec: Spec) -> Split:
+    return "test" if has_data(spec, "test") else "val"

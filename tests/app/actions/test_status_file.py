@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from oneformer_jax.app.run import status as status_module
-from oneformer_jax.app.run.kpi import kpi
-from oneformer_jax.app.run.status import EpochLines, StatusFile, result_folder
+from oneformer_jax.app.run.status import EpochLines, StatusFile, kpi, result_folder
 from oneformer_jax.errors import OneFormerError
 
 COMMON = ["date", "time", "status", "verbosity", "message"]

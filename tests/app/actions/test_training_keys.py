@@ -20,6 +20,7 @@ from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints import store as ckpt
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.files import DatasetFiles
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import CheckpointError, SpecError
@@ -216,7 +217,7 @@ def test_pipeline_keys(spec_of: SpecOf, dataset: Dataset) -> None:
 @pytest.mark.tao(10)
 def test_evaluation_keys(spec_of: SpecOf, dataset: Dataset) -> None:
     def evaluator(*overrides: str):
-        return scoring.evaluator(spec_of(*overrides), "val", dataset, 1, ("semantic",))
+        return scoring.scoring(spec_of(*overrides), DatasetFiles("val"), ("semantic",)).evaluator(dataset)
 
     assert evaluator().workers == 4
     assert evaluator("dataset.val.num_workers=2").workers == 2

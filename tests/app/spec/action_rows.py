@@ -1,39 +1,32 @@
 """Rows of `results_dir`, `wandb`, `evaluate` and `inference`."""
 
-from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-from key_rows import Changes, Observed, Refused, Rows, Shown, chosen_devices
-from stopped_actions import evaluation, exporting, predictions, result_folder, starts_wandb, wandb
+from key_rows import Changes, Observed, Refused, Rows, Shown
+from stopped_actions import exporting, result_folder, starts_wandb, wandb
 
-from oneformer_jax.app.settings.evaluation import inference_geometry
+from oneformer_jax.app.settings.evaluation import evaluation_run, inference_run
 from oneformer_jax.app.spec import Spec
 
 HERE = ("results_dir=HERE",)
 EVALUATED, INFERRED = ("evaluate.checkpoint=/a",), ("inference.checkpoint=/a",)
 
 
-def evaluated(position: int) -> Observed:
-    """An argument of the evaluator that `evaluate` makes."""
-    return lambda spec: evaluation(spec).evaluator.call_args.args[position]
+def evaluated(field: str) -> Observed:
+    """A field of what `evaluate` is to do."""
+    return lambda spec: attrgetter(field)(evaluation_run(spec))
 
 
-def engine_of(stopped: Callable[[Spec], Any]) -> Observed:
-    """The engine that an action opens; None: it opens none."""
-
-    def path(spec: Spec) -> str | None:
-        opened = stopped(spec).open_model.call_args
-        return opened and opened.args[0]
-
-    return path
+def inferred(field: str) -> Observed:
+    """A field of what `inference` is to do."""
+    return lambda spec: attrgetter(field)(inference_run(spec))
 
 
-def folders_of_images(spec: Spec) -> set[str]:
+def folders_of_images(spec: Spec) -> list[str]:
     """Where `inference` reads images."""
-    return {path.parent.parent.name for path in predictions(spec)._batches.call_args.args[1]}
+    return [Path(folder).parent.name for folder in inference_run(spec).images]
 
 
 WANDB: Rows = {
@@ -50,34 +43,28 @@ WANDB: Rows = {
 }
 
 EVALUATE: Rows = {
-    "evaluate.num_gpus": Changes("4", chosen_devices("evaluate"), 4),
-    "evaluate.gpu_ids": Changes("[2,5]", chosen_devices("evaluate"), (2, 5)),
+    "evaluate.num_gpus": Changes("4", evaluated("model.devices.count"), 4, beside=EVALUATED),
+    "evaluate.gpu_ids": Changes("[2,5]", evaluated("model.devices.indices"), (2, 5), beside=EVALUATED),
     "evaluate.num_nodes": Refused("2"),
-    "evaluate.checkpoint": Changes(
-        "/mine", lambda spec: evaluation(spec).load_model.call_args.args[0], Path("/mine"), beside=EVALUATED
-    ),
-    "evaluate.trt_engine": Changes("/m.onnx", engine_of(evaluation), "/m.onnx", beside=EVALUATED),
+    "evaluate.checkpoint": Changes("/mine", evaluated("model.path"), "/mine", beside=EVALUATED),
+    "evaluate.trt_engine": Changes("/m.onnx", evaluated("model.path"), "/m.onnx", beside=EVALUATED),
     "evaluate.results_dir": Changes("HERE/mine", result_folder("evaluate"), "mine", beside=HERE),
-    "evaluate.batch_size": Changes("3", evaluated(3), 3, beside=EVALUATED),
+    "evaluate.batch_size": Changes("3", evaluated("model.batch_size"), 3, beside=EVALUATED),
     "evaluate.iou_per_class": Shown("e2e/test_actions.py::test_evaluate_runs_only_the_tasks_that_are_on"),
-    "evaluate.task": Changes("panoptic", evaluated(4), ("panoptic",), beside=EVALUATED),
+    "evaluate.task": Changes("panoptic", evaluated("scoring.tasks"), ("panoptic",), beside=EVALUATED),
 }
 
 INFERENCE: Rows = {
-    "inference.num_gpus": Changes("4", chosen_devices("inference"), 4),
-    "inference.gpu_ids": Changes("[2,5]", chosen_devices("inference"), (2, 5)),
+    "inference.num_gpus": Changes("4", inferred("model.devices.count"), 4, beside=INFERRED),
+    "inference.gpu_ids": Changes("[2,5]", inferred("model.devices.indices"), (2, 5), beside=INFERRED),
     "inference.num_nodes": Refused("2"),
-    "inference.checkpoint": Changes(
-        "/mine", lambda spec: predictions(spec).load_model.call_args.args[0], Path("/mine"), beside=INFERRED
-    ),
-    "inference.trt_engine": Changes("/m.onnx", engine_of(predictions), "/m.onnx", beside=INFERRED),
+    "inference.checkpoint": Changes("/mine", inferred("model.path"), "/mine", beside=INFERRED),
+    "inference.trt_engine": Changes("/m.onnx", inferred("model.path"), "/m.onnx", beside=INFERRED),
     "inference.results_dir": Changes("HERE/mine", result_folder("inference"), "mine", beside=HERE),
-    "inference.batch_size": Changes("3", lambda spec: predictions(spec)._batches.call_args.args[2], 3, beside=INFERRED),
-    "inference.mode": Changes(
-        "panoptic", lambda spec: predictions(spec).ResultWriter.call_args.args[1], "panoptic", beside=INFERRED
-    ),
-    "inference.image_size": Changes("[64,96]", lambda spec: inference_geometry(spec, (480, 640)).padded, (96, 64)),
-    "inference.images_dir": Changes("DATA/val/images", folders_of_images, {"val"}, beside=INFERRED),
+    "inference.batch_size": Changes("3", inferred("model.batch_size"), 3, beside=INFERRED),
+    "inference.mode": Changes("panoptic", inferred("task"), "panoptic", beside=INFERRED),
+    "inference.image_size": Changes("[64,96]", inferred("image_size"), (96, 64), beside=INFERRED),
+    "inference.images_dir": Changes("DATA/val/images", folders_of_images, ["val"], beside=INFERRED),
 }
 
 E2E = "e2e/test_export.py::"

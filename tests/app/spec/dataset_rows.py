@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from key_rows import Changes, Rows, evaluation_workers, loop, model, pipeline, policy, source
-from stopped_actions import predictions, step_input, validation_batch
+from stopped_actions import step_input, validation_batch
 
 from oneformer_jax.app.settings import data as datasets
 from oneformer_jax.app.settings import evaluation as scoring
+from oneformer_jax.app.settings.evaluation import inference_run
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.data.datasets.files import Split
 
@@ -44,7 +45,7 @@ SPLITS: Rows = {
     "dataset.val.num_workers": Changes("3", evaluation_workers("val"), 3),
     **files_of("val", "train"),
     "dataset.test.batch_size": Changes(
-        "2", lambda spec: predictions(spec)._batches.call_args.args[2], 2, beside=("inference.checkpoint=/a",)
+        "2", lambda spec: inference_run(spec).batch_size, 2, beside=("inference.checkpoint=/a",)
     ),
     "dataset.test.num_workers": Changes("3", evaluation_workers("test"), 3),
     **files_of("test", "train"),

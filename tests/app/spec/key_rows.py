@@ -15,7 +15,7 @@ from oneformer_jax.app.settings.evaluation import evaluation_policy
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.data.datasets.dataset import Dataset
-from oneformer_jax.data.datasets.files import Split, open_dataset
+from oneformer_jax.data.datasets.files import DatasetFiles, Split, open_dataset
 
 Observed = Callable[[Spec], Any]
 
@@ -121,7 +121,7 @@ def source(split: Split, field: str) -> Observed:
 
 def evaluation_workers(split: Split) -> Observed:
     """The host threads of an evaluator."""
-    return lambda spec: scoring.evaluator(spec, split, drawn(spec), 1, ("semantic",)).workers
+    return lambda spec: scoring.scoring(spec, DatasetFiles(split), ("semantic",)).workers
 
 
 def chosen_devices(action: str) -> Observed:

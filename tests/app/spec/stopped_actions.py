@@ -1,7 +1,6 @@
 """The actions up to where the long work would begin: what each of their parts was called with."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -13,22 +12,17 @@ from key_rows import Observed, Stopped, drawn, stop
 from rich.console import Console
 
 import converters.onnx.export as onnx_export
-import oneformer_jax.app.actions.evaluate as evaluate
-import oneformer_jax.app.actions.inference as inference
 import oneformer_jax.app.actions.model.export as export
 import oneformer_jax.app.actions.train.start as starting_point
 import oneformer_jax.app.actions.train.train as train
 import oneformer_jax.app.actions.train.wandb as experiment_tracking
-import oneformer_jax.app.run.checkpoint as checkpoint_to_run
 import oneformer_jax.app.run.execute as execute
-import oneformer_jax.app.run.model as model_to_run
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec, dump_yaml
 from oneformer_jax.checkpoints.load import Checkpoint
 from oneformer_jax.checkpoints.store import Description
-from oneformer_jax.data.geometry import Letterbox
-from oneformer_jax.predict.jax_backend import JaxBackend
+from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.training.sharding import make_mesh
 from oneformer_jax.training.step import TrainStep
 
@@ -65,9 +59,9 @@ def training(spec: Spec) -> SimpleNamespace:
 
 def validation_batch(spec: Spec) -> int:
     """How many images `train` validates at once."""
-    with patch.object(train.scoring, "evaluator", stop()) as evaluator, suppress(Stopped):
+    with patch.object(Scoring, "evaluator", autospec=True, side_effect=Stopped) as evaluator, suppress(Stopped):
         train._validation(spec, model_config(spec), drawn(spec), make_mesh(1), Mock(spec=StatusFile), QUIET)
-    return evaluator.call_args.args[3]
+    return evaluator.call_args.args[0].batch_size
 
 
 def step_input(field: str) -> Observed:
@@ -78,25 +72,6 @@ def step_input(field: str) -> Observed:
 def step_option(name: str) -> Observed:
     """What the training step is built with."""
     return lambda spec: training(spec).make_train_step.call_args.kwargs[name]
-
-
-def evaluation(spec: Spec) -> SimpleNamespace:
-    """The parts of `evaluate` until images are read."""
-    config, categories = model_config(spec), drawn(spec).categories
-    loaded = Mock(backend=Mock(spec=JaxBackend, config=config), num_classes=config.num_classes, categories=categories)
-    with opened(loaded) as models:
-        parts = run_until_stopped(evaluate.evaluate, evaluate.scoring, spec, {"evaluator": stop()})
-        return SimpleNamespace(**models, **vars(parts))
-
-
-def predictions(spec: Spec) -> SimpleNamespace:
-    """The parts of `inference` until images are read."""
-    loaded = Mock(backend=Mock(spec=JaxBackend, config=model_config(spec)))
-    with opened(loaded) as models:
-        parts = run_until_stopped(
-            inference.inference, inference, spec, {"ResultWriter": MagicMock(), "_batches": stop()}
-        )
-        return SimpleNamespace(**models, **vars(parts))
 
 
 def exporting(spec: Spec) -> SimpleNamespace:
@@ -111,19 +86,6 @@ def exporting(spec: Spec) -> SimpleNamespace:
             **{"make_mesh": Mock()} | vars(run_until_stopped(export.export, export, spec, parts)),
             export_model=export_model,
         )
-
-
-@contextmanager
-def opened(model: Any) -> Iterator[dict[str, Mock]]:
-    """`model` in the place of every checkpoint, and a static engine of 4 images of 96x64 in that of every engine."""
-    engine = Mock(num_classes=model.num_classes, categories=model.categories, policy=Letterbox((64, 96)))
-    engine.batch_size = lambda wanted, usual: wanted or 4
-    load_model, open_model = Mock(return_value=model), Mock(return_value=engine)
-    with (
-        patch.multiple(checkpoint_to_run, load_model=load_model, enable_compilation_cache=Mock()),
-        patch.object(model_to_run, "load_model", open_model),
-    ):
-        yield {"load_model": load_model, "open_model": open_model}
 
 
 def resumed_from(spec: Spec) -> Path | None:

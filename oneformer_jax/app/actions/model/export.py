@@ -15,7 +15,8 @@ from oneformer_jax.app.run.execute import enable_compilation_cache
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings import evaluation as scoring
 from oneformer_jax.app.settings.data import path_list
-from oneformer_jax.app.settings.model import contradictions, stated_fields
+from oneformer_jax.app.settings.model import contradictions
+from oneformer_jax.app.settings.model_keys import stated_fields
 from oneformer_jax.app.spec import Spec, require
 from oneformer_jax.checkpoints.load import Checkpoint, load_checkpoint
 from oneformer_jax.data.datasets.images import list_images, read_image

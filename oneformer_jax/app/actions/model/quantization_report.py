@@ -1,7 +1,7 @@
 """What quantization gained and cost: size, scores and latency of a model before and after."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from oneformer_jax.app.actions.evaluate import evaluate
-from oneformer_jax.app.run.model import model_to_run
-from oneformer_jax.app.run.status import StatusFile
-from oneformer_jax.app.spec import Spec
+from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.model import open_model
 from oneformer_jax.evaluation.report import headline
 from oneformer_jax.predict.latency import measure
+from oneformer_jax.predict.runs import ComparisonRun, EvaluationRun
 
 SCORES = ("mIoU", "PQ", "AP")
 WARM_UP, RUNS = 2, 10
@@ -35,47 +35,38 @@ class Subject:
         return cls("onnx", path, path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0))
 
 
-def report(
-    spec: Spec, before: Subject, after: Subject, folder: Path, status: StatusFile, console: Console
-) -> dict[str, dict[str, float | None]]:
-    """Prints the table and writes `quantization.json`; without annotated data the scores are missing, and told so."""
-    measured = {}
-    for name, subject in (("before", before), ("after", after)):
-        measured[name] = _measured(_pointed(spec, subject), subject, folder / name, status)
-    if not _has_data(spec):
-        status.warning("neither dataset.test nor dataset.val has annotations: what accuracy it costs is not measured")
+def report(settings: ComparisonRun, before: Subject, after: Subject, run: Run) -> dict[str, dict[str, float | None]]:
+    """Prints the table and writes `quantization.json`; without annotated data the scores are missing: a warning."""
+    measured = {
+        name: _measured(settings, subject, replace(run, folder=run.folder / name, console=Console(quiet=True)))
+        for name, subject in (("before", before), ("after", after))
+    }
+    if settings.scoring is None:
+        run.status.warning(
+            "neither dataset.test nor dataset.val has annotations: what accuracy it costs is not measured"
+        )
     content = {
         "before": measured["before"] | {"path": str(before.path)},
         "after": measured["after"] | {"path": str(after.path)},
     }
-    (folder / "quantization.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    console.print(_table(measured))
-    console.print(f"quantized: {after.path}", highlight=False)
+    (run.folder / "quantization.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    run.console.print(_table(measured))
+    run.console.print(f"quantized: {after.path}", highlight=False)
     kpi = {f"{key}_{name}": value for name, facts in measured.items() for key, value in facts.items()}
-    status.write("RUNNING", "Quantized model evaluated.", kpi=kpi)
+    run.status.write("RUNNING", "Quantized model evaluated.", kpi=kpi)
     return measured
 
 
-def _pointed(spec: Spec, subject: Subject) -> Spec:
-    """The spec with its `evaluate` section at a model."""
-    engine, checkpoint = ("", str(subject.path)) if subject.kind == "checkpoint" else (str(subject.path), "")
-    section = spec.evaluate.model_copy(update={"trt_engine": engine, "checkpoint": checkpoint})
-    return spec.model_copy(update={"evaluate": section})
-
-
-def _has_data(spec: Spec) -> bool:
-    return bool(spec.dataset.test.annotations or spec.dataset.val.annotations)
-
-
-def _measured(spec: Spec, subject: Subject, folder: Path, status: StatusFile) -> dict[str, float | None]:
+def _measured(settings: ComparisonRun, subject: Subject, run: Run) -> dict[str, float | None]:
     facts: dict[str, float | None] = {"size_MB": round(subject.size / 1e6, 3)}
-    if _has_data(spec):
-        folder.mkdir(exist_ok=True)
-        scores = headline(evaluate(spec, folder, status, Console(quiet=True)))
+    choice = replace(settings.model, path=str(subject.path))
+    if settings.scoring is not None:
+        run.folder.mkdir(exist_ok=True)
+        scores = headline(evaluate(EvaluationRun(choice, settings.scoring), run))
         facts |= {name: _defined(scores[name]) for name in SCORES if name in scores}
-    chosen = model_to_run(spec, "evaluate", 1, status)
-    size = chosen.policy.size if chosen.policy else (spec.export.input_height, spec.export.input_width)
-    (latency,) = measure(chosen.model.backend, size, [chosen.batch_size], "semantic", warm_up=WARM_UP, runs=RUNS)
+    model, batch_size = open_model(choice, 1, run.status)
+    size = model.image_size or settings.image_size
+    (latency,) = measure(model.backend, size, [batch_size], "semantic", warm_up=WARM_UP, runs=RUNS)
     facts["latency_ms"] = round(latency.percentile(50) / latency.batch_size, 3)
     return facts
 

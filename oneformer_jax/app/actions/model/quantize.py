@@ -13,7 +13,9 @@ from converters.graphs.graph import Graph, read_graph
 from converters.graphs.layers import CONVOLUTION, LINEAR, Layer, chosen_layers
 from converters.graphs.weights import tables, weighted_layers, with_8bit_weights
 from oneformer_jax.app.actions.model.quantization_report import Subject, report
+from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.status import StatusFile
+from oneformer_jax.app.settings.evaluation import comparison_run
 from oneformer_jax.app.spec import Spec, require
 from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_folder
@@ -52,7 +54,7 @@ def quantize(spec: Spec, folder: Path, status: StatusFile, console: Console) -> 
     else:
         source = Path(keys.model_path) if is_graph else _exported(spec, folder, status, console)
         before, after = _quantize_graph(spec, source, target, console)
-    report(spec, before, after, folder, status, console)
+    report(comparison_run(spec), before, after, Run(folder, status, console))
 
 
 def _quantize_checkpoint(spec: Spec, target: Path, console: Console) -> tuple[Subject, Subject]:

@@ -20,8 +20,7 @@ from oneformer_jax.app.actions.train.wandb import wandb_writers
 from oneformer_jax.app.run.checked_data import checked_datasets
 from oneformer_jax.app.run.devices import mesh_of, refuse_different_specs, topology_table
 from oneformer_jax.app.run.execute import enable_compilation_cache
-from oneformer_jax.app.run.kpi import kpi
-from oneformer_jax.app.run.status import EpochLines, StatusFile
+from oneformer_jax.app.run.status import EpochLines, StatusFile, kpi
 from oneformer_jax.app.settings import data as datasets
 from oneformer_jax.app.settings import evaluation as scoring
 from oneformer_jax.app.settings import training as configure
@@ -245,8 +244,9 @@ def _validation(
     backend = JaxBackend(config, {}, spec.dataset.pixel_mean, spec.dataset.pixel_std, local_mesh(mesh))
     batch_size = spec.dataset.val.batch_size * len(mesh.local_devices)
     scored = FirstRecords(dataset, batch_size) if spec.train.is_dry_run else dataset
+    of_split = scoring.scoring(spec, datasets.dataset_files(spec, "val"), scoring.validation_tasks(spec))
     evaluator = replace(
-        scoring.evaluator(spec, "val", scored, batch_size, scoring.validation_tasks(spec)),
+        replace(of_split, batch_size=batch_size).evaluator(scored),
         share=(jax.process_index(), jax.process_count()),
         gather=gather,
     )

@@ -1,0 +1,86 @@
+"""What an evaluation, an inference, a comparison or a benchmark of a model is to do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from oneformer_jax.data.geometry import Policy, Size
+from oneformer_jax.devices import DeviceChoice
+from oneformer_jax.evaluation.evaluator import Scoring
+from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.tasks import Task
+
+ModelKind = Literal["checkpoint", "onnx", "engine"]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A checkpoint, an ONNX file or an engine, and what it runs on.
+
+    `batch_size` counts the images of one device; None: as many as is usual for the data, or what the model takes that
+    comes next to it. `stated` are fields of the architecture that somebody wrote down: those of a checkpoint count, and
+    where they differ that is a warning. `unused` is a model that was named besides and does not count.
+    """
+
+    path: str
+    devices: DeviceChoice = field(default_factory=DeviceChoice)
+    batch_size: int | None = None
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    unused: str = ""
+
+
+@dataclass(frozen=True)
+class EvaluationRun:
+    """A model, and what it is scored on. A model of one size takes images in the letterbox of that size."""
+
+    model: ModelChoice
+    scoring: Scoring
+
+
+@dataclass(frozen=True)
+class InferenceRun:
+    """A model, and the images whose results of one task are written.
+
+    `images` are folders, archives or addresses; `images_key` is the setting that names them, for messages. Images are
+    fitted into `image_size` (height, width) where that is given, else `policy` sizes them; a model of one size takes
+    them in the letterbox of that size. `batch_size` is what `ModelChoice` calls usual.
+    """
+
+    model: ModelChoice
+    images: tuple[str, ...]
+    task: Task
+    policy: Policy
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    image_size: Size | None = None
+    batch_size: int = 1
+    images_key: str = "images"
+
+
+@dataclass(frozen=True)
+class ComparisonRun:
+    """Two models, one before and one after quantization, are measured on the same devices.
+
+    The path of `model` is that of neither. `image_size` (height, width) is what a checkpoint's latency is measured at;
+    `scoring`: None where there are no annotated images.
+    """
+
+    model: ModelChoice
+    image_size: Size
+    scoring: Scoring | None = None
+
+
+@dataclass(frozen=True)
+class BenchmarkRun:
+    """A model, and the batches that it is timed with. `image_size` (height, width): None for that of the model, which a
+    checkpoint does not have. `output` is a JSON file."""
+
+    kind: ModelKind
+    path: Path
+    batch_sizes: tuple[int, ...] = (1,)
+    image_size: Size | None = None
+    task: Task = "semantic"
+    warm_up: int = 3
+    runs: int = 20
+    device: int = 0
+    output: Path | None = None
