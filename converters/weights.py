@@ -7,8 +7,8 @@ from typing import Any, Literal
 from converters.convert import Kind, convert
 from converters.files.read import read_source
 from converters.rules import Report
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.store import (
-    Description,
     find_checkpoint,
     is_checkpoint,
     load_description,

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Shaped
 
-from oneformer_jax.checkpoints.store import Description, find_checkpoint, load_description, load_params, shapes_of
+from oneformer_jax.checkpoints.description import Description
+from oneformer_jax.checkpoints.store import find_checkpoint, load_description, load_params, shapes_of
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models import oneformer

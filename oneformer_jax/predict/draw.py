@@ -63,29 +63,6 @@ def draw_instances(
     return _draw(image, ids, regions)
 
 
-def side_by_side(panels: Sequence[tuple[str, Picture]]) -> Picture:
-    """One row of titled pictures on white, all as high as the highest."""
-    height = max(picture.shape[0] for _, picture in panels)
-    font_size = max(14, height // 22)
-    font = ImageFont.load_default(font_size)
-    margin = max(6, height // 50)
-    title_height = int(font_size * 1.6)
-    scaled = [
-        cv2.resize(picture, (round(picture.shape[1] * height / picture.shape[0]), height)) for _, picture in panels
-    ]
-    width = sum(picture.shape[1] + margin for picture in scaled) + margin
-    canvas = np.full((height + title_height + margin, width, 3), 255, np.uint8)
-    centres, x = [], margin
-    for picture in scaled:
-        canvas[title_height : title_height + height, x : x + picture.shape[1]] = picture
-        centres.append(x + picture.shape[1] / 2)
-        x += picture.shape[1] + margin
-    page = Image.fromarray(canvas)
-    for centre, (title, _) in zip(centres, panels, strict=True):
-        ImageDraw.Draw(page).text((centre, title_height / 2), title, fill=(30, 30, 30), font=font, anchor="mm")
-    return np.asarray(page)
-
-
 def _region(category: int, categories: Categories, number: int) -> _Region:
     """A class index beyond the categories is an output of the model that has no name."""
     if category >= len(categories):

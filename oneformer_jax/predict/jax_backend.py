@@ -6,19 +6,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, UInt8
 
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.load import load_checkpoint
-from oneformer_jax.checkpoints.store import Description
 from oneformer_jax.data.task_text import task_tokens
+from oneformer_jax.errors import OneFormerError
 from oneformer_jax.evaluation.evaluator import BatchLogits
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.normalise import normalise
 from oneformer_jax.models.predictions import Features, Predictions
 from oneformer_jax.tasks import TASKS, Task
-from oneformer_jax.training.sharding import make_mesh, put_batch, put_replicated
 
 
 class JaxBackend:
@@ -37,8 +37,10 @@ class JaxBackend:
         mesh: Mesh | None = None,
     ) -> None:
         self.config = config
-        self._mesh = mesh or make_mesh(1)
-        self.params = put_replicated(params, self._mesh)
+        mesh = mesh or _mesh_of(0)
+        self.provider = f"JAX {jax.__version__} on {mesh.devices.flat[0].platform}"
+        self._split = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+        self.params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
         rows = task_tokens(config.task_pad_id, config.task_seq_len)
         self._task_rows = {task: rows[TASKS.index(task)] for task in TASKS}
 
@@ -50,27 +52,33 @@ class JaxBackend:
 
         self._encode, self._decode = jax.jit(encode), jax.jit(decode)
 
-    @property
-    def provider(self) -> str:
-        """What computes."""
-        return f"JAX {jax.__version__} on {self._mesh.devices.flat[0].platform}"
-
     def predict(
         self, images: UInt8[np.ndarray, "b h w 3"], sizes: Int[np.ndarray, "b 2"], tasks: Sequence[Task]
     ) -> dict[Task, BatchLogits]:
         """Class and mask logits per task; `sizes` are the (height, width) inside the padded images that hold image."""
-        features = self._encode(self.params, *put_batch((images, sizes), self._mesh))
+        features = self._encode(self.params, *jax.device_put((images, sizes), self._split))
         results = {}
         for task in tasks:
-            tokens = put_batch(np.tile(self._task_rows[task], (len(images), 1)), self._mesh)
+            tokens = jax.device_put(np.tile(self._task_rows[task], (len(images), 1)), self._split)
             results[task] = jax.device_get(tuple(self._decode(self.params, features, tokens)))
         return results
 
 
 def open_checkpoint(path: Path, mesh: Mesh | None, device_id: int) -> tuple[JaxBackend, Description]:
     """A checkpoint (see `load_checkpoint`) on the devices of `mesh`, else on the device `device_id`."""
-    mesh = mesh or make_mesh((device_id,))
+    mesh = mesh or _mesh_of(device_id)
     checkpoint = load_checkpoint(path, device=mesh.local_devices[0])
     description = checkpoint.description
     mean, std = description.pixel_mean, description.pixel_std
     return JaxBackend(checkpoint.config, checkpoint.params, mean, std, mesh), description
+
+
+def _mesh_of(device_id: int) -> Mesh:
+    """One device of this process. Raises OneFormerError: there is none of this index."""
+    found = jax.local_devices()
+    if device_id >= len(found):
+        raise OneFormerError(
+            f"there is no device {device_id}: found {len(found)} ({found[0].platform}), counted from 0",
+            hint="choose another, or make more visible (CUDA_VISIBLE_DEVICES)",
+        )
+    return Mesh(np.array(found[device_id : device_id + 1]), ("data",))

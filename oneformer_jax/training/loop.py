@@ -12,7 +12,8 @@ from typing import Any
 
 import jax
 
-from oneformer_jax.checkpoints.store import Checkpoints, Description
+from oneformer_jax.checkpoints.description import Description
+from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.training.distributed import agreed_stop
 from oneformer_jax.training.logbook import Logbook

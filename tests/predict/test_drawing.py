@@ -8,7 +8,7 @@ from tiers import examples
 from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.postprocess.instance import Instance
 from oneformer_jax.postprocess.panoptic import PanopticResult, PanopticSegment
-from oneformer_jax.predict.draw import draw_instances, draw_panoptic, draw_semantic, side_by_side
+from oneformer_jax.predict.draw import draw_instances, draw_panoptic, draw_semantic
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -84,11 +84,3 @@ def test_any_result_can_be_drawn(seed: int, height: int, width: int, count: int)
     picture = draw_panoptic(image, panoptic(ids, rng.integers(0, 5, size=count).tolist()), CATEGORIES)
     factor = picture.shape[0] // height
     assert picture.shape == (factor * height, factor * width, 3)
-
-
-def test_side_by_side_holds_every_panel() -> None:
-    small, large = np.full((50, 40, 3), 10, np.uint8), np.full((100, 60, 3), 20, np.uint8)
-    page = side_by_side([("image", small), ("prediction", large)])
-    assert page.shape[0] > 100
-    assert (page == 10).all(axis=-1).sum() == 100 * 80
-    assert (page == 20).all(axis=-1).sum() == 100 * 60

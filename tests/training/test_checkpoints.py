@@ -20,9 +20,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from oneformer_jax.checkpoints import store as checkpoints
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.store import (
     Checkpoints,
-    Description,
     find_checkpoint,
     load_description,
     load_item,

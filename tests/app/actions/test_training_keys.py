@@ -18,6 +18,7 @@ from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints import store as ckpt
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import DatasetFiles
@@ -150,7 +151,7 @@ def test_frozen_parts(spec_of: SpecOf, overrides: list[str], prefixes: tuple[str
 
 def test_an_optimizer_state_fits_the_frozen_parts_that_it_was_made_for(spec_of: SpecOf, tmp_path: Path) -> None:
     spec = spec_of("train.freeze=[backbone]")
-    description = ckpt.Description(model_config(spec), Categories(()), (0.0,) * 3, (1.0,) * 3, spec.to_dict(), step=1)
+    description = Description(model_config(spec), Categories(()), (0.0,) * 3, (1.0,) * 3, spec.to_dict(), step=1)
     other = spec_of("train.freeze=[]")
     optimizer = make_optimizer(configure.optimizer_config(other), lambda _: 0.0)
     with pytest.MonkeyPatch.context() as patch:

@@ -20,8 +20,8 @@ import oneformer_jax.app.run.execute as execute
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec, dump_yaml
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.load import Checkpoint
-from oneformer_jax.checkpoints.store import Description
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.training.sharding import make_mesh
 from oneformer_jax.training.step import TrainStep

@@ -28,6 +28,7 @@ from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints import store as ckpt
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.pipeline import PipelineSettings, image_names, max_prompts_of, train_batches
 from oneformer_jax.data.task_text import prompt_table, task_tokens
@@ -109,7 +110,7 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
                 settings,
                 validate=validate,
                 checkpoints=store,
-                description=ckpt.Description(
+                description=Description(
                     start.config,
                     dataset.categories,
                     mean,
