@@ -25,10 +25,9 @@ from scipy.optimize import linear_sum_assignment
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.losses.assignment import Pairs, assign, pair_slots
 from oneformer_jax.losses.config import CriterionConfig
-from oneformer_jax.losses.criterion import criterion
+from oneformer_jax.losses.criterion import criterion, normalisers
 from oneformer_jax.losses.matching import matching_costs
-from oneformer_jax.losses.normalisers import normalisers
-from oneformer_jax.models.predictions import LayerPredictions
+from oneformer_jax.models.predictions import LayerPredictions, TrainingOutputs
 
 
 @dataclass(frozen=True)
@@ -83,16 +82,19 @@ def random_inputs(size: Size) -> tuple[LayerPredictions, Batch]:
 
 def jax_stages(size: Size, outputs: LayerPredictions, batch: Batch) -> dict[str, Callable[[], Any]]:
     config = CriterionConfig(num_points=size.points)
+    outputs, batch = jax.tree.map(jnp.asarray, (outputs, batch))
     over = normalisers([batch.segment_class], outputs.class_logits.shape[2], config.no_object_weight)
-    outputs, batch, over = jax.tree.map(jnp.asarray, (outputs, batch, over))
     key, scale = jax.random.key(0), jnp.float32(np.log(1 / 0.07))
     costs = jax.jit(partial(matching_costs, config=config))
     num_segments = np.full(size.batch, size.segments)
 
     @jax.jit
     def gradients(outputs: LayerPredictions, batch: Batch, pairs: Pairs) -> Any:
-        objective = partial(criterion, batch=batch, pairs=pairs, logit_scale=scale, over=over, key=key, config=config)
-        return jax.value_and_grad(lambda x: objective(x, text_queries=x.object_queries), has_aux=True)(outputs)
+
+        def losses(layers: LayerPredictions) -> Any:
+            return criterion(TrainingOutputs(layers, layers.object_queries, scale), batch, pairs, over, key, config)
+
+        return jax.value_and_grad(losses, has_aux=True)(outputs)
 
     def match() -> Pairs:
         cost = np.asarray(costs(outputs, batch, key))

@@ -29,14 +29,14 @@ from benchmarks.workload import (
 from oneformer_jax.app.run.execute import enable_compilation_cache
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.task_text import task_tokens
-from oneformer_jax.losses.config import CriterionConfig
+from oneformer_jax.losses.objective import OneFormerObjective
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig, SwinConfig
 from oneformer_jax.models.deformable_attention import deformable_attention
 from oneformer_jax.models.predictions import Predictions
 from oneformer_jax.training.optimizer import OptimizerConfig, make_optimizer
 from oneformer_jax.training.sharding import make_mesh, put_replicated
-from oneformer_jax.training.step import StepInputs, TrainState, make_train_step
+from oneformer_jax.training.step import StepInputs, StepSettings, TrainState, TrainStep
 
 
 def model_config(workload: Workload) -> OneFormerConfig:
@@ -118,7 +118,8 @@ class Training(ThisProject):
         optimizer = make_optimizer(OptimizerConfig(weight_decay=WEIGHT_DECAY, clip_value=MAX_NORM), schedule)
         shown = max(len(set(rows)) for rows in workload.prompts.tolist())
         inputs = StepInputs(PIXEL_MEAN, PIXEL_STD, task_tokens(0, 77), workload.prompt_table, shown)
-        self._step = make_train_step(self._config, CriterionConfig(), optimizer, schedule, inputs, mesh=mesh, seed=0)
+        settings = StepSettings(seed=0)
+        self._step = TrainStep(self._config, OneFormerObjective(), optimizer, schedule, inputs, settings, mesh)
         params = put_replicated(read_weights(weights), mesh)
         self._state = TrainState(put_replicated(jnp.zeros((), jnp.int32), mesh), params, optimizer.init(params))
         samples = np.arange(workload.batch, dtype=np.int32)

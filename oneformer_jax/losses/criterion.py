@@ -1,4 +1,11 @@
-"""The training objective: all losses of all layers in one computation over matched pairs."""
+"""All losses of all layers in one computation over matched pairs, and what their sums are divided by.
+
+Axes: b images, q queries, t rows of the segment table, l supervised layers, g groups of images (one a device), m slots
+of pairs in a group, s points of a mask, k1 classes and no-object, d width of the queries.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -7,24 +14,42 @@ from jaxtyping import Array, Float, Int, Key
 
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.losses.assignment import Pairs
-from oneformer_jax.losses.class_loss import class_loss
 from oneformer_jax.losses.config import CriterionConfig
-from oneformer_jax.losses.contrastive_loss import contrastive_loss
 from oneformer_jax.losses.mask_losses import pair_losses, pair_mask_logits
-from oneformer_jax.losses.normalisers import Normalisers
 from oneformer_jax.losses.points import uniform_points
-from oneformer_jax.models.predictions import LayerPredictions
+from oneformer_jax.models.predictions import LayerPredictions, TrainingOutputs
 
 # Keeps the points of the losses apart from those of the matching, which are drawn from the same key of the step.
 STREAM = 1
+MAX_CONTRASTIVE_SCALE = 100.0
+
+
+class Normalisers(NamedTuple):
+    """What the sums over the batches of one update are divided by: then the losses of its batches add up to its loss.
+
+    `masks` counts segments, `class_weight` sums the weights of the queries' classes. The contrastive loss compares the
+    images of one batch: of its values over `batches` batches the mean is taken.
+    """
+
+    masks: Float[Array, ""]
+    class_weight: Float[Array, ""]
+    batches: Float[Array, ""]
+
+
+def normalisers(segment_classes: Sequence[Int[Array, "b t"]], num_queries: int, no_object_weight: float) -> Normalisers:
+    """The normalisers of an update with batches of these (global) segment tables."""
+    segments = jnp.concatenate([jnp.sum(classes >= 0, axis=1) for classes in segment_classes])
+    matched = jnp.sum(jnp.minimum(segments, num_queries))  # each segment gets a query, while there are any
+    without = len(segments) * num_queries - matched
+    # The mean number of segments a device times the number of devices: what the original's processes agree on.
+    numbers = jnp.maximum(jnp.sum(segments), 1), matched + no_object_weight * without, len(segment_classes)
+    return Normalisers(*(jnp.asarray(number, float) for number in numbers))
 
 
 def criterion(
-    outputs: LayerPredictions,
+    outputs: TrainingOutputs,
     batch: Batch,
     pairs: Pairs,
-    text_queries: Float[Array, "b q d"],
-    logit_scale: Float[Array, ""],
     over: Normalisers,
     key: Key[Array, ""],
     config: CriterionConfig,
@@ -36,28 +61,27 @@ def criterion(
     with one value a supervised layer, the last being the model's output, and the scalar `loss_contrastive`.
     """
     points = _pair_points(batch, pairs, jax.random.fold_in(key, STREAM), config)
-    return criterion_at_points(outputs, batch, pairs, text_queries, logit_scale, over, points, config)
+    return criterion_at_points(outputs, batch, pairs, over, points, config)
 
 
 def criterion_at_points(
-    outputs: LayerPredictions,
+    outputs: TrainingOutputs,
     batch: Batch,
     pairs: Pairs,
-    text_queries: Float[Array, "b q d"],
-    logit_scale: Float[Array, ""],
     over: Normalisers,
     points: Float[Array, "g m l s 2"],
     config: CriterionConfig,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """`criterion` at given points: the oversampled ones of each pair, then its random ones."""
-    outputs = config.supervised(outputs)
-    target_class = _target_class(outputs, batch, pairs)
-    weighted, cross_entropy, dice = _mask_losses(outputs, batch, pairs, points, config)
+    layers, text_queries, logit_scale = outputs
+    layers = config.supervised(layers)
+    target_class = _target_class(layers, batch, pairs)
+    weighted, cross_entropy, dice = _mask_losses(layers, batch, pairs, points, config)
     losses = {
-        "loss_ce": class_loss(outputs.class_logits, target_class, config.no_object_weight, over.class_weight),
+        "loss_ce": class_loss(layers.class_logits, target_class, config.no_object_weight, over.class_weight),
         "loss_mask": jnp.sum(cross_entropy, axis=(1, 2)) / over.masks,
         "loss_dice": jnp.sum(dice, axis=(1, 2)) / over.masks,
-        "loss_contrastive": contrastive_loss(outputs.object_queries, text_queries, logit_scale) / over.batches,
+        "loss_contrastive": contrastive_loss(layers.object_queries, text_queries, logit_scale) / over.batches,
     }
     total = (
         config.class_weight * jnp.sum(losses["loss_ce"])
@@ -65,6 +89,42 @@ def criterion_at_points(
         + config.contrastive_weight * losses["loss_contrastive"]
     )
     return total, losses
+
+
+def class_loss(
+    class_logits: Float[Array, "l b q k1"],
+    target_class: Int[Array, "l b q"],
+    no_object_weight: float,
+    total_weight: Float[Array, ""],
+) -> Float[Array, " l"]:
+    """Cross entropy of the classes of all queries: their weighted sum over `total_weight`, layer by layer. No-object,
+    the last class, weighs less."""
+    log_probability = jax.nn.log_softmax(class_logits.astype(float), axis=-1)
+    likelihood = jnp.take_along_axis(log_probability, target_class[..., None], axis=-1)[..., 0]
+    weights = jnp.where(target_class == class_logits.shape[-1] - 1, no_object_weight, 1.0)
+    return -jnp.sum(weights * likelihood, axis=(1, 2)) / total_weight
+
+
+def contrastive_loss(
+    object_queries: Float[Array, "b q d"], text_queries: Float[Array, "b q d"], logit_scale: Float[Array, ""]
+) -> Float[Array, ""]:
+    """Cross entropy of finding an image's text among the texts of the global batch, and the reverse (Jain et al. 2023,
+    section 3.3).
+
+    `logit_scale` is the logarithm of the inverse temperature, which stays below 100. The loss of one image is 0.
+    """
+    images, texts = _normalized(object_queries), _normalized(text_queries)
+    scale = jnp.minimum(jnp.exp(logit_scale), MAX_CONTRASTIVE_SCALE)
+    logits = scale * jnp.einsum("ix,jx->ij", images, texts, precision="highest")
+    image_to_text = jnp.diagonal(jax.nn.log_softmax(logits, axis=1))
+    text_to_image = jnp.diagonal(jax.nn.log_softmax(logits, axis=0))
+    return -jnp.mean(image_to_text) - jnp.mean(text_to_image)
+
+
+def _normalized(queries: Float[Array, "b q d"]) -> Float[Array, "b qd"]:
+    flat = queries.astype(float).reshape(len(queries), -1)
+    # The norm is at least 1e-12; the root is taken after the maximum so that its gradient is finite at 0.
+    return flat * lax.rsqrt(jnp.maximum(jnp.sum(flat**2, axis=-1, keepdims=True), 1e-24))
 
 
 def _groups(x: Array, num_groups: int, axis: int = 0) -> Array:

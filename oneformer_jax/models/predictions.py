@@ -41,3 +41,12 @@ class LayerPredictions(NamedTuple):
         """The last layer's logits, masks computed."""
         masks = wide_product("bqc,bhwc->bqhw", self.mask_embeddings[-1], self.mask_features)
         return Predictions(self.class_logits[-1], masks)
+
+
+class TrainingOutputs(NamedTuple):
+    """All that the network hands to the objective: predictions of each layer, the text queries of each image, and the
+    logarithm of the inverse temperature of their comparison."""
+
+    layers: LayerPredictions
+    text_queries: Float[Array, "b q d"]
+    logit_scale: Float[Array, ""]

@@ -7,7 +7,6 @@ dropout and drop path.
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,13 +16,14 @@ from converters.names.tao import RULES
 from converters.rules import from_params
 from oneformer_jax.errors import SpecError
 from oneformer_jax.models.config import OneFormerConfig, SwinConfig
+from oneformer_jax.models.oneformer import Params
 from oneformer_jax.training.optimizer import parameter_names
 
 Names = frozenset[str]
 """Slash-joined names of parameters."""
 
 
-def frozen_parameters(shapes: Any, paths: Sequence[str], *, where: str = "train.freeze") -> Names:
+def frozen_parameters(shapes: Params, paths: Sequence[str], *, where: str = "train.freeze") -> Names:
     """The parameters below `paths`: dotted paths by TAO's names (`sem_seg_head.predictor`) or by ours (`predictor`).
 
     Raises SpecError for a path that names nothing, with what there is instead, and when nothing is left to train.
@@ -41,7 +41,7 @@ def frozen_parameters(shapes: Any, paths: Sequence[str], *, where: str = "train.
     return Names(frozen)
 
 
-def _names_in_tao(shapes: Any, names: Sequence[str]) -> dict[str, str]:
+def _names_in_tao(shapes: Params, names: Sequence[str]) -> dict[str, str]:
     """TAO's name -> ours: arrays that hold their own number go through the rules of the conversion."""
     leaves, structure = jax.tree.flatten(shapes)
     numbered = [np.broadcast_to(np.int32(number), leaf.shape) for number, leaf in enumerate(leaves)]
@@ -61,7 +61,7 @@ def _instead(path: str, known: Iterable[str]) -> str:
     return f"{suggestion}{f'below {parent}' if parent else 'there'} are {', '.join(below)}"
 
 
-def without_gradient(params: Any, frozen: Names) -> Any:
+def without_gradient(params: Params, frozen: Names) -> Params:
     """`params`, through whose frozen ones no gradient flows."""
     if not frozen:
         return params
@@ -70,7 +70,7 @@ def without_gradient(params: Any, frozen: Names) -> Any:
     )
 
 
-def in_evaluation_mode(config: OneFormerConfig, shapes: Any, frozen: Names) -> OneFormerConfig:
+def in_evaluation_mode(config: OneFormerConfig, shapes: Params, frozen: Names) -> OneFormerConfig:
     """The model to train: `config` without the dropout of its frozen parts."""
     names = jax.tree.leaves(parameter_names(shapes))
 

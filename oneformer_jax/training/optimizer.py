@@ -1,4 +1,4 @@
-"""One Optax chain: clipping, AdamW, parameter groups by name rules.
+"""One Optax chain: clipping, AdamW, parameter groups by name rules; and the moving average of what it trains.
 
 The groups are those of the original: backbone and queries learn at a multiple of the learning rate; normalisation
 layers, embeddings and position tables are not decayed. Frozen parameters have neither updates nor optimizer state.
@@ -7,11 +7,14 @@ layers, embeddings and position tables are not decayed. Frozen parameters have n
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from oneformer_jax.models.oneformer import Params
 
 # What may learn at a multiple of the learning rate.
 OWN_RATE = re.compile(r"^(?P<backbone>backbone)/|/(?P<queries>query_embed)$")
@@ -35,17 +38,17 @@ class OptimizerConfig:
     clip_norm_type: float = 2.0
 
 
-def parameter_names(params: Any) -> Any:
+def parameter_names(params: PyTree) -> PyTree[str]:
     """A tree like `params` whose leaves are slash-joined parameter names."""
     return jax.tree_util.tree_map_with_path(lambda path, _: "/".join(str(key.key) for key in path), params)
 
 
-def matching(rule: re.Pattern[str], *, invert: bool = False) -> Callable[[Any], Any]:
+def matching(rule: re.Pattern[str], *, invert: bool = False) -> Callable[[PyTree], PyTree[bool]]:
     """A mask function for Optax: True where the parameter's name matches (does not match) the rule."""
     return lambda params: jax.tree.map(lambda name: bool(rule.search(name)) != invert, parameter_names(params))
 
 
-def global_norm(tree: Any, norm_type: float = 2.0) -> jax.Array:
+def global_norm(tree: PyTree[Array], norm_type: float = 2.0) -> Float[Array, ""]:
     """The p-norm over all entries of all leaves; p may be infinite."""
     leaves = jax.tree.leaves(tree)
     if norm_type == 2.0:
@@ -56,7 +59,7 @@ def global_norm(tree: Any, norm_type: float = 2.0) -> jax.Array:
 
 
 def _clip_by_norm(max_norm: float, norm_type: float) -> optax.GradientTransformation:
-    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+    def update(updates: Params, state: optax.EmptyState, _: Params | None = None) -> tuple[Params, optax.EmptyState]:
         scale = jnp.minimum(1.0, max_norm / (global_norm(updates, norm_type) + 1e-6))
         return jax.tree.map(lambda u: u * scale, updates), state
 
@@ -94,7 +97,7 @@ def _multiplier(name: str, config: OptimizerConfig) -> float:
 
 
 def _scale_rates(config: OptimizerConfig) -> optax.GradientTransformation:
-    def update(updates: Any, params: Any) -> Any:
+    def update(updates: Params, _: Params | None) -> Params:
         return jax.tree.map(lambda name, u: _multiplier(name, config) * u, parameter_names(updates), updates)
 
     return optax.stateless(update)
@@ -110,7 +113,7 @@ class ParameterGroup(NamedTuple):
     parameters: int
 
 
-def parameter_groups(params: Any, config: OptimizerConfig, frozen: frozenset[str]) -> list[ParameterGroup]:
+def parameter_groups(params: Params, config: OptimizerConfig, frozen: frozenset[str]) -> list[ParameterGroup]:
     """How `make_optimizer` treats every top-level part of the model, in the order of their names."""
     sizes: dict[tuple[str, float, float], list[int]] = {}
     names = jax.tree.leaves(parameter_names(params))
@@ -119,3 +122,13 @@ def parameter_groups(params: Any, config: OptimizerConfig, frozen: frozenset[str
         treatment = (0.0, 0.0) if name in frozen else (_multiplier(name, config), decay)
         sizes.setdefault((name.split("/")[0], *treatment), []).append(leaf.size)
     return [ParameterGroup(*key, len(found), sum(found)) for key, found in sorted(sizes.items())]
+
+
+def averaged(average: Params, params: Params, updates: Int[Array, ""], decay: float) -> Params:
+    """The exponential moving average of the parameters, which is validated and used in their place, after one more
+    update.
+
+    After n updates the decay is at most (1 + n) / (10 + n): the random parameters of the start are soon forgotten.
+    """
+    share = jnp.minimum(decay, (1.0 + updates) / (10.0 + updates))
+    return jax.tree.map(lambda mean, new: mean + (1.0 - share) * (new - mean), average, params)

@@ -3,22 +3,24 @@
 The parameters, their updates and the losses are float32 in all of them.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from oneformer_jax.models.oneformer import Params
 from oneformer_jax.models.precision import with_kernels_in
 
-KERNEL_DTYPES: dict[str, Any] = {"32": None, "bf16-mixed": jnp.bfloat16, "16-mixed": jnp.float16}
+KERNEL_DTYPES: dict[str, DTypeLike | None] = {"32": None, "bf16-mixed": jnp.bfloat16, "16-mixed": jnp.float16}
 """Value of `train.precision` -> what products are computed in (see `models.precision`); None: as parameters are."""
 
 FIRST_SCALE = 2.0**16
 STEPS_BEFORE_GROWTH = 2000
 
 
-def in_kernel_dtype(params: Any, precision: str) -> Any:
+def in_kernel_dtype(params: Params, precision: str) -> Params:
     """`params` as the model computes with them; gradients of the result are of the dtypes of `params`."""
     dtype = KERNEL_DTYPES[precision]
     return params if dtype is None else with_kernels_in(params, dtype)
@@ -48,6 +50,6 @@ def first_loss_scale(precision: str) -> LossScale | None:
     return LossScale(jnp.asarray(FIRST_SCALE, jnp.float32), jnp.zeros((), jnp.int32))
 
 
-def unscaled(gradients: Any, scale: LossScale | None) -> Any:
+def unscaled(gradients: Params, scale: LossScale | None) -> Params:
     """The gradients of the loss itself."""
     return gradients if scale is None else jax.tree.map(lambda gradient: gradient / scale.value, gradients)

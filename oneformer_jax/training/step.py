@@ -1,4 +1,4 @@
-"""One training step: `forward`, assignment on the host, `criterion`, `backward`, `update`.
+"""One training step: `forward`, assignment on the host, `losses`, `backward`, `update`.
 
 The host solves the assignment between two jitted functions instead of in a callback inside one: functions with a host
 callback never enter the persistent compilation cache, and callbacks can deadlock on several devices. `jax.vjp`'s
@@ -7,30 +7,32 @@ because the pullback shares buffers with the parameters that `update` donates.
 
 A step may take several batches: their gradients add up to that of one batch as large as all of them, but for the
 contrastive loss, which compares the images of each batch alone.
+
+Axes: b images of the global batch, q queries, t rows of the segment table, l supervised layers, n prompts, k tokens.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.losses.assignment import assign, pair_slots
-from oneformer_jax.losses.config import CriterionConfig
-from oneformer_jax.losses.criterion import criterion
-from oneformer_jax.losses.matching import matching_costs
-from oneformer_jax.losses.normalisers import Normalisers, normalisers
+from oneformer_jax.losses.assignment import Pairs, assign, pair_slots
+from oneformer_jax.losses.objective import Objective
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.normalise import normalise
+from oneformer_jax.models.oneformer import Params
+from oneformer_jax.models.predictions import TrainingOutputs
 from oneformer_jax.training.frozen import Names, in_evaluation_mode, without_gradient
-from oneformer_jax.training.moving_average import averaged
-from oneformer_jax.training.optimizer import global_norm
+from oneformer_jax.training.optimizer import averaged, global_norm
 from oneformer_jax.training.precision import LossScale, in_kernel_dtype, unscaled
 from oneformer_jax.training.sharding import (
     Strategy,
@@ -48,97 +50,162 @@ from oneformer_jax.training.sharding import (
 # Dropout draws apart from the losses, which use the streams below this one of the same key of the step.
 DROPOUT_STREAM = 2
 
+Scalars = dict[str, Float[Array, ""]]
+"""Numbers of a step by name, on the device."""
+
 
 class TrainState(NamedTuple):
-    """Everything that changes from step to step. `step` counts finished updates (int32 scalar).
+    """Everything that changes from step to step. `step` counts finished updates.
 
     `loss_scale` is None unless products are of float16, `average` (of the parameters) unless the run keeps one.
     """
 
-    step: jax.Array
-    params: Any
-    opt_state: Any
+    step: Int[Array, ""]
+    params: Params
+    opt_state: optax.OptState
     loss_scale: LossScale | None = None
-    average: Any = None
+    average: Params | None = None
 
     @property
-    def trained(self) -> Any:
+    def trained(self) -> Params:
         """The parameters to validate and to use."""
         return self.params if self.average is None else self.average
 
 
 class StepInputs(NamedTuple):
-    """What every step of a run shares: pixel statistics, task token rows (3, length) and the prompt table (N, L).
+    """What every step of a run shares: pixel statistics, the rows of the three task tokens and the table of prompts.
 
     `prompts_of_image`: the most different rows of the prompt table that an image shows.
     """
 
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
-    task_rows: np.ndarray
-    prompt_table: np.ndarray
+    task_rows: Int[np.ndarray, "3 k"]
+    prompt_table: Int[np.ndarray, "n k"]
     prompts_of_image: int
 
 
-class TrainStep(NamedTuple):
-    """Called with the state and this process's share of one or more batches. The compiled parts are there to be looked
-    at: `forward`, `losses` and `backward` run once a batch, `update` once a step."""
+@dataclass(frozen=True)
+class StepSettings:
+    """How a run makes its steps.
 
-    run: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
-    forward: Any
-    losses: Any
-    backward: Any
-    update: Any
-
-    def __call__(self, state: TrainState, *host_batches: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        return self.run(state, *host_batches)
-
-
-def make_train_step(
-    config: OneFormerConfig,
-    criterion_config: CriterionConfig,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    inputs: StepInputs,
-    *,
-    mesh: Mesh,
-    seed: int,
-    frozen: Names = frozenset(),
-    precision: str = "32",
-    average_decay: float = 0.0,
-    strategy: Strategy = "ddp",
-) -> TrainStep:
-    """A function from (state, *host batches) to (new state, scalars on the device); it consumes the state it is given.
-
-    The state lives as `sharding.state_sharding` says for `mesh` and `strategy`.
-
-    The scalars are the total loss, the last layer's share of each loss (unweighted), gradient norm and learning rate.
-    Random draws depend on (seed, step, global sample index) alone. `frozen` parameters, which `optimizer` must leave
-    alone too, have no gradient and their parts no dropout. `precision` is that of the spec,
-    `average_decay` that of the average of the parameters where the state has one. An update is left out where loss or
-    gradient are not finite; `skipped` counts it in the returned scalars, and `not_finite` those that no smaller scale
-    of the loss would mend.
+    Random draws depend on (seed, step, global sample index) alone. `frozen` parameters, which the optimizer must leave
+    alone too, have no gradient and their parts no dropout. `precision` is that of the spec, `average_decay` that of the
+    average of the parameters where the state has one. The state lives as `sharding.state_sharding` says for `strategy`.
     """
 
-    if frozen:
-        config = in_evaluation_mode(config, oneformer.shapes(config), frozen)
+    seed: int
+    frozen: Names = frozenset()
+    precision: str = "32"
+    average_decay: float = 0.0
+    strategy: Strategy = "ddp"
 
-    def step_key(step: jax.Array) -> jax.Array:
-        return jax.random.fold_in(jax.random.key(seed), step)
 
-    everywhere = replicated(mesh)
+class Forward(NamedTuple):
+    """What the forward pass of a batch leaves: `pullback` finishes it from cotangents of `outputs` to gradients."""
 
-    @partial(jax.jit, out_shardings=(None, batch_sharding(mesh, 1), everywhere, None))
-    def forward(params: Any, step: jax.Array, batch: Batch) -> tuple[Any, jax.Array, jax.Array, Any]:
-        key = step_key(step)
-        dropout = jax.random.fold_in(key, DROPOUT_STREAM)
-        encoder_rng, decoder_rng = jax.random.split(jax.random.fold_in(dropout, batch.sample[0]))
+    outputs: TrainingOutputs
+    costs: Float[Array, "l b q t"]
+    num_segments: Int[Array, " b"]
+    pullback: Callable[[TrainingOutputs], tuple[Params]]
+
+
+class Losses(NamedTuple):
+    """The loss of a batch and its parts, and the cotangents of the outputs of its forward pass."""
+
+    scalars: Scalars
+    cotangents: TrainingOutputs
+
+
+class TrainStep:
+    """A function from (state, *host batches) to (new state, scalars); it consumes the state it is given.
+
+    The batches are this process's shares. The scalars, on the device, are the total loss, the last layer's share of
+    each loss (unweighted), gradient norm and learning rate. An update is left out where loss or gradient are not
+    finite: `skipped` counts it, and `not_finite` those that no smaller scale of the loss would mend.
+
+    Its compiled programs are there to be looked at. `normalisers` and `update` run once a step; `forward`, `losses` and
+    `backward` once a batch; `add` between batches.
+    """
+
+    def __init__(
+        self,
+        config: OneFormerConfig,
+        objective: Objective,
+        optimizer: optax.GradientTransformation,
+        schedule: optax.Schedule,
+        inputs: StepInputs,
+        settings: StepSettings,
+        mesh: Mesh,
+    ) -> None:
+        frozen = settings.frozen
+        self.config = in_evaluation_mode(config, oneformer.shapes(config), frozen) if frozen else config
+        self.objective, self.optimizer, self.schedule = objective, optimizer, schedule
+        self.inputs, self.settings, self.mesh = inputs, settings, mesh
+
+        everywhere, by_image = replicated(mesh), batch_sharding(mesh, 1)
+        self.normalisers = jax.jit(self.shared_normalisers, out_shardings=everywhere)
+        self.forward = jax.jit(self.forward_pass, out_shardings=Forward._make((None, by_image, everywhere, None)))
+        self.losses = jax.jit(self.losses_and_cotangents, out_shardings=Losses._make((everywhere, None)))
+        self.backward = jax.jit(self.backward_pass)
+        self.add = jax.jit(partial(jax.tree.map, jnp.add), donate_argnums=0)
+        self.update = jax.jit(self.updated, donate_argnums=0)
+
+    def __call__(self, state: TrainState, *host_batches: Batch) -> tuple[TrainState, Scalars]:
+        tables = put_batch(tuple(batch.segment_class for batch in host_batches), self.mesh)
+        normalisers = self.normalisers(tables)
+        total = self._gradients(state, host_batches[0], normalisers)
+        for host_batch in host_batches[1:]:
+            total = self.add(total, self._gradients(state, host_batch, normalisers))
+        gradients, losses = total
+        new_state, scalars = self.update(state, gradients, losses["loss"])
+        return new_state, losses | scalars
+
+    def _gradients(self, state: TrainState, host_batch: Batch, normalisers: PyTree) -> tuple[Params, Scalars]:
+        """What one of the step's batches adds to its gradients and losses."""
+        batch = put_batch(host_batch, self.mesh)
+        outputs, costs, counts, pullback = self.forward(state.params, state.step, batch)
+        pairs = put_pairs(self._assigned(costs, counts), self.mesh)
+        scalars, cotangents = self.losses(outputs, state.step, batch, pairs, normalisers, state.loss_scale)
+        return self.backward(pullback, cotangents), scalars
+
+    def _assigned(self, costs: Float[Array, "l b q t"], counts: Int[Array, " b"]) -> Pairs:
+        """The pairs of this process's images, solved on the host."""
+        num_segments = jax.device_get(counts)
+        own_costs, place = own_part(costs, axis=1)
+        slots = pair_slots(num_segments, self.mesh.size)
+        return assign(own_costs, num_segments[place], num_groups=len(self.mesh.local_devices), slots=slots)
+
+    def _key(self, step: Int[Array, ""]) -> Key[Array, ""]:
+        return jax.random.fold_in(jax.random.key(self.settings.seed), step)
+
+    def shared_normalisers(self, segment_classes: tuple[Int[Array, "b t"], ...]) -> PyTree:
+        """What the losses of all batches of the step are divided by."""
+        return self.objective.normalisers(segment_classes, self.config.transformer.num_queries)
+
+    def forward_pass(self, params: Params, step: Int[Array, ""], batch: Batch) -> Forward:
+        """The network and the matching costs. What the pullback keeps is split over the devices like the images."""
+        key = self._key(step)
+        dropout = jax.random.fold_in(jax.random.fold_in(key, DROPOUT_STREAM), batch.sample[0])
+        network = self._network(batch, dropout)
+        if self.settings.strategy != "ddp":
+            network = without_gathered(network)
+        outputs, pullback = jax.vjp(network, params)
+        costs = self.objective.costs(outputs, batch, key)
+        pullback = images_split(pullback, len(batch.images), self.mesh, besides=params)
+        return Forward(outputs, costs, jnp.sum(batch.segment_class >= 0, axis=1), pullback)
+
+    def _network(self, batch: Batch, dropout: Key[Array, ""]) -> Callable[[Params], TrainingOutputs]:
+        """The outputs of a batch as a function of the parameters."""
+        config, inputs, (frozen, precision) = self.config, self.inputs, (self.settings.frozen, self.settings.precision)
+        encoder_rng, decoder_rng = jax.random.split(dropout)
         images = normalise(batch.images, inputs.pixel_mean, inputs.pixel_std)
         tokens = jnp.asarray(inputs.task_rows)[batch.task]
 
-        def predict(params: Any) -> Any:
+        def network(params: Params) -> TrainingOutputs:
             # Cast first: halves are gathered at half the bytes, and none is kept whole for the backward pass.
-            params = gathered(in_kernel_dtype(without_gradient(params, frozen), precision), mesh, strategy)
+            params = in_kernel_dtype(without_gradient(params, frozen), precision)
+            params = gathered(params, self.mesh, self.settings.strategy)
             features = oneformer.encode(params, images, config=config, rng=encoder_rng)
             layers = oneformer.decode(params, features, tokens, config=config, rng=decoder_rng)
             texts = oneformer.encode_text(
@@ -147,78 +214,62 @@ def make_train_step(
                 batch.prompts,
                 config=config,
                 rows_of_image=inputs.prompts_of_image,
-                groups=mesh.size,
+                groups=self.mesh.size,
             )
-            return layers, texts, params["logit_scale"]
+            return TrainingOutputs(layers, texts, params["logit_scale"])
 
-        outputs, pullback = jax.vjp(predict if strategy == "ddp" else without_gathered(predict), params)
-        costs = matching_costs(outputs[0], batch, key, criterion_config)
-        pullback = images_split(pullback, len(images), mesh, besides=params)
-        return outputs, costs, jnp.sum(batch.segment_class >= 0, axis=1), pullback
+        return network
 
-    @partial(jax.jit, out_shardings=(everywhere, None))
-    def losses(
-        outputs: Any, step: jax.Array, batch: Batch, pairs: Any, over: Normalisers, scale: LossScale | None
-    ) -> Any:
-        def total(outputs: Any) -> Any:
-            layers, texts, logit_scale = outputs
-            loss, parts = criterion(layers, batch, pairs, texts, logit_scale, over, step_key(step), criterion_config)
+    def losses_and_cotangents(
+        self,
+        outputs: TrainingOutputs,
+        step: Int[Array, ""],
+        batch: Batch,
+        pairs: Pairs,
+        normalisers: PyTree,
+        scale: LossScale | None,
+    ) -> Losses:
+        """The objective; its cotangents are multiplied by the scale of the loss."""
+
+        def scaled(outputs: TrainingOutputs) -> tuple[Float[Array, ""], tuple[Float[Array, ""], dict[str, Array]]]:
+            loss, parts = self.objective.loss(outputs, batch, pairs, normalisers, self._key(step))
             return loss if scale is None else loss * scale.value, (loss, parts)
 
-        (_, (loss, parts)), cotangents = jax.value_and_grad(total, has_aux=True)(outputs)
-        return {"loss": loss} | {name: jnp.ravel(part)[-1] for name, part in parts.items()}, cotangents
+        (_, (loss, parts)), cotangents = jax.value_and_grad(scaled, has_aux=True)(outputs)
+        return Losses({"loss": loss} | {name: jnp.ravel(part)[-1] for name, part in parts.items()}, cotangents)
 
-    @jax.jit
-    def backward(pullback: Any, cotangents: Any) -> Any:
+    def backward_pass(
+        self, pullback: Callable[[TrainingOutputs], tuple[Params]], cotangents: TrainingOutputs
+    ) -> Params:
+        """Gradients, which live where the parameters do."""
         (gradients,) = pullback(cotangents)
-        return constrained(gradients, mesh, strategy)
+        return constrained(gradients, self.mesh, self.settings.strategy)
 
-    def apply(state: TrainState, gradients: Any) -> TrainState:
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params, average = optax.apply_updates(state.params, updates), state.average
-        if average is not None:
-            average = averaged(average, params, state.step, average_decay)
-        return state._replace(params=params, opt_state=opt_state, average=average)
-
-    def update(state: TrainState, gradients: Any, loss: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+    def updated(self, state: TrainState, gradients: Params, loss: Float[Array, ""]) -> tuple[TrainState, Scalars]:
+        """The state after the step; where loss or gradients are not finite only its counters and its scale change."""
         scale = state.loss_scale
         gradients = unscaled(gradients, scale)
         norm = global_norm(gradients)
         finite = jnp.isfinite(norm) & jnp.isfinite(loss)
-        new = constrained(jax.lax.cond(finite, apply, lambda state, _: state, state, gradients), mesh, strategy)
+        new = jax.lax.cond(finite, self._stepped, lambda state, _: state, state, gradients)
+        new = constrained(new, self.mesh, self.settings.strategy)
         skipped = 1.0 - finite.astype(jnp.float32)
-        scalars = {"gradient_norm": norm, "lr": schedule(state.step), "skipped": skipped, "not_finite": skipped}
+        scalars = {
+            "gradient_norm": norm,
+            "lr": jnp.asarray(self.schedule(state.step)),
+            "skipped": skipped,
+            "not_finite": skipped,
+        }
         if scale is not None:
             new = new._replace(loss_scale=scale.after(finite))
             smallest = (scale.value <= 1.0) | ~jnp.isfinite(loss)
             scalars |= {"loss_scale": scale.value, "not_finite": skipped * smallest}
         return new._replace(step=state.step + 1), scalars
 
-    update = jax.jit(update, donate_argnums=0)
-    add = jax.jit(partial(jax.tree.map, jnp.add), donate_argnums=0)
-
-    @partial(jax.jit, out_shardings=everywhere)
-    def normalisers_of(segment_classes: tuple[jax.Array, ...]) -> Normalisers:
-        return normalisers(segment_classes, config.transformer.num_queries, criterion_config.no_object_weight)
-
-    def share(state: TrainState, host_batch: Batch, over: Normalisers) -> tuple[Any, dict[str, jax.Array]]:
-        """The gradients and losses of one of the step's batches."""
-        batch = put_batch(host_batch, mesh)
-        outputs, costs, counts, pullback = forward(state.params, state.step, batch)
-        num_segments = jax.device_get(counts)
-        own_costs, place = own_part(costs, axis=1)
-        slots = pair_slots(num_segments, mesh.size)
-        pairs = assign(own_costs, num_segments[place], num_groups=len(mesh.local_devices), slots=slots)
-        parts, cotangents = losses(outputs, state.step, batch, put_pairs(pairs, mesh), over, state.loss_scale)
-        return backward(pullback, cotangents), parts
-
-    def step(state: TrainState, *host_batches: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        over = normalisers_of(put_batch(tuple(batch.segment_class for batch in host_batches), mesh))
-        total = share(state, host_batches[0], over)
-        for host_batch in host_batches[1:]:
-            total = add(total, share(state, host_batch, over))
-        gradients, losses_of_step = total
-        new_state, scalars = update(state, gradients, losses_of_step["loss"])
-        return new_state, losses_of_step | scalars
-
-    return TrainStep(step, forward, losses, backward, update)
+    def _stepped(self, state: TrainState, gradients: Params) -> TrainState:
+        """The state after the optimizer's step."""
+        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
+        params, average = optax.apply_updates(state.params, updates), state.average
+        if average is not None:
+            average = averaged(average, params, state.step, self.settings.average_decay)
+        return state._replace(params=params, opt_state=opt_state, average=average)

@@ -1,16 +1,18 @@
 """How much memory of one device a training step needs, by what XLA plans for its programs. Nothing is run."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Lowered
+from jax.typing import DTypeLike
+from jaxtyping import PyTree
 
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.losses.assignment import Pairs
-from oneformer_jax.losses.normalisers import Normalisers
 from oneformer_jax.training.step import TrainState, TrainStep
 
 
@@ -18,7 +20,7 @@ class StepMemory(NamedTuple):
     """Bytes at the moment when the most are in use, which is during `moment`, by what they hold.
 
     `working` is all that the running program makes besides; `operations` counts those of the whole step (None where the
-    backend does not tell).
+    backend does not say).
     """
 
     moment: str
@@ -39,7 +41,7 @@ class StepMemory(NamedTuple):
 def batch_shapes(size: int, crop: Sequence[int], *, planes: int, segments: int, prompts: int) -> Batch:
     """A batch of `size` images without its values."""
 
-    def array(*shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+    def array(*shape: int, dtype: DTypeLike = jnp.int32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((size, *shape), dtype)
 
     images, maps = array(*crop, 3, dtype=jnp.uint8), array(planes, *crop, dtype=jnp.int16)
@@ -47,33 +49,35 @@ def batch_shapes(size: int, crop: Sequence[int], *, planes: int, segments: int, 
 
 
 def step_memory(
-    step: TrainStep, state: TrainState, batch: Batch, *, layers: int, slots: int, batches_per_step: int = 1
+    step: TrainStep, state: TrainState, batch: Batch, *, slots: int, batches_per_step: int = 1
 ) -> StepMemory:
-    """`state` and `batch` are shapes; `layers` are matched, in `slots` of pairs (`losses.assignment.pair_slots`).
+    """`state` and `batch` are shapes; `slots` of pairs are matched (`losses.assignment.pair_slots`).
 
     Raises OneFormerError where the backend has no plan of its programs' memory.
     """
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     place = jax.ShapeDtypeStruct((1, slots), jnp.int32)
-    pairs = Pairs(jax.ShapeDtypeStruct((layers, 1, slots), jnp.int32), place, place)
-    over = Normalisers(scalar, scalar, scalar)
     forward = step.forward.lower(state.params, state.step, batch)
-    outputs, *_, pullback = forward.out_info
-    losses = step.losses.lower(outputs, state.step, batch, pairs, over, state.loss_scale)
-    backward = step.backward.lower(pullback, losses.out_info[1])
+    outputs, costs, _, pullback = forward.out_info
+    pairs = Pairs(jax.ShapeDtypeStruct((costs.shape[0], 1, slots), jnp.int32), place, place)
+    normalisers = jax.eval_shape(step.normalisers, (batch.segment_class,))
+    losses = step.losses.lower(outputs, state.step, batch, pairs, normalisers, state.loss_scale)
+    backward = step.backward.lower(pullback, losses.out_info.cotangents)
     update = step.update.lower(state, backward.out_info, scalar)
     programs = (forward, losses, backward, update)
     plans = dict(zip(("forward", "losses", "backward", "update"), map(_plan, programs), strict=True))
 
-    gradients, kept = bytes_of(state.params), plans["forward"].output_size_in_bytes
+    gradients, kept = bytes_of(state.params), plans["forward"].output
     summed = gradients if batches_per_step > 1 else 0  # of the batches before
-    cotangents = plans["losses"].output_size_in_bytes
+    cotangents = plans["losses"].output
+    made = plans["update"]
+    written = made.temporary + made.output - made.alias  # besides its arguments and what it writes over them
     # What a program holds besides its arguments, which gradients there are, and what waits for the backward pass.
     moments = {
-        "the forward pass": (plans["forward"].temp_size_in_bytes, summed, kept),
-        "the losses": (plans["losses"].temp_size_in_bytes + cotangents, summed, kept),
-        "the backward pass": (plans["backward"].temp_size_in_bytes + cotangents, summed + gradients, kept),
-        "the update": (_besides(plans["update"]), gradients, 0),
+        "the forward pass": (plans["forward"].temporary, summed, kept),
+        "the losses": (plans["losses"].temporary + cotangents, summed, kept),
+        "the backward pass": (plans["backward"].temporary + cotangents, summed + gradients, kept),
+        "the update": (written, gradients, 0),
     }
     moment, (working, held, waiting) = max(moments.items(), key=lambda item: sum(item[1]))
     counts = [(program.cost_analysis() or {}).get("flops") for program in programs]
@@ -91,18 +95,21 @@ def step_memory(
     )
 
 
-def bytes_of(tree: Any) -> int:
+def bytes_of(tree: PyTree) -> int:
     """Of all arrays of a tree of arrays or shapes."""
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _plan(lowered: Any) -> Any:
+class _Plan(NamedTuple):
+    """Bytes of a compiled program besides its arguments: temporary, returned, and returned in place of arguments."""
+
+    temporary: int
+    output: int
+    alias: int
+
+
+def _plan(lowered: Lowered) -> _Plan:
     plan = lowered.compile().memory_analysis()
     if plan is None:
-        raise OneFormerError(f"the backend {jax.default_backend()} does not tell how much memory its programs need")
-    return plan
-
-
-def _besides(plan: Any) -> int:
-    """What a program makes besides its arguments and what it writes over them."""
-    return int(plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes)
+        raise OneFormerError(f"the backend {jax.default_backend()} does not say how much memory its programs need")
+    return _Plan(plan.temp_size_in_bytes, plan.output_size_in_bytes, plan.alias_size_in_bytes)

@@ -10,14 +10,11 @@ import pytest
 
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.losses.assignment import Pairs, assign, pair_slots
-from oneformer_jax.losses.class_loss import class_loss
 from oneformer_jax.losses.config import CriterionConfig
-from oneformer_jax.losses.contrastive_loss import contrastive_loss
-from oneformer_jax.losses.criterion import criterion
+from oneformer_jax.losses.criterion import class_loss, contrastive_loss, criterion, normalisers
 from oneformer_jax.losses.mask_losses import weighted_losses
 from oneformer_jax.losses.matching import costs_at_points, matching_costs
-from oneformer_jax.losses.normalisers import normalisers
-from oneformer_jax.models.predictions import LayerPredictions
+from oneformer_jax.models.predictions import LayerPredictions, TrainingOutputs
 
 CONFIG = CriterionConfig(num_points=40)
 SEGMENTS = np.array([2, 0, 3, 1])
@@ -51,15 +48,14 @@ def matched(outputs: LayerPredictions, batch: Batch, num_groups: int = 1, slots:
 def total_and_gradients(
     outputs: LayerPredictions, batch: Batch, pairs: Pairs, config: CriterionConfig = CONFIG
 ) -> tuple[jax.Array, dict[str, jax.Array], LayerPredictions]:
-    over = jax.tree.map(
-        jnp.asarray, normalisers([batch.segment_class], outputs.class_logits.shape[2], config.no_object_weight)
-    )
+    over = normalisers([batch.segment_class], outputs.class_logits.shape[2], config.no_object_weight)
 
     @jax.jit
     def run(outputs: LayerPredictions) -> tuple[tuple[jax.Array, dict[str, jax.Array]], LayerPredictions]:
         def objective(outputs: LayerPredictions) -> tuple[jax.Array, dict[str, jax.Array]]:
             text_queries = jnp.ones_like(outputs.object_queries)
-            return criterion(outputs, batch, pairs, text_queries, jnp.float32(1), over, jax.random.key(0), config)
+            whole = TrainingOutputs(outputs, text_queries, jnp.float32(1))
+            return criterion(whole, batch, pairs, over, jax.random.key(0), config)
 
         return jax.value_and_grad(objective, has_aux=True)(outputs)
 

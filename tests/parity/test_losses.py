@@ -14,19 +14,17 @@ from converters.names.shi_labs import from_shi_labs
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.losses.assignment import Pairs, assign, pair_slots
 from oneformer_jax.losses.config import CriterionConfig
-from oneformer_jax.losses.criterion import criterion_at_points
+from oneformer_jax.losses.criterion import criterion_at_points, normalisers
 from oneformer_jax.losses.mask_losses import pair_mask_logits, point_weights
 from oneformer_jax.losses.matching import costs_at_points
-from oneformer_jax.losses.normalisers import normalisers
 from oneformer_jax.losses.points import sample_masks
 from oneformer_jax.models import oneformer
-from oneformer_jax.models.predictions import LayerPredictions
+from oneformer_jax.models.predictions import TrainingOutputs
 
 pytestmark = [pytest.mark.slow, pytest.mark.again]
 
 LAYERS = ("aux0", "aux1", "aux2", "final")
 CRITERION = CriterionConfig(num_points=96)
-Outputs = tuple[LayerPredictions, jax.Array, jax.Array]
 
 
 @pytest.fixture(scope="module")
@@ -57,21 +55,22 @@ def batch(golden: Golden) -> Batch:
     return Batch(empty, index, segment_class, plane, np.zeros(2, np.int32), np.zeros((2, 6), np.int32), np.arange(2))
 
 
-def predict(params: dict[str, Any], golden: Golden) -> Outputs:
+def predict(params: dict[str, Any], golden: Golden) -> TrainingOutputs:
     config = golden.config
     features = oneformer.encode(params, jnp.asarray(channels_last(golden["in/image"])), config=config)
     outputs = oneformer.decode(params, features, jnp.asarray(golden["in/task_tokens"]), config=config)
     table, prompts = jnp.asarray(golden.prompt_table), jnp.asarray(golden.prompts)
-    return outputs, oneformer.encode_text(params, table, prompts, config=config), params["logit_scale"]
+    text_queries = oneformer.encode_text(params, table, prompts, config=config)
+    return TrainingOutputs(outputs, text_queries, params["logit_scale"])
 
 
 @pytest.fixture(scope="module")
-def predictions(params: dict[str, Any], golden: Golden) -> Outputs:
+def predictions(params: dict[str, Any], golden: Golden) -> TrainingOutputs:
     return jax.jit(partial(predict, golden=golden))(params)
 
 
 @pytest.fixture(scope="module")
-def costs(predictions: Outputs, batch: Batch, golden: Golden) -> np.ndarray:
+def costs(predictions: TrainingOutputs, batch: Batch, golden: Golden) -> np.ndarray:
     points = np.stack([[golden[f"loss/{layer}/match_points_{b}"][0] for b in range(2)] for layer in LAYERS])
     return np.asarray(costs_at_points(predictions[0], jax.tree.map(jnp.asarray, batch), jnp.asarray(points), CRITERION))
 
@@ -114,7 +113,7 @@ def test_costs_and_assignments(costs: np.ndarray, golden: Golden) -> None:
             np.testing.assert_array_equal(query[i, 0, start + target], golden[f"loss/{layer}/match_query_{b}"])
 
 
-def test_chosen_points(predictions: Outputs, costs: np.ndarray, golden: Golden) -> None:
+def test_chosen_points(predictions: TrainingOutputs, costs: np.ndarray, golden: Golden) -> None:
     pairs = paired(costs, num_groups=1)
     points = golden_points(pairs, golden)[0]
     outputs = predictions[0]
@@ -138,24 +137,18 @@ def test_losses_and_gradients(
     pairs = paired(costs, num_groups=2)
     points = golden_points(pairs, golden)
     device_batch, device_pairs = jax.tree.map(jnp.asarray, (batch, pairs))
-    over = jax.tree.map(
-        jnp.asarray,
-        normalisers([batch.segment_class], golden.config.transformer.num_queries, CRITERION.no_object_weight),
-    )
+    tables, num_queries = [device_batch.segment_class], golden.config.transformer.num_queries
+    over = normalisers(tables, num_queries, CRITERION.no_object_weight)
 
     @jax.jit
     def gradients(params: dict[str, Any]) -> Any:
         """As a training step does it: the criterion's cotangents enter the pullback of the forward pass."""
-        (outputs, text_queries, logit_scale), pullback = jax.vjp(partial(predict, golden=golden), params)
+        outputs, pullback = jax.vjp(partial(predict, golden=golden), params)
 
-        def objective(outputs: LayerPredictions, text_queries: jax.Array, logit_scale: jax.Array) -> Any:
-            return criterion_at_points(
-                outputs, device_batch, device_pairs, text_queries, logit_scale, over, points, CRITERION
-            )
+        def objective(outputs: TrainingOutputs) -> Any:
+            return criterion_at_points(outputs, device_batch, device_pairs, over, points, CRITERION)
 
-        (total, losses), cotangents = jax.value_and_grad(objective, argnums=(0, 1, 2), has_aux=True)(
-            outputs, text_queries, logit_scale
-        )
+        (total, losses), cotangents = jax.value_and_grad(objective, has_aux=True)(outputs)
         return total, losses, pullback(cotangents)[0]
 
     total, losses, grads = gradients(params)

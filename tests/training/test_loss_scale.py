@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from oneformer_jax.training.moving_average import averaged
+from oneformer_jax.training.optimizer import averaged
 from oneformer_jax.training.precision import FIRST_SCALE, STEPS_BEFORE_GROWTH, LossScale, first_loss_scale
 
 

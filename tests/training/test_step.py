@@ -1,6 +1,7 @@
 """The training step: no hidden transfers, no dependence on the device, nothing compiled twice, NaN left out."""
 
 import dataclasses
+import math
 import os
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import pytest
 
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.task_text import prompt_table, task_tokens
+from oneformer_jax.losses.assignment import Pairs
 from oneformer_jax.losses.config import CriterionConfig
+from oneformer_jax.losses.objective import OneFormerObjective
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import (
     OneFormerConfig,
@@ -25,11 +28,12 @@ from oneformer_jax.models.config import (
     TextEncoderConfig,
     TransformerConfig,
 )
+from oneformer_jax.models.predictions import TrainingOutputs
 from oneformer_jax.training.optimizer import OptimizerConfig, make_optimizer
 from oneformer_jax.training.precision import LossScale
 from oneformer_jax.training.schedule import warmup_poly
 from oneformer_jax.training.sharding import make_mesh, put_replicated
-from oneformer_jax.training.step import StepInputs, TrainState, TrainStep, make_train_step
+from oneformer_jax.training.step import StepInputs, StepSettings, TrainState, TrainStep
 
 pytestmark = pytest.mark.slow
 
@@ -80,9 +84,10 @@ def step_of(
 ) -> tuple[TrainStep, optax.GradientTransformation]:
     optimizer = make_optimizer(OptimizerConfig(), SCHEDULE, frozen=frozen)
     inputs = StepInputs((120.0,) * 3, (60.0,) * 3, task_tokens(0, 77), prompt_table(("disk", "square", "ring")), 6)
-    criterion, mesh = CriterionConfig(num_points=64, contrastive_weight=contrastive_weight), make_mesh(num_devices)
-    options = {"mesh": mesh, "seed": 5, "frozen": frozen, "precision": precision, "average_decay": 0.5}
-    return make_train_step(config, criterion, optimizer, SCHEDULE, inputs, **options), optimizer
+    objective = OneFormerObjective(CriterionConfig(num_points=64, contrastive_weight=contrastive_weight))
+    settings = StepSettings(seed=5, frozen=frozen, precision=precision, average_decay=0.5)
+    step = TrainStep(config, objective, optimizer, SCHEDULE, inputs, settings, make_mesh(num_devices))
+    return step, optimizer
 
 
 def start(optimizer: optax.GradientTransformation, num_devices: int = 1) -> TrainState:
@@ -227,6 +232,44 @@ def test_an_update_that_is_not_finite_is_left_out() -> None:
     assert int(state.step) == 1
     for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(state.params["backbone"]), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+class MostProbableClass:
+    """An objective of somebody else's: the first query of the last layer predicts the class of the first segment, and
+    all pairs cost the same."""
+
+    def normalisers(self, segment_classes: tuple[jax.Array, ...], num_queries: int) -> jax.Array:
+        return jnp.float32(sum(map(len, segment_classes)))
+
+    def costs(self, outputs: TrainingOutputs, batch: Batch, key: jax.Array) -> jax.Array:
+        shape = outputs.layers.class_logits.shape
+        return jnp.zeros((1, *shape[1:3], batch.segment_class.shape[1]))
+
+    def loss(
+        self, outputs: TrainingOutputs, batch: Batch, pairs: Pairs, normalisers: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        logits = outputs.layers.class_logits[-1, :, 0]
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.segment_class[:, 0])
+        return jnp.sum(loss) / normalisers, {"pairs": jnp.sum(pairs.valid.astype(jnp.float32))}
+
+
+def test_another_objective_and_another_optimizer_train() -> None:
+    """Each is an argument of the step; the loss is then the mean over the images of both batches."""
+    optimizer = optax.sgd(0.05, momentum=0.9)
+    inputs = StepInputs((120.0,) * 3, (60.0,) * 3, task_tokens(0, 77), prompt_table(("disk", "square", "ring")), 6)
+    schedule, settings = optax.constant_schedule(0.05), StepSettings(seed=5)
+    step = TrainStep(CONFIG, MostProbableClass(), optimizer, schedule, inputs, settings, make_mesh(1))
+    state, losses = start(optimizer), []
+    for i in range(6):
+        batches = [batch_of(4, first_sample=4 * i), batch_of(2, first_sample=4 * i)]
+        with jax.transfer_guard("disallow"):
+            state, scalars = step(state, *batches)
+        values = jax.device_get(scalars)
+        losses.append(float(values["loss"]))
+        assert values["pairs"] == 6 + 3  # segments of both batches, in the one layer that has costs
+        assert values["lr"] == np.float32(0.05)
+    assert losses[0] == pytest.approx(math.log(4), rel=0.5)
+    assert losses[-1] < 0.5 * losses[0]
 
 
 IN_A_FRESH_PROCESS = """

@@ -19,7 +19,7 @@ from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.losses.assignment import assign, pair_slots
-from oneformer_jax.losses.normalisers import normalisers
+from oneformer_jax.losses.criterion import normalisers
 from oneformer_jax.models import oneformer
 from oneformer_jax.training.step import TrainState, TrainStep
 from oneformer_jax.training.step_memory import StepMemory, bytes_of
@@ -87,7 +87,7 @@ class Watch:
 
 
 def most_in_use(spec: Any, size: tuple[int, int, int]) -> int:
-    """Of a step with 12 segments in an image, made program by program as `TrainStep.run` does."""
+    """Of a step with 12 segments in an image, made program by program as `TrainStep` does."""
     watch = Watch()
     step, shapes = stand_in_step(spec)
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -119,7 +119,7 @@ def one_batch(watch: Watch, step: TrainStep, state: TrainState, host: Batch, sum
     outputs, costs, num_segments, pullback = watch.run(step.forward, state.params, state.step, batch)
     counts = jax.device_get(num_segments)
     pairs = assign(jax.device_get(costs), counts, num_groups=1, slots=pair_slots(counts, 1))
-    over = jax.tree.map(jnp.asarray, normalisers([host.segment_class], 12, 0.1))
+    over = normalisers([batch.segment_class], 12, 0.1)
     parts, cotangents = watch.run(step.losses, outputs, state.step, batch, pairs, over, state.loss_scale)
     gradients = watch.run(step.backward, pullback, cotangents)
     if summed is not None:

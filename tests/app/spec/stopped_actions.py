@@ -24,7 +24,6 @@ from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.load import Checkpoint
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.training.sharding import make_mesh
-from oneformer_jax.training.step import TrainStep
 
 QUIET = Console(quiet=True)
 
@@ -45,7 +44,7 @@ def training(spec: Spec) -> SimpleNamespace:
     names = ("parameter_groups", "groups_table", "train_batches", "_validation", "enable_compilation_cache")
     parts = {name: Mock() for name in names}
     parts["make_optimizer"] = Mock(return_value=optax.identity())
-    parts["make_train_step"] = Mock(return_value=TrainStep(*[Mock()] * len(TrainStep._fields)))
+    parts["TrainStep"] = Mock()
     parts |= {"wandb_writers": stop(), "dry_run": stop(), "starting_point": Mock(return_value=start)}
     parts["oneformer"] = Mock(shapes=Mock(return_value={}))
     parts["closing"] = MagicMock()
@@ -66,12 +65,12 @@ def validation_batch(spec: Spec) -> int:
 
 def step_input(field: str) -> Observed:
     """A field of what every training step shares."""
-    return lambda spec: getattr(training(spec).make_train_step.call_args.args[4], field)
+    return lambda spec: getattr(training(spec).TrainStep.call_args.args[4], field)
 
 
 def step_option(name: str) -> Observed:
     """What the training step is built with."""
-    return lambda spec: training(spec).make_train_step.call_args.kwargs[name]
+    return lambda spec: getattr(training(spec).TrainStep.call_args.args[5], name)
 
 
 def exporting(spec: Spec) -> SimpleNamespace:

@@ -43,7 +43,7 @@ DEVICES: Rows = {
     "train.gpu_ids": Changes("[2,5]", chosen_devices("train"), (2, 5)),
     "train.num_nodes": Shown("app/actions/test_training_keys.py::test_a_topology_that_is_not_there_is_refused"),
     "train.distributed_strategy": Changes(
-        "fsdp", lambda spec: training(spec).make_train_step.call_args.kwargs["strategy"], "fsdp"
+        "fsdp", lambda spec: training(spec).TrainStep.call_args.args[5].strategy, "fsdp"
     ),
 }
 

@@ -17,11 +17,12 @@ from oneformer_jax.data.geometry import Size
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.losses.assignment import BLOCK, pair_slots
+from oneformer_jax.losses.objective import OneFormerObjective
 from oneformer_jax.models import oneformer
 from oneformer_jax.training.optimizer import make_optimizer
 from oneformer_jax.training.precision import first_loss_scale
 from oneformer_jax.training.sharding import make_mesh
-from oneformer_jax.training.step import StepInputs, TrainState, TrainStep, make_train_step
+from oneformer_jax.training.step import StepInputs, StepSettings, TrainState, TrainStep
 from oneformer_jax.training.step_memory import StepMemory, batch_shapes, step_memory
 
 SEGMENTS = 16
@@ -34,14 +35,12 @@ def training_memory(spec: Spec, batch: int, size: Size) -> StepMemory:
 
     Raises SpecError, OneFormerError (the backend tells nothing).
     """
-    transformer, criterion = model_config(spec).transformer, configure.criterion_config(spec)
     step, state = stand_in_step(spec)
     return step_memory(
         step,
         state,
         _batch(spec, batch, size),
-        layers=transformer.dec_layers if criterion.deep_supervision else 1,
-        slots=pair_slots(np.full(batch, min(SEGMENTS, transformer.num_queries)), 1),
+        slots=pair_slots(np.full(batch, min(SEGMENTS, spec.model.one_former.num_object_queries)), 1),
         batches_per_step=spec.train.accumulate_grad_batches,
     )
 
@@ -56,17 +55,14 @@ def stand_in_step(spec: Spec) -> tuple[TrainStep, TrainState]:
     prompts_of_image = min(SEGMENTS, config.num_classes) + 1
     tokens = task_tokens(config.task_pad_id, config.task_seq_len)
     mean, std = spec.dataset.pixel_mean, spec.dataset.pixel_std
-    step = make_train_step(
+    step = TrainStep(
         config,
-        configure.criterion_config(spec),
+        OneFormerObjective(configure.criterion_config(spec)),
         optimizer,
         lambda _: jnp.zeros(()),
         StepInputs(mean, std, tokens, table, prompts_of_image),
-        mesh=make_mesh(1),
-        seed=spec.train.seed,
-        frozen=frozen,
-        precision=spec.train.precision,
-        average_decay=spec.train.ema_decay,
+        StepSettings(spec.train.seed, frozen, spec.train.precision, spec.train.ema_decay),
+        make_mesh(1),
     )
     scale = jax.eval_shape(lambda: first_loss_scale(spec.train.precision))
     average = shapes if spec.train.ema_decay else None

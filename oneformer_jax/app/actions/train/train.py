@@ -34,6 +34,7 @@ from oneformer_jax.data.pipeline import PipelineSettings, image_names, max_promp
 from oneformer_jax.data.task_text import prompt_table, task_tokens
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.evaluation.report import headline, metrics_json
+from oneformer_jax.losses.objective import OneFormerObjective
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.predict.jax_backend import JaxBackend
@@ -43,7 +44,7 @@ from oneformer_jax.training.logbook import Logbook, SilentLogbook, groups_table
 from oneformer_jax.training.loop import LoopSettings, train_loop
 from oneformer_jax.training.optimizer import make_optimizer, parameter_groups
 from oneformer_jax.training.sharding import Mesh, local_mesh, whole_on_each_process
-from oneformer_jax.training.step import StepInputs, TrainStep, make_train_step
+from oneformer_jax.training.step import StepInputs, StepSettings, TrainStep
 
 
 def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> None:
@@ -173,9 +174,10 @@ def _train_step(
     learning: _Learning,
     mesh: Mesh,
 ) -> TrainStep:
-    return make_train_step(
+    train = spec.train
+    return TrainStep(
         config,
-        configure.criterion_config(spec),
+        OneFormerObjective(configure.criterion_config(spec)),
         learning.optimizer,
         learning.schedule,
         StepInputs(
@@ -185,12 +187,8 @@ def _train_step(
             prompt_table(dataset.categories.names, spec.dataset.max_seq_len),
             max_prompts_of(dataset, pipeline),
         ),
-        mesh=mesh,
-        seed=spec.train.seed,
-        frozen=learning.frozen,
-        precision=spec.train.precision,
-        average_decay=spec.train.ema_decay,
-        strategy=spec.train.distributed_strategy,
+        StepSettings(train.seed, learning.frozen, train.precision, train.ema_decay, train.distributed_strategy),
+        mesh,
     )
 
 
