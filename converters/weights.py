@@ -8,13 +8,7 @@ from converters.convert import Kind, convert
 from converters.files.read import read_source
 from converters.rules import Report
 from oneformer_jax.checkpoints.description import Description
-from oneformer_jax.checkpoints.store import (
-    find_checkpoint,
-    is_checkpoint,
-    load_description,
-    load_params,
-    shapes_of,
-)
+from oneformer_jax.checkpoints.read import find_checkpoint, is_checkpoint, load_description, load_params
 from oneformer_jax.models.config import OneFormerConfig, SwinConfig
 from oneformer_jax.models.oneformer import PARTS
 
@@ -48,7 +42,7 @@ def read_weights(location: str, kind: Kind | Literal["auto"] = "auto") -> Weight
     if kind == "auto" and "://" not in location and is_checkpoint(Path(location)):
         step_dir = find_checkpoint(Path(location))
         description = load_description(step_dir)
-        params = load_params(step_dir, shapes_of(description))
+        params = load_params(step_dir, description.shapes())
         description = replace(description, quantized={})  # `params` are float32
         return Weights(location, description.model, params, description.categories.names, description)
     source = read_source(location)

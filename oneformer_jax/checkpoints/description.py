@@ -4,9 +4,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from oneformer_jax.checkpoints.quantized import quantized_shapes
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.geometry import EvaluationPolicy, Policy, policy_from_json
+from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.oneformer import Params
 from oneformer_jax.postprocess.thresholds import Thresholds
 
 
@@ -55,3 +58,8 @@ class Description:
                 "thresholds": Thresholds(**data.get("thresholds", {})),
             }
         )
+
+    def shapes(self) -> Params:
+        """Shapes and dtypes of the arrays that the checkpoint holds: those of the parts that are not `absent`."""
+        held = {part: shape for part, shape in oneformer.shapes(self.model).items() if part not in self.absent}
+        return quantized_shapes(held, self.quantized)

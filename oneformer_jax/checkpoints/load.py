@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Float, Shaped
 
 from oneformer_jax.checkpoints.description import Description
-from oneformer_jax.checkpoints.store import find_checkpoint, load_description, load_params, shapes_of
+from oneformer_jax.checkpoints.read import find_checkpoint, load_description, load_params
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.oneformer import Params
 from oneformer_jax.models.predictions import Predictions
 
 
@@ -22,7 +23,7 @@ from oneformer_jax.models.predictions import Predictions
 class Checkpoint:
     """A model in memory. `params` is a plain nested dictionary of arrays for `models.oneformer`'s functions."""
 
-    params: Any
+    params: Params
     description: Description
 
     @property
@@ -37,7 +38,7 @@ class Checkpoint:
 
     @cached_property
     def _forward(self) -> Any:
-        def forward(params: Any, images: Any, tokens: Any) -> Predictions:
+        def forward(params: Params, images: jax.Array, tokens: jax.Array) -> Predictions:
             features = oneformer.encode(params, images, config=self.config)
             return oneformer.decode(params, features, tokens, config=self.config).final()
 
@@ -63,4 +64,4 @@ def load_checkpoint(path: Path | str, *, device: jax.Device | None = None) -> Ch
             hint="a backbone is for training: train.pretrained_backbone",
         )
     with jax.default_device(device or jax.local_devices()[0]):
-        return Checkpoint(load_params(step_dir, shapes_of(description)), description)
+        return Checkpoint(load_params(step_dir, description.shapes()), description)

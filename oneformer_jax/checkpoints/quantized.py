@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, PyTree
 
 DTYPES: dict[str, Any] = {"int8": jnp.int8, "fp8_e4m3fn": jnp.float8_e4m3fn, "fp8_e5m2": jnp.float8_e5m2}
 VALUES, SCALE = "values_8bit", "scale"
@@ -51,7 +51,7 @@ def restored(tree: Any) -> Any:
     return {name: restored(leaf) for name, leaf in tree.items()}
 
 
-def stored_bytes(tree: Any) -> int:
+def bytes_of(tree: PyTree) -> int:
     """Bytes of all arrays (or shapes)."""
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 

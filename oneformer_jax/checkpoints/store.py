@@ -1,4 +1,4 @@
-"""Orbax checkpoints that know what they hold.
+"""Writing Orbax checkpoints that know what they hold.
 
 A run folder has `checkpoints/<step>/` with the items `params`, `optimizer` (not where weights were converted),
 `loss_scale` (of float16), `average` (of the parameters, where the run keeps one) and `description` (JSON: architecture,
@@ -8,7 +8,6 @@ a checkpoint disappears as a whole, so an interrupted or failed one leaves every
 """
 
 import json
-import logging
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,24 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers as managers
 
 from oneformer_jax.checkpoints.description import Description
-from oneformer_jax.checkpoints.quantized import quantized_shapes, restored
+from oneformer_jax.checkpoints.read import FOLDER, WithoutOrbaxLogs
 from oneformer_jax.errors import CheckpointError
-from oneformer_jax.models import oneformer
+from oneformer_jax.models.oneformer import Params
 
-FOLDER = "checkpoints"
 TO_DELETE = ".to_delete"
 DATA_FILE_SIZE = 64 * 2**20
 """Bytes of a data file. Orbax keeps what it has packed in memory until a file is full: its 2 GB hold most models."""
-
-# Orbax reports every step of every save and what it raises; asyncio the tasks of failed saves that Orbax forgets.
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class Checkpoints:
@@ -50,6 +44,8 @@ class Checkpoints:
         def score(metrics: dict[str, float]) -> float:
             return metrics[monitor]
 
+        self._quiet, self._failed = WithoutOrbaxLogs(), False
+        self._quiet.__enter__()
         folder = (run_dir / FOLDER).absolute()
         _remove(folder, f"*{ocp.utils.TMP_DIR_SUFFIX}*", TO_DELETE)
         _refuse_damaged_metrics(folder)
@@ -92,7 +88,13 @@ class Checkpoints:
         return metric is not None and (self.best_metric is None or metric > self.best_metric)
 
     def save(
-        self, params: Any, opt_state: Any, description: Description, *, loss_scale: Any = None, average: Any = None
+        self,
+        params: Params,
+        opt_state: PyTree,
+        description: Description,
+        *,
+        loss_scale: PyTree = None,
+        average: Params | None = None,
     ) -> None:
         """Begins to write one checkpoint, after the one before is complete. `opt_state` None: not to be resumed.
 
@@ -140,6 +142,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:
+            self._failed = True
             raise CheckpointError(
                 f"checkpoint of step {step} could not be written: {_cause(error)}",
                 where=str(self.run_dir / FOLDER),
@@ -163,12 +166,14 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
+        if not self._failed:
+            self._quiet.__exit__(None)
 
 
 def _cause(error: Exception) -> str:
     """What the system said: TensorStore wraps it into the names of arrays and temporary files."""
-    told = re.search(r"([^:]+?) \[os_error_code", str(error))
-    return told[1].strip() if told else (str(error) or type(error).__name__).splitlines()[0][:300]
+    found = re.search(r"([^:]+?) \[os_error_code", str(error))
+    return found[1].strip() if found else (str(error) or type(error).__name__).splitlines()[0][:300]
 
 
 class _Uncopied(np.ndarray):
@@ -178,7 +183,7 @@ class _Uncopied(np.ndarray):
         return self
 
 
-def _arrays(tree: Any) -> ocp.args.PyTreeSave:
+def _arrays(tree: PyTree) -> ocp.args.PyTreeSave:
     """What StandardRestore reads, saved without holding it in memory once more."""
     tree = jax.tree.map(lambda leaf: leaf.view(_Uncopied) if isinstance(leaf, np.ndarray) else leaf, tree)
     return ocp.args.PyTreeSave(tree, ocdbt_target_data_file_size=DATA_FILE_SIZE)
@@ -196,12 +201,6 @@ def _remove(folder: Path, *patterns: str) -> None:
             shutil.rmtree(leftover)
 
 
-def latest(run_dir: Path) -> Path | None:
-    """The newest step folder of a run, None where there is none; nothing is touched."""
-    steps = [path for path in (run_dir / FOLDER).glob("*") if path.name.isdecimal() and _is_step(path)]
-    return max(steps, key=lambda path: int(path.name), default=None)
-
-
 def _refuse_damaged_metrics(folder: Path) -> None:
     """Orbax reads the metrics of every step at once, and would not tell whose are damaged."""
     for file in folder.glob("*/metrics/metrics"):
@@ -213,99 +212,3 @@ def _refuse_damaged_metrics(folder: Path) -> None:
                 where=str(file.parents[1]),
                 hint="the checkpoint is damaged: remove this folder, and the run continues with its other checkpoints",
             ) from error
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is a step folder or a run folder with a checkpoint."""
-    return any(_is_step(candidate) for candidate in _candidates(path))
-
-
-def find_checkpoint(path: Path) -> Path:
-    """The step folder that `path` means: itself, or the best (else the latest) one of a run folder.
-
-    Raises CheckpointError if there is none.
-    """
-    for candidate in _candidates(path):
-        if _is_step(candidate):
-            return candidate.resolve()
-    if not path.exists():
-        raise CheckpointError("no such file or folder", where=str(path), hint="give a checkpoint or a run folder")
-    raise CheckpointError(
-        "holds no checkpoint",
-        where=str(path),
-        hint="expected a folder with `params` and `description`, or a run folder with `best` or `latest`",
-    )
-
-
-def _candidates(path: Path) -> Iterator[Path]:
-    yield path
-    for run_dir in (path, path / "train"):
-        yield run_dir / "best"
-        newest = latest(run_dir)
-        if newest is not None:
-            yield newest
-    yield path / "automl" / "best"
-
-
-def _is_step(folder: Path) -> bool:
-    return (folder / "description").is_dir() and (folder / "params").is_dir()
-
-
-def load_description(step_dir: Path) -> Description:
-    """What a checkpoint holds, without its arrays."""
-    return Description.from_json(_restore(step_dir, "description", ocp.args.JsonRestore()))
-
-
-def shapes_of(description: Description) -> Any:
-    """Shapes and dtypes of the arrays that the checkpoint holds: those of the parts that are not `absent`."""
-    shapes = oneformer.shapes(description.model)
-    held = {part: shape for part, shape in shapes.items() if part not in description.absent}
-    return quantized_shapes(held, description.quantized)
-
-
-def load_params(step_dir: Path, like: Any) -> Any:
-    """The parameters to use: their average where the checkpoint has one, else the last ones. As `load_item`; kernels in
-    8 bits come as float32."""
-    return restored(load_item(step_dir, "average" if has_item(step_dir, "average") else "params", like))
-
-
-def has_item(step_dir: Path, item: str) -> bool:
-    """Whether the checkpoint holds it."""
-    return (step_dir / item).is_dir()
-
-
-def load_item(step_dir: Path, item: str, like: Any) -> Any:
-    """One of the trees of `Checkpoints.save`, in the structure and dtypes of `like` (arrays or ShapeDtypeStructs), on
-    the default device or where `placed` says."""
-    return _restore(step_dir, item, ocp.args.StandardRestore(_on_default_device(like)))
-
-
-def placed(like: Any, shardings: Any) -> Any:
-    """Shapes of arrays to load, and where on the devices of all processes they go."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like, shardings
-    )
-
-
-def _on_default_device(like: Any) -> Any:
-    """Shapes that say where the arrays go: Orbax otherwise wants the devices on which they were saved."""
-    default = jnp.zeros(()).sharding  # of the default device
-
-    def place(leaf: Any) -> jax.ShapeDtypeStruct:
-        told = leaf.sharding if isinstance(leaf, jax.ShapeDtypeStruct) else None
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=told or default)
-
-    return jax.tree.map(place, like)
-
-
-def _restore(step_dir: Path, item: str, args: Any) -> Any:
-    try:
-        with ocp.CheckpointManager(step_dir.parent.absolute()) as manager:
-            return manager.restore(int(step_dir.name), args=ocp.args.Composite(**{item: args}))[item]
-    except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files; all mean the same here
-        raise CheckpointError(
-            f"`{item}` could not be read: {str(error).splitlines()[0][:300]}",
-            where=str(step_dir),
-            hint="the checkpoint is damaged or of another architecture: use another step of the same run "
-            "(a run whose newest step is damaged resumes from the one before if this folder is removed)",
-        ) from error

@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.stages import Lowered
 from jax.typing import DTypeLike
-from jaxtyping import PyTree
 
+from oneformer_jax.checkpoints.quantized import bytes_of
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.losses.assignment import Pairs
@@ -93,11 +92,6 @@ def step_memory(
         working=working,
         operations=None if None in counts else sum(share) + counts[3],
     )
-
-
-def bytes_of(tree: PyTree) -> int:
-    """Of all arrays of a tree of arrays or shapes."""
-    return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 class _Plan(NamedTuple):

@@ -12,7 +12,7 @@ import pytest
 from clusters import ended
 
 from oneformer_jax.app.spec import load_spec
-from oneformer_jax.checkpoints.store import find_checkpoint, load_description
+from oneformer_jax.checkpoints.read import find_checkpoint, load_description
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from oneformer_jax import load_checkpoint, load_model
 from oneformer_jax.app.actions.train.start import starting_point
 from oneformer_jax.app.settings import training as configure
 from oneformer_jax.app.spec import load_spec
-from oneformer_jax.checkpoints.store import find_checkpoint, load_description
+from oneformer_jax.checkpoints.read import find_checkpoint, load_description
 from oneformer_jax.training.optimizer import make_optimizer
 from oneformer_jax.training.sharding import make_mesh
 

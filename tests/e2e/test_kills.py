@@ -14,7 +14,7 @@ import pytest
 from clusters import ended
 from tiers import tier
 
-from oneformer_jax.checkpoints import store as ckpt
+from oneformer_jax.checkpoints import read as ckpt
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def read_all_checkpoints(run_dir: Path) -> int:
     for folder in folders:
         description = ckpt.load_description(folder)
         assert description.step == int(folder.name)
-        params = ckpt.load_params(folder, ckpt.shapes_of(description))
+        params = ckpt.load_params(folder, description.shapes())
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
     return len(folders)
 
@@ -90,7 +90,7 @@ def test_kill_at_random_moments_changes_nothing(workspace: Path, tmp_path: Path)
     assert read_all_checkpoints(run_dir) == 2
     for item in ("params", "average"):
         arrays = [
-            ckpt.load_item(folder, item, ckpt.shapes_of(ckpt.load_description(folder)))
+            ckpt.load_item(folder, item, ckpt.load_description(folder).shapes())
             for folder in (ckpt.find_checkpoint(run_dir), ckpt.find_checkpoint(tmp_path / "whole"))
         ]
         jax.tree.map(np.testing.assert_array_equal, *arrays)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from clusters import ROOT, ended, start_nodes
 
-from oneformer_jax.checkpoints.store import load_description
+from oneformer_jax.checkpoints.read import load_description
 
 pytestmark = pytest.mark.slow
 

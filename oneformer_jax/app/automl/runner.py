@@ -10,7 +10,7 @@ from oneformer_jax.app.automl.progress import progress, why_it_failed
 from oneformer_jax.app.automl.study import Study, Trial
 from oneformer_jax.app.automl.training import Command, Training, trial_folder, write_trial_spec
 from oneformer_jax.app.spec import Spec
-from oneformer_jax.checkpoints.store import FOLDER
+from oneformer_jax.checkpoints.read import FOLDER
 from oneformer_jax.errors import OneFormerError
 
 POLL_SECONDS = 0.5

@@ -17,7 +17,7 @@ from oneformer_jax.app.settings import training as configure
 from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec
-from oneformer_jax.checkpoints import store as ckpt
+from oneformer_jax.checkpoints import read as ckpt
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.dataset import Dataset

@@ -16,13 +16,14 @@ from oneformer_jax.app.actions.train.memory import (
     what_to_change,
 )
 from oneformer_jax.app.settings.model import model_config
+from oneformer_jax.checkpoints.quantized import bytes_of
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.losses.assignment import assign, pair_slots
 from oneformer_jax.losses.criterion import normalisers
 from oneformer_jax.models import oneformer
 from oneformer_jax.training.step import TrainState, TrainStep
-from oneformer_jax.training.step_memory import StepMemory, bytes_of
+from oneformer_jax.training.step_memory import StepMemory
 
 SPEC = """
 model:

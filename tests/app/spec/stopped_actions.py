@@ -50,7 +50,7 @@ def training(spec: Spec) -> SimpleNamespace:
     parts["closing"] = MagicMock()
     parts["_datasets"] = lambda spec, _: (drawn(spec), drawn(spec))
     with (
-        patch.object(train.ckpt, "Checkpoints") as checkpoints,
+        patch.object(train, "Checkpoints") as checkpoints,
         patch.object(train.configure, "frozen", return_value=frozenset()),
     ):
         return SimpleNamespace(**vars(run_until_stopped(train.train, train, spec, parts)), checkpoints=checkpoints)

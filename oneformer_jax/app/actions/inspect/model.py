@@ -16,12 +16,12 @@ from oneformer_jax.app.actions.train.memory import SEGMENTS, training_memory
 from oneformer_jax.app.run.execute import enable_compilation_cache
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec, load_spec
+from oneformer_jax.checkpoints.quantized import bytes_of
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.normalise import normalise
-from oneformer_jax.training.step_memory import bytes_of
 
 PARTS = {
     "backbone": ("backbone",),

@@ -61,15 +61,16 @@ def _quantize_checkpoint(spec: Spec, target: Path, console: Console) -> tuple[Su
     """Writes a checkpoint whose kernels are in 8 bits, without the parts that are for training alone."""
     from oneformer_jax.app.run.execute import enable_compilation_cache
     from oneformer_jax.checkpoints import quantized
-    from oneformer_jax.checkpoints import store as checkpoints
+    from oneformer_jax.checkpoints.read import find_checkpoint, load_description, load_params
+    from oneformer_jax.checkpoints.store import Checkpoints
     from oneformer_jax.models.oneformer import PARTS, TRAINING_ONLY
 
     enable_compilation_cache()
-    step_dir = checkpoints.find_checkpoint(Path(spec.quantize.model_path))
-    description = checkpoints.load_description(step_dir)
+    step_dir = find_checkpoint(Path(spec.quantize.model_path))
+    description = load_description(step_dir)
     if description.quantized:
         raise CheckpointError("is quantized already", where=str(step_dir), hint="give the one that was trained")
-    held = checkpoints.load_params(step_dir, checkpoints.shapes_of(description))
+    held = load_params(step_dir, description.shapes())
     params = {part: tree for part, tree in held.items() if part not in TRAINING_ONLY}
     layers = [
         Layer(name, (name,), CONVOLUTION if len(kernel.shape) == 4 else LINEAR)
@@ -80,7 +81,7 @@ def _quantize_checkpoint(spec: Spec, target: Path, console: Console) -> tuple[Su
     fresh = target.with_name(f".{target.name}.part")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        store = checkpoints.Checkpoints(fresh, keep=0, monitor="mIoU")
+        store = Checkpoints(fresh, keep=0, monitor="mIoU")
         store.save(quantized.quantized(params, chosen), None, replace(description, quantized=chosen, absent=absent))
         store.close()
         shutil.rmtree(target, ignore_errors=True)
@@ -88,7 +89,7 @@ def _quantize_checkpoint(spec: Spec, target: Path, console: Console) -> tuple[Su
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     written = sum(file.stat().st_size for file in target.glob("checkpoints/*/params/**/*") if file.is_file())
-    return Subject("checkpoint", step_dir, quantized.stored_bytes(params)), Subject("checkpoint", target, written)
+    return Subject("checkpoint", step_dir, quantized.bytes_of(params)), Subject("checkpoint", target, written)
 
 
 def _quantize_graph(spec: Spec, source: Path, target: Path, console: Console) -> tuple[Subject, Subject]:

@@ -20,7 +20,7 @@ from converters.weights import Weights, read_weights
 from oneformer_jax.app.settings.model import differences, model_config
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.app.spec.field import plain
-from oneformer_jax.checkpoints import store as ckpt
+from oneformer_jax.checkpoints import read as ckpt
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig, SwinConfig
@@ -84,7 +84,7 @@ def _resume(
 
     def state() -> TrainState:
         console.print(f"resuming from step {description.step}: {step_dir}")
-        like = ckpt.shapes_of(description)
+        like = description.shapes()
         shardings = partial(state_shardings, mesh=mesh, strategy=spec.train.distributed_strategy)
 
         def load(item: str, like: Any) -> Any:

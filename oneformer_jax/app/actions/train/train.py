@@ -27,8 +27,9 @@ from oneformer_jax.app.settings import training as configure
 from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec
-from oneformer_jax.checkpoints import store as ckpt
 from oneformer_jax.checkpoints.description import Description
+from oneformer_jax.checkpoints.read import latest
+from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.pipeline import PipelineSettings, image_names, max_prompts_of, train_batches
 from oneformer_jax.data.task_text import prompt_table, task_tokens
@@ -63,9 +64,9 @@ def train(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Non
 
     store = None
     if not spec.train.is_dry_run:
-        store = ckpt.Checkpoints(folder, keep=spec.train.checkpoint_keep, monitor=scoring.monitor(spec))
+        store = Checkpoints(folder, keep=spec.train.checkpoint_keep, monitor=scoring.monitor(spec))
     # What the first process sees counts: file systems that several hosts share may show the others an older state.
-    newest = gather(store.newest() if store else ckpt.latest(folder))[0]
+    newest = gather(store.newest() if store else latest(folder))[0]
     with jax.default_device(mesh.local_devices[0]):
         start = starting_point(spec, newest, learning.optimizer, console, mesh)
         if start.step >= settings.total_steps:

@@ -1,6 +1,8 @@
 """Checkpoints: what goes in comes out, the newest and the best stay, a failed save harms nothing."""
 
+import gc
 import json
+import logging
 import os
 import resource
 import shutil
@@ -21,13 +23,15 @@ import pytest
 
 from oneformer_jax.checkpoints import store as checkpoints
 from oneformer_jax.checkpoints.description import Description
-from oneformer_jax.checkpoints.store import (
-    Checkpoints,
+from oneformer_jax.checkpoints.read import (
+    LOGGERS,
+    WithoutOrbaxLogs,
     find_checkpoint,
     load_description,
     load_item,
     load_params,
 )
+from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.data.geometry import EvaluationPolicy, Letterbox
 from oneformer_jax.errors import CheckpointError
@@ -223,6 +227,56 @@ def test_a_write_that_fails_in_the_background_is_told_by_the_next_poll(
     assert {(tmp_path / name).resolve().name for name in ("best", "latest")} == {"1"}
     assert find_checkpoint(tmp_path).name == "1"
     load_params(find_checkpoint(tmp_path), jax.eval_shape(lambda: arrays(0.0)))
+
+
+class Lines(logging.Handler):
+    """What the loggers that Orbax uses let through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    handler, loggers = Lines(), [logging.getLogger(name) for name in LOGGERS]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield handler.texts
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+def test_of_all_that_is_logged_only_orbax_is_silent_and_only_while_it_works(tmp_path: Path, lines: list[str]) -> None:
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [list(logger.filters) for logger in loggers]
+    run = Checkpoints(tmp_path, keep=2, monitor="mIoU")
+    run.save(arrays(1.0), None, describe(1))  # Orbax warns: there are no metrics
+    loggers[0].warning("from another library")
+    run.wait()
+    load_params(find_checkpoint(tmp_path), jax.eval_shape(lambda: arrays(0.0)))
+    loggers[1].error("Task was destroyed but it is pending!")
+    run.close()
+    assert lines == ["from another library", "Task was destroyed but it is pending!"]
+    assert [logger.filters for logger in loggers] == before
+    with ocp.CheckpointManager(tmp_path / "plain", options=ocp.CheckpointManagerOptions(best_fn=len)) as manager:
+        manager.save(1, args=ocp.args.StandardSave(arrays(1.0)))
+    assert any("metric" in text for text in lines)  # nothing of it is ours
+
+
+def test_a_failed_save_logs_nothing_even_when_it_is_collected(
+    tmp_path: Path, lines: list[str], small_files: None
+) -> None:
+    with pytest.raises(CheckpointError), Checkpoints(tmp_path, keep=2, monitor="mIoU") as run:
+        run.save({"a": jax.random.normal(jax.random.key(0), (1_000_000,))}, None, describe(2))
+    gc.collect()
+    assert lines == []
+    for name in LOGGERS:  # the filter of this run stays; the next test begins without it
+        logger = logging.getLogger(name)
+        logger.filters = [one for one in logger.filters if not isinstance(one, WithoutOrbaxLogs)]
 
 
 def test_arrays_may_be_given_away_while_they_are_written(run: Checkpoints, tmp_path: Path) -> None:

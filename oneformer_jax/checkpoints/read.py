@@ -1,0 +1,135 @@
+"""Checkpoints: which folder is one, and what is in it."""
+
+import logging
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+
+from oneformer_jax.checkpoints.description import Description
+from oneformer_jax.checkpoints.quantized import restored
+from oneformer_jax.errors import CheckpointError
+from oneformer_jax.models.oneformer import Params
+
+FOLDER = "checkpoints"
+LOGGERS, ORBAX = ("absl", "asyncio"), str(Path("orbax", "checkpoint"))
+
+
+class WithoutOrbaxLogs(logging.Filter):
+    """As a context: what Orbax logs is dropped. It logs every step of every save and whatever it raises, and asyncio
+    logs the tasks of failed saves that Orbax forgets, whenever they are collected: after an error the filter stays."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record comes from anywhere else."""
+        frames = traceback.extract_tb(record.exc_info[2]) if record.exc_info else []
+        places = [record.pathname, record.getMessage(), *(frame.filename for frame in frames)]
+        return not any(ORBAX in place for place in places)
+
+    def __enter__(self) -> None:
+        for name in LOGGERS:
+            logging.getLogger(name).addFilter(self)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            for name in LOGGERS:
+                logging.getLogger(name).removeFilter(self)
+
+
+def latest(run_dir: Path) -> Path | None:
+    """The newest step folder of a run, None where there is none; nothing is touched."""
+    steps = [path for path in (run_dir / FOLDER).glob("*") if path.name.isdecimal() and _is_step(path)]
+    return max(steps, key=lambda path: int(path.name), default=None)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is a step folder or a run folder with a checkpoint."""
+    return any(_is_step(candidate) for candidate in _candidates(path))
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The step folder that `path` means: itself, or the best (else the latest) one of a run folder.
+
+    Raises CheckpointError if there is none.
+    """
+    for candidate in _candidates(path):
+        if _is_step(candidate):
+            return candidate.resolve()
+    if not path.exists():
+        raise CheckpointError("no such file or folder", where=str(path), hint="give a checkpoint or a run folder")
+    raise CheckpointError(
+        "holds no checkpoint",
+        where=str(path),
+        hint="expected a folder with `params` and `description`, or a run folder with `best` or `latest`",
+    )
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    yield path
+    for run_dir in (path, path / "train"):
+        yield run_dir / "best"
+        newest = latest(run_dir)
+        if newest is not None:
+            yield newest
+    yield path / "automl" / "best"
+
+
+def _is_step(folder: Path) -> bool:
+    return (folder / "description").is_dir() and (folder / "params").is_dir()
+
+
+def load_description(step_dir: Path) -> Description:
+    """What a checkpoint holds, without its arrays."""
+    return Description.from_json(_restore(step_dir, "description", ocp.args.JsonRestore()))
+
+
+def load_params(step_dir: Path, like: Params) -> Params:
+    """The parameters to use: their average where the checkpoint has one, else the last ones. As `load_item`; kernels in
+    8 bits come as float32."""
+    return restored(load_item(step_dir, "average" if has_item(step_dir, "average") else "params", like))
+
+
+def has_item(step_dir: Path, item: str) -> bool:
+    """Whether the checkpoint holds it."""
+    return (step_dir / item).is_dir()
+
+
+def load_item(step_dir: Path, item: str, like: PyTree) -> PyTree:
+    """One of the trees of `Checkpoints.save`, in the structure and dtypes of `like` (arrays or ShapeDtypeStructs), on
+    the default device or where `placed` says."""
+    return _restore(step_dir, item, ocp.args.StandardRestore(_on_default_device(like)))
+
+
+def placed(like: PyTree, shardings: PyTree) -> PyTree:
+    """Shapes of arrays to load, and where on the devices of all processes they go."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like, shardings
+    )
+
+
+def _on_default_device(like: PyTree) -> PyTree:
+    """Shapes that say where the arrays go: Orbax otherwise wants the devices on which they were saved."""
+    default = jnp.zeros(()).sharding  # of the default device
+
+    def place(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        wanted = leaf.sharding if isinstance(leaf, jax.ShapeDtypeStruct) else None
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=wanted or default)
+
+    return jax.tree.map(place, like)
+
+
+def _restore(step_dir: Path, item: str, args: ocp.args.CheckpointArgs) -> Any:
+    try:
+        with WithoutOrbaxLogs(), ocp.CheckpointManager(step_dir.parent.absolute()) as manager:
+            return manager.restore(int(step_dir.name), args=ocp.args.Composite(**{item: args}))[item]
+    except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files; all mean the same here
+        raise CheckpointError(
+            f"`{item}` could not be read: {str(error).splitlines()[0][:300]}",
+            where=str(step_dir),
+            hint="the checkpoint is damaged or of another architecture: use another step of the same run "
+            "(a run whose newest step is damaged resumes from the one before if this folder is removed)",
+        ) from error
