@@ -1,4 +1,4 @@
-"""Which processes train together: found in the environment, joined before JAX starts, and what they tell each other.
+"""Which processes train together: found in the environment, joined before JAX starts, and what they send each other.
 
 The variables are TAO's (WORLD_SIZE counts nodes, one process each: NODE_RANK, MASTER_ADDR, MASTER_PORT), else those of
 the clusters that JAX knows. Process 0 writes the results; every process holds its share of the batch and of the state.
@@ -12,11 +12,10 @@ import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
-from jax._src import distributed as jax_distributed  # its client has no public name
 from jax.experimental import multihost_utils
 
 from oneformer_jax.errors import OneFormerError
@@ -29,7 +28,6 @@ GOODBYE_SECONDS = 50
 
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 KUBERNETES = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"}
-STOP = "oneformer_jax/stop/"
 
 
 @dataclass(frozen=True)
@@ -91,21 +89,45 @@ def _cluster(environment: Mapping[str, str]) -> Processes:
 
 def _kubernetes() -> Processes:
     """An indexed job, about which JAX asks the cluster."""
-    from jax._src.clusters.k8s_cluster import K8sCluster
-
     try:
         import kubernetes  # noqa: F401
 
-        if not K8sCluster.is_env_present():
+        cluster = kubernetes_cluster()
+        if not cluster.is_env_present():
             return Processes()
-        count = K8sCluster.get_process_count()
-        return Processes(count, K8sCluster.get_process_id(), count, source="Kubernetes")
+        count = cluster.get_process_count()
+        return Processes(count, cluster.get_process_id(), count, source="Kubernetes")
     except (ImportError, RuntimeError) as error:
         raise OneFormerError(
             f"this is a pod of an indexed job, and the cluster does not tell about the others: {error}",
             hint="set WORLD_SIZE, NODE_RANK, MASTER_ADDR and MASTER_PORT as docs/multi-host.md shows, "
             "or WORLD_SIZE=1 to train in this pod alone",
         ) from error
+
+
+# JAX has no public name (0.10 to 0.12) for these two, and there is no other way to what they give.
+
+
+def kubernetes_cluster() -> Any:
+    """JAX's own detection of a job's pods: `jax.distributed.initialize` uses it, and the numbers must agree."""
+    from jax._src.clusters.k8s_cluster import K8sCluster
+
+    return K8sCluster
+
+
+class KeyValueStore(Protocol):
+    """What the processes of a run share while they train."""
+
+    def key_value_set(self, key: str, value: str) -> None: ...
+
+    def key_value_dir_get(self, key: str) -> list[tuple[str, str]]: ...
+
+
+def coordination_client() -> KeyValueStore | None:
+    """None where there is one process."""
+    from jax._src import distributed
+
+    return distributed.global_state.client
 
 
 def _evenly(processes: Processes) -> Processes:
@@ -143,9 +165,6 @@ def join(processes: Processes, local_devices: list[int]) -> None:
     if processes.count == 1 or jax.distributed.is_initialized():
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    told: dict[str, Any] = {}
-    if processes.coordinator:
-        told = {"coordinator_address": processes.coordinator, "cluster_detection_method": "deactivate"}
     try:
         jax.distributed.initialize(
             num_processes=processes.count,
@@ -153,7 +172,8 @@ def join(processes: Processes, local_devices: list[int]) -> None:
             local_device_ids=local_devices,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=GOODBYE_SECONDS,
-            **told,
+            coordinator_address=processes.coordinator or None,
+            cluster_detection_method="deactivate" if processes.coordinator else None,
         )
     except (RuntimeError, ValueError) as error:
         raise OneFormerError(
@@ -188,19 +208,3 @@ def gather(value: Any) -> list[Any]:
     padded[: data.size] = data
     rows = multihost_utils.process_allgather(padded)
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
-
-
-def agreed_stop(own: int | None, step: int) -> int | None:
-    """The signal after which all processes stop before update `step`, None: go on. `own`: what this one has received.
-
-    Call it before every step. A process that has a signal names the next step before it starts this one. None of the
-    others can be further: in every step all wait for each other's numbers of segments.
-    """
-    client = jax_distributed.global_state.client
-    if client is None:
-        return own
-    if own is not None and not client.key_value_dir_get(STOP):
-        client.key_value_set(f"{STOP}{jax.process_index()}", f"{own} {step + 1}")
-    stops = [text.split() for _, text in client.key_value_dir_get(STOP)]
-    number, last = min(((int(number), int(at)) for number, at in stops), key=lambda stop: stop[1], default=(0, 0))
-    return number if stops and step >= last else None

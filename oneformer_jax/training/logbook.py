@@ -1,24 +1,12 @@
-"""What a run writes down while it trains: TensorBoard scalars, log.jsonl, learning curves, and a progress line."""
+"""What a run writes down while it trains: TensorBoard scalars, log.jsonl and learning curves."""
 
 import json
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 from tensorboardX import SummaryWriter
-
-from oneformer_jax.training.optimizer import ParameterGroup
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
 @runtime_checkable
@@ -29,9 +17,20 @@ class ScalarWriter(Protocol):
         """One value of the curve `tag`."""
 
 
+@runtime_checkable
+class Reporter(Protocol):
+    """What shows a person how the training goes."""
+
+    def step(self, step: int, scalars: Mapping[str, float], images_per_second: float) -> None:
+        """Every few seconds: `step` updates are done. `scalars` hold at least `loss` and `lr`."""
+
+    def message(self, text: str) -> None:
+        """One line of text."""
+
+
 class Logbook:
-    """Scalars of one run. `records` in log.jsonl are `{"step", "kind": "train" | "validation", name: value, ...}`, one
-    for each step and validation. They tell no times: those of a resumed run are those of one that was never stopped.
+    """Scalars of one run. A record of log.jsonl is `{"step", "kind": "train" | "validation", name: value, ...}`, one
+    for each step and validation. Records hold no times: those of a resumed run are those of one never stopped.
 
     `writers` get every scalar that TensorBoard gets, under the same name.
     """
@@ -40,9 +39,8 @@ class Logbook:
         self,
         run_dir: Path,
         *,
-        total_steps: int,
         start_step: int,
-        console: Console,
+        reporter: Reporter,
         writers: Sequence[ScalarWriter] = (),
     ) -> None:
         self._path = run_dir / "log.jsonl"
@@ -50,37 +48,16 @@ class Logbook:
         self._file = self._path.open("a")
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step, flush_secs=30)
         self._writers: tuple[ScalarWriter, ...] = (self._board, *writers)
-        self._total = total_steps
-        self._first: tuple[int, float] | None = None  # step and time of the first report, which includes compilation
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            console=console,
-            refresh_per_second=2,
-            disable=not console.is_terminal,
-        )
-        self._console = console
-        self._task = self._progress.add_task("train", total=total_steps, completed=start_step, numbers="")
-        self._progress.start()
+        self._reporter = reporter
 
     def train(self, step: int, scalars: dict[str, float], images_per_second: float | None) -> None:
         """One training step: `scalars` hold at least `loss` and `lr`. Where `images_per_second` is given, it is also
-        shown and a point of the curves."""
+        reported and a point of the curves."""
         self._record(step, "train", scalars)
         if images_per_second is None:
             return
         self._plot(step, "train", scalars | {"images_per_second": images_per_second})
-        numbers = f"loss {scalars['loss']:.3f}  lr {scalars['lr']:.2e}  {images_per_second:.1f} images/s"
-        if self._first is None:
-            self._first = (step, time.monotonic())
-        elif step > self._first[0]:
-            seconds_per_step = (time.monotonic() - self._first[1]) / (step - self._first[0])
-            numbers += f"  ETA {_duration(seconds_per_step * (self._total - step))}"
-        self._progress.update(self._task, completed=step, numbers=numbers)
-        if not self._console.is_terminal:
-            self._console.print(f"step {step}/{self._total}  {numbers}", highlight=False)
+        self._reporter.step(step, scalars, images_per_second)
 
     def validation(self, step: int, scalars: dict[str, float]) -> None:
         """The metrics of one validation."""
@@ -88,8 +65,8 @@ class Logbook:
         self._plot(step, "validation", scalars)
 
     def message(self, text: str) -> None:
-        """One line above the progress bar."""
-        self._console.print(text, highlight=False)
+        """One line of text for the person who watches."""
+        self._reporter.message(text)
 
     def _record(self, step: int, kind: str, scalars: dict[str, float]) -> None:
         finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in scalars.items()}
@@ -103,7 +80,6 @@ class Logbook:
 
     def close(self) -> None:
         """Flushes everything and draws the curves."""
-        self._progress.stop()
         self._file.close()
         self._board.close()
         picture = self._path.with_name("curves.png")
@@ -174,12 +150,3 @@ def draw_curves(log_path: Path, picture_path: Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.savefig(picture_path, dpi=120)
-
-
-def groups_table(groups: Sequence[ParameterGroup], lr: float) -> Table:
-    """How the optimizer treats each part of the model, at its largest learning rate `lr`."""
-    table = Table("part", "learning rate", "weight decay", "arrays", "parameters", title="optimizer")
-    for group in groups:
-        rate = f"{group.lr * lr:.3g}" if group.lr else "frozen"
-        table.add_row(group.part, rate, f"{group.weight_decay:g}", str(group.arrays), f"{group.parameters:,}")
-    return table

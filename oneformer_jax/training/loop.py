@@ -6,23 +6,28 @@ next steps are made.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from pathlib import Path
 
 import jax
+from jaxtyping import PyTree
 
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.training.distributed import agreed_stop
+from oneformer_jax.models.oneformer import Params
 from oneformer_jax.training.logbook import Logbook
-from oneformer_jax.training.profiling import profiler
 from oneformer_jax.training.step import TrainState, TrainStep
 from oneformer_jax.training.step_reports import ImageNames, StepReports
-from oneformer_jax.training.stop_requests import ended_by, stop_requests
+from oneformer_jax.training.stopping import agreed_stop, ended_by, stop_requests
 
-Validate = Callable[[Any], dict[str, float]]
+Validate = Callable[[Params], dict[str, float]]
+"""The metrics of these parameters."""
+
+STEPS_BEFORE_PROFILE = 3
+"""They compile, and fill the queues."""
 
 
 @dataclass(frozen=True)
@@ -115,3 +120,30 @@ def train_loop(
             metrics = {}
         checkpoints.wait()
     return state
+
+
+@contextmanager
+def profiler(folder: Path, start: int, steps: int) -> Iterator[Callable[[int, PyTree], None]]:
+    """A trace of some steps by JAX's profiler, for TensorBoard's profile tab, XProf or Perfetto: a function to call
+    before each step with the updates done so far and arrays of the last one.
+
+    It traces `steps` steps (0: none) of a training that began at `start`, or as many as there are.
+    """
+    first, running = start + STEPS_BEFORE_PROFILE, False
+
+    def before(step: int, arrays: PyTree) -> None:
+        nonlocal running
+        if steps and step == first:
+            jax.block_until_ready(arrays)
+            jax.profiler.start_trace(str(folder))
+            running = True
+        elif running and step == first + steps:
+            jax.block_until_ready(arrays)
+            jax.profiler.stop_trace()
+            running = False
+
+    try:
+        yield before
+    finally:
+        if running:
+            jax.profiler.stop_trace()

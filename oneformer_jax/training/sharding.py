@@ -9,14 +9,17 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import numpy as np
+from jax.extend.core import Primitive
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.losses.assignment import Pairs
+from oneformer_jax.models.oneformer import Params
 
 DATA_AXIS = "data"
 Strategy = Literal["ddp", "fsdp"]
@@ -87,17 +90,17 @@ def state_sharding(shape: tuple[int, ...], mesh: Mesh, strategy: Strategy) -> Na
     return batch_sharding(mesh, max(even, key=lambda axis: (shape[axis], axis)))
 
 
-def state_shardings(tree: Any, mesh: Mesh, strategy: Strategy) -> Any:
+def state_shardings(tree: PyTree, mesh: Mesh, strategy: Strategy) -> PyTree:
     """`state_sharding` of every leaf of a tree of arrays or shapes."""
     return jax.tree.map(lambda leaf: state_sharding(leaf.shape, mesh, strategy), tree)
 
 
-def constrained(tree: Any, mesh: Mesh, strategy: Strategy) -> Any:
+def constrained(tree: PyTree, mesh: Mesh, strategy: Strategy) -> PyTree:
     """Inside jit: `tree`, which XLA is told to place as `state_sharding` says."""
     return jax.lax.with_sharding_constraint(tree, state_shardings(tree, mesh, strategy))
 
 
-def gathered(params: Any, mesh: Mesh, strategy: Strategy) -> Any:
+def gathered(params: Params, mesh: Mesh, strategy: Strategy) -> Params:
     """Inside jit: the whole parameters on every device. Wrap what uses them into `without_gathered`.
 
     Both ways are constraints, so that XLA splits nothing but the images: left alone, it would split what a layer
@@ -112,7 +115,7 @@ def gathered(params: Any, mesh: Mesh, strategy: Strategy) -> Any:
     return jax.tree.map(gather, params)
 
 
-def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
+def _is_kept(primitive: Primitive, *_: object, **__: object) -> bool:
     return primitive.name != "sharding_constraint"
 
 
@@ -120,21 +123,21 @@ without_gathered = partial(jax.checkpoint, policy=_is_kept)
 """The function, whose backward pass gathers parameters once more instead of keeping all of them whole."""
 
 
-def images_split(tree: Any, images: int, mesh: Mesh, *, besides: Any) -> Any:
+def images_split(tree: PyTree, images: int, mesh: Mesh, *, besides: PyTree) -> PyTree:
     """Inside jit: `tree`, whose arrays of one row an image are split over the devices; those in `besides` are left.
 
     What does not depend on the images, like masks of dropout, XLA would otherwise keep for all of them on every device.
     """
     others = {id(leaf) for leaf in jax.tree.leaves(besides)}
 
-    def split(leaf: Any) -> Any:  # an array of JAX, or a constant of NumPy
+    def split(leaf: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
         by_image = leaf.shape[:1] == (images,) and id(leaf) not in others
         return jax.lax.with_sharding_constraint(leaf, batch_sharding(mesh)) if by_image else leaf
 
     return jax.tree.map(split, tree)
 
 
-def put_batch(batch: Any, mesh: Mesh) -> Any:
+def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
     """This process's part of a global batch (NumPy, leading axis first) as global arrays."""
     return jax.tree.map(lambda array: _put_part(array, mesh, 0), batch)
 
@@ -166,15 +169,15 @@ def own_part(array: jax.Array, axis: int) -> tuple[np.ndarray, slice]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis), slice(first[0], last[1])
 
 
-def put_replicated(tree: Any, mesh: Mesh) -> Any:
+def put_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
     """The same values on every device; every process must bring them."""
     return put(tree, jax.tree.map(lambda _: replicated(mesh), tree))
 
 
-def put(tree: Any, shardings: Any) -> Any:
+def put(tree: PyTree, shardings: PyTree) -> PyTree:
     """Values that every process holds whole, as global arrays of these shardings (a tree like `tree`)."""
 
-    def place(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    def place(leaf: jax.Array | np.ndarray, sharding: NamedSharding) -> jax.Array:
         if sharding.is_fully_addressable:
             return jax.device_put(leaf, sharding)
         values = np.asarray(jax.device_get(leaf))
@@ -183,7 +186,7 @@ def put(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(place, tree, shardings)
 
 
-def whole_on_each_process(tree: Any, mesh: Mesh) -> Any:
+def whole_on_each_process(tree: PyTree, mesh: Mesh) -> PyTree:
     """Global arrays, whole on every device, as arrays of this process's devices: it can then compute alone."""
     here = replicated(local_mesh(mesh))
     copies = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)

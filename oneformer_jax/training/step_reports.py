@@ -12,6 +12,7 @@ import numpy as np
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.training.logbook import Logbook
+from oneformer_jax.training.step import Scalars
 
 REPORT_SECONDS = 10.0
 MAX_NOT_FINITE_IN_A_ROW = 10
@@ -22,7 +23,7 @@ ImageNames = Callable[[Sequence[int]], list[str]]
 
 class _Step(NamedTuple):
     step: int
-    scalars: dict[str, jax.Array]
+    scalars: Scalars
     samples: list[int]
 
 
@@ -49,7 +50,7 @@ class StepReports:
         self._losses: list[float] = []
         self._since, self._steps = time.monotonic(), 0
 
-    def add(self, step: int, scalars: dict[str, jax.Array], batches: Sequence[Batch]) -> None:
+    def add(self, step: int, scalars: Scalars, batches: Sequence[Batch]) -> None:
         """What `step`, which has been started, will return. Raises what `read` raises."""
         self.read()
         self._unread = _Step(step, scalars, [int(i) for batch in batches for i in np.asarray(batch.sample)])

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from oneformer_jax.app.actions.train.progress import TrainingProgress
 from oneformer_jax.app.run.devices import mesh_of
 from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.run.status import StatusFile
@@ -38,7 +39,8 @@ def test_the_learning_rate_warms_up_and_decays(spec_of: SpecOf, dataset: Dataset
     assert rates[:11] == sorted(rates[:11])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 0.1 * max(rates)
-    logbook = Logbook(tmp_path, total_steps=50, start_step=0, console=Console(quiet=True))
+    progress = TrainingProgress(Console(quiet=True), total_steps=50, start_step=0)
+    logbook = Logbook(tmp_path, start_step=0, reporter=progress)
     logbook.train(1, {"loss": 1.0, "lr": rates[0]}, 1.0)
     logbook.close()
     assert json.loads((tmp_path / "log.jsonl").read_text())["lr"] == pytest.approx(rates[0])

@@ -1,14 +1,21 @@
 """The environment names processes, or contradicts itself; processes agree where to stop."""
 
 import signal
-from types import SimpleNamespace
 
 import pytest
 
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.training import distributed
-from oneformer_jax.training.distributed import Processes, agreed_stop, find_processes, gather
+from oneformer_jax.training import stopping
+from oneformer_jax.training.distributed import (
+    Processes,
+    coordination_client,
+    find_processes,
+    gather,
+    kubernetes_cluster,
+)
+from oneformer_jax.training.stopping import agreed_stop
 
+K8S = ("is_env_present", "get_process_count", "get_process_id")
 TAO = {"WORLD_SIZE": "3", "NODE_RANK": "2", "MASTER_ADDR": "head", "MASTER_PORT": "29500"}
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -79,6 +86,19 @@ def test_alone_there_is_nobody_to_agree_with() -> None:
     assert agreed_stop(signal.SIGTERM, 5) == signal.SIGTERM
 
 
+def test_what_jax_has_no_public_name_for_is_where_it_was() -> None:
+    """`jax._src.distributed.global_state.client` and `jax._src.clusters.k8s_cluster.K8sCluster`: another version of JAX
+    may move them, and only a job of several processes would notice."""
+    from jaxlib import _jax
+
+    assert coordination_client() is None  # this process is alone
+    client = _jax.DistributedRuntimeClient
+    assert callable(client.key_value_set)
+    assert callable(client.key_value_dir_get)
+    cluster = kubernetes_cluster()
+    assert all(callable(getattr(cluster, f"{name}")) for name in K8S)
+
+
 class Store(dict):
     """The part of the coordinator's client that holds keys."""
 
@@ -92,10 +112,10 @@ class Store(dict):
 def test_all_stop_before_the_same_step(monkeypatch: pytest.MonkeyPatch, second: int | None) -> None:
     """One gets a signal before step 7; the other has asked before, is in step 7, and may get one there itself."""
     client = Store()
-    monkeypatch.setattr(distributed.jax_distributed, "global_state", SimpleNamespace(client=client))
+    monkeypatch.setattr(stopping, "coordination_client", lambda: client)
 
     def ask(process: int, own: int | None, step: int) -> int | None:
-        monkeypatch.setattr(distributed.jax, "process_index", lambda: process)
+        monkeypatch.setattr(stopping.jax, "process_index", lambda: process)
         return agreed_stop(own, step)
 
     assert ask(0, None, 7) is None

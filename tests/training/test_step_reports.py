@@ -2,14 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
 
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.errors import OneFormerError
@@ -17,9 +16,22 @@ from oneformer_jax.training.logbook import Logbook
 from oneformer_jax.training.step_reports import StepReports
 
 
+class Watcher:
+    """Notes what a person would be shown."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, float]] = []
+
+    def step(self, step: int, scalars: Mapping[str, float], images_per_second: float) -> None:
+        self.seen.append((step, scalars["loss"]))
+
+    def message(self, text: str) -> None:
+        raise AssertionError(text)
+
+
 @pytest.fixture
 def logbook(tmp_path: Path) -> Iterator[Logbook]:
-    with closing(Logbook(tmp_path, total_steps=100, start_step=0, console=Console(quiet=True))) as logbook:
+    with closing(Logbook(tmp_path, start_step=0, reporter=Watcher())) as logbook:
         yield logbook
 
 
@@ -72,13 +84,25 @@ def test_ten_steps_in_a_row_without_a_finite_gradient_end_the_run(reports: StepR
     assert len(logged(tmp_path)) == 20
 
 
+def test_the_last_step_is_shown_however_soon_it_comes(tmp_path: Path) -> None:
+    watcher = Watcher()
+    with closing(Logbook(tmp_path, start_step=0, reporter=watcher)) as logbook:
+        reports = StepReports(
+            logbook, total_steps=3, images_per_step=2, image_names=lambda _: [], last_checkpoint=lambda: None
+        )
+        for step in (1, 2, 3):
+            add(reports, step, 0.5 * step, 0)
+        reports.read()
+    assert watcher.seen == [(3, 1.5)]
+
+
 def test_a_resumed_log_has_no_step_twice(reports: StepReports, tmp_path: Path) -> None:
     for step in range(1, 6):
         add(reports, step, float(step), 0)
     reports.read()
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 6, "kind": "tr')  # killed while it wrote
-    again = Logbook(tmp_path, total_steps=100, start_step=3, console=Console(quiet=True))
+    again = Logbook(tmp_path, start_step=3, reporter=Watcher())
     again.train(4, {"loss": 40.0, "lr": 1e-3}, None)
     again.close()
     assert logged(tmp_path) == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]

@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from rich.console import Console
 
+from oneformer_jax.app.actions.train.progress import TrainingProgress
 from oneformer_jax.app.actions.train.wandb import init_arguments, wandb_writers
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.spec import Spec, load_spec
@@ -200,7 +201,8 @@ def test_an_offline_run_of_the_real_package(
     status = StatusFile(tmp_path, "train", console)
     spec = make_spec(f"encryption_key: {KEY}\nwandb: {{run_id: myrun, project: my project}}")
     with wandb_writers(spec, tmp_path, status, console) as writers:
-        logbook = Logbook(tmp_path, total_steps=1, start_step=0, console=console, writers=writers)
+        progress = TrainingProgress(console, total_steps=1, start_step=0)
+        logbook = Logbook(tmp_path, start_step=0, reporter=progress, writers=writers)
         logbook.train(1, {"loss": 0.12345, "lr": 0.1}, 3.0)
         logbook.validation(1, {"mIoU": 0.6789})
         logbook.close()

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from oneformer_jax.app.actions.train.dry_run import FirstRecords, dry_run
 from oneformer_jax.app.actions.train.memory import explaining_out_of_memory, training_memory
+from oneformer_jax.app.actions.train.progress import TrainingProgress, groups_table
 from oneformer_jax.app.actions.train.start import starting_point
 from oneformer_jax.app.actions.train.wandb import wandb_writers
 from oneformer_jax.app.run.checked_data import checked_datasets
@@ -41,7 +42,7 @@ from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.predict.jax_backend import JaxBackend
 from oneformer_jax.training.distributed import gather
 from oneformer_jax.training.frozen import Names
-from oneformer_jax.training.logbook import Logbook, SilentLogbook, groups_table
+from oneformer_jax.training.logbook import Logbook, SilentLogbook
 from oneformer_jax.training.loop import LoopSettings, train_loop
 from oneformer_jax.training.optimizer import make_optimizer, parameter_groups
 from oneformer_jax.training.sharding import Mesh, local_mesh, whole_on_each_process
@@ -202,10 +203,9 @@ def _logbook(
         yield SilentLogbook()
         return
     with wandb_writers(spec, folder, status, console) as writers:
-        logbook = Logbook(
-            folder, total_steps=settings.total_steps, start_step=start_step, console=console, writers=writers
-        )
-        with closing(logbook):
+        progress = TrainingProgress(console, total_steps=settings.total_steps, start_step=start_step)
+        logbook = Logbook(folder, start_step=start_step, reporter=progress, writers=writers)
+        with closing(logbook), progress:  # the bar ends before the curves are drawn
             yield logbook
 
 

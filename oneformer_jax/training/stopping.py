@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM during a training: the first one waits for the step to end, the second one for nothing."""
+"""SIGINT and SIGTERM during a training: the first one waits for the step to end, the second one for nothing.
+
+Where several processes train they agree on the step after which all of them stop.
+"""
 
 import os
 import signal
@@ -8,8 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import jax
+
+from oneformer_jax.training.distributed import coordination_client
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SECONDS_TO_UNWIND = 5.0
+STOP = "oneformer_jax/stop/"
 
 
 class StopRequest:
@@ -63,3 +71,19 @@ def _end_at_the_second(arrived: socket.socket) -> None:
             if stops == 2:
                 threading.Event().wait(SECONDS_TO_UNWIND)
                 os._exit(128 + received[0])
+
+
+def agreed_stop(own: int | None, step: int) -> int | None:
+    """The signal after which all processes stop before update `step`, None: go on. `own`: what this one has received.
+
+    Call it before every step. A process that has a signal names the next step before it starts this one. None of the
+    others can be further: in every step all wait for each other's numbers of segments.
+    """
+    client = coordination_client()
+    if client is None:
+        return own
+    if own is not None and not client.key_value_dir_get(STOP):
+        client.key_value_set(f"{STOP}{jax.process_index()}", f"{own} {step + 1}")
+    stops = [text.split() for _, text in client.key_value_dir_get(STOP)]
+    number, last = min(((int(number), int(at)) for number, at in stops), key=lambda stop: stop[1], default=(0, 0))
+    return number if stops and step >= last else None
