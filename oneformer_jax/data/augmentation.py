@@ -3,6 +3,8 @@
 What is drawn follows NVIDIA TAO's OneFormer (flip, SSD colours, scale jitter, constrained crop, and behind their
 probabilities rotation, blur and erasing). The order of the pixel work differs where the result is the same in
 distribution: only the cropped region is coloured and flipped. Erasing acts on the crop, not on the whole image.
+
+Axes: h w pixels of the image, hc wc of the crop, r planes of a segment map.
 """
 
 from dataclasses import dataclass

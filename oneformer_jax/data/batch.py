@@ -1,4 +1,7 @@
-"""The contract between the data pipeline and the model: one training batch of fixed shape."""
+"""The contract between the data pipeline and the model: one training batch of fixed shape.
+
+Axes: b images, h w pixels, r planes of a segment map, t rows of the segment table, p prompts of an image.
+"""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,7 @@
-"""Segment-index targets: an image's ground truth as small integer maps instead of a dense mask per segment."""
+"""Segment-index targets: an image's ground truth as small integer maps instead of a dense mask per segment.
+
+Axes: h w pixels, r planes of a segment map, t rows of the segment table, m n k as many numbers as there are segments.
+"""
 
 import logging
 import threading

@@ -1,4 +1,8 @@
-"""Which query answers for which segment: assignment on the host, pairs packed for the device."""
+"""Which query answers for which segment: assignment on the host, pairs packed for the device.
+
+Axes: b images, q queries, t rows of the segment table, n segments of one image, l supervised layers, g groups of images
+(one a device), m slots of pairs in a group.
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -13,7 +17,7 @@ Array = Any  # np.ndarray on the host, jax.Array on the device
 # features of that image, which are copied once a block.
 BLOCK = 8
 # The smallest numbers of pairs that a group is padded to; twice, four times, ... these follow.
-RUNGS = (16, 24)
+SMALLEST_SLOTS = (16, 24)
 
 
 class Pairs(NamedTuple):
@@ -41,7 +45,7 @@ def pair_slots(num_segments: Int[np.ndarray, " b"], num_groups: int) -> int:
     """
     blocks = -(-num_segments.reshape(num_groups, -1) // BLOCK)
     needed = int(blocks.sum(axis=1).max()) * BLOCK
-    return min(rung << max(0, math.ceil(math.log2(max(needed, 1) / rung))) for rung in RUNGS)
+    return min(first << max(0, math.ceil(math.log2(max(needed, 1) / first))) for first in SMALLEST_SLOTS)
 
 
 def assign(

@@ -1,4 +1,8 @@
-"""Binary cross entropy and dice of matched masks, at uncertain points (Cheng et al. 2022, section 3.3)."""
+"""Binary cross entropy and dice of matched masks, at uncertain points (Cheng et al. 2022, section 3.3).
+
+Axes of one group: b images, q queries, t rows of the segment table, l supervised layers, m slots of pairs, s points
+of a mask, n rows of points, h w c mask features and their channels, r y x planes of a segment map.
+"""
 
 import jax
 import jax.numpy as jnp

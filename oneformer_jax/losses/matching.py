@@ -1,4 +1,7 @@
-"""The cost of giving a segment to a query (Cheng et al. 2021, section 3.3; Cheng et al. 2022, section 3.3)."""
+"""The cost of giving a segment to a query (Cheng et al. 2021, section 3.3; Cheng et al. 2022, section 3.3).
+
+Axes: b images, q queries, t rows of the segment table, l supervised layers, s points, k1 classes and no-object.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +34,7 @@ def matching_costs(
 
 
 def costs_at_points(
-    outputs: LayerPredictions, batch: Batch, points: Float[Array, "l b p 2"], config: CriterionConfig
+    outputs: LayerPredictions, batch: Batch, points: Float[Array, "l b s 2"], config: CriterionConfig
 ) -> Float[Array, "l b q t"]:
     """`matching_costs` at given points, which all masks of a layer and image share."""
     outputs = lax.stop_gradient(config.supervised(outputs))
@@ -52,7 +55,7 @@ def costs_at_points(
     return lax.map(layer, (outputs.class_logits, outputs.mask_embeddings, points))
 
 
-def _class_cost(logits: Float[Array, "b q k"], segment_class: Int[Array, "b t"]) -> Float[Array, "b q t"]:
+def _class_cost(logits: Float[Array, "b q k1"], segment_class: Int[Array, "b t"]) -> Float[Array, "b q t"]:
     probability = jax.nn.softmax(logits.astype(float), axis=-1)
     column = jnp.maximum(segment_class, 0)[:, None, :]
     shape = (*logits.shape[:2], segment_class.shape[1])
@@ -60,7 +63,7 @@ def _class_cost(logits: Float[Array, "b q k"], segment_class: Int[Array, "b t"])
 
 
 def _mask_costs(
-    logits: Float[Array, "b q p"], segments: Float[Array, "b t p"]
+    logits: Float[Array, "b q s"], segments: Float[Array, "b t s"]
 ) -> tuple[Float[Array, "b q t"], Float[Array, "b q t"]]:
     """Binary cross entropy averaged over the points, and dice distance."""
 

@@ -3,6 +3,9 @@
 Points are (x, y) in the unit square of the image: the centre of pixel (i, j) of an h x w map is ((j + 0.5) / w,
 (i + 0.5) / h), whatever its resolution, and outside the map every value is 0. This is what `grid_sample` of PyTorch
 computes with `align_corners=False` and `padding_mode="zeros"`. Points outside the unit square are not supported.
+
+Axes: s points, n maps or rows of points, b images, h w c maps and their channels, r planes of a segment map,
+t segments, m matched pairs.
 """
 
 import functools
@@ -47,11 +50,11 @@ def _border(maps: Num[Array, "*n h w"], value: int) -> Num[Array, "*n hw"]:
     return padded.reshape(*maps.shape[:-2], -1)
 
 
-def _take(flat: Num[Array, "*n hw"], index: Int[Array, "*n p"]) -> Num[Array, "*n p"]:
+def _take(flat: Num[Array, "*n hw"], index: Int[Array, "*n s"]) -> Num[Array, "*n s"]:
     return jnp.take_along_axis(flat, index, axis=-1, mode="promise_in_bounds")
 
 
-def sample_masks(masks: Float[Array, "n h w"], points: Float[Array, "n p 2"]) -> Float[Array, "n p"]:
+def sample_masks(masks: Float[Array, "n h w"], points: Float[Array, "n s 2"]) -> Float[Array, "n s"]:
     """Values of each map at its own points. Differentiable in the maps only."""
     _, height, width = masks.shape
 
@@ -82,7 +85,7 @@ def sample_masks(masks: Float[Array, "n h w"], points: Float[Array, "n p 2"]) ->
     return sample(masks, points)
 
 
-def sample_features(features: Float[Array, "b h w c"], points: Float[Array, "b p 2"]) -> Float[Array, "b p c"]:
+def sample_features(features: Float[Array, "b h w c"], points: Float[Array, "b s 2"]) -> Float[Array, "b s c"]:
     """Feature vectors of each image at its points, in float32."""
     images, height, width, channels = features.shape
     flat = features.reshape(images, height * width, channels)
@@ -98,8 +101,8 @@ def sample_features(features: Float[Array, "b h w c"], points: Float[Array, "b p
 
 
 def sample_segments(
-    segment_index: Int[Array, "b r h w"], points: Float[Array, "b p 2"], num_segments: int
-) -> Float[Array, "b t p"]:
+    segment_index: Int[Array, "b r h w"], points: Float[Array, "b s 2"], num_segments: int
+) -> Float[Array, "b t s"]:
     """Values of all segment masks of each image at points that they share.
 
     `segment_index` holds the segment's number at the pixels that it covers, on the plane where it lives (data.batch);
@@ -119,8 +122,8 @@ def sample_segment(
     segment_index: Int[Array, "n h w"],
     plane: Int[Array, " m"],
     segment: Int[Array, " m"],
-    points: Float[Array, "m p 2"],
-) -> Float[Array, "m p"]:
+    points: Float[Array, "m s 2"],
+) -> Float[Array, "m s"]:
     """Values of the mask of one segment a row, at points of its own; `plane` selects the map on which it lives."""
     height, width = segment_index.shape[1:]
     flat = _border(segment_index, -1)
@@ -133,7 +136,7 @@ def sample_segment(
     return total
 
 
-def uncertain_weights(logits: Float[Array, "*n p"], count: int) -> Float[Array, "*n p"]:
+def uncertain_weights(logits: Float[Array, "*n s"], count: int) -> Float[Array, "*n s"]:
     """1 for the `count` logits nearest to 0 and 0 for the rest of each row; they sum to `count`.
 
     Logits that tie for the last places share them, which is the expectation of choosing among them at random. A

@@ -1,4 +1,8 @@
-"""What the model returns: the contract between models, losses and post-processing."""
+"""What the model returns: the contract between models, losses and post-processing.
+
+Axes: b images, q queries, l predicted layers, k1 classes and no-object, h w mask features at stride 4 and their c
+channels, d width of the queries; h3 w3, h4 w4, h5 w5 maps at strides 8, 16 and 32.
+"""
 
 from typing import NamedTuple
 

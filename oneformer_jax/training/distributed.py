@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -115,6 +115,7 @@ def kubernetes_cluster() -> Any:
     return K8sCluster
 
 
+@runtime_checkable
 class KeyValueStore(Protocol):
     """What the processes of a run share while they train."""
 
