@@ -3,36 +3,41 @@
 Reading restores the array, so everything that takes parameters takes those of a quantized checkpoint.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float32, PyTree
 
-DTYPES: dict[str, Any] = {"int8": jnp.int8, "fp8_e4m3fn": jnp.float8_e4m3fn, "fp8_e5m2": jnp.float8_e5m2}
+from oneformer_jax.models.oneformer import Params
+
+DTYPES: dict[str, DTypeLike] = {"int8": jnp.int8, "fp8_e4m3fn": jnp.float8_e4m3fn, "fp8_e5m2": jnp.float8_e5m2}
 VALUES, SCALE = "values_8bit", "scale"
 
+Leaf = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
-def kernels(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+
+def kernels(params: Params, prefix: str = "") -> Iterator[tuple[str, Leaf]]:
     """The kernels of linear layers and convolutions: dotted name of the layer, array (or shape)."""
     for name, leaf in params.items():
-        if isinstance(leaf, Mapping):
+        if isinstance(leaf, dict):
             yield from kernels(leaf, f"{prefix}.{name}" if prefix else name)
         elif name == "kernel" and len(leaf.shape) >= 2:
             yield prefix, leaf
 
 
-def quantized(params: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
+def quantized(params: Params, chosen: Mapping[str, str]) -> Params:
     """The parameters with the kernels of the layers `chosen` (name -> int8, fp8_e4m3fn, fp8_e5m2) in 8 bits."""
     return _replaced(params, chosen, _quantize)
 
 
-def quantized_shapes(shapes: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
+def quantized_shapes(shapes: Params, chosen: Mapping[str, str]) -> Params:
     """Shapes and dtypes of `quantized` parameters, from those of the parameters."""
 
-    def stored(kernel: jax.ShapeDtypeStruct, dtype: str) -> dict[str, Any]:
+    def stored(kernel: jax.ShapeDtypeStruct, dtype: str) -> Params:
         scale = (1,) * (len(kernel.shape) - 1) + kernel.shape[-1:]
         return {
             VALUES: jax.ShapeDtypeStruct(kernel.shape, DTYPES[dtype]),
@@ -42,9 +47,9 @@ def quantized_shapes(shapes: Mapping[str, Any], chosen: Mapping[str, str]) -> di
     return _replaced(shapes, chosen, stored)
 
 
-def restored(tree: Any) -> Any:
+def restored(tree: PyTree) -> PyTree:
     """Quantized parameters as float32; others are left as they are."""
-    if not isinstance(tree, Mapping):
+    if not isinstance(tree, dict):
         return tree
     if tree.keys() == {VALUES, SCALE}:
         return tree[VALUES].astype(jnp.float32) * tree[SCALE]
@@ -56,17 +61,19 @@ def bytes_of(tree: PyTree) -> int:
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _replaced(tree: Mapping[str, Any], chosen: Mapping[str, str], replacement: Any, prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
+def _replaced(
+    tree: Params, chosen: Mapping[str, str], replacement: Callable[[Any, str], Params], prefix: str = ""
+) -> Params:
+    result: Params = {}
     for name, leaf in tree.items():
-        if isinstance(leaf, Mapping):
+        if isinstance(leaf, dict):
             result[name] = _replaced(leaf, chosen, replacement, f"{prefix}.{name}" if prefix else name)
         else:
             result[name] = replacement(leaf, chosen[prefix]) if name == "kernel" and prefix in chosen else leaf
     return result
 
 
-def _quantize(kernel: Any, dtype: str) -> dict[str, np.ndarray]:
+def _quantize(kernel: ArrayLike, dtype: str) -> dict[str, np.ndarray]:
     """Symmetric: the largest magnitude of an output channel (the last axis) becomes the largest value of `dtype`."""
     values: Float32[np.ndarray, "*n c"] = np.asarray(kernel, np.float32)
     target = DTYPES[dtype]

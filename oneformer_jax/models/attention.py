@@ -1,4 +1,7 @@
-"""Multi-head attention and the residual layers that the query transformers are made of."""
+"""Multi-head attention and the residual layers that the query transformers are made of.
+
+Axes: b images, q queries, k keys, n heads, c channels, d channels of one head.
+"""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,7 @@
-"""Convolutions whose gradients XLA computes slowly on CPU, as matrix products."""
+"""Convolutions whose gradients XLA computes slowly on CPU, as matrix products.
+
+Axes: b images, h w pixels, c d channels in and out.
+"""
 
 from functools import partial
 

@@ -2,6 +2,8 @@
 
 Every sample is four rows of one table times four coefficients, so the whole operation is a weighted sum of gathered
 rows. Only that sum has a derivative of its own (`_weighted_samples`); the arithmetic around it is left to autodiff.
+
+Axes: b images, s pixels of all levels, q queries, n heads, l levels, p points, d channels of one head.
 """
 
 import jax

@@ -1,4 +1,7 @@
-"""The predictor: task-conditioned queries, masked-attention layers and the prediction heads after each of them."""
+"""The predictor: task-conditioned queries, masked-attention layers and the prediction heads after each of them.
+
+Axes: b images, q queries, k or h*w pixels of a level, l predictions of layers, c channels, d width of the queries.
+"""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,7 @@
-"""Normalisation layers whose statistics keep their digits in float32."""
+"""Normalisation layers whose statistics keep their digits in float32.
+
+Axes: b images, h w pixels, g groups, c channels of a group.
+"""
 
 from functools import partial
 

@@ -5,6 +5,9 @@
     layers = decode(params, features, task_tokens, config=config)  # for each task
 
 `params` is a plain nested dictionary. With `rng` a function runs in training mode: dropout and drop path are on.
+
+Axes: b images, q queries, p prompts of an image, n prompts of the table, l tokens, t task tokens, m rows that are
+encoded, d width.
 """
 
 import math

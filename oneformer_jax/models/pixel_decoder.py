@@ -1,4 +1,7 @@
-"""The pixel decoder: deformable attention over three levels and one top-down step to stride 4."""
+"""The pixel decoder: deformable attention over three levels and one top-down step to stride 4.
+
+Axes: b images, h w pixels, s pixels of all levels, c d channels.
+"""
 
 import math
 from collections.abc import Sequence

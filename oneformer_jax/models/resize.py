@@ -2,6 +2,8 @@
 
 A resize along one axis is linear, so two small matrices do it: exactly PyTorch's `align_corners=False` result, for any
 pair of sizes, with the batch size left open when the function is exported.
+
+Axes: b images, h w and p q sizes before and after, c channels, n distances.
 """
 
 from functools import lru_cache

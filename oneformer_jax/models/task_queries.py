@@ -1,4 +1,7 @@
-"""Task-conditioned queries: a transformer turns the task vector into the initial object queries."""
+"""Task-conditioned queries: a transformer turns the task vector into the initial object queries.
+
+Axes: b images, q queries, k pixels, c channels.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp

@@ -1,4 +1,7 @@
-"""The text transformer of the query-text contrastive loss. Training only."""
+"""The text transformer of the query-text contrastive loss. Training only.
+
+Axes: n texts, l tokens, c channels.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp

@@ -1,4 +1,7 @@
-"""Instance segmentation: the best (query, class) pairs, each with the mask of its query."""
+"""Instance segmentation: the best (query, class) pairs, each with the mask of its query.
+
+Axes: q queries, k1 classes and no-object, k kept pairs, h w mask logits at stride 4.
+"""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,7 @@
-"""Panoptic segmentation: every pixel goes to one query, and queries become segments."""
+"""Panoptic segmentation: every pixel goes to one query, and queries become segments.
+
+Axes: q queries, k1 classes and no-object, k segments, h w mask logits at stride 4, height width the original image.
+"""
 
 from dataclasses import dataclass
 

@@ -4,6 +4,9 @@ The path of the reference is three steps: bilinear interpolation to the padded n
 padding, and bilinear interpolation to the original size. All of it is linear and separable, so each axis is one small
 banded matrix, and a tile of the result is `vertical @ patch @ horizontal.T`. A float tensor of all queries at full
 size never exists.
+
+Axes: q queries, h w mask logits at stride 4, r c rows and columns of a tile, s t source and target of one axis, n
+columns.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""The finished results of one image."""
+"""The finished results of one image.
+
+Axes: q queries, k1 classes and no-object, k segments, h w mask logits at stride 4, height width the original image.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

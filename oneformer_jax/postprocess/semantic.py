@@ -1,4 +1,8 @@
-"""Semantic segmentation: every query votes for classes with its class probabilities, weighted by its mask."""
+"""Semantic segmentation: every query votes for classes with its class probabilities, weighted by its mask.
+
+Axes: q queries, k1 classes and no-object, k classes, h w mask logits at stride 4, height width the original image, r c
+one tile of it.
+"""
 
 from collections.abc import Iterator
 

@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -28,6 +28,9 @@ GOODBYE_SECONDS = 50
 
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 KUBERNETES = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"}
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ def leave_the_others(code: int, defect: Exception | None) -> None:
         os._exit(code)
 
 
-def gather(value: Any) -> list[Any]:
+def gather(value: T) -> list[T]:
     """The `value` of every process, in their order; all must call it. It is pickled on the way."""
     if jax.process_count() == 1:
         return [value]

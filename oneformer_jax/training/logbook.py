@@ -13,7 +13,7 @@ from tensorboardX import SummaryWriter
 class ScalarWriter(Protocol):
     """What takes the curves besides TensorBoard."""
 
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> Any:
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> object:
         """One value of the curve `tag`."""
 
 
@@ -69,8 +69,8 @@ class Logbook:
         self._reporter.message(text)
 
     def _record(self, step: int, kind: str, scalars: dict[str, float]) -> None:
-        finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in scalars.items()}
-        self._file.write(json.dumps({"step": step, "kind": kind} | finite) + "\n")
+        finite = {k: v if math.isfinite(v) else None for k, v in scalars.items()}
+        self._file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
         self._file.flush()
 
     def _plot(self, step: int, kind: str, scalars: dict[str, float]) -> None:

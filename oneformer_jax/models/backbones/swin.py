@@ -1,4 +1,7 @@
-"""Swin transformer backbone."""
+"""Swin transformer backbone.
+
+Axes: b images, h w tokens of a stage, n windows, t tokens of a window, c channels.
+"""
 
 from functools import lru_cache
 
