@@ -48,7 +48,7 @@ def matching(rule: re.Pattern[str], *, invert: bool = False) -> Callable[[PyTree
     return lambda params: jax.tree.map(lambda name: bool(rule.search(name)) != invert, parameter_names(params))
 
 
-def global_norm(tree: PyTree[Array], norm_type: float = 2.0) -> Float[Array, ""]:
+def global_norm(tree: PyTree, norm_type: float = 2.0) -> Float[Array, ""]:
     """The p-norm over all entries of all leaves; p may be infinite."""
     leaves = jax.tree.leaves(tree)
     if norm_type == 2.0:
