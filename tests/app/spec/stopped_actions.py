@@ -24,6 +24,7 @@ from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.load import Checkpoint
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.training.sharding import make_mesh
+from oneformer_jax.training.step import TrainStep
 
 QUIET = Console(quiet=True)
 
@@ -44,7 +45,7 @@ def training(spec: Spec) -> SimpleNamespace:
     names = ("parameter_groups", "groups_table", "train_batches", "_validation", "enable_compilation_cache")
     parts = {name: Mock() for name in names}
     parts["make_optimizer"] = Mock(return_value=optax.identity())
-    parts["TrainStep"] = Mock()
+    parts["TrainStep"] = Mock(return_value=Mock(spec=TrainStep))
     parts |= {"wandb_writers": stop(), "dry_run": stop(), "starting_point": Mock(return_value=start)}
     parts["oneformer"] = Mock(shapes=Mock(return_value={}))
     parts["closing"] = MagicMock()
