@@ -12,9 +12,10 @@ import pytest
 from test_imports import BLOCKER
 
 from converters.onnx import checks
+from oneformer_jax import load_checkpoint, load_model
+from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import EngineError
 from oneformer_jax.predict.metadata import metadata_of
-from oneformer_jax.predict.predictor import load_model
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,55 @@
+"""One predictor whatever computes: an exported model here, a checkpoint in e2e/test_actions.py."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from small_graph import CLASSES, SIZE, small_model
+
+from oneformer_jax import load_model
+from oneformer_jax.data.geometry import Letterbox
+from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.predict.predictor import Predictor
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Predictor:
+    onnx.save(small_model(), tmp_path / "model.onnx")
+    return replace(load_model(tmp_path / "model.onnx"), thresholds=Thresholds(object_mask_threshold=0.0))
+
+
+def test_a_result_has_a_field_for_each_task_that_was_asked_for(model: Predictor) -> None:
+    assert (model.num_classes, model.image_size, model.policy) == (CLASSES, (SIZE, SIZE), Letterbox((SIZE, SIZE)))
+    result = model.predict(PICTURE)
+    assert result.semantic is not None
+    assert result.instance
+    assert result.panoptic is not None
+    assert result.semantic.shape == result.panoptic.ids.shape == PICTURE.shape[:2]
+    assert all(instance.mask["size"] == [40, 50] for instance in result.instance)
+    assert set(np.unique(result.panoptic.ids)) - {0} == {segment.id for segment in result.panoptic.segments}
+    alone = model.predict(PICTURE, "panoptic")
+    assert alone.semantic is alone.instance is None
+    assert alone.panoptic is not None
+    np.testing.assert_array_equal(alone.panoptic.ids, result.panoptic.ids)
+    with pytest.raises(ValueError, match="task must be one of"):
+        model.predict(PICTURE, "depth")
+
+
+def test_thresholds_of_the_predictor_count(model: Predictor) -> None:
+    assert model.predict(PICTURE, "panoptic").panoptic.segments
+    strict = replace(model, thresholds=Thresholds(object_mask_threshold=1.0, test_topk_per_image=0))
+    result = strict.predict(PICTURE, "panoptic", "instance")
+    assert (result.panoptic.segments, result.instance) == ((), ())
+
+
+def test_several_pictures_of_one_padded_size_are_one_batch(model: Predictor) -> None:
+    pictures = [PICTURE, PICTURE[:, ::-1].copy(), PICTURE[:20]]
+    geometries = [model.policy(picture.shape[:2]) for picture in pictures]
+    together = model.predict_batch(pictures, geometries, ["semantic"], model.thresholds)
+    for picture, result in zip(pictures, together, strict=True):
+        np.testing.assert_array_equal(result.semantic, model.predict(picture, "semantic").semantic)
