@@ -202,7 +202,7 @@ def _remove(folder: Path, *patterns: str) -> None:
 
 
 def _refuse_damaged_metrics(folder: Path) -> None:
-    """Orbax reads the metrics of every step at once, and would not tell whose are damaged."""
+    """Orbax reads the metrics of every step at once, and does not say whose are damaged."""
     for file in folder.glob("*/metrics/metrics"):
         try:
             json.loads(file.read_text())

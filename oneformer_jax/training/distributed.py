@@ -102,7 +102,7 @@ def _kubernetes() -> Processes:
         return Processes(count, cluster.get_process_id(), count, source="Kubernetes")
     except (ImportError, RuntimeError) as error:
         raise OneFormerError(
-            f"this is a pod of an indexed job, and the cluster does not tell about the others: {error}",
+            f"this is a pod of an indexed job, and the cluster says nothing about the others: {error}",
             hint="set WORLD_SIZE, NODE_RANK, MASTER_ADDR and MASTER_PORT as docs/multi-host.md shows, "
             "or WORLD_SIZE=1 to train in this pod alone",
         ) from error

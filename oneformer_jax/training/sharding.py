@@ -96,7 +96,7 @@ def state_shardings(tree: PyTree, mesh: Mesh, strategy: Strategy) -> PyTree:
 
 
 def constrained(tree: PyTree, mesh: Mesh, strategy: Strategy) -> PyTree:
-    """Inside jit: `tree`, which XLA is told to place as `state_sharding` says."""
+    """Inside jit: `tree`, placed as `state_sharding` says."""
     return jax.lax.with_sharding_constraint(tree, state_shardings(tree, mesh, strategy))
 
 
