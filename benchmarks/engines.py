@@ -16,6 +16,7 @@ from rich.console import Console
 from oneformer_jax.app.actions.evaluate import evaluate
 from oneformer_jax.app.actions.model.gen_trt_engine import gen_trt_engine
 from oneformer_jax.app.run.execute import running
+from oneformer_jax.app.settings.deployment import engine_run
 from oneformer_jax.app.settings.evaluation import evaluation_run
 from oneformer_jax.evaluation.report import headline
 from oneformer_jax.predict.latency import measure
@@ -46,7 +47,7 @@ def compare(
         keys = {"onnx_file": onnx, "trt_engine": engine, "tensorrt.data_type": data_type, "overwrite": "true"}
         building = [f"gen_trt_engine.{name}={value}" for name, value in keys.items()]
         with running("gen_trt_engine", spec, [*overrides, f"results_dir={folder}", *building], console) as (read, run):
-            gen_trt_engine(read, run.folder, run.status, run.console)
+            gen_trt_engine(engine_run(read), run)
         rows.append(_row(data_type, engine, spec, folder, overrides, console, runs))
     return rows
 

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
+from converters.graphs.settings import Mode
 from oneformer_jax.errors import SpecError
-
-Mode = Literal["static_ptq", "weight_only_ptq"]
 
 INT8, FP8, FP8_WIDE, NATIVE = "int8", "fp8_e4m3fn", "fp8_e5m2", "native"
 ALIASES = {"float8_e4m3fn": FP8, "float8_e5m2": FP8_WIDE}

@@ -14,7 +14,8 @@ from jaxtyping import UInt8
 
 from converters.onnx import checks
 from converters.onnx.parity import Parity, compare, compare_labels, jax_forward
-from converters.onnx.trace import Ending, build_graph
+from converters.onnx.settings import Ending
+from converters.onnx.trace import build_graph
 from oneformer_jax.errors import EngineError
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.predict.metadata import Metadata

@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 from pycocotools import mask as coco_mask
 from rich.table import Table
 
-from converters.onnx.trace import Ending
+from converters.onnx.settings import Ending
 from oneformer_jax.data.geometry import Geometry, letterbox, resize_and_pad
 from oneformer_jax.evaluation.evaluator import BatchLogits
 from oneformer_jax.models import oneformer

@@ -15,26 +15,14 @@ from jax2onnx import to_onnx
 
 from converters.onnx import postprocess, simplify
 from converters.onnx.operators import substituted
+from converters.onnx.settings import Ending
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig, SwinConfig
 from oneformer_jax.models.normalise import normalise
-from oneformer_jax.postprocess.thresholds import Thresholds
 from oneformer_jax.predict.metadata import ANY_BATCH, INPUTS, KEY, OUTPUTS, Metadata
-from oneformer_jax.tasks import Task
 
 # It says of every shape tensor that it has no type; shapes are inferred again.
 logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)
-
-OPSETS = range(17, 24)
-"""Those in which the graph is written: LayerNormalization begins with 17."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Ending:
-    """What a graph with post-processing holds: the task, and the thresholds of its results."""
-
-    task: Task
-    thresholds: Thresholds
 
 
 def build_graph(

@@ -4,7 +4,7 @@ The same calls for TensorRT 10 and 11: networks are strongly typed, so number fo
 8 bits are its `QuantizeLinear` and `DequantizeLinear` nodes. Version 11 knows nothing else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,51 @@ from oneformer_jax.predict.tensorrt_library import reports
 MIB = 2**20
 
 
+BatchSizes = tuple[int, int, int]
+"""Smallest, best and largest."""
+
+
 @dataclass(frozen=True)
 class BuildSettings:
-    """`batch_sizes`: smallest, best and largest; `workspace` in MiB; `timing_cache` is read and written."""
+    """`workspace` in MiB; `timing_cache` is read and written."""
 
-    batch_sizes: tuple[int, int, int] = (1, 1, 1)
+    batch_sizes: BatchSizes = (1, 1, 1)
     workspace: int = 1024
     timing_cache: Path | None = None
     verbose: bool = False
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What 8 bits are calibrated with: `images` (locations of folders) in `batches` of `batch_size`, 0: all of them.
+
+    `cache` holds the ranges that were found: read where it exists, else written.
+    """
+
+    images: tuple[str, ...] = ()
+    cache: Path | None = None
+    batch_size: int = 1
+    batches: int = 1
+
+
+@dataclass(frozen=True)
+class EngineRun:
+    """An ONNX file to a TensorRT engine, on the GPU of index `device`.
+
+    `path`: the file to write, None: the name of the ONNX file with .engine, in the folder of the run. `batch_sizes`,
+    None: those of the file (1 where it takes any), come into `build` when the file is read. `layers` are number formats
+    of single layers, as NAME:FORMAT.
+    """
+
+    onnx_file: Path
+    path: Path | None = None
+    device: int = 0
+    data_type: str = "fp16"
+    layers: tuple[str, ...] = ()
+    batch_sizes: BatchSizes | None = None
+    build: BuildSettings = field(default_factory=BuildSettings)
+    calibration: Calibration = field(default_factory=Calibration)
+    overwrite: bool = False
 
 
 def build_engine(trt: Any, onnx_file: Path, settings: BuildSettings) -> bytes:
@@ -58,7 +95,7 @@ def build_engine(trt: Any, onnx_file: Path, settings: BuildSettings) -> bytes:
     return bytes(plan)
 
 
-def _profile(builder: Any, network: Any, batch_sizes: tuple[int, int, int], where: str) -> Any:
+def _profile(builder: Any, network: Any, batch_sizes: BatchSizes, where: str) -> Any:
     """The shapes that inputs may have: all but the batch are static."""
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     if {tensor.name for tensor in inputs} != set(INPUTS):

@@ -13,7 +13,7 @@ from models.tiny import TINY
 from converters.onnx import export as module
 from converters.onnx.export import export_model
 from converters.onnx.parity import Parity
-from converters.onnx.trace import Ending
+from converters.onnx.settings import Ending
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.synthetic.drawn_shapes import draw_picture
 from oneformer_jax.data.task_text import task_tokens

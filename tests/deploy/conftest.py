@@ -14,7 +14,9 @@ from rich.console import Console
 from small_graph import SIZE, small_model
 
 from oneformer_jax.app.actions.model.gen_trt_engine import gen_trt_engine
+from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.status import StatusFile
+from oneformer_jax.app.settings.deployment import engine_run
 
 
 @pytest.fixture
@@ -53,12 +55,12 @@ def photos(tmp_path: Path) -> Path:
 def build(fakes: Any, exported: Path, tmp_path: Path, spec_of: Any) -> Callable[..., Path]:
     """`build(*overrides)`: the engine that `gen_trt_engine` writes."""
 
-    def run(*overrides: str) -> Path:
+    def built(*overrides: str) -> Path:
         spec = spec_of(f"gen_trt_engine.onnx_file={exported}", *overrides)
         folder = tmp_path / "gen_trt_engine"
         folder.mkdir(exist_ok=True)
         console = Console(quiet=True)
-        gen_trt_engine(spec, folder, StatusFile(folder, "gen_trt_engine", console), console)
-        return folder / "model.engine"
+        run = Run(folder, StatusFile(folder, "gen_trt_engine", console), console)
+        return gen_trt_engine(engine_run(spec), run)
 
-    return run
+    return built

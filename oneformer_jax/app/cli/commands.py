@@ -85,8 +85,9 @@ def export(spec: SpecPath, overrides: Overrides = None) -> None:
     """Write a checkpoint as an ONNX file, and compare the two."""
     with guarded() as console, running("export", spec, overrides, console) as (read, run):
         from oneformer_jax.app.actions.model.export import export as action
+        from oneformer_jax.app.settings.deployment import export_run
 
-        action(read, run.folder, run.status, run.console)
+        action(export_run(read), run)
 
 
 @app.command()
@@ -103,8 +104,9 @@ def gen_trt_engine(spec: SpecPath, overrides: Overrides = None) -> None:
     """Build a TensorRT engine of an exported ONNX file, on the GPU that will run it."""
     with guarded() as console, running("gen_trt_engine", spec, overrides, console) as (read, run):
         from oneformer_jax.app.actions.model.gen_trt_engine import gen_trt_engine as action
+        from oneformer_jax.app.settings.deployment import engine_run
 
-        action(read, run.folder, run.status, run.console)
+        action(engine_run(read), run)
 
 
 @app.command()

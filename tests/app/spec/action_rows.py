@@ -2,11 +2,11 @@
 
 from operator import attrgetter
 from pathlib import Path
-from types import SimpleNamespace
 
 from key_rows import Changes, Observed, Refused, Rows, Shown
-from stopped_actions import exporting, result_folder, starts_wandb, wandb
+from stopped_actions import result_folder, starts_wandb, wandb
 
+from oneformer_jax.app.settings.deployment import export_run
 from oneformer_jax.app.settings.evaluation import evaluation_run, inference_run
 from oneformer_jax.app.spec import Spec
 
@@ -71,33 +71,31 @@ E2E = "e2e/test_export.py::"
 EXPORTED = ("export.checkpoint=/a",)
 
 
-def exported(argument: str) -> Observed:
-    """An argument of `export_model` when `export` calls it; `metadata.` is that of the file."""
-    return lambda spec: attrgetter(argument)(SimpleNamespace(**exporting(spec).export_model.call_args.kwargs))
+def exported(field: str) -> Observed:
+    """A field of the settings of an export."""
+    return lambda spec: attrgetter(field)(export_run(spec))
 
 
 EXPORT: Rows = {
     "export.results_dir": Changes("HERE/mine", result_folder("export"), "mine", beside=HERE),
-    "export.gpu_id": Changes("3", lambda spec: exporting(spec).make_mesh.call_args.args[0], (3,), beside=EXPORTED),
-    "export.checkpoint": Changes(
-        "/mine", lambda spec: exporting(spec).load_checkpoint.call_args.args[0], "/mine", beside=EXPORTED
-    ),
+    "export.gpu_id": Changes("3", exported("device"), 3, beside=EXPORTED),
+    "export.checkpoint": Changes("/mine", exported("checkpoint"), Path("/mine"), beside=EXPORTED),
     "export.onnx_file": Changes("/mine.onnx", exported("path"), Path("/mine.onnx"), beside=EXPORTED),
-    "export.on_cpu": Changes("true", lambda spec: exporting(spec).make_mesh.called, False, beside=EXPORTED),
+    "export.on_cpu": Changes("true", exported("device"), None, beside=EXPORTED),
     "export.input_channel": Refused("4"),
-    "export.input_width": Changes("96", exported("metadata.image_size"), (640, 96), beside=EXPORTED),
-    "export.input_height": Changes("96", exported("metadata.image_size"), (96, 640), beside=EXPORTED),
+    "export.input_width": Changes("96", exported("image_size"), (640, 96), beside=EXPORTED),
+    "export.input_height": Changes("96", exported("image_size"), (96, 640), beside=EXPORTED),
     "export.opset_version": Changes("20", exported("opset"), 20, beside=EXPORTED),
-    "export.batch_size": Changes("4", exported("metadata.batch_size"), 4, beside=EXPORTED),
-    "export.include_postprocess": Changes("instance", exported("metadata.postprocess"), "instance", beside=EXPORTED),
+    "export.batch_size": Changes("4", exported("batch_size"), 4, beside=EXPORTED),
+    "export.include_postprocess": Changes("instance", exported("postprocess"), "instance", beside=EXPORTED),
     "export.task": Changes(
         "panoptic",
         exported("ending.task"),
         "panoptic",
         beside=(*EXPORTED, "export.include_postprocess=semantic"),
     ),
-    "export.verbose": Shown(E2E + "test_a_trained_checkpoint_leaves_as_onnx_with_its_report"),
-    "export.overwrite": Shown(E2E + "test_a_file_that_is_there_is_overwritten_only_when_asked"),
+    "export.verbose": Changes("true", exported("verbose"), True, beside=EXPORTED),
+    "export.overwrite": Changes("true", exported("overwrite"), True, beside=EXPORTED),
 }
 
 RESULTS: Rows = {"results_dir": Changes("HERE/mine", result_folder("train"), "mine/train", beside=HERE)}

@@ -1,72 +1,49 @@
 """Rows of `gen_trt_engine`, `quantize` and the calibration images."""
 
+from operator import attrgetter
 from pathlib import Path
 
 from key_rows import Changes, Observed, Refused, Rows, Shown
 from stopped_actions import result_folder
-from stopped_deployment import engine_build, quantization
+from stopped_deployment import quantization
 
-from oneformer_jax.app.spec import Spec
+from oneformer_jax.app.settings.deployment import engine_run
 
 HERE = ("results_dir=HERE",)
 ONNX = ("gen_trt_engine.onnx_file=/a.onnx",)
 TRT = "gen_trt_engine.tensorrt"
-INT8 = (*ONNX, f"{TRT}.data_type=int8", f"{TRT}.calibration.cal_image_dir=DATA/val/images")
 CHECKPOINT, GRAPH = ("quantize.model_path=/a",), ("quantize.model_path=/a.onnx", "quantize.backend=modelopt.onnx")
 STATIC = (*GRAPH, "quantize.mode=static_ptq", "dataset.quant_calibration_dataset.images_dir=DATA/val/images")
-ANOTHER = "deploy/test_tensorrt.py::test_an_engine_is_replaced_only_when_asked"
-CALIBRATION = "deploy/test_tensorrt.py::test_calibration_reads_images_and_keeps_its_ranges"
 
 
-def setting(field: str) -> Observed:
-    """A field of the builder's settings."""
-    return lambda spec: getattr(engine_build(spec).build_engine.call_args.args[2], field)
-
-
-def prepared(position: int) -> Observed:
-    """What the graph is converted with: its format or the choices of layers."""
-    return lambda spec: engine_build(spec).with_precision.call_args.args[position]
-
-
-def calibrated(position: int) -> Observed:
-    """What calibration images are read with: their paths, the metadata, the batch size."""
-
-    def value(spec: Spec) -> object:
-        found = engine_build(spec).calibration_feeds.call_args.args[position]
-        return len(found) if isinstance(found, list) else found
-
-    return value
+def engine(field: str) -> Observed:
+    """A field of the settings of an engine."""
+    return lambda spec: attrgetter(field)(engine_run(spec))
 
 
 ENGINE: Rows = {
     "gen_trt_engine.results_dir": Changes("HERE/mine", result_folder("gen_trt_engine"), "mine", beside=HERE),
-    "gen_trt_engine.gpu_id": Changes("1", lambda spec: engine_build(spec).CudaDevice.call_args.args[0], 1, beside=ONNX),
-    "gen_trt_engine.onnx_file": Changes(
-        "/mine.onnx", lambda spec: engine_build(spec).read_graph.call_args.args[0], Path("/mine.onnx"), beside=ONNX
-    ),
-    "gen_trt_engine.trt_engine": Changes(
-        "/mine.plan", lambda spec: engine_build(spec).write_engine.call_args.args[0], Path("/mine.plan"), beside=ONNX
-    ),
-    "gen_trt_engine.timing_cache": Changes("/cache", setting("timing_cache"), Path("/cache"), beside=ONNX),
-    "gen_trt_engine.batch_size": Changes("4", setting("batch_sizes"), (4, 4, 4), beside=ONNX),
-    "gen_trt_engine.verbose": Changes("true", setting("verbose"), True, beside=ONNX),
-    "gen_trt_engine.overwrite": Shown(ANOTHER),
-    f"{TRT}.data_type": Changes("bf16", prepared(1), "bf16", beside=ONNX),
-    f"{TRT}.workspace_size": Changes("512", setting("workspace"), 512, beside=ONNX),
+    "gen_trt_engine.gpu_id": Changes("1", engine("device"), 1, beside=ONNX),
+    "gen_trt_engine.onnx_file": Changes("/mine.onnx", engine("onnx_file"), Path("/mine.onnx"), beside=ONNX),
+    "gen_trt_engine.trt_engine": Changes("/mine.plan", engine("path"), Path("/mine.plan"), beside=ONNX),
+    "gen_trt_engine.timing_cache": Changes("/cache", engine("build.timing_cache"), Path("/cache"), beside=ONNX),
+    "gen_trt_engine.batch_size": Changes("4", engine("batch_sizes"), (4, 4, 4), beside=ONNX),
+    "gen_trt_engine.verbose": Changes("true", engine("build.verbose"), True, beside=ONNX),
+    "gen_trt_engine.overwrite": Changes("true", engine("overwrite"), True, beside=ONNX),
+    f"{TRT}.data_type": Changes("bf16", engine("data_type"), "bf16", beside=ONNX),
+    f"{TRT}.workspace_size": Changes("512", engine("build.workspace"), 512, beside=ONNX),
     f"{TRT}.min_batch_size": Changes(
-        "2", setting("batch_sizes"), (2, 2, 4), beside=ONNX, together=(f"{TRT}.max_batch_size=4",)
+        "2", engine("batch_sizes"), (2, 2, 4), beside=ONNX, together=(f"{TRT}.max_batch_size=4",)
     ),
     f"{TRT}.opt_batch_size": Changes(
-        "3", setting("batch_sizes"), (1, 3, 4), beside=ONNX, together=(f"{TRT}.max_batch_size=4",)
+        "3", engine("batch_sizes"), (1, 3, 4), beside=ONNX, together=(f"{TRT}.max_batch_size=4",)
     ),
-    f"{TRT}.max_batch_size": Changes("4", setting("batch_sizes"), (1, 1, 4), beside=ONNX),
-    f"{TRT}.layers_precision": Changes("[Conv:fp32]", prepared(2), ("Conv:fp32",), beside=ONNX),
-    f"{TRT}.calibration.cal_image_dir": Shown(CALIBRATION),
-    f"{TRT}.calibration.cal_cache_file": Shown(CALIBRATION),
-    f"{TRT}.calibration.cal_batch_size": Changes(
-        "2", calibrated(2), 2, beside=INT8, together=(f"{TRT}.calibration.cal_batches=0",)
-    ),
-    f"{TRT}.calibration.cal_batches": Changes("2", calibrated(0), 2, beside=INT8),
+    f"{TRT}.max_batch_size": Changes("4", engine("batch_sizes"), (1, 1, 4), beside=ONNX),
+    f"{TRT}.layers_precision": Changes("[Conv:fp32]", engine("layers"), ("Conv:fp32",), beside=ONNX),
+    f"{TRT}.calibration.cal_image_dir": Changes("[/a,/b]", engine("calibration.images"), ("/a", "/b"), beside=ONNX),
+    f"{TRT}.calibration.cal_cache_file": Changes("/cache", engine("calibration.cache"), Path("/cache"), beside=ONNX),
+    f"{TRT}.calibration.cal_batch_size": Changes("2", engine("calibration.batch_size"), 2, beside=ONNX),
+    f"{TRT}.calibration.cal_batches": Changes("2", engine("calibration.batches"), 2, beside=ONNX),
 }
 
 QUANTIZE: Rows = {

@@ -11,8 +11,6 @@ import optax
 from key_rows import Observed, Stopped, drawn, stop
 from rich.console import Console
 
-import converters.onnx.export as onnx_export
-import oneformer_jax.app.actions.model.export as export
 import oneformer_jax.app.actions.train.start as starting_point
 import oneformer_jax.app.actions.train.train as train
 import oneformer_jax.app.actions.train.wandb as experiment_tracking
@@ -20,8 +18,6 @@ import oneformer_jax.app.run.execute as execute
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec, dump_yaml
-from oneformer_jax.checkpoints.description import Description
-from oneformer_jax.checkpoints.load import Checkpoint
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.training.sharding import make_mesh
 from oneformer_jax.training.step import TrainStep
@@ -72,20 +68,6 @@ def step_input(field: str) -> Observed:
 def step_option(name: str) -> Observed:
     """What the training step is built with."""
     return lambda spec: getattr(training(spec).TrainStep.call_args.args[5], name)
-
-
-def exporting(spec: Spec) -> SimpleNamespace:
-    """The parts of `export` until a graph is traced."""
-    config, categories = model_config(spec), drawn(spec).categories
-    loaded = Checkpoint({}, Description(config, categories, (1.0,) * 3, (1.0,) * 3, {}))
-    parts = {"load_checkpoint": Mock(return_value=loaded), "enable_compilation_cache": Mock()}
-    if not spec.export.on_cpu:
-        parts["make_mesh"] = Mock(return_value=make_mesh(1))
-    with patch.object(onnx_export, "export_model", stop()) as export_model:
-        return SimpleNamespace(
-            **{"make_mesh": Mock()} | vars(run_until_stopped(export.export, export, spec, parts)),
-            export_model=export_model,
-        )
 
 
 def resumed_from(spec: Spec) -> Path | None:

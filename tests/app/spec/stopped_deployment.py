@@ -1,4 +1,4 @@
-"""`gen_trt_engine` and `quantize` up to where the long work would begin: what each of their parts was called with."""
+"""`quantize` up to where the long work would begin: what each of their parts was called with."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,26 +8,9 @@ from key_rows import stop
 from small_graph import small_model
 from stopped_actions import run_until_stopped
 
-import oneformer_jax.app.actions.model.gen_trt_engine as gen_trt_engine
 import oneformer_jax.app.actions.model.quantize as quantize
 from oneformer_jax.app.actions.model.quantization_report import Subject
 from oneformer_jax.app.spec import Spec
-
-
-def engine_build(spec: Spec) -> SimpleNamespace:
-    """The parts of `gen_trt_engine` until the engine is written."""
-    model = small_model()
-    parts = {name: Mock() for name in ("CudaDevice", "calibration_feeds")}
-    parts |= {
-        "measured_ranges": Mock(return_value={}),
-        "read_graph": Mock(return_value=model),
-        "tensorrt": Mock(return_value=Mock(__version__="10.16.1")),
-        "with_precision": Mock(return_value=(model, {})),
-        "with_8bit_activations": Mock(return_value=model),
-        "build_engine": Mock(return_value=b""),
-        "write_engine": stop(),
-    }
-    return run_until_stopped(gen_trt_engine.gen_trt_engine, gen_trt_engine, spec, parts)
 
 
 def quantization(spec: Spec) -> SimpleNamespace:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,34 +20,33 @@ from converters.graphs.activations import (
 from converters.graphs.graph import Graph, read_graph
 from converters.graphs.layers import FP8, INT8
 from converters.graphs.precision import with_precision
-from oneformer_jax.app.run.status import StatusFile
-from oneformer_jax.app.spec import Spec, require
+from oneformer_jax.app.run.execute import Run
 from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.deploy.calibration import calibration_feeds
-from oneformer_jax.deploy.tensorrt_build import BuildSettings, build_engine, write_engine
+from oneformer_jax.deploy.tensorrt_build import BatchSizes, EngineRun, build_engine, write_engine
 from oneformer_jax.errors import EngineError, SpecError
 from oneformer_jax.predict.cuda import CudaDevice
-from oneformer_jax.predict.exported import ENGINE_SUFFIXES
 from oneformer_jax.predict.metadata import ANY_BATCH, Metadata, metadata_of, sidecar, write_sidecar
 from oneformer_jax.predict.tensorrt_engine import engine_facts
 from oneformer_jax.predict.tensorrt_library import tensorrt
 
 KEYS = "gen_trt_engine"
+IMAGES = f"{KEYS}.tensorrt.calibration.cal_image_dir"
 EIGHT_BITS = {"int8": INT8, "fp8": FP8}
 Kept = dict[str, tuple[str, ...]]
 
 
-def gen_trt_engine(spec: Spec, folder: Path, status: StatusFile, console: Console) -> None:
-    """Builds `gen_trt_engine.trt_engine` from `gen_trt_engine.onnx_file` on the GPU `gen_trt_engine.gpu_id`.
+def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
+    """Builds the engine, which is returned, on the GPU that will run it.
 
-    Raises OneFormerError: no or a foreign ONNX file, keys that it does not allow, no TensorRT or GPU, an engine that is
-    there already, no calibration image, what TensorRT cannot build.
+    Raises OneFormerError: no or a foreign ONNX file, settings that it does not allow, no TensorRT or GPU, an engine
+    that is there already, no calibration image, what TensorRT cannot build.
     """
-    require(spec, f"{KEYS}.onnx_file")
-    section = spec.gen_trt_engine
-    source = Path(section.onnx_file)
-    target = engine_path(spec, folder)
+    source, console = settings.onnx_file, run.console
+    target = settings.path or run.folder / f"{source.stem}.engine"
+    if target.exists() and not settings.overwrite:
+        raise EngineError("exists already", where=str(target), hint=f"set {KEYS}.overwrite=true to replace it")
     model = read_graph(source)
     metadata = metadata_of({entry.key: entry.value for entry in model.metadata_props}, where=str(source))
     if metadata.postprocess != "none":
@@ -54,100 +54,71 @@ def gen_trt_engine(spec: Spec, folder: Path, status: StatusFile, console: Consol
             f"it was exported with post-processing ({metadata.postprocess}), which evaluate and inference do themselves"
         )
         raise EngineError(what, where=str(source), hint="export with export.include_postprocess=none")
-    batch_sizes = batch_sizes_of(spec, metadata)
+    batch_sizes = batch_sizes_of(settings, metadata)
     trt = tensorrt()
-    device = CudaDevice(section.gpu_id)
-    prepared, kept = prepare(spec, model, metadata, console)
+    device = CudaDevice(settings.device)
+    prepared, kept = prepare(settings, model, metadata, console)
     for reason, names in kept.items():
         console.print(f"float32: {len(names)} nodes ({reason})", highlight=False)
-    settings = BuildSettings(
-        batch_sizes,
-        section.tensorrt.workspace_size,
-        Path(section.timing_cache) if section.timing_cache else None,
-        section.verbose,
-    )
     console.print(f"building with TensorRT {trt.__version__} on {device.name}: this takes minutes", highlight=False)
     with written(prepared) as file:
-        plan = build_engine(trt, file, settings)
+        plan = build_engine(trt, file, replace(settings.build, batch_sizes=batch_sizes))
     write_engine(target, plan)
     write_sidecar(
         target,
         metadata,
         **engine_facts(trt.__version__, device),
         batch_sizes=list(batch_sizes),
-        data_type=section.tensorrt.data_type,
+        data_type=settings.data_type,
         float32={reason: list(names) for reason, names in kept.items()},
         onnx_file=source.name,
     )
     console.print(f"engine: {target} ({len(plan) / 1e6:.1f} MB), {sidecar(target).name} beside it", highlight=False)
-    status.write("RUNNING", "Engine generated.", kpi={"engine_MB": round(len(plan) / 1e6, 3)})
+    run.status.write("RUNNING", "Engine generated.", kpi={"engine_MB": round(len(plan) / 1e6, 3)})
+    return target
 
 
-def engine_path(spec: Spec, folder: Path) -> Path:
-    """The file to write. Raises SpecError: another suffix than engines have, or it exists and may not be replaced."""
-    section = spec.gen_trt_engine
-    path = Path(section.trt_engine) if section.trt_engine else folder / f"{Path(section.onnx_file).stem}.engine"
-    if path.suffix not in ENGINE_SUFFIXES:
-        hint = f"evaluate and inference know engines by {' or '.join(ENGINE_SUFFIXES)}"
-        raise SpecError(f"'{path.name}' is not the name of an engine", where=f"{KEYS}.trt_engine", hint=hint)
-    if path.exists() and not section.overwrite:
-        raise EngineError("exists already", where=str(path), hint=f"set {KEYS}.overwrite=true to replace it")
-    return path
-
-
-def batch_sizes_of(spec: Spec, metadata: Metadata) -> tuple[int, int, int]:
-    """Smallest, best and largest batch: `batch_size` alone, or the three keys of `tensorrt`.
-
-    Raises SpecError: out of order, or not what a file of one batch size has.
-    """
-    section = spec.gen_trt_engine
-    paths = [f"{KEYS}.tensorrt.{name}_batch_size" for name in ("min", "opt", "max")]
-    smallest, best, largest = (int(spec.value(path)) for path in paths)
-    changed = any(spec.is_changed(path) for path in paths)
+def batch_sizes_of(settings: EngineRun, metadata: Metadata) -> BatchSizes:
+    """Those of the settings, else those of the file. Raises SpecError: not what a file of one batch size has."""
     fixed = metadata.batch_size
-    if not changed and section.batch_size > 0:
-        smallest = best = largest = section.batch_size
-    elif not changed and fixed != ANY_BATCH:
-        smallest = best = largest = fixed
-    if not spec.is_set(paths[1]):
-        best = max(smallest, min(best, largest))
-    if not smallest <= best <= largest:
-        raise SpecError(f"{smallest}, {best} and {largest} are not in order", where=", ".join(paths))
-    if section.batch_size > 0 and not smallest <= section.batch_size <= largest:
-        what = f"{section.batch_size} does not lie between {smallest} and {largest}"
-        raise SpecError(what, where=f"{KEYS}.batch_size", hint=f"leave it out, or change {paths[2]}")
+    of_file = (1, 1, 1) if fixed == ANY_BATCH else (fixed, fixed, fixed)
+    smallest, best, largest = settings.batch_sizes or of_file
     if fixed != ANY_BATCH and {smallest, best, largest} != {fixed}:
-        what = f"{section.onnx_file} takes batches of {fixed} alone, not of {smallest} to {largest}"
-        where = paths[2] if changed else f"{KEYS}.batch_size"
-        raise SpecError(what, where=where, hint="export with export.batch_size=-1, or leave these keys out")
+        raise SpecError(
+            f"{settings.onnx_file} takes batches of {fixed} alone, not of {smallest} to {largest}",
+            where=f"{KEYS}.batch_size" if smallest == largest else f"{KEYS}.tensorrt.max_batch_size",
+            hint="export with export.batch_size=-1, or leave these keys out",
+        )
     return smallest, best, largest
 
 
-def prepare(spec: Spec, model: onnx.ModelProto, metadata: Metadata, console: Console) -> tuple[onnx.ModelProto, Kept]:
+def prepare(
+    settings: EngineRun, model: onnx.ModelProto, metadata: Metadata, console: Console
+) -> tuple[onnx.ModelProto, Kept]:
     """The graph in the number formats of the engine, and by reason the nodes that stay float32.
 
     Raises SpecError, EngineError: a quantized file and another `data_type`; see `with_precision` and `calibrated`.
     """
-    keys = spec.gen_trt_engine.tensorrt
     found = formats_of_activations(model)
-    wanted = EIGHT_BITS.get(keys.data_type)
+    wanted = EIGHT_BITS.get(settings.data_type)
     if found and found != {wanted}:
         name = next((name for name, dtype in EIGHT_BITS.items() if dtype in found), "another format")
-        what = f"is {keys.data_type}, but the activations of {spec.gen_trt_engine.onnx_file} are quantized to {name}"
+        what = f"is {settings.data_type}, but the activations of {settings.onnx_file} are quantized to {name}"
         raise SpecError(what, where=f"{KEYS}.tensorrt.data_type", hint=f"set it to {name}")
     if wanted and not found:
-        model = calibrated(spec, model, metadata, wanted, console)
-    return with_precision(model, "fp32" if wanted else keys.data_type, keys.layers_precision)
+        model = calibrated(settings, model, metadata, wanted, console)
+    return with_precision(model, "fp32" if wanted else settings.data_type, settings.layers)
 
 
-def calibrated(spec: Spec, model: onnx.ModelProto, metadata: Metadata, dtype: str, console: Console) -> onnx.ModelProto:
-    """The graph with its products in 8 bits, but for those that `layers_precision` names.
+def calibrated(
+    settings: EngineRun, model: onnx.ModelProto, metadata: Metadata, dtype: str, console: Console
+) -> onnx.ModelProto:
+    """The graph with its products in 8 bits, but for those that `settings.layers` names.
 
     Raises SpecError: neither images nor a cache of ranges; DataError: a folder without images.
     """
-    keys = spec.gen_trt_engine.tensorrt
-    cache = Path(keys.calibration.cal_cache_file) if keys.calibration.cal_cache_file else None
-    named = [choice.rpartition(":")[0] for choice in keys.layers_precision]
+    calibration = settings.calibration
+    named = [choice.rpartition(":")[0] for choice in settings.layers]
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = Graph(copy)
@@ -159,17 +130,15 @@ def calibrated(spec: Spec, model: onnx.ModelProto, metadata: Metadata, dtype: st
     }
 
     def measured() -> dict[str, float]:
-        require(spec, f"{KEYS}.tensorrt.calibration.cal_image_dir")
-        given = keys.calibration.cal_image_dir
-        folders = [given] if isinstance(given, str) else given
-        where = f"{KEYS}.tensorrt.calibration.cal_image_dir"
-        paths = [path for folder in folders for path in list_images(local_folder(folder, what=where))]
-        if keys.calibration.cal_batches:
-            paths = paths[: keys.calibration.cal_batches * keys.calibration.cal_batch_size]
+        if not calibration.images:
+            raise SpecError(f"no value for {IMAGES}", hint=f"set it in the spec or with {IMAGES}=...")
+        paths = [path for folder in calibration.images for path in list_images(local_folder(folder, what=IMAGES))]
+        if calibration.batches:
+            paths = paths[: calibration.batches * calibration.batch_size]
         console.print(f"calibrating with {len(paths)} images", highlight=False)
-        return measured_ranges(copy, calibration_feeds(paths, metadata, keys.calibration.cal_batch_size))
+        return measured_ranges(copy, calibration_feeds(paths, metadata, calibration.batch_size))
 
-    ranges = cached_ranges(cache, measured) if cache is not None else measured()
+    ranges = cached_ranges(calibration.cache, measured) if calibration.cache else measured()
     return with_8bit_activations(copy, chosen, ranges)
 
 

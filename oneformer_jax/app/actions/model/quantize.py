@@ -139,9 +139,7 @@ def _providers(device: str, console: Console) -> tuple[str, ...]:
 def _exported(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Path:
     """The checkpoint as an ONNX file, `model.onnx` in the result folder."""
     from oneformer_jax.app.actions.model.export import export
+    from oneformer_jax.app.settings.deployment import export_run
 
-    path = folder / "model.onnx"
-    changes = {"checkpoint": spec.quantize.model_path, "onnx_file": str(path), "overwrite": True}
-    section = spec.export.model_copy(update=changes | {"include_postprocess": "none"})
-    export(spec.model_copy(update={"export": section}), folder, status, console)
-    return path
+    settings = export_run(spec, spec.quantize.model_path)
+    return export(replace(settings, path=None, overwrite=True, ending=None), Run(folder, status, console))

@@ -1,0 +1,58 @@
+"""What an export is asked for. Free of JAX and ONNX."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from oneformer_jax.data.geometry import Size
+from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.predict.metadata import ANY_BATCH, Postprocess
+from oneformer_jax.tasks import Task
+
+OPSETS = range(17, 24)
+"""Those in which the graph is written: LayerNormalization begins with 17."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a graph with post-processing holds: the task, the thresholds of its results and, for a task whose results
+    are not those of its own name, their kind."""
+
+    task: Task
+    thresholds: Thresholds
+    results: Task | None = None
+
+    @property
+    def postprocess(self) -> Postprocess:
+        """The kind of the results."""
+        return self.results or self.task
+
+
+@dataclass(frozen=True)
+class ExportRun:
+    """A checkpoint to an ONNX file.
+
+    `path`: the file to write, None: `model.onnx` in the folder of the run. `image_size` (height, width) is static;
+    `batch_size` -1: any. `device`: the index of the one on which JAX and ONNX Runtime are compared, None: the
+    processor. `images`: locations of the images that they are compared on, by the key that names them; the first one
+    that is there is used. `stated` are fields of the architecture as somebody wrote them down: those of the checkpoint
+    count. `verbose`: list all operators, and what the tracing says.
+    """
+
+    checkpoint: Path
+    path: Path | None = None
+    image_size: Size = (640, 640)
+    batch_size: int = ANY_BATCH
+    opset: int = OPSETS[0]
+    ending: Ending | None = None
+    device: int | None = 0
+    images: tuple[tuple[str, str], ...] = ()
+    overwrite: bool = False
+    verbose: bool = False
+    stated: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def postprocess(self) -> Postprocess:
+        """What the graph holds after the model."""
+        return self.ending.postprocess if self.ending else "none"
