@@ -8,39 +8,17 @@ when it comes there (asynchronously), so that no training waits for another.
 
 import importlib.util
 import warnings
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import optuna
 
+from oneformer_jax.app.automl.request import SearchSettings
 from oneformer_jax.errors import OneFormerError
 
-STOPPING = ("hyperband", "asha")
-"""The algorithms that stop trials early."""
 RANDOM_TRIALS = 5
 """Trials of bayesian that are drawn at random, before its model has something to go by."""
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """What a study is told besides its parameters. `max_epochs`: of a trial that is not stopped early."""
-
-    algorithm: Literal["bayesian", "random", "hyperband", "asha"]
-    direction: Literal["maximize", "minimize"]
-    max_trials: int
-    max_epochs: int
-    surrogate: Literal["tpe", "gp"] = "tpe"
-    min_epochs: int = 1
-    reduction_factor: int = 3
-    seed: int = 0
-
-    @property
-    def sign(self) -> int:
-        """1 where larger is better, -1 where smaller is."""
-        return 1 if self.direction == "maximize" else -1
 
 
 def make_sampler(settings: SearchSettings, number: int) -> optuna.samplers.BaseSampler:

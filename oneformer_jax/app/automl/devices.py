@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import OneFormerError
 
 COUNT = "import jax, json; print(json.dumps([jax.default_backend(), jax.local_device_count()]))"
@@ -26,11 +27,11 @@ class Place:
     cores: frozenset[int] = frozenset()
 
 
-def find_places(num_gpus: int, gpu_ids: Sequence[int], at_most: int) -> list[Place]:
-    """Places of `num_gpus` devices each, or the one of `gpu_ids` where these are given; `at_most` 0: all."""
+def find_places(choice: DeviceChoice, at_most: int) -> list[Place]:
+    """Places of as many devices each as the choice counts, or the one of its indices; `at_most` 0: all."""
     backend, count = count_devices()
     if backend == "gpu":
-        return gpu_places(count, num_gpus, gpu_ids, at_most, os.environ.get(VISIBLE, ""))
+        return gpu_places(count, choice, at_most, os.environ.get(VISIBLE, ""))
     if backend == "cpu" and at_most > 1:
         return cpu_places(sorted(os.sched_getaffinity(0)), at_most)
     return [Place(backend)]
@@ -47,10 +48,11 @@ def count_devices() -> tuple[str, int]:
     return str(backend), int(count)
 
 
-def gpu_places(count: int, num_gpus: int, gpu_ids: Sequence[int], at_most: int, visible: str) -> list[Place]:
+def gpu_places(count: int, choice: DeviceChoice, at_most: int, visible: str) -> list[Place]:
     """Groups of devices in their order, one process each; `visible` is what restricts this process already."""
     names = [name.strip() for name in visible.split(",") if name.strip()] or [str(index) for index in range(count)]
-    indices = [list(gpu_ids)] if gpu_ids else _groups(list(range(count)), min(num_gpus, count))
+    groups = _groups(list(range(count)), min(choice.count, count))
+    indices = groups if choice.indices is None else [list(choice.indices)]
     chosen = indices[: at_most or None]
     return [
         Place(f"gpu {' '.join(map(str, group))}", {VISIBLE: ",".join(names[index] for index in group)})

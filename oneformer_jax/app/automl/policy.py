@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from rich.console import Console
 
+from oneformer_jax.app.spec import load_spec
 from oneformer_jax.app.spec.published.schema import schema
 from oneformer_jax.app.spec.published.skill import skill_info
-from oneformer_jax.errors import OneFormerError
+from oneformer_jax.errors import OneFormerError, SpecError
 
 Policy = Literal["auto", "on", "off"]
 SKILL = Path(__file__).resolve().parents[3] / "configs" / "skill"
@@ -57,6 +59,26 @@ def route_training(policy: Policy, skill: Path | None = SKILL) -> Route:
             raise
         return Route("train", f"{error.what} ({error.hint}): trained directly")
     return Route("automl", f"AutoML (policy {policy})")
+
+
+def action_for_training(spec_path: Path, overrides: list[str], policy: Policy | None, console: Console) -> str:
+    """`automl` where the policy, given or else the spec's, asks for a search that can run; `train` otherwise.
+
+    Where one of them says anything, it is told which. What is wrong is left to the action, which writes FAILURE.
+    """
+    try:
+        spec = load_spec(spec_path, overrides)
+    except SpecError:
+        return "train"
+    asked = policy or spec.automl_policy
+    if not asked:
+        return "train"
+    try:
+        found = route_training(asked, Path(spec.automl.skill_dir) if spec.automl.skill_dir else None)
+    except OneFormerError:
+        return "automl"
+    console.print(found.reason, markup=False, highlight=False, soft_wrap=True)
+    return found.command
 
 
 def train_schema(skill: Path | None) -> Mapping[str, Any]:

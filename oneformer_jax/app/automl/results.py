@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from oneformer_jax.app.automl.progress import progress
+from oneformer_jax.app.automl.request import SearchRun
 from oneformer_jax.app.automl.study import Record, Study
-from oneformer_jax.app.automl.training import trial_folder, with_values
-from oneformer_jax.app.spec import Spec, to_yaml
+from oneformer_jax.app.automl.training import trial_folder
+from oneformer_jax.app.spec import to_yaml
 from oneformer_jax.app.spec.automl_keys import LOSS
 
 RESULTS, BEST_SPEC, BEST = "results.json", "best_spec.yaml", "best"
 
 
-def write_results(study: Study, spec: Spec, folder: Path) -> dict[str, Any]:
+def write_results(study: Study, settings: SearchRun, folder: Path) -> dict[str, Any]:
     """Writes all three and returns the content of results.json.
 
     `best_spec.yaml` is the spec with the values of the best trial, to be trained as it is; `best` is a link to that
@@ -22,13 +23,13 @@ def write_results(study: Study, spec: Spec, folder: Path) -> dict[str, Any]:
     """
     best = study.best()
     content = {
-        "algorithm": spec.automl.algorithm,
-        "surrogate": spec.automl.surrogate if spec.automl.algorithm == "bayesian" else None,
-        "metric": spec.automl.metric,
-        "direction": spec.automl.direction,
+        "algorithm": study.settings.algorithm,
+        "surrogate": study.settings.surrogate if study.settings.algorithm == "bayesian" else None,
+        "metric": settings.metric,
+        "direction": study.settings.direction,
         "search_space": {parameter.path: parameter.describe() for parameter in study.parameters},
         "planned": study.settings.max_trials,
-        "best": None if best is None else _best(study, spec, folder, best),
+        "best": None if best is None else _best(study, settings, folder, best),
         "importance": study.importance(),
         "trials": [_trial(study, record, folder) for record in study.records()],
     }
@@ -36,11 +37,11 @@ def write_results(study: Study, spec: Spec, folder: Path) -> dict[str, Any]:
     return content
 
 
-def _best(study: Study, spec: Spec, folder: Path, best: Record) -> dict[str, Any]:
+def _best(study: Study, settings: SearchRun, folder: Path, best: Record) -> dict[str, Any]:
     trained = {} if best.baseline else best.values
-    _replace(folder / BEST_SPEC, to_yaml(with_values(spec, trained)))
+    _replace(folder / BEST_SPEC, to_yaml(settings.trials.trained_alone(trained)))
     trial = trial_folder(folder, best.number)
-    checkpoint = trial / ("latest" if spec.automl.metric == LOSS else "best")
+    checkpoint = trial / ("latest" if settings.metric == LOSS else "best")
     linked = checkpoint.is_dir()
     if linked:
         fresh = folder / f".{BEST}.new"
@@ -50,7 +51,7 @@ def _best(study: Study, spec: Spec, folder: Path, best: Record) -> dict[str, Any
     return {
         "trial": best.number,
         "score": best.score,
-        "step": progress(trial, spec.automl.metric).step_of_best(study.settings.sign),
+        "step": progress(trial, settings.metric).step_of_best(study.settings.sign),
         "values": best.values,
         "spec": BEST_SPEC,
         "checkpoint": BEST if linked else None,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from oneformer_jax.app.automl.devices import Place
 from oneformer_jax.app.automl.progress import progress, why_it_failed
+from oneformer_jax.app.automl.request import SearchRun
 from oneformer_jax.app.automl.study import Study, Trial
-from oneformer_jax.app.automl.training import Command, Training, trial_folder, write_trial_spec
-from oneformer_jax.app.spec import Spec
+from oneformer_jax.app.automl.training import Command, Training, trial_folder
 from oneformer_jax.checkpoints.read import FOLDER
 from oneformer_jax.errors import OneFormerError
 
@@ -18,7 +18,12 @@ FAILURES_AT_THE_START = 3
 
 
 def run_trials(
-    study: Study, spec: Spec, folder: Path, places: Sequence[Place], command: Command, changed: Callable[[], None]
+    study: Study,
+    settings: SearchRun,
+    folder: Path,
+    places: Sequence[Place],
+    command: Command,
+    changed: Callable[[], None],
 ) -> None:
     """Until the study has all its trials; those that a process before this one left running come first.
 
@@ -34,7 +39,7 @@ def run_trials(
         while True:
             for place in places:
                 if place.name not in running and (trial := waiting.pop(0) if waiting else study.propose()) is not None:
-                    running[place.name] = _Run(study, spec, folder, trial, command, place)
+                    running[place.name] = _Run(study, settings, folder, trial, command, place)
                     changed()
             if not running:
                 return
@@ -47,7 +52,8 @@ def run_trials(
                     succeeded = succeeded or not run.failure
                     failures += [run.failure] * bool(run.failure)
                     changed()  # which links the best checkpoint before others are removed
-                    _keep_only_the_best(study, spec, folder)
+                    if settings.keep_only_the_best:
+                        _keep_only_the_best(study, folder)
             if not succeeded and len(failures) >= FAILURES_AT_THE_START:
                 raise OneFormerError(f"the first {len(failures)} trials all failed, the last one: {failures[-1]}")
     finally:
@@ -60,14 +66,16 @@ def run_trials(
 class _Run:
     """A trial and its training."""
 
-    def __init__(self, study: Study, spec: Spec, folder: Path, trial: Trial, command: Command, place: Place) -> None:
+    def __init__(
+        self, study: Study, settings: SearchRun, folder: Path, trial: Trial, command: Command, place: Place
+    ) -> None:
         self.over, self.failure = False, ""
-        self._study, self._spec, self._trial = study, spec, trial
+        self._sign, self._metric, self._trial = study.settings.sign, settings.metric, trial
         self._folder = trial_folder(folder, trial.number)
         self._behind = False
         self._training: Training | None = None
         try:
-            write_trial_spec(spec, trial.values, self._folder)
+            settings.trials.write(trial.values, self._folder)
         except OneFormerError as error:  # values that are fine one by one and not together
             self._fail(str(error))
         else:
@@ -85,20 +93,20 @@ class _Run:
         self.over = True
         if self._behind:
             return True
-        score = progress(self._folder, self._spec.automl.metric).best_until(None, self._study.settings.sign)
+        score = progress(self._folder, self._metric).best_until(None, self._sign)
         if code != 0:
             self._fail(why_it_failed(self._folder, code))
         elif score is None:
-            self._fail(f"it reported no {self._spec.automl.metric}")
+            self._fail(f"it reported no {self._metric}")
         else:
             self._trial.complete(score)
         return True
 
     def _report(self) -> bool:
-        reached = progress(self._folder, self._spec.automl.metric)
+        reached = progress(self._folder, self._metric)
         new = False
         for epoch, step in reached.epochs.items():
-            score = reached.best_until(step, self._study.settings.sign)
+            score = reached.best_until(step, self._sign)
             if step not in reached.scores or score is None or epoch in self._trial.reported:
                 continue
             new = True
@@ -124,11 +132,9 @@ class _Run:
             self._training.wait()
 
 
-def _keep_only_the_best(study: Study, spec: Spec, folder: Path) -> None:
-    """Removes the checkpoints of the trials that have ended, but for the best one, if the spec says so."""
+def _keep_only_the_best(study: Study, folder: Path) -> None:
+    """Removes the checkpoints of the trials that have ended, but for the best one."""
     best = study.best()
-    if not spec.automl.delete_intermediate_ckpt:
-        return
     for record in study.records():
         if record.state != "running" and (best is None or record.number != best.number):
             trial = trial_folder(folder, record.number)

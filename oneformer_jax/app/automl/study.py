@@ -14,8 +14,9 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from oneformer_jax.app.automl.algorithms import SearchSettings, make_pruner, make_sampler
+from oneformer_jax.app.automl.algorithms import make_pruner, make_sampler
 from oneformer_jax.app.automl.parameter import Parameter
+from oneformer_jax.app.automl.request import SearchSettings
 from oneformer_jax.errors import OneFormerError
 
 NAME = "oneformer"

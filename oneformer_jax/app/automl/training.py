@@ -7,54 +7,21 @@ trial alone, and its folder holds the checkpoint from which it goes on.
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from oneformer_jax.app.automl.algorithms import STOPPING
 from oneformer_jax.app.automl.devices import Place
-from oneformer_jax.app.spec import Spec, given_values, load_spec, to_yaml
-from oneformer_jax.app.spec.automl_keys import LOSS
+from oneformer_jax.app.automl.request import SPEC
 
 Command = Callable[[Path], list[str]]
 """The command line that trains the spec in a file. It must end when its standard input does."""
 
-TRIALS = "trials"
-SPEC, OUTPUT = "spec.yaml", "output.txt"
+TRIALS, OUTPUT = "trials", "output.txt"
 
 
 def trial_folder(folder: Path, number: int) -> Path:
     """Where trial `number` of the study in `folder` lies."""
     return folder / TRIALS / f"{number:04d}"
-
-
-def with_values(spec: Spec, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that the spec sets, with the values of a trial, as a spec that is trained directly."""
-    data = given_values(spec) | {"automl_policy": "off"}
-    data.pop("automl", None)
-    for path, value in values.items():
-        _assign(data, path, value)
-    return data
-
-
-def write_trial_spec(spec: Spec, values: Mapping[str, Any], folder: Path) -> None:
-    """Writes the spec of a trial that trains in `folder`. Raises SpecError where the values contradict each other."""
-    data = with_values(spec, values)
-    _assign(data, "train.results_dir", str(folder.absolute()))
-    if spec.automl.metric != LOSS:
-        _assign(data, "train.monitor", spec.automl.metric)
-    if spec.automl.algorithm in STOPPING:  # a score at every rung
-        _assign(data, "train.validation_interval", spec.automl.min_epochs)
-        data["train"].pop("val_check_interval", None)
-    if spec.is_changed("train.gpu_ids"):  # the trial sees no others
-        _assign(data, "train.num_gpus", len(spec.train.gpu_ids))
-        del data["train"]["gpu_ids"]
-    if spec.wandb.enable and "wandb" in data:
-        data["wandb"].pop("run_id", None)
-        _assign(data, "wandb.name", f"{spec.wandb.name} {folder.name}")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SPEC).write_text(to_yaml(data))
-    load_spec(folder / SPEC)
 
 
 class Training:
@@ -89,10 +56,3 @@ class Training:
         assert self._process.stdin is not None
         self._process.stdin.close()
         return code
-
-
-def _assign(data: dict[str, Any], path: str, value: Any) -> None:
-    *parents, name = path.split(".")
-    for parent in parents:
-        data = data.setdefault(parent, {})
-    data[name] = value

@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from oneformer_jax.app.automl.policy import Policy
-from oneformer_jax.app.automl.route import action_for_training
+from oneformer_jax.app.automl.policy import Policy, action_for_training
 from oneformer_jax.app.cli.guard import guarded
 from oneformer_jax.app.run.execute import running
 from oneformer_jax.tasks import Task
@@ -56,8 +55,9 @@ def automl(spec: SpecPath, overrides: Overrides = None) -> None:
     """Search for the values of keys that train best; run the same command again to go on."""
     with guarded() as console, running("automl", spec, overrides, console) as (read, run):
         from oneformer_jax.app.actions.automl import automl as action
+        from oneformer_jax.app.automl.request import search_run
 
-        action(read, run.folder, run.status, run.console)
+        action(search_run(read), run)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from oneformer_jax.app.jobs.parameters import Circumstances, parameter_values, p
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.app.spec.automl_keys import LOSS
+from oneformer_jax.app.spec.dotted import get, merge, put, remove
 from oneformer_jax.app.spec.load import load_source
 from oneformer_jax.app.spec.overrides import apply
 from oneformer_jax.app.spec.published.skill import SHORTHANDS, data_keys, parameters
@@ -93,7 +94,7 @@ def make_plan(request: Request, workspace: Workspace, job: Job) -> Plan:
     own = {source: absolute(location) for source, location in request.datasets.items()}
     roots = {**before.datasets, **own}
     kept = [
-        key.path for key in data_keys(action) if _value_at(given.data, key.path) and source_of(key, roots) not in own
+        key.path for key in data_keys(action) if _is_given(given.data, key.path) and source_of(key, roots) not in own
     ]
     inputs, notes = data_values(action, roots, [*named, *kept])
     about = Circumstances(action, job, workspace, parent, named, spec, notes)
@@ -102,7 +103,7 @@ def make_plan(request: Request, workspace: Workspace, job: Job) -> Plan:
 
     given.data.pop("encryption_key", None)
     for path in _found_otherwise(own, named):
-        put(given.data, path, None)
+        remove(given.data, path)
     content = copy.deepcopy(given.data)
     for path, value in {**inputs, **values}.items():
         put(content, path, value)
@@ -144,21 +145,6 @@ def named_keys(overrides: Sequence[str]) -> set[str]:
     return set(source.places)
 
 
-def put(data: dict[Any, Any], path: str, value: Any) -> None:
-    """Sets a dotted key in place of what it had; sections are made as needed, None takes the key out."""
-    *parents, name = path.split(".")
-    for parent in parents:
-        if value is None and not isinstance(data.get(parent), dict):
-            return
-        if not isinstance(data.get(parent), dict):
-            data[parent] = {}
-        data = data[parent]
-    if value is None:
-        data.pop(name, None)
-    else:
-        data[name] = value
-
-
 def _expanded(text: str) -> str:
     """An override whose key is a shorthand, with the key that is meant."""
     match = _KEY.match(text)
@@ -194,7 +180,7 @@ def _given(parent: Job | None, spec: Path | None, overrides: Sequence[str]) -> S
     if spec:
         written = read_yaml(spec)
         rename_synonyms(written)
-        _merge(given.data, written.data)
+        merge(given.data, written.data)
         given.places.update(written.places)
         given.problems.extend(written.problems)
     for text in overrides:
@@ -203,19 +189,9 @@ def _given(parent: Job | None, spec: Path | None, overrides: Sequence[str]) -> S
     return given
 
 
-def _merge(data: dict[Any, Any], other: dict[Any, Any]) -> None:
-    """`other` over `data`, section by section."""
-    for name, value in other.items():
-        if isinstance(value, dict) and isinstance(data.get(name), dict):
-            _merge(data[name], value)
-        else:
-            data[name] = value
-
-
-def _value_at(data: Any, path: str) -> Any:
-    for name in path.split("."):
-        data = data.get(name) if isinstance(data, dict) else None
-    return None if data == MISSING else data
+def _is_given(data: dict[Any, Any], path: str) -> bool:
+    value = get(data, path)
+    return bool(value) and value != MISSING
 
 
 def _found_otherwise(own: Mapping[str, str], named: set[str]) -> Iterator[str]:

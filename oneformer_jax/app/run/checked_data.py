@@ -1,27 +1,26 @@
-"""The data sets of a spec, checked before long work: every problem of all splits in one error."""
+"""Data sets that are opened and checked before long work: every problem of all splits in one error."""
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from oneformer_jax.app.settings.data import dataset_files
-from oneformer_jax.app.spec import Spec
 from oneformer_jax.data.datasets.check_files import Findings, Passes, check_files, version_of
 from oneformer_jax.data.datasets.dataset import Dataset
-from oneformer_jax.data.datasets.files import Split, open_dataset
+from oneformer_jax.data.datasets.files import DatasetFiles, Split, open_dataset
 from oneformer_jax.data.datasets.problems import Problems, listing
 from oneformer_jax.data.storage.cache import cache_folder
 
 
-def checked_datasets(spec: Spec, splits: Sequence[Split], console: Console) -> dict[Split, Dataset]:
+def checked_datasets(splits: Sequence[DatasetFiles], console: Console) -> dict[Split, Dataset]:
     """Opens `splits` and checks their files, unless they passed before and have not changed since.
 
-    Raises SpecError where keys are unset, DataError with all that is wrong.
+    Raises DataError with all that is wrong.
     """
     problems = Problems()
-    datasets = open_splits(spec, splits, problems)
+    datasets = open_splits(splits, problems)
     for split, dataset in datasets.items():
         version = version_of(dataset)
         if passes().holds(version, strict=False):
@@ -32,13 +31,14 @@ def checked_datasets(spec: Spec, splits: Sequence[Split], console: Console) -> d
     return datasets
 
 
-def open_splits(spec: Spec, splits: Sequence[Split], problems: Problems) -> dict[Split, Dataset]:
+def open_splits(splits: Sequence[DatasetFiles], problems: Problems) -> dict[Split, Dataset]:
     """The splits that can be opened; what is wrong goes to `problems`."""
     datasets: dict[Split, Dataset] = {}
-    for split in splits:
+    for files in splits:
         with problems.collected():
-            files = dataset_files(spec, split, num_classes=spec.model.sem_seg_head.num_classes)
-            datasets[split] = open_dataset(files)
+            datasets[files.split] = dataset = open_dataset(replace(files, num_classes=None))
+            if files.num_classes is not None:
+                dataset.check_num_classes(files.num_classes)  # what else is wrong is of interest all the same
     return datasets
 
 

@@ -3,7 +3,7 @@
 from oneformer_jax.app.spec import Spec, require
 from oneformer_jax.app.spec.dataset_keys import Split as SplitKeys
 from oneformer_jax.app.spec.field import Paths
-from oneformer_jax.data.datasets.files import DatasetFiles, SourceFiles, Split
+from oneformer_jax.data.datasets.files import SPLITS, DatasetFiles, SourceFiles, Split
 from oneformer_jax.data.datasets.sources import default_names
 from oneformer_jax.data.datasets.tfds_dataset import SCHEME
 from oneformer_jax.errors import SpecError
@@ -19,6 +19,14 @@ def has_data(spec: Spec, split: Split) -> bool:
     """Whether the spec says where the annotated images of a split are."""
     section = getattr(spec.dataset, split)
     return bool(section.annotations) or any(path.startswith(SCHEME) for path in path_list(section.images))
+
+
+def splits_with_data(spec: Spec) -> list[DatasetFiles]:
+    """The files of every split that has any, for the model of the spec. Raises SpecError where there is none."""
+    splits = [split for split in SPLITS if has_data(spec, split)]
+    if not splits:
+        require(spec, "dataset.train.annotations")
+    return [dataset_files(spec, split, num_classes=spec.model.sem_seg_head.num_classes) for split in splits]
 
 
 def dataset_files(spec: Spec, split: Split, *, num_classes: int | None = None) -> DatasetFiles:

@@ -65,12 +65,15 @@ def study(spec_path: Path, folder: Path) -> None:
     from rich.console import Console
 
     from oneformer_jax.app.actions.automl import Reporter
+    from oneformer_jax.app.automl.request import search_run
     from oneformer_jax.app.automl.search import search
+    from oneformer_jax.app.run.execute import Run
     from oneformer_jax.app.run.status import StatusFile
     from oneformer_jax.app.spec import load_spec
 
     console = Console()
-    search(load_spec(spec_path), folder, command, Reporter(StatusFile(folder, "automl", console), console))
+    run = Run(folder, StatusFile(folder, "automl", console), console)
+    search(search_run(load_spec(spec_path)), folder, command, Reporter(run))
 
 
 if __name__ == "__main__":

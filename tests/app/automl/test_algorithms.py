@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from oneformer_jax.app.automl.algorithms import SearchSettings
 from oneformer_jax.app.automl.parameter import Number
+from oneformer_jax.app.automl.request import SearchSettings
 from oneformer_jax.app.automl.study import Study
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.errors import OneFormerError, SpecError

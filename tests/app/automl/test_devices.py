@@ -6,6 +6,7 @@ import pytest
 
 import oneformer_jax.app.automl.devices as devices
 from oneformer_jax.app.automl.devices import cpu_places, find_places, gpu_places
+from oneformer_jax.devices import DeviceChoice
 
 
 def visible(places: list[devices.Place]) -> list[str]:
@@ -13,12 +14,12 @@ def visible(places: list[devices.Place]) -> list[str]:
 
 
 def test_every_group_of_devices_has_a_trial() -> None:
-    assert visible(gpu_places(4, 1, (), 0, "")) == ["0", "1", "2", "3"]
-    assert visible(gpu_places(5, 2, (), 0, "")) == ["0,1", "2,3"]
-    assert visible(gpu_places(4, 1, (), 3, "")) == ["0", "1", "2"]
-    assert visible(gpu_places(2, 8, (), 0, "")) == ["0,1"]
-    assert visible(gpu_places(2, 1, (), 0, "5,GPU-8")) == ["5", "GPU-8"]
-    assert visible(gpu_places(4, 1, (3, 1), 0, "4,5,6,7")) == ["7,5"]
+    assert visible(gpu_places(4, DeviceChoice(1), 0, "")) == ["0", "1", "2", "3"]
+    assert visible(gpu_places(5, DeviceChoice(2), 0, "")) == ["0,1", "2,3"]
+    assert visible(gpu_places(4, DeviceChoice(1), 3, "")) == ["0", "1", "2"]
+    assert visible(gpu_places(2, DeviceChoice(8), 0, "")) == ["0,1"]
+    assert visible(gpu_places(2, DeviceChoice(1), 0, "5,GPU-8")) == ["5", "GPU-8"]
+    assert visible(gpu_places(4, DeviceChoice(2, (3, 1)), 0, "4,5,6,7")) == ["7,5"]
 
 
 def test_cores_are_shared_out_if_somebody_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,8 +27,8 @@ def test_cores_are_shared_out_if_somebody_asks_for_it(monkeypatch: pytest.Monkey
     assert [sorted(place.cores) for place in cpu_places([0, 3], 5)] == [[0], [3]]
     monkeypatch.setattr(devices, "count_devices", lambda: ("cpu", 1))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
-    assert [place.cores for place in find_places(1, (), 0)] == [frozenset()]
-    assert [len(place.cores) for place in find_places(1, (), 2)] == [2, 2]
+    assert [place.cores for place in find_places(DeviceChoice(1), 0)] == [frozenset()]
+    assert [len(place.cores) for place in find_places(DeviceChoice(1), 2)] == [2, 2]
 
 
 def test_the_devices_are_counted_by_another_process() -> None:

@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from oneformer_jax.app.automl.policy import SKILL, Policy, route_training, train_schema
-from oneformer_jax.app.automl.route import action_for_training
+from oneformer_jax.app.automl.policy import SKILL, Policy, action_for_training, route_training, train_schema
 from oneformer_jax.app.cli.commands import app
 from oneformer_jax.errors import OneFormerError
 

@@ -20,18 +20,20 @@ from rich.console import Console
 
 import oneformer_jax.app.automl.search as search_module
 from oneformer_jax.app.actions.automl import Reporter
-from oneformer_jax.app.automl.algorithms import SearchSettings
 from oneformer_jax.app.automl.devices import Place
 from oneformer_jax.app.automl.parameter import Number
+from oneformer_jax.app.automl.request import SearchSettings, search_run
 from oneformer_jax.app.automl.study import Study
 from oneformer_jax.app.automl.table import shown
+from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.spec import Spec, given_values, load_spec, to_yaml
 from oneformer_jax.app.spec.published.bundle import bundle
 from oneformer_jax.data.datasets.images import read_image
 from oneformer_jax.errors import OneFormerError
 
-SMALL = ("train.num_epochs=4", "automl.algorithm=random", "automl.hyperparameters=[train.optim.lr]")
+DATA = ("dataset.train.annotations=train.json", "dataset.val.annotations=val.json")  # which the stand-in never opens
+SMALL = (*DATA, "train.num_epochs=4", "automl.algorithm=random", "automl.hyperparameters=[train.optim.lr]")
 Search = Callable[..., dict[str, Any]]
 
 
@@ -47,8 +49,8 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
         here = [Place(f"cpu {index}", cores=frozenset(cores)) for index in range(places)]
         monkeypatch.setattr(search_module, "find_places", lambda *_: here)
         console = Console(width=200)
-        report = Reporter(StatusFile(folder, "automl", console), console)
-        search_module.search(load_spec(path, [*SMALL, *overrides]), folder, stand_in.command, report)
+        report = Reporter(Run(folder, StatusFile(folder, "automl", console), console))
+        search_module.search(search_run(load_spec(path, [*SMALL, *overrides])), folder, stand_in.command, report)
         return json.loads((folder / "results.json").read_text())
 
     return run

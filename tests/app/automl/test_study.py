@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from oneformer_jax.app.automl.algorithms import SearchSettings
 from oneformer_jax.app.automl.parameter import Choice, Number, Relation
+from oneformer_jax.app.automl.request import SearchSettings
 from oneformer_jax.app.automl.study import Study
 
 SPACE = (Number("lr", 1e-6, 1e-2, log=True), Choice("kind", ("a", "b"), (1.0, 2.0)))

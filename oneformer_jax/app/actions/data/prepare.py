@@ -11,11 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from oneformer_jax.app.run.checked_data import checked_datasets
 from oneformer_jax.app.run.lock import only_process_in
-from oneformer_jax.app.settings.data import has_data
-from oneformer_jax.app.spec import load_spec, require
+from oneformer_jax.app.settings.data import splits_with_data
+from oneformer_jax.app.spec import load_spec
 from oneformer_jax.data.datasets import tfds_builder
 from oneformer_jax.data.datasets.dataset import Dataset
-from oneformer_jax.data.datasets.files import SPLITS
 from oneformer_jax.data.datasets.tfds_dataset import SCHEME
 
 
@@ -25,10 +24,7 @@ def prepare(spec_path: Path, overrides: list[str], folder: Path, console: Consol
     Raises OneFormerError: the data cannot be used, or the folder holds other data; OSError: the disk takes no more.
     """
     spec = load_spec(spec_path, overrides)
-    splits = [split for split in SPLITS if has_data(spec, split)]
-    if not splits:
-        require(spec, "dataset.train.annotations")
-    datasets: dict[str, Dataset] = dict(checked_datasets(spec, splits, console).items())
+    datasets: dict[str, Dataset] = dict(checked_datasets(splits_with_data(spec), console).items())
     folder.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with only_process_in(folder), Progress(*columns, console=console, transient=True) as progress:

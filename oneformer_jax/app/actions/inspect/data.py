@@ -14,11 +14,10 @@ from rich.text import Text
 from oneformer_jax.app.actions.inspect.samples import draw_samples
 from oneformer_jax.app.run.checked_data import check_split, open_splits
 from oneformer_jax.app.run.status import result_folder
-from oneformer_jax.app.settings.data import has_data
-from oneformer_jax.app.spec import Spec, load_spec, require
+from oneformer_jax.app.settings.data import splits_with_data
+from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.data.datasets.check_files import Findings, version_of
 from oneformer_jax.data.datasets.dataset import Dataset
-from oneformer_jax.data.datasets.files import SPLITS
 from oneformer_jax.data.datasets.problems import Problems
 from oneformer_jax.data.pipeline import task_probabilities
 from oneformer_jax.tasks import TASKS
@@ -35,11 +34,8 @@ def inspect_data(
     Raises SpecError where keys are unset, DataError with all that is wrong, after the rest is printed.
     """
     spec = load_spec(spec_path, overrides)
-    splits = [split for split in SPLITS if has_data(spec, split)]
-    if not splits:
-        require(spec, "dataset.train.annotations")
     problems = Problems()
-    datasets = open_splits(spec, splits, problems)
+    datasets = open_splits(splits_with_data(spec), problems)
     for split, dataset in datasets.items():
         findings = check_split(split, dataset, console, version=version_of(dataset), strict=strict)
         problems.errors += findings.errors

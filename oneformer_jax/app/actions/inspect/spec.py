@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oneformer_jax.app.spec import Spec, load_spec, unsupported_keys
+from oneformer_jax.app.spec.dotted import flat
 from oneformer_jax.app.spec.field import leaves, plain
 from oneformer_jax.app.spec.support import notes
 
@@ -26,31 +27,21 @@ _PATH = re.compile(
 def inspect_spec(spec_path: Path, overrides: list[str], console: Console) -> None:
     """Prints the merged spec as far as somebody has set it. Raises SpecError."""
     spec = load_spec(spec_path, overrides)
-    values = _flat(spec.to_dict())
+    values = flat(spec.to_dict(), {leaf.path for leaf in leaves(Spec)})
     changed = [leaf for leaf in leaves(Spec) if plain(spec.value(leaf.path)) != leaf.default]
     _print(
         console,
         f"{len(changed)} of {len(list(leaves(Spec)))} keys differ from their defaults",
         ("key", "value", "default", "set at"),
-        [(leaf.path, _text(values[leaf.path]), _text(leaf.default), _place(spec, leaf.path)) for leaf in changed],
+        [(leaf.path, _text(values[leaf.path]), _text(leaf.default), _place(spec.place(leaf.path))) for leaf in changed],
     )
     ignored, reasons = unsupported_keys(spec), notes()
     if ignored:
-        rows = [(path, _place(spec, path), reasons[path]) for path in ignored]
+        rows = [(path, _place(spec.place(path)), reasons[path]) for path in ignored]
         _print(console, f"{len(ignored)} set, but not honoured", ("key", "set at", "what happens"), rows)
     paths = [(path, *resolved) for path, value in values.items() if _PATH.search(path) for resolved in _resolved(value)]
     if paths:
         _print(console, "paths", ("key", "leads to", ""), paths)
-
-
-def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The value of every key by its dotted path; a free mapping is one value."""
-    known = {leaf.path for leaf in leaves(Spec)}
-    found: dict[str, Any] = {}
-    for name, value in section.items():
-        path = prefix + name
-        found |= {path: value} if path in known else _flat(value, f"{path}.")
-    return found
 
 
 def _resolved(value: Any) -> Iterator[tuple[str, str]]:
@@ -71,8 +62,7 @@ def _text(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
 
 
-def _place(spec: Spec, path: str) -> str:
-    place = spec.place(path)
+def _place(place: str) -> str:
     return "command line" if place.startswith("command line") else place  # the override may hold a secret
 
 

@@ -32,6 +32,7 @@ from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import latest
 from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.files import Split
 from oneformer_jax.data.pipeline import PipelineSettings, image_names, max_prompts_of, train_batches
 from oneformer_jax.data.task_text import prompt_table, task_tokens
 from oneformer_jax.errors import OneFormerError
@@ -211,7 +212,10 @@ def _logbook(
 
 def _datasets(spec: Spec, console: Console) -> tuple[Dataset, Dataset | None]:
     """Of training and validation."""
-    found = checked_datasets(spec, ("train", "val") if datasets.has_data(spec, "val") else ("train",), console)
+    splits: tuple[Split, ...] = ("train", "val") if datasets.has_data(spec, "val") else ("train",)
+    num_classes = spec.model.sem_seg_head.num_classes
+    files = [datasets.dataset_files(spec, split, num_classes=num_classes) for split in splits]
+    found = checked_datasets(files, console)
     dataset, validation = found["train"], found.get("val")
     if validation is None:
         console.print("dataset.val is not set: no validation, and so no best checkpoint")
