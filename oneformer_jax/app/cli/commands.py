@@ -95,8 +95,9 @@ def quantize(spec: SpecPath, overrides: Overrides = None) -> None:
     """Store a checkpoint or an ONNX file in 8 bits, and show what that costs in accuracy."""
     with guarded() as console, running("quantize", spec, overrides, console) as (read, run):
         from oneformer_jax.app.actions.model.quantize import quantize as action
+        from oneformer_jax.app.settings.deployment import quantization_run
 
-        action(read, run.folder, run.status, run.console)
+        action(quantization_run(read), run)
 
 
 @app.command("gen_trt_engine")

@@ -1,11 +1,12 @@
 """A spec to the settings of export, quantize and gen_trt_engine; what needs only keys is refused here. Free of JAX."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from converters.graphs.settings import QuantizationRun
 from converters.onnx.settings import OPSETS, Ending, ExportRun
 from oneformer_jax.app.settings.data import path_list
-from oneformer_jax.app.settings.evaluation import thresholds
+from oneformer_jax.app.settings.evaluation import comparison_run, thresholds
 from oneformer_jax.app.settings.model_keys import stated_fields
 from oneformer_jax.app.spec import Spec, require
 from oneformer_jax.data.geometry import STRIDE
@@ -67,6 +68,9 @@ def quantization_run(spec: Spec) -> QuantizationRun:
         require(spec, QUANTIZATION_IMAGES)
     return QuantizationRun(
         Path(keys.model_path),
+        comparison_run(spec),
+        None if is_graph or keys.mode != "static_ptq" else _export_before(spec),
+        keys.backend,
         keys.mode,
         keys.algorithm,
         keys.layers,
@@ -76,6 +80,11 @@ def quantization_run(spec: Spec) -> QuantizationRun:
         keys.device,
         keys.overwrite,
     )
+
+
+def _export_before(spec: Spec) -> ExportRun:
+    """Of the checkpoint that is quantized, into the folder of the run."""
+    return replace(export_run(spec, spec.quantize.model_path), path=None, ending=None, overwrite=True)
 
 
 def engine_run(spec: Spec) -> EngineRun:

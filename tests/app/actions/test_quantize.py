@@ -9,7 +9,9 @@ from rich.console import Console
 from small_graph import small_model
 
 from oneformer_jax.app.actions.model.quantize import quantize
+from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.status import StatusFile
+from oneformer_jax.app.settings.deployment import quantization_run
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.errors import EngineError, OneFormerError, SpecError
 
@@ -20,19 +22,19 @@ def test_models_that_the_backend_does_not_take_are_refused(spec_of: Callable[...
     for model, backend, hint in (("a.onnx", "torchao", "modelopt.onnx"), ("a", "modelopt.onnx", "torchao")):
         spec = spec_of(f"quantize.model_path={model}", f"quantize.backend={backend}")
         with pytest.raises(SpecError, match=rf"quantize.backend: {backend} quantizes .*\n  -> set it to {hint}"):
-            quantize(spec, tmp_path, StatusFile(tmp_path, "quantize", QUIET), QUIET)
+            quantization_run(spec)
 
 
 def test_a_result_is_replaced_only_when_asked(spec_of: Callable[..., Spec], tmp_path: Path) -> None:
     onnx.save(small_model(), tmp_path / "model.onnx")
     keys = [f"quantize.model_path={tmp_path / 'model.onnx'}", "quantize.backend=modelopt.onnx"]
-    status = StatusFile(tmp_path, "quantize", QUIET)
-    quantize(spec_of(*keys), tmp_path, status, QUIET)
+    run = Run(tmp_path, StatusFile(tmp_path, "quantize", QUIET), QUIET)
+    quantize(quantization_run(spec_of(*keys)), run)
     first = (tmp_path / "quantized_model.onnx").read_bytes()
     with pytest.raises(EngineError, match=r"exists already\n  -> set quantize.overwrite=true"):
-        quantize(spec_of(*keys), tmp_path, status, QUIET)
+        quantize(quantization_run(spec_of(*keys)), run)
     only = "quantize.layers=[{module_name: Conv}]"
-    quantize(spec_of(*keys, only, "quantize.overwrite=true"), tmp_path, status, QUIET)
+    quantize(quantization_run(spec_of(*keys, only, "quantize.overwrite=true")), run)
     assert (tmp_path / "quantized_model.onnx").read_bytes() != first
     assert not list(tmp_path.glob(".*"))
 
@@ -41,6 +43,7 @@ def test_a_result_is_replaced_only_when_asked(spec_of: Callable[..., Spec], tmp_
 def test_what_cannot_be_quantized_leaves_no_file(spec_of: Callable[..., Spec], tmp_path: Path) -> None:
     onnx.save(small_model(), tmp_path / "model.onnx")
     (tmp_path / "empty").mkdir()
+    run = Run(tmp_path, StatusFile(tmp_path, "quantize", QUIET), QUIET)
     keys = [f"quantize.model_path={tmp_path / 'model.onnx'}", "quantize.backend=modelopt.onnx"]
     images = f"dataset.quant_calibration_dataset.images_dir={tmp_path / 'empty'}"
     for overrides, message in (
@@ -51,5 +54,5 @@ def test_what_cannot_be_quantized_leaves_no_file(spec_of: Callable[..., Spec], t
         (["quantize.model_path=absent", "quantize.backend=torchao"], "no such file or folder"),
     ):
         with pytest.raises(OneFormerError, match=message):
-            quantize(spec_of(*keys, *overrides), tmp_path, StatusFile(tmp_path, "quantize", QUIET), QUIET)
+            quantize(quantization_run(spec_of(*keys, *overrides)), run)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "model.onnx", "spec.yaml"]

@@ -3,11 +3,10 @@
 from operator import attrgetter
 from pathlib import Path
 
-from key_rows import Changes, Observed, Refused, Rows, Shown
+from key_rows import Changes, Observed, Refused, Rows
 from stopped_actions import result_folder
-from stopped_deployment import quantization
 
-from oneformer_jax.app.settings.deployment import engine_run
+from oneformer_jax.app.settings.deployment import engine_run, quantization_run
 
 HERE = ("results_dir=HERE",)
 ONNX = ("gen_trt_engine.onnx_file=/a.onnx",)
@@ -46,41 +45,26 @@ ENGINE: Rows = {
     f"{TRT}.calibration.cal_batches": Changes("2", engine("calibration.batches"), 2, beside=ONNX),
 }
 
+
+def quantized(field: str) -> Observed:
+    """A field of the settings of a quantization."""
+    return lambda spec: attrgetter(field)(quantization_run(spec))
+
+
 QUANTIZE: Rows = {
-    "quantize.backend": Shown("app/actions/test_quantize.py::test_models_that_the_backend_does_not_take_are_refused"),
+    "quantize.backend": Changes("modelopt.pytorch", quantized("backend"), "modelopt.pytorch", beside=CHECKPOINT),
     "quantize.mode": Changes(
-        "static_ptq", lambda spec: quantization(spec).target, "quantized_model.onnx", beside=(*CHECKPOINT, *STATIC[3:])
+        "static_ptq", quantized("target"), "quantized_model.onnx", beside=(*CHECKPOINT, *STATIC[3:])
     ),
-    "quantize.algorithm": Changes(
-        "entropy",
-        lambda spec: quantization(spec).measured_ranges.call_args.kwargs["algorithm"],
-        "entropy",
-        beside=STATIC,
-    ),
-    "quantize.layers": Changes(
-        "[{module_name: Conv}]",
-        lambda spec: quantization(spec).chosen_layers.call_args.args[1],
-        ({"module_name": "Conv"},),
-        beside=GRAPH,
-    ),
-    "quantize.skip_names": Changes(
-        "[head]", lambda spec: quantization(spec).chosen_layers.call_args.args[2], ("head",), beside=GRAPH
-    ),
-    "quantize.model_path": Changes(
-        "/mine.onnx", lambda spec: quantization(spec).read_graph.call_args.args[0], Path("/mine.onnx"), beside=GRAPH
-    ),
+    "quantize.algorithm": Changes("entropy", quantized("algorithm"), "entropy", beside=STATIC),
+    "quantize.layers": Changes("[{module_name: Conv}]", quantized("rules"), ({"module_name": "Conv"},), beside=GRAPH),
+    "quantize.skip_names": Changes("[head]", quantized("skip_names"), ("head",), beside=GRAPH),
+    "quantize.model_path": Changes("/mine.onnx", quantized("model"), Path("/mine.onnx"), beside=GRAPH),
     "quantize.results_dir": Changes("HERE/mine", result_folder("quantize"), "mine", beside=HERE),
     "quantize.backend_kwargs": Refused("{a: 1}"),
-    "quantize.device": Changes(
-        "cpu", lambda spec: quantization(spec)._providers.call_args.args[0], "cpu", beside=STATIC
-    ),
-    "quantize.overwrite": Shown("app/actions/test_quantize.py::test_a_result_is_replaced_only_when_asked"),
-    "dataset.quant_calibration_dataset.images_dir": Changes(
-        "DATA/train/images",
-        lambda spec: len(quantization(spec).calibration_feeds.call_args.args[0]),
-        4,
-        beside=STATIC,
-    ),
+    "quantize.device": Changes("cpu", quantized("device"), "cpu", beside=STATIC),
+    "quantize.overwrite": Changes("true", quantized("overwrite"), True, beside=CHECKPOINT),
+    "dataset.quant_calibration_dataset.images_dir": Changes("/photos", quantized("images"), "/photos", beside=STATIC),
 }
 
 ROWS: tuple[Rows, ...] = (ENGINE, QUANTIZE)
