@@ -11,10 +11,11 @@ from oneformer_jax.app.automl.policy import require_optuna, train_schema
 from oneformer_jax.app.automl.search_space import LEAVES, flatten, left_out, search_space
 from oneformer_jax.app.settings.data import dataset_files
 from oneformer_jax.app.settings.devices import device_choice
-from oneformer_jax.app.settings.evaluation import refuse_unknown_score
+from oneformer_jax.app.settings.evaluation import refuse_unknown_score, validation_tasks
 from oneformer_jax.app.spec import Spec, given_values, load_spec, to_yaml
-from oneformer_jax.app.spec.automl_keys import LOSS
+from oneformer_jax.app.spec.automl_keys import LOSS, Automl
 from oneformer_jax.app.spec.dotted import flat, put, remove
+from oneformer_jax.app.spec.train_keys import Train
 from oneformer_jax.data.datasets.files import DatasetFiles, Split
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import SpecError
@@ -113,12 +114,12 @@ def search_run(spec: Spec) -> SearchRun:
     splits: tuple[Split, ...] = ("train", "val") if spec.dataset.val.annotations else ("train",)
     num_classes = spec.model.sem_seg_head.num_classes
     return SearchRun(
-        search_settings(spec),
+        _study(section, spec.train),
         section.metric,
         parameters,
         {path: spec.value(path) for path in (*(parameter.path for parameter in parameters), *limits)},
-        _identity(spec, parameters),
-        trial_specs(spec),
+        _identity(given_values(spec), section, parameters),
+        _trials(spec),
         tuple(dataset_files(spec, split, num_classes=num_classes) for split in splits),
         device_choice(spec, "train"),
         section.max_concurrent,
@@ -129,22 +130,20 @@ def search_run(spec: Spec) -> SearchRun:
     )
 
 
-def search_settings(spec: Spec) -> SearchSettings:
-    """What the `automl` section asks of a study."""
-    section = spec.automl
+def _study(section: Automl, train: Train) -> SearchSettings:
     return SearchSettings(
         algorithm=section.algorithm,  # type: ignore[arg-type]  # the spec refuses those that do not exist here
         direction=section.direction,
         max_trials=section.max_recommendations,
-        max_epochs=spec.train.num_epochs,
+        max_epochs=train.num_epochs,
         surrogate=section.surrogate,
         min_epochs=section.min_epochs,
         reduction_factor=section.reduction_factor,
-        seed=spec.train.seed,
+        seed=train.seed,
     )
 
 
-def trial_specs(spec: Spec) -> TrialSpecs:
+def _trials(spec: Spec) -> TrialSpecs:
     """The keys that the spec sets, trained directly."""
     given = given_values(spec) | {"automl_policy": "off"}
     given.pop("automl", None)
@@ -162,11 +161,11 @@ def trial_specs(spec: Spec) -> TrialSpecs:
     return TrialSpecs(given, always, (*never, *["wandb.run_id"] * is_tracked), spec.wandb.name if is_tracked else None)
 
 
-def _identity(spec: Spec, parameters: tuple[Parameter, ...]) -> dict[str, Any]:
-    kept = {name: part for name, part in given_values(spec).items() if name not in OTHER_SECTIONS}
+def _identity(given: dict[str, Any], section: Automl, parameters: tuple[Parameter, ...]) -> dict[str, Any]:
+    kept = {name: part for name, part in given.items() if name not in OTHER_SECTIONS}
     keys = {path: value for path, value in flat(kept, LEAVES).items() if path not in OTHER_KEYS}
     searched = {f"range of {parameter.path}": parameter.describe() for parameter in parameters}
-    return keys | {f"automl.{name}": getattr(spec.automl, name) for name in DEFINING} | searched
+    return keys | {f"automl.{name}": getattr(section, name) for name in DEFINING} | searched
 
 
 def _refuse_what_has_no_score(spec: Spec) -> None:
@@ -180,4 +179,4 @@ def _refuse_what_has_no_score(spec: Spec) -> None:
             where="automl.metric",
             hint=f"set dataset.val.annotations, or automl.metric={LOSS} with automl.direction=minimize",
         )
-    refuse_unknown_score(spec, spec.automl.metric, "automl.metric")
+    refuse_unknown_score(validation_tasks(spec), spec.automl.metric, "automl.metric")

@@ -6,7 +6,7 @@ the spec file, in what the parent's user gave, in the roots of the parent.
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -108,7 +108,7 @@ def make_plan(request: Request, workspace: Workspace, job: Job) -> Plan:
     for path, value in {**inputs, **values}.items():
         put(content, path, value)
     complete = load_source(Source(copy.deepcopy(content)), "the spec of the job")
-    _check_needs(action, complete)
+    _check_needs(action, complete.value)
     command, why = _command(request, complete)
     record = Record(
         action,
@@ -201,9 +201,9 @@ def _found_otherwise(own: Mapping[str, str], named: set[str]) -> Iterator[str]:
         yield from (key.path for key in data_keys(action) if source_of(key, own) and key.path not in named)
 
 
-def _check_needs(action: str, spec: Spec) -> None:
+def _check_needs(action: str, value: Callable[[str], Any]) -> None:
     for paths, option in NEEDS[action]:
-        if not any(spec.value(path) for path in paths):
+        if not any(map(value, paths)):
             raise SpecError(f"job {action} has no {' or '.join(paths)}", hint=f"give {option}, or set {paths[0]}=...")
 
 

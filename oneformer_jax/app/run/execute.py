@@ -55,7 +55,7 @@ def running(name: str, spec_path: Path, overrides: list[str] | None, console: Co
         status = StatusFile(folder, name, console) if is_first else StatusOfOther(folder, name, console)
         status.write("STARTED", f"Starting OneFormer {name}.")
         try:
-            _warn_of_unsupported_keys(spec, name, status)
+            _warn_of_unsupported(unsupported_keys(spec), name, status)
             if is_first:
                 (folder / "experiment.yaml").write_text(dump_yaml(spec))
             if processes is not None:
@@ -86,12 +86,12 @@ def _join(spec: Spec, processes: "Processes") -> None:
     join_processes(nodes, device_choice(spec, "train"), processes)
 
 
-def _warn_of_unsupported_keys(spec: Spec, name: str, status: StatusFile) -> None:
+def _warn_of_unsupported(keys: list[str], name: str, status: StatusFile) -> None:
     other_actions = {"evaluate.", "inference.", "export.", "gen_trt_engine.", "quantize.", "train."} - {f"{name}."}
     if name == "automl":  # its trials train
         other_actions -= {"train."}
     why = notes()
-    for key in unsupported_keys(spec):
+    for key in keys:
         if not key.startswith(tuple(other_actions)):
             status.warning(f"{key} is accepted but not honoured: {why[key]}")
 

@@ -66,10 +66,13 @@ def quantization_run(spec: Spec) -> QuantizationRun:
         raise SpecError(f"{what}, {keys.model_path} is none", where="quantize.backend", hint=hint)
     if keys.mode == "static_ptq":
         require(spec, QUANTIZATION_IMAGES)
+    export = None
+    if not is_graph and keys.mode == "static_ptq":  # into the folder of the run
+        export = replace(export_run(spec, keys.model_path), path=None, ending=None, overwrite=True)
     return QuantizationRun(
         Path(keys.model_path),
         comparison_run(spec),
-        None if is_graph or keys.mode != "static_ptq" else _export_before(spec),
+        export,
         keys.backend,
         keys.mode,
         keys.algorithm,
@@ -80,11 +83,6 @@ def quantization_run(spec: Spec) -> QuantizationRun:
         keys.device,
         keys.overwrite,
     )
-
-
-def _export_before(spec: Spec) -> ExportRun:
-    """Of the checkpoint that is quantized, into the folder of the run."""
-    return replace(export_run(spec, spec.quantize.model_path), path=None, ending=None, overwrite=True)
 
 
 def engine_run(spec: Spec) -> EngineRun:

@@ -1,5 +1,6 @@
 """How images are predicted and scored: model, tasks, thresholds, geometry. Free of JAX."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from oneformer_jax.app.settings.data import dataset_files, has_data, num_workers, path_list
@@ -40,14 +41,14 @@ def validation_tasks(spec: Spec) -> tuple[Task, ...]:
 def monitor(spec: Spec) -> str:
     """The score that decides which checkpoint is the best. Raises SpecError for one that no validation gives."""
     if spec.train.monitor:
-        refuse_unknown_score(spec, spec.train.monitor, "train.monitor")
+        refuse_unknown_score(validation_tasks(spec), spec.train.monitor, "train.monitor")
         return spec.train.monitor
     return SCORES[validation_tasks(spec)[0]][0]
 
 
-def refuse_unknown_score(spec: Spec, name: str, key: str) -> None:
+def refuse_unknown_score(tasks: Sequence[Task], name: str, key: str) -> None:
     """Raises SpecError where a training does not validate what gives the score; `mIoU/<name>` is of one data set."""
-    known = [score for task in validation_tasks(spec) for score in SCORES[task]]
+    known = [score for task in tasks for score in SCORES[task]]
     if name.partition("/")[0] not in known:
         raise SpecError(
             f"no score of a validation is called {name}",

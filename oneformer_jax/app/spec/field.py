@@ -114,6 +114,24 @@ class Section(BaseModel):
             raise ValueError("a truth value is not accepted here")
         return value
 
+    def value(self, path: str) -> Any:
+        """The value or section at a dotted path."""
+        found: Any = self
+        for name in path.split("."):
+            found = getattr(found, name)
+        return found
+
+    def is_set(self, path: str) -> bool:
+        """Whether the file or the command line gives this key a value."""
+        parent, _, name = path.rpartition(".")
+        return name in (self.value(parent) if parent else self).model_fields_set
+
+    def is_changed(self, path: str) -> bool:
+        """Whether this key differs from its default: where two keys say the same thing, the changed one counts."""
+        parent, _, name = path.rpartition(".")
+        section = self.value(parent) if parent else self
+        return bool(getattr(section, name) != type(section).model_fields[name].get_default(call_default_factory=True))
+
 
 @dataclass(frozen=True)
 class Leaf:

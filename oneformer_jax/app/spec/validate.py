@@ -1,12 +1,16 @@
 """Agreement between keys, and values that the spec allows but this project does not have."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from oneformer_jax.app.spec.automl_keys import LOSS
+from oneformer_jax.app.spec.action_keys import Evaluate, Export, Inference
+from oneformer_jax.app.spec.automl_keys import LOSS, Automl
+from oneformer_jax.app.spec.dataset_keys import Dataset
 from oneformer_jax.app.spec.field import expected, leaves, plain
+from oneformer_jax.app.spec.model_keys import Model, SemSegHead, Swin
 from oneformer_jax.app.spec.problems import Problem
 from oneformer_jax.app.spec.source import describe
 from oneformer_jax.app.spec.spec import Spec
+from oneformer_jax.app.spec.train_keys import Train
 
 HEAD = "model.sem_seg_head"
 TRANSFORMER = "model.one_former"
@@ -29,8 +33,20 @@ ALTERNATIVES = (
 
 def disagreements(spec: Spec) -> list[Problem]:
     """All contradictions within a spec whose keys are fine one by one."""
-    parts = (_not_available, _widths, _backbone, _text, _data, _run, _training, _devices, _search)
-    found = [finding for part in parts for finding in part(spec)]
+    model, train = spec.model, spec.train
+    found = [
+        *_not_available(spec),
+        *_widths(model),
+        *_backbone(model.backbone.swin),
+        *_text(model, spec.dataset.max_seq_len),
+        *_data(spec.dataset),
+        *_batch_sizes(spec.evaluate, spec.inference, spec.export),
+        *_clipping(train),
+        *_said_twice(spec),
+        *_ignored_class(model.sem_seg_head),
+        *_devices({"train": train, "evaluate": spec.evaluate, "inference": spec.inference}),
+        *_search(spec.automl, train.num_epochs),
+    ]
     return [Problem(what, next(filter(None, map(spec.place, paths)), "")) for what, paths in found]
 
 
@@ -46,8 +62,8 @@ def _not_available(spec: Spec) -> Iterator[Finding]:
             yield found, (leaf.path,)
 
 
-def _widths(spec: Spec) -> Iterator[Finding]:
-    head, transformer = spec.model.sem_seg_head, spec.model.one_former
+def _widths(model: Model) -> Iterator[Finding]:
+    head, transformer = model.sem_seg_head, model.one_former
     if head.mask_dim != head.convs_dim:
         paths = (f"{HEAD}.mask_dim", f"{HEAD}.convs_dim")
         yield f"{paths[0]} is {head.mask_dim} but {paths[1]} is {head.convs_dim}: they must be equal", paths
@@ -61,8 +77,7 @@ def _widths(spec: Spec) -> Iterator[Finding]:
         yield f"{path} {head.convs_dim} is not divisible by {GROUPS}, the groups of its normalisation", (path,)
 
 
-def _backbone(spec: Spec) -> Iterator[Finding]:
-    swin = spec.model.backbone.swin
+def _backbone(swin: Swin) -> Iterator[Finding]:
     for stage, heads in enumerate(swin.num_heads):
         width = swin.embed_dim * 2**stage
         if width % heads:
@@ -70,8 +85,8 @@ def _backbone(spec: Spec) -> Iterator[Finding]:
             yield f"{paths[0]}: stage {stage} has {width} channels, not divisible by {heads} heads", paths
 
 
-def _text(spec: Spec) -> Iterator[Finding]:
-    text, transformer = spec.model.text_encoder, spec.model.one_former
+def _text(model: Model, max_seq_len: int) -> Iterator[Finding]:
+    text, transformer = model.text_encoder, model.one_former
     if text.n_ctx > 0 and text.width != transformer.hidden_dim:
         paths = (f"{TEXT}.width", f"{TRANSFORMER}.hidden_dim")
         what = (
@@ -83,16 +98,15 @@ def _text(spec: Spec) -> Iterator[Finding]:
     if transformer.num_object_queries <= text.n_ctx:
         paths = (f"{TRANSFORMER}.num_object_queries", f"{TEXT}.n_ctx")
         yield f"{paths[0]} is {transformer.num_object_queries}: it must exceed {paths[1]}, {text.n_ctx}", paths
-    if text.context_length != spec.dataset.max_seq_len:
+    if text.context_length != max_seq_len:
         paths = (f"{TEXT}.context_length", "dataset.max_seq_len")
         yield (
-            f"{paths[0]} is {text.context_length} but {paths[1]} is {spec.dataset.max_seq_len}: they must be equal",
+            f"{paths[0]} is {text.context_length} but {paths[1]} is {max_seq_len}: they must be equal",
             paths,
         )
 
 
-def _data(spec: Spec) -> Iterator[Finding]:
-    data = spec.dataset
+def _data(data: Dataset) -> Iterator[Finding]:
     if data.min_scale > data.max_scale:
         paths = ("dataset.min_scale", "dataset.max_scale")
         yield f"{paths[0]} {data.min_scale} exceeds {paths[1]} {data.max_scale}", paths
@@ -106,48 +120,50 @@ def _data(spec: Spec) -> Iterator[Finding]:
             yield f"{path}: every task has probability 0, which is also that of a task that is not named", (path,)
 
 
-def _run(spec: Spec) -> Iterator[Finding]:
-    for path in ("evaluate.batch_size", "inference.batch_size"):
-        if spec.value(path) == 0:
+def _batch_sizes(evaluate: Evaluate, inference: Inference, export: Export) -> Iterator[Finding]:
+    for action, section in (("evaluate", evaluate), ("inference", inference)):
+        if section.batch_size == 0:
+            path = f"{action}.batch_size"
             yield f"{path} is 0: give 1 or more, or -1 for dataset.test.batch_size", (path,)
-    if spec.export.batch_size == 0:
+    if export.batch_size == 0:
         yield "export.batch_size is 0: give 1 or more, or -1 for any", ("export.batch_size",)
-    train = spec.train
-    clip = type(train.clip_gradients)()
-    changed = train.clip_gradients.clip_value != clip.clip_value or train.clip_gradients.clip_type != clip.clip_type
-    if train.clips_by_grad_norm and changed:
+
+
+def _clipping(train: Train) -> Iterator[Finding]:
+    clip = train.clip_gradients
+    if train.clips_by_grad_norm and (clip.is_changed("clip_value") or clip.is_changed("clip_type")):
         paths = ("train.clip_grad_norm", "train.clip_gradients")
         yield f"{paths[0]} {train.clip_grad_norm} and {paths[1]} both ask for clipping: change only one of them", paths
 
 
-def _training(spec: Spec) -> Iterator[Finding]:
+def _said_twice(spec: Spec) -> Iterator[Finding]:
     for *groups, purpose in ALTERNATIVES:
         first, second = ([path for path in group if spec.is_changed(path)] for group in groups)
         if first and second:
             found = f"{first[0]} and {second[0]} both determine {purpose}: change only one of them"
             yield found, (*first, *second)
-    head = spec.model.sem_seg_head
-    if spec.is_changed(f"{HEAD}.ignore_value") and 0 <= head.ignore_value < head.num_classes:
+
+
+def _ignored_class(head: SemSegHead) -> Iterator[Finding]:
+    if head.is_changed("ignore_value") and 0 <= head.ignore_value < head.num_classes:
         path = f"{HEAD}.ignore_value"
         yield f"{path} {head.ignore_value} is the index of a class, and no class may be ignored", (path,)
 
 
-def _devices(spec: Spec) -> Iterator[Finding]:
-    for action in ("train", "evaluate", "inference"):
-        section, paths = spec.value(action), (f"{action}.gpu_ids", f"{action}.num_gpus")
-        ids = section.gpu_ids
+def _devices(actions: Mapping[str, Train | Evaluate | Inference]) -> Iterator[Finding]:
+    for action, section in actions.items():
+        ids, paths = section.gpu_ids, (f"{action}.gpu_ids", f"{action}.num_gpus")
         if not ids or len(set(ids)) < len(ids):
             yield f"{paths[0]}: {list(ids)} must name at least one device, and no device twice", paths[:1]
-        elif spec.is_changed(paths[0]) and section.num_gpus not in (1, len(ids)):
+        elif section.is_changed("gpu_ids") and section.num_gpus not in (1, len(ids)):
             yield f"{paths[0]} names {len(ids)} device(s), {paths[1]} is {section.num_gpus}: leave one out", paths
 
 
-def _search(spec: Spec) -> Iterator[Finding]:
-    search = spec.automl
+def _search(search: Automl, num_epochs: int) -> Iterator[Finding]:
     better = "minimize" if search.metric == LOSS else "maximize"
     if search.direction != better:
         paths = ("automl.direction", "automl.metric")
         yield f"{paths[0]} is {search.direction}, but {search.metric} is better {better}d: set {better}", paths
-    if search.min_epochs > spec.train.num_epochs and search.algorithm in ("hyperband", "asha"):
+    if search.min_epochs > num_epochs and search.algorithm in ("hyperband", "asha"):
         paths = ("automl.min_epochs", "train.num_epochs")
-        yield f"{paths[0]} is {search.min_epochs}, but a trial has {spec.train.num_epochs} epochs", paths
+        yield f"{paths[0]} is {search.min_epochs}, but a trial has {num_epochs} epochs", paths
