@@ -1,12 +1,12 @@
 """How far the training of a trial has come, from the files that every training writes."""
 
-import json
 import math
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oneformer_jax.app.run.status import read_status
 from oneformer_jax.app.spec.automl_keys import LOSS
 from oneformer_jax.training.logbook import read_log
 
@@ -45,7 +45,7 @@ def _epochs(path: Path) -> tuple[dict[int, int], dict[int, Any]]:
     epochs: dict[int, int] = {}
     losses: dict[int, Any] = {}
     step = None
-    for line in status_lines(path):
+    for line in read_status(path):
         if "epoch" in line and "step" in line:
             step = line["step"]
             epochs[line["epoch"] + 1] = step
@@ -54,24 +54,13 @@ def _epochs(path: Path) -> tuple[dict[int, int], dict[int, Any]]:
     return epochs, losses
 
 
-def status_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a status.json, [] where there is none; one that is half written is left out."""
-    lines = []
-    for text in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
-
-
 def why_it_failed(folder: Path, code: int) -> str:
     """What ended a training, in the words of its status.json or by its exit code."""
     if code < 0:
         name = signal.Signals(-code).name
         memory = ": the system does so when memory runs out" if -code == signal.SIGKILL else ""
         return f"ended by {name}{memory}"
-    lines = status_lines(folder / "status.json")
+    lines = read_status(folder / "status.json")
     if lines and lines[-1]["status"] == "FAILURE":
         return str(lines[-1]["message"])
     return f"ended with exit code {code}"

@@ -6,13 +6,12 @@ ended. It writes into the log itself: where whoever started the job is gone, it 
 """
 
 import codecs
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from oneformer_jax.app.jobs.parameters import KEY_VARIABLE
 from oneformer_jax.app.jobs.plan import Request, make_plan, resumed_spec
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.app.run.lock import only_process_in
+from oneformer_jax.app.run.status import read_status
 from oneformer_jax.app.spec.published.bundle import to_yaml
 from oneformer_jax.errors import OneFormerError
 
@@ -93,7 +93,7 @@ def resume(job: Job, write: Tell) -> int:
 
 def close(job: Job, record: Record, code: int | None) -> None:
     """Writes how the action ended: by its exit code and by the last line of its status.json."""
-    last = last_status(job, record)
+    last = (read_status(job.results(record) / "status.json") or [{}])[-1]
     told = last.get("status") in ("SUCCESS", "FAILURE")
     record.ended, record.exit_code = now(), code
     record.status = "SUCCESS" if code == 0 or (code is None and last.get("status") == "SUCCESS") else "FAILURE"
@@ -114,17 +114,6 @@ def state(job: Job) -> Record:
         if record.status == "RUNNING":
             close(job, record, None)
     return record
-
-
-def last_status(job: Job, record: Record) -> Mapping[str, Any]:
-    """The last line of the action's status.json that can be read; nothing where there is none."""
-    path = job.results(record) / "status.json"
-    for line in reversed(path.read_text(encoding="utf-8").splitlines() if path.is_file() else []):
-        try:
-            return json.loads(line)
-        except ValueError:
-            continue
-    return {}
 
 
 def follow(reader: IO[bytes], write: Tell, goes_on: Callable[[], bool]) -> None:

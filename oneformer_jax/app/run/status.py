@@ -10,6 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +41,15 @@ def result_folder(results_dir: str, action_results_dir: str, action: str) -> Pat
             hint="set results_dir to a folder that can be written",
         ) from error
     return folder
+
+
+def read_status(path: Path) -> list[dict[str, Any]]:
+    """The lines of a status.json, [] where there is none; one that is half written is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with suppress(ValueError):
+            lines.append(json.loads(text))
+    return lines
 
 
 class StatusFile:
@@ -73,7 +83,10 @@ class StatusFile:
             "message": message,
         }
         if kpi:
-            kpi = {name: _defined(value) for name, value in kpi.items()}
+            kpi = {
+                name: value if not isinstance(value, float) or math.isfinite(value) else None
+                for name, value in kpi.items()
+            }
             self._kpi |= kpi
             line["kpi"] = kpi
         _append(self.path, json.dumps(line, allow_nan=False) + "\n")
@@ -160,10 +173,6 @@ def kpi(metrics: Mapping[str, Any], *, prefix: str = "") -> dict[str, float | No
 
 def _duration(seconds: float) -> str:
     return str(timedelta(seconds=seconds))
-
-
-def _defined(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _append(path: Path, line: str) -> None:

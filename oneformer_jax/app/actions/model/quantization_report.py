@@ -1,6 +1,7 @@
 """What quantization gained and cost: size, scores and latency of a model before and after."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -63,16 +64,14 @@ def _measured(settings: ComparisonRun, subject: Subject, run: Run) -> dict[str, 
     if settings.scoring is not None:
         run.folder.mkdir(exist_ok=True)
         scores = headline(evaluate(EvaluationRun(choice, settings.scoring), run))
-        facts |= {name: _defined(scores[name]) for name in SCORES if name in scores}
+        facts |= {
+            name: None if math.isnan(scores[name]) else round(scores[name], 5) for name in SCORES if name in scores
+        }
     model, batch_size = open_model(choice, 1, run.status)
     size = model.image_size or settings.image_size
     (latency,) = measure(model.backend, size, [batch_size], "semantic", warm_up=WARM_UP, runs=RUNS)
     facts["latency_ms"] = round(latency.percentile(50) / latency.batch_size, 3)
     return facts
-
-
-def _defined(value: float) -> float | None:
-    return None if value != value else round(value, 5)
 
 
 def _table(measured: dict[str, dict[str, Any]]) -> Table:
