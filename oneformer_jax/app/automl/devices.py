@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from oneformer_jax.app.run.children import VISIBLE, gpu_names, whole_groups
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import OneFormerError
 
 COUNT = "import jax, json; print(json.dumps([jax.default_backend(), jax.local_device_count()]))"
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def count_devices() -> tuple[str, int]:
 
 def gpu_places(count: int, choice: DeviceChoice, at_most: int, visible: str) -> list[Place]:
     """Groups of devices in their order, one process each; `visible` is what restricts this process already."""
-    names = [name.strip() for name in visible.split(",") if name.strip()] or [str(index) for index in range(count)]
-    groups = _groups(list(range(count)), min(choice.count, count))
+    names = gpu_names(count, visible)
+    groups = whole_groups(range(count), min(choice.count, count))
     indices = groups if choice.indices is None else [list(choice.indices)]
     chosen = indices[: at_most or None]
     return [
@@ -66,8 +66,3 @@ def cpu_places(cores: Sequence[int], number: int) -> list[Place]:
     ends = [round(index * len(cores) / number) for index in range(number + 1)]
     shares = [frozenset(cores[start:end]) for start, end in pairwise(ends)]
     return [Place(f"cores {' '.join(map(str, sorted(share)))}", cores=share) for share in shares]
-
-
-def _groups(indices: list[int], size: int) -> list[list[int]]:
-    """As many groups as there are whole ones."""
-    return [indices[start : start + size] for start in range(0, len(indices) - size + 1, size)]

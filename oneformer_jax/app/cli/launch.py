@@ -8,13 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 
+from oneformer_jax.app.run.children import VISIBLE, forwarding, gpu_names, whole_groups
 from oneformer_jax.errors import OneFormerError
 
 GRACE_SECONDS = 10.0
@@ -42,12 +42,13 @@ def launch(command: Sequence[str], num_processes: int, max_restarts: int, consol
     passed on. Raises OneFormerError where the GPUs cannot be shared evenly.
     """
     shares = _gpu_shares(num_processes)
-    with _signals_passed_on() as running:
+    with forwarding() as children:
         for restart in range(max_restarts + 1):
-            running.processes = _start(command, num_processes, shares)
-            endings = _watched(running.processes, console)
+            processes = _start(command, num_processes, shares)
+            children.watch(processes)
+            endings = _watched(processes, console)
             code = next((ending.code for ending in endings if ending.code), 0)
-            if code in (0, *EXPLAINED) or running.stopped or restart == max_restarts:
+            if code in (0, *EXPLAINED) or children.signals or restart == max_restarts:
                 break
             console.print(f"starting all again from the last checkpoint ({restart + 1} of {max_restarts})")
     return code if code >= 0 else 128 - code
@@ -95,41 +96,17 @@ def _watched(processes: list[subprocess.Popen[bytes]], console: Console) -> list
     return endings
 
 
-class _Running:
-    processes: Sequence[subprocess.Popen[bytes]] = ()
-    stopped = False
-
-
-@contextmanager
-def _signals_passed_on() -> Iterator[_Running]:
-    running = _Running()
-
-    def pass_on(number: int, frame: object) -> None:
-        running.stopped = True
-        for process in running.processes:
-            if process.poll() is None:
-                process.send_signal(number)
-
-    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield running
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def _gpu_shares(count: int) -> list[dict[str, str]]:
     """For each process the variable that shows it its part of the GPUs; nothing where there are none."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = shown.split(",") if shown else [path.name for path in Path("/proc/driver/nvidia/gpus").glob("*")]
-    if not shown:
-        gpus = [str(index) for index in range(len(gpus))]
-    if shown == "" or not gpus:
-        return [{} for _ in range(count)]
-    if len(gpus) % count:
-        raise OneFormerError(f"{len(gpus)} GPUs cannot be shared evenly by {count} processes")
-    share = len(gpus) // count
-    return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i * share : (i + 1) * share])} for i in range(count)]
+    shown = os.environ.get(VISIBLE)
+    found = 0 if shown == "" else len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    names = gpu_names(found, shown or "")
+    if len(names) % count:
+        raise OneFormerError(f"{len(names)} GPUs cannot be shared evenly by {count} processes")
+    if not names:
+        return [{}] * count
+    groups = whole_groups(range(len(names)), len(names) // count)
+    return [{VISIBLE: ",".join(names[index] for index in group)} for group in groups]
 
 
 def _free_port() -> int:

@@ -11,24 +11,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
 from oneformer_jax.app.jobs.models import model_of
 from oneformer_jax.app.jobs.parameters import KEY_VARIABLE
 from oneformer_jax.app.jobs.plan import Request, make_plan, resumed_spec
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
+from oneformer_jax.app.run.children import forwarding
 from oneformer_jax.app.run.lock import only_process_in
 from oneformer_jax.app.run.status import read_status
 from oneformer_jax.app.spec.published.bundle import to_yaml
 from oneformer_jax.errors import OneFormerError
 
 COMMAND_LINE = Path(__file__).resolve().parents[3] / "cli.py"
-FORWARDED = (signal.SIGINT, signal.SIGTERM)
 PAUSE = 0.1  # seconds between looks at the log
 Tell = Callable[[str], None]
 
@@ -65,7 +64,7 @@ def run(job: Job, record: Record, encryption_key: str, write: Tell) -> int:
         command = [sys.executable, str(COMMAND_LINE), record.command, "-e", str(job.spec_path)]
         with job.log_path.open("ab") as log, job.log_path.open("rb") as reader:
             reader.seek(0, os.SEEK_END)
-            with _forwarding() as started:
+            with forwarding() as children:
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -74,7 +73,7 @@ def run(job: Job, record: Record, encryption_key: str, write: Tell) -> int:
                     env=environment,
                     start_new_session=True,  # a terminal's Ctrl-C comes by way of this process, and so once
                 )
-                started(process)
+                children.watch([process])
                 follow(reader, write, lambda: process.poll() is None)
                 code = process.wait()
         close(job, record, code if code >= 0 else 128 - code)
@@ -148,28 +147,3 @@ def _without_words(code: int | None) -> str:
     if code == 128 + signal.SIGKILL:
         return "killed (SIGKILL): the system does so when memory runs out"
     return f"ended with exit code {code} and no status: see the log"
-
-
-@contextmanager
-def _forwarding() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
-    """While it holds, signals go to the process that it is told of; those that came before that, then."""
-    processes: list[subprocess.Popen[bytes]] = []
-    early: list[int] = []
-
-    def handle(number: int, _: FrameType | None) -> None:
-        for process in processes:
-            process.send_signal(number)
-        if not processes:
-            early.append(number)
-
-    def started(process: subprocess.Popen[bytes]) -> None:
-        processes.append(process)
-        for number in early:
-            process.send_signal(number)
-
-    before = {number: signal.signal(number, handle) for number in FORWARDED}
-    try:
-        yield started
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
