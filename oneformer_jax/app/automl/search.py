@@ -5,13 +5,12 @@ from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 
-from oneformer_jax.app.automl.algorithms import require_torch
 from oneformer_jax.app.automl.devices import find_places
 from oneformer_jax.app.automl.plots import draw_page
 from oneformer_jax.app.automl.request import SearchRun
 from oneformer_jax.app.automl.results import BEST, BEST_SPEC, RESULTS, write_results
 from oneformer_jax.app.automl.runner import run_trials
-from oneformer_jax.app.automl.study import Study
+from oneformer_jax.app.automl.study import Study, require_torch
 from oneformer_jax.app.automl.table import line, shown, space_table, trials_table
 from oneformer_jax.app.automl.training import Command
 from oneformer_jax.errors import OneFormerError
