@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from oneformer_jax.app.actions.inspect.model import parameter_counts
 from oneformer_jax.app.cli.commands import app
 from oneformer_jax.app.run.checked_data import checked_datasets
+from oneformer_jax.app.settings.data import splits_with_data
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.data.datasets import coco_file
@@ -130,7 +131,7 @@ def test_files_that_passed_are_not_checked_again(spec: Path, monkeypatch: pytest
     def said() -> str:
         console = Console(width=200, force_terminal=False)
         with console.capture() as capture:
-            checked_datasets(load_spec(spec), ("train", "val"), console)
+            checked_datasets(splits_with_data(load_spec(spec)), console)
         return capture.get()
 
     assert "train: headers of 6 images and pixels of 6 checked" in said()
