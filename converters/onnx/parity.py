@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 from pycocotools import mask as coco_mask
-from rich.table import Table
 
 from converters.onnx.settings import Ending
 from oneformer_jax.data.geometry import Geometry, letterbox, resize_and_pad
@@ -70,16 +69,6 @@ class Parity:
             "label_agreement": self.agreement,
             "passed": not self.failures,
         }
-
-    def table(self) -> Table:
-        """For the terminal."""
-        table = Table("", "largest difference", "mean difference", "largest entry", "within 1e-3 of it", title="parity")
-        for name, difference in self.differences.items():
-            numbers = (f"{x:.3g}" for x in (difference.largest, difference.mean, difference.scale))
-            table.add_row(name, *numbers, f"{100 * difference.within:.3f} %")
-        for name, share in self.agreement.items():
-            table.add_row(f"label map, {self.images[name]} {name} images", "", "", "", f"{100 * share:.3f} % equal")
-        return table
 
 
 def jax_forward(params: Any, config: OneFormerConfig) -> Forward:
