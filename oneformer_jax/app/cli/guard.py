@@ -7,14 +7,18 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from oneformer_jax.app.run.failures import explained
+from oneformer_jax.data.storage.cache import Advance, show_progress_with
 
 
 @contextmanager
 def guarded() -> Iterator[Console]:
     """Turns what a person can meet into one message and an exit code; a defect keeps its traceback."""
     console = Console(width=None if sys.stdout.isatty() else 160)
+    if sys.stderr.isatty():
+        show_progress_with(_bar)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield console
@@ -31,6 +35,21 @@ def guarded() -> Iterator[Console]:
         Console(stderr=True).print(f"error: {known}", style="red", markup=False, highlight=False, soft_wrap=True)
         _leave_others()
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def _bar(description: str, total: int | None) -> Iterator[Advance]:
+    """The progress of a download or an archive."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda position: bar.update(task, completed=position)
 
 
 def _leave_others(defect: Exception | None = None) -> None:

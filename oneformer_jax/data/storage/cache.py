@@ -9,12 +9,10 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from oneformer_jax.data.storage import addresses
 from oneformer_jax.data.storage.addresses import Listing, explained, is_address, shown
@@ -23,6 +21,11 @@ from oneformer_jax.errors import DISK_FULL, DataError
 
 CACHE_VARIABLE = "ONEFORMER_CACHE_DIR"
 LARGE = 100 * 2**20  # bytes from which on work is announced where no bar can be drawn
+
+Advance = Callable[[int], None]
+"""Gets the bytes that are done."""
+Bar = Callable[[str, int | None], AbstractContextManager[Advance]]
+"""Shows work while it lasts: its description, and its bytes where they are known."""
 
 
 def cache_folder() -> Path:
@@ -118,7 +121,7 @@ def _download(listing: Listing, part: Path, address: str) -> None:
     try:
         if (listing.size or 0) > shutil.disk_usage(part.parent).free + _size(part):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with explained(address), _progress(f"fetching {shown(address)}", listing.size) as progress:
+        with explained(address), _bar(f"fetching {shown(address)}", listing.size) as progress:
             download(listing, part, progress)
     except OSError as error:
         if error.errno in DISK_FULL:
@@ -133,7 +136,7 @@ def _unpacked(archive: Path) -> Path:
 
 
 def _unpack(archive: Path, folder: Path, name: str) -> None:
-    with _progress(f"unpacking {name}", archive.stat().st_size) as progress:
+    with _bar(f"unpacking {name}", archive.stat().st_size) as progress:
         unpack(archive, folder, progress)
 
 
@@ -173,7 +176,7 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            Console(stderr=True).print(f"waiting for another process: {path.stem}", markup=False, highlight=False)
+            print(f"waiting for another process: {path.stem}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:  # a file system without locks
             raise OSError(error.errno, error.strerror, str(path)) from error
@@ -193,17 +196,17 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def _progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    console = Console(stderr=True)
-    if not console.is_terminal and total is not None and total >= LARGE:
-        console.print(f"{description} ({total / 1e9:.1f} GB)", markup=False, highlight=False)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda position: bar.update(task, completed=position)
+def announced(description: str, total: int | None) -> Iterator[Advance]:
+    """One line on the standard error for work on `LARGE` files."""
+    if total is not None and total >= LARGE:
+        print(f"{description} ({total / 1e9:.1f} GB)", file=sys.stderr)
+    yield lambda position: None
+
+
+_bar: Bar = announced
+
+
+def show_progress_with(bar: Bar) -> None:
+    """From now on `bar` shows how far downloads and archives have come, in place of `announced`."""
+    global _bar
+    _bar = bar
