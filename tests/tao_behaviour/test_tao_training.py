@@ -18,7 +18,7 @@ from oneformer_jax.app.settings import training as configure
 from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.spec import Spec, unsupported_keys
 from oneformer_jax.app.spec.published.template import template
-from oneformer_jax.app.spec.support import notes
+from oneformer_jax.app.spec.spec import notes
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.training.logbook import Logbook

@@ -16,7 +16,7 @@ from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.spec import Spec, dump_yaml, load_spec, unsupported_keys
 from oneformer_jax.app.spec.overrides import apply
 from oneformer_jax.app.spec.source import Source, read_yaml
-from oneformer_jax.app.spec.support import notes
+from oneformer_jax.app.spec.spec import notes
 from oneformer_jax.data.storage.cache import cache_folder
 from oneformer_jax.errors import OneFormerError, SpecError
 

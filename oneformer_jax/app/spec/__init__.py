@@ -1,7 +1,6 @@
 """What a run is: typed keys with bounds, loading, cross-field checks. Free of jax."""
 
 from oneformer_jax.app.spec.load import load_spec
-from oneformer_jax.app.spec.spec import Spec, dump_yaml, given_values, require, to_yaml
-from oneformer_jax.app.spec.support import unsupported_keys
+from oneformer_jax.app.spec.spec import Spec, dump_yaml, given_values, require, to_yaml, unsupported_keys
 
 __all__ = ["Spec", "dump_yaml", "given_values", "load_spec", "require", "to_yaml", "unsupported_keys"]

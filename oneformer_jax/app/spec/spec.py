@@ -10,7 +10,7 @@ from oneformer_jax.app.spec.action_keys import Evaluate, Export, Inference, Wand
 from oneformer_jax.app.spec.automl_keys import Automl
 from oneformer_jax.app.spec.dataset_keys import Dataset
 from oneformer_jax.app.spec.deploy_keys import GenTrtEngine, Quantize
-from oneformer_jax.app.spec.field import Section, key, plain, section
+from oneformer_jax.app.spec.field import Section, key, leaves, plain, section
 from oneformer_jax.app.spec.model_keys import Model
 from oneformer_jax.app.spec.train_keys import Train
 from oneformer_jax.errors import SpecError
@@ -87,6 +87,20 @@ def require(spec: Spec, *paths: str) -> None:
     if missing:
         places = [f"{path} ({spec.place(path)})" if path in spec._places else path for path in missing]
         raise SpecError(f"no value for {', '.join(places)}", hint=f"set it in the spec or with {missing[0]}=...")
+
+
+def unsupported_keys(spec: Spec) -> list[str]:
+    """The dotted keys that the user set to something other than the default and that the run will not honour."""
+    return [
+        leaf.path
+        for leaf in leaves(Spec)
+        if plain(spec.value(leaf.path)) != leaf.default and not leaf.key.honours(spec.value(leaf.path))
+    ]
+
+
+def notes() -> dict[str, str]:
+    """What happens instead, for every key that is not honoured or not with every value."""
+    return {leaf.path: leaf.key.note for leaf in leaves(Spec) if leaf.key.honoured is not True}
 
 
 def dump_yaml(spec: Spec) -> str:

@@ -2,7 +2,7 @@
 
 from oneformer_jax.app.spec import Spec, unsupported_keys
 from oneformer_jax.app.spec.field import Key
-from oneformer_jax.app.spec.support import notes
+from oneformer_jax.app.spec.spec import notes
 
 
 def test_only_what_the_user_changes_is_named(load) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 from oneformer_jax.app.spec import Spec, load_spec, unsupported_keys
 from oneformer_jax.app.spec.dotted import flat
 from oneformer_jax.app.spec.field import leaves, plain
-from oneformer_jax.app.spec.support import notes
+from oneformer_jax.app.spec.spec import notes
 
 # Keys that name a file or folder, wherever they stand.
 _PATH = re.compile(
