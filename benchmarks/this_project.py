@@ -31,8 +31,9 @@ from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.losses.objective import OneFormerObjective
 from oneformer_jax.models import oneformer
-from oneformer_jax.models.config import OneFormerConfig, SwinConfig
-from oneformer_jax.models.deformable_attention import deformable_attention
+from oneformer_jax.models.backbones import SwinConfig
+from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.ops import deformable_attention
 from oneformer_jax.models.predictions import Predictions
 from oneformer_jax.training.optimizer import OptimizerConfig, make_optimizer
 from oneformer_jax.training.sharding import make_mesh, put_replicated
@@ -52,7 +53,7 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def forward(params: Any, images: jax.Array, task: jax.Array, *, config: OneFormerConfig) -> Predictions:
-    return oneformer.decode(params, oneformer.encode(params, images, config=config), task, config=config).final()
+    return oneformer.predict(params, oneformer.encode(params, images, config=config), task, config=config)
 
 
 def _flops(function: Any, *arguments: Any) -> float:

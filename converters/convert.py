@@ -12,7 +12,8 @@ from converters.infer_config import Shapes, infer_architecture, infer_swin
 from converters.names import huggingface, shi_labs, swin, tao, timm
 from converters.rules import Params, Report, Rule, StateDict, carry_over
 from oneformer_jax.errors import CheckpointError
-from oneformer_jax.models.config import OneFormerConfig, SwinConfig
+from oneformer_jax.models.backbones import SwinConfig
+from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import TRAINING_ONLY, init
 
 Kind = Literal["shi", "tao", "huggingface", "swin", "timm"]

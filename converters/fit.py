@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from converters.names.swin import OUTPUT_NORMS
 from converters.rules import ConversionError, Params, Report, within
 from oneformer_jax.models.oneformer import TRAINING_ONLY
-from oneformer_jax.models.resize import interpolation_matrix
+from oneformer_jax.models.ops import interpolation_matrix
 
 ENOUGH = 0.9
 """The share of a backbone's names that weights must have in common with it."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from oneformer_jax.errors import CheckpointError
+from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import (
     OneFormerConfig,
     PixelDecoderConfig,
-    SwinConfig,
     TextEncoderConfig,
     TransformerConfig,
 )

@@ -9,7 +9,8 @@ from converters.files.read import read_source
 from converters.rules import Report
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import find_checkpoint, is_checkpoint, load_description, load_params
-from oneformer_jax.models.config import OneFormerConfig, SwinConfig
+from oneformer_jax.models.backbones import SwinConfig
+from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import PARTS
 
 

@@ -9,6 +9,7 @@ import pytest
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import load_spec, unsupported_keys
 from oneformer_jax.models import oneformer
+from oneformer_jax.models.predictions import mask_logits
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
@@ -31,11 +32,12 @@ def test_shapes(path: Path) -> None:
         layers = oneformer.decode(params, features, jnp.zeros((batch, config.task_seq_len)), config=config, rng=key)
         prompts = jnp.zeros((batch, queries - config.text_encoder.n_ctx), jnp.int32)
         texts = oneformer.encode_text(params, jnp.zeros((10, 9), jnp.int32), prompts, config=config)
-        return layers.final(), layers.object_queries, texts
+        masks = mask_logits(layers.mask_embeddings[-1], layers.mask_features)
+        return layers.class_logits[-1], masks, layers.object_queries, texts
 
-    (class_logits, mask_logits), object_queries, texts = jax.eval_shape(forward, jax.random.key(0))
+    class_logits, masks, object_queries, texts = jax.eval_shape(forward, jax.random.key(0))
     assert class_logits.shape == (batch, queries, spec.model.sem_seg_head.num_classes + 1)
-    assert mask_logits.shape == (batch, queries, height // 4, width // 4)
+    assert masks.shape == (batch, queries, height // 4, width // 4)
     assert object_queries.shape == texts.shape == (batch, queries, spec.model.one_former.hidden_dim)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from converters.rules import Layout, Params, Rule, conv, linear, norm, skip
-from oneformer_jax.models.config import SwinConfig
+from oneformer_jax.models.backbones import SwinConfig
 
 OUTPUT_NORMS = tuple(f"backbone/norm{i}" for i in range(4))
 """The norm of each stage's output: a classifier has none, so its weights leave them absent."""

@@ -1,53 +1,31 @@
 """How parts of the model are written in ONNX: for each a formulation that runtimes compute well.
 
-`substituted` puts them in the place of the model's own functions while a graph is traced: the models stay as training
-wants them. All look their functions up in a module, so the module's attribute is what changes.
+`ONNX` are the operations of `models.ops` in these formulations: a configuration that holds them traces into them.
+Layer normalisations are Flax's own modules: `layer_norms_as_nodes` intercepts them, in the calling thread alone.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
-from unittest.mock import patch
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import onnx_ir
 from jax import Array
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax2onnx.plugins._ir_shapes import _ensure_value_metadata, _stamp_type_and_shape
-from jax2onnx.plugins.jax.lax import dot_general as jax2onnx_dot_general
-from jax2onnx.plugins.jax.lax._index_utils import _const_i64
+from jax2onnx.plugins.jax.lax.dot_general import DotGeneralPlugin
+from jax2onnx.plugins.jax.numpy.mean import JnpMeanPlugin
 from jax2onnx.plugins.plugin_system import PrimitiveLeafPlugin, import_all_plugins, register_primitive
 from jaxtyping import Float
 
-from oneformer_jax.models import attention, mask_decoder, norms, pixel_decoder
-from oneformer_jax.models.backbones import swin
 from oneformer_jax.models.deformable_attention import Shapes
-from oneformer_jax.models.dropout import Dropout
-from oneformer_jax.models.resize import interpolation_matrix
+from oneformer_jax.models.ops import Method, Ops, interpolation_matrix
+from oneformer_jax.models.random_bits import Dropout
 
 import_all_plugins()
-
-
-@contextmanager
-def substituted() -> Iterator[None]:
-    """Within it, un-jitted model code traces into the formulations below."""
-    with ExitStack() as stack:
-        for module in (attention, swin):
-            stack.enter_context(patch.object(module, "attend", attend))
-        for module in (mask_decoder, pixel_decoder):
-            stack.enter_context(patch.object(module, "resize", resize))
-        stack.enter_context(patch.object(pixel_decoder, "deformable_attention", deformable_attention))
-        stack.enter_context(patch.object(mask_decoder, "stack_layers", last_layer))
-        stack.enter_context(patch.object(norms, "mean", MEAN.bind))
-        stack.enter_context(patch.object(nn.LayerNorm, "__call__", layer_norm))
-        stack.enter_context(patch.object(nn.Dense, "__call__", dense))
-        stack.enter_context(patch.object(jnp, "einsum", product))
-        yield
 
 
 def deformable_attention(
@@ -56,7 +34,7 @@ def deformable_attention(
     locations: Float[Array, "b q n l p 2"],
     weights: Float[Array, "b q n l p"],
 ) -> Float[Array, "b q n*d"]:
-    """`models.deformable_attention` as one `GridSample` a level, on maps of (B n, d, H, W)."""
+    """`ops.deformable_attention` as one `GridSample` a level, on maps of (B n, d, H, W)."""
     _, _, heads, width = value.shape
     _, queries, _, levels, points = weights.shape
     rows = value.transpose(0, 2, 3, 1).reshape(-1, width, value.shape[1])
@@ -72,12 +50,12 @@ def deformable_attention(
 
 
 def attend(logits: Float[Array, "*n q k"], values: Float[Array, "*n k d"], dropout: Dropout) -> Float[Array, "*n q d"]:
-    """`models.attention.attend` with a `Softmax`, which runtimes recognise as attention."""
+    """`ops.attend` with a `Softmax`, which runtimes recognise as attention."""
     return MATMUL.bind(jax.nn.softmax(logits, axis=-1), values)
 
 
-def resize(x: Float[Array, "b h w c"], size: tuple[int, int], method: str = "bilinear") -> Float[Array, "b p q c"]:
-    """`models.resize.resize` as products of matrices with whole rows and pixels."""
+def resize(x: Float[Array, "b h w c"], size: tuple[int, int], method: Method) -> Float[Array, "b h2 w2 c"]:
+    """`ops.resize` as products of matrices with whole rows and pixels."""
     _, height, width, channels = x.shape
     if height != size[0]:
         rows = jnp.asarray(interpolation_matrix(height, size[0], method))
@@ -87,8 +65,8 @@ def resize(x: Float[Array, "b h w c"], size: tuple[int, int], method: str = "bil
     return x
 
 
-def product(equation: str, a: Array, b: Array) -> Array:
-    """`jnp.einsum` of maps whose first letters are common and whose last letter is summed over, as a `MatMul`."""
+def contract(equation: str, a: Array, b: Array) -> Array:
+    """`ops.contract` of maps whose first letters are common and whose last letter is summed over, as a `MatMul`."""
     inputs, result = equation.split("->")
     left, right = inputs.split(",")
     shared = 0
@@ -102,30 +80,26 @@ def product(equation: str, a: Array, b: Array) -> Array:
     return multiplied.reshape(*a.shape[:-1], *b.shape[shared:-1]) if len(columns) > 1 else multiplied
 
 
-def last_layer(layers: list[Array]) -> list[Array]:
-    """The predictions of all layers as they are: whoever takes the last leaves the others out of the graph."""
-    return layers
+ONNX = Ops(attend, contract, resize, deformable_attention)
 
 
-def dense(module: Any, x: Array) -> Array:
-    """`nn.Dense` as `MatMul` and `Add`."""
-    y = MATMUL.bind(x, module.get_variable("params", "kernel"))
-    if not module.use_bias:
-        return y
-    bias = module.get_variable("params", "bias")
-    return y + bias.reshape(*[1] * (x.ndim - 1), -1)
+def layer_norms_as_nodes() -> AbstractContextManager[None]:
+    """Within it, every `nn.LayerNorm` over the last axis is one `LayerNormalization`."""
 
+    def intercept(run: Callable[..., Any], arguments: Any, named: Any, context: nn.module.InterceptorContext) -> Any:
+        norm = context.module
+        if not isinstance(norm, nn.LayerNorm) or context.method_name != "__call__":
+            return run(*arguments, **named)
+        scale: Array = norm.get_variable("params", "scale")
+        bias: Array = norm.get_variable("params", "bias")
+        return LAYER_NORM.bind(arguments[0], scale, bias, epsilon=norm.epsilon)
 
-def layer_norm(module: Any, x: Array) -> Array:
-    """`nn.LayerNorm` over the last axis as one `LayerNormalization`."""
-    scale, bias = (module.get_variable("params", name) for name in ("scale", "bias"))
-    return LAYER_NORM.bind(x, scale, bias, epsilon=module.epsilon)
+    return nn.intercept_methods(intercept)
 
 
 GRID_SAMPLE = Primitive("oneformer.grid_sample")
 LAYER_NORM = Primitive("oneformer.layer_norm")
 MATMUL = Primitive("oneformer.matmul")
-MEAN = Primitive("oneformer.mean")
 
 
 def _lowering_of(primitive: str) -> Callable[[type], type]:
@@ -188,27 +162,20 @@ class MatMul(PrimitiveLeafPlugin):
         _lower(ctx, eqn, ctx.builder.MatMul)
 
 
-@_lowering_of(MEAN.name)
-class Mean(PrimitiveLeafPlugin):
-    """Mean over some axes, which stay with length 1. From opset 18 the axes are an input."""
-
-    _PRIM = MEAN
-
-    @staticmethod
-    def abstract_eval(x: ShapedArray, *, axes: tuple[int, ...]) -> ShapedArray:
-        return ShapedArray(tuple(1 if axis in axes else size for axis, size in enumerate(x.shape)), x.dtype)
+@_lowering_of("jax.numpy.mean")
+class Mean(JnpMeanPlugin):
+    """`jnp.mean` with the axes as an attribute before opset 18, where jax2onnx writes an input at all times."""
 
     def lower(self, ctx: Any, eqn: Any) -> None:
-        axes, builder = eqn.params["axes"], ctx.builder
-        if builder.opset < 18:
-            _lower(ctx, eqn, lambda x, **outputs: builder.ReduceMean(x, axes=axes, keepdims=1, **outputs))
-        else:
-            given = _const_i64(ctx, np.array(axes, np.int64), ctx.fresh_name("axes"))
-            _lower(ctx, eqn, lambda x, **outputs: builder.ReduceMean(x, given, keepdims=1, **outputs))
+        if ctx.builder.opset >= 18:
+            super().lower(ctx, eqn)
+            return
+        facts = {"axes": eqn.params["axes"], "keepdims": int(eqn.params["keepdims"])}
+        _lower(ctx, eqn, lambda x, **outputs: ctx.builder.ReduceMean(x, **outputs, **facts))
 
 
 @_lowering_of("dot_general")
-class DotGeneral(jax2onnx_dot_general.DotGeneralPlugin):
+class DotGeneral(DotGeneralPlugin):
     """`x @ kernel` of any rank as `MatMul`, where jax2onnx writes an `Einsum`."""
 
     def lower(self, ctx: Any, eqn: Any) -> None:
@@ -225,6 +192,5 @@ def _lower(ctx: Any, eqn: Any, build: Any) -> None:
     (variable,) = eqn.outvars
     result = build(*inputs, _outputs=[ctx.fresh_name(eqn.primitive.name)])
     result.type = onnx_ir.TensorType(inputs[0].dtype)
-    _stamp_type_and_shape(result, tuple(variable.aval.shape))
-    _ensure_value_metadata(ctx, result)
+    result.shape = onnx_ir.Shape([size if isinstance(size, int) else str(size) for size in variable.aval.shape])
     ctx.bind_value_for_var(variable, result)

@@ -80,7 +80,7 @@ def jax_forward(params: Any, config: OneFormerConfig) -> Forward:
 
     def forward(params: Any, images: jax.Array, task_tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         features = oneformer.encode(params, images.transpose(0, 2, 3, 1), config=config)
-        class_logits, mask_logits = oneformer.decode(params, features, task_tokens, config=config).final()
+        class_logits, mask_logits = oneformer.predict(params, features, task_tokens, config=config)
         return class_logits, mask_logits
 
     def widened(tree: Any) -> Any:

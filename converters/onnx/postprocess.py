@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int32
 
 from converters.onnx.operators import MATMUL
-from oneformer_jax.models.resize import interpolation_matrix
+from oneformer_jax.models.ops import interpolation_matrix
 from oneformer_jax.postprocess.thresholds import Thresholds
 from oneformer_jax.tasks import Task
 

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -14,15 +16,12 @@ from flax.traverse_util import flatten_dict
 from jax2onnx import to_onnx
 
 from converters.onnx import postprocess, simplify
-from converters.onnx.operators import substituted
+from converters.onnx.operators import ONNX, layer_norms_as_nodes
 from converters.onnx.settings import Ending
 from oneformer_jax.models import oneformer
-from oneformer_jax.models.config import OneFormerConfig, SwinConfig
-from oneformer_jax.models.normalise import normalise
+from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.oneformer import normalise
 from oneformer_jax.predict.metadata import ANY_BATCH, INPUTS, KEY, OUTPUTS, Metadata
-
-# It says of every shape tensor that it has no type; shapes are inferred again.
-logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)
 
 
 def build_graph(
@@ -34,25 +33,24 @@ def build_graph(
     (B, H, W, 3) to the results of that, with the `ending`.
     """
     params = {part: tree for part, tree in params.items() if part not in oneformer.TRAINING_ONLY}
-    config = _for_inference(config)
+    # Recomputation is for training and would be a jitted call in the graph.
+    config = dataclasses.replace(config, backbone=config.backbone.for_inference(), ops=ONNX)
     height, width = metadata.image_size
     batch = "B" if metadata.batch_size == ANY_BATCH else metadata.batch_size
 
     def forward(images: jax.Array, task_tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-        with substituted():
-            features = oneformer.encode(params, images.transpose(0, 2, 3, 1), config=config)
-            predictions = oneformer.decode(params, features, task_tokens, config=config).final()
-        return predictions.class_logits, predictions.mask_logits
+        features = oneformer.encode(params, images.transpose(0, 2, 3, 1), config=config)
+        class_logits, mask_logits = oneformer.predict(params, features, task_tokens, config=config)
+        return class_logits, mask_logits
 
     def finished(images: jax.Array) -> tuple[jax.Array, ...]:
         assert ending is not None
         assert metadata.postprocess != "none"
         finish = postprocess.finish(metadata.postprocess, metadata.is_thing, metadata.image_size, ending.thresholds)
-        with substituted():
-            normalised = normalise(images, metadata.pixel_mean, metadata.pixel_std)
-            tokens = jnp.broadcast_to(metadata.tokens_of(ending.task)[None], (images.shape[0], config.task_seq_len))
-            features = oneformer.encode(params, normalised, config=config)
-            return finish(*oneformer.decode(params, features, tokens, config=config).final())
+        normalised = normalise(images, metadata.pixel_mean, metadata.pixel_std)
+        tokens = jnp.broadcast_to(metadata.tokens_of(ending.task)[None], (images.shape[0], config.task_seq_len))
+        features = oneformer.encode(params, normalised, config=config)
+        return finish(*oneformer.predict(params, features, tokens, config=config))
 
     function: Any = forward
     inputs: list[Any] = [(batch, 3, height, width), (batch, config.task_seq_len)]
@@ -60,7 +58,8 @@ def build_graph(
     if metadata.postprocess != "none":
         function, inputs = finished, [jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8)]
         names = INPUTS[:1], postprocess.OUTPUTS[metadata.postprocess]
-    with jax.numpy_rank_promotion("allow"):  # jax2onnx's own convolutions add biases of rank 1
+    # jax2onnx's own convolutions add biases of rank 1.
+    with jax.numpy_rank_promotion("allow"), layer_norms_as_nodes(), _without_warnings_of_types():
         traced = to_onnx(
             function,
             inputs,
@@ -72,11 +71,16 @@ def build_graph(
     return _finished(traced, params, metadata)
 
 
-def _for_inference(config: OneFormerConfig) -> OneFormerConfig:
-    """Without recomputation, which is for training and would be a jitted call in the graph."""
-    if not isinstance(config.backbone, SwinConfig):
-        return config
-    return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, use_checkpoint=False))
+@contextmanager
+def _without_warnings_of_types() -> Iterator[None]:
+    """onnx_ir warns of every shape tensor that it has no type; shapes are inferred again."""
+    log = logging.getLogger("onnx_ir.serde")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _finished(traced: onnx.ModelProto, params: Any, metadata: Metadata) -> onnx.ModelProto:

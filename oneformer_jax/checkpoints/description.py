@@ -45,11 +45,12 @@ class Description:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Description":
+    def from_json(cls, data: dict[str, Any], *, where: str = "") -> "Description":
+        """The inverse of `to_json`; `where` names the checkpoint. Raises CheckpointError for an unknown backbone."""
         return cls(
             **data
             | {
-                "model": OneFormerConfig.from_json(data["model"]),
+                "model": OneFormerConfig.from_json(data["model"], where=where),
                 "categories": Categories.from_json(data["categories"]),
                 "pixel_mean": tuple(data["pixel_mean"]),
                 "pixel_std": tuple(data["pixel_std"]),

@@ -40,7 +40,7 @@ class Checkpoint:
     def _forward(self) -> Any:
         def forward(params: Params, images: jax.Array, tokens: jax.Array) -> Predictions:
             features = oneformer.encode(params, images, config=self.config)
-            return oneformer.decode(params, features, tokens, config=self.config).final()
+            return oneformer.predict(params, features, tokens, config=self.config)
 
         return jax.jit(forward)
 

@@ -84,7 +84,7 @@ def _is_step(folder: Path) -> bool:
 
 def load_description(step_dir: Path) -> Description:
     """What a checkpoint holds, without its arrays."""
-    return Description.from_json(_restore(step_dir, "description", ocp.args.JsonRestore()))
+    return Description.from_json(_restore(step_dir, "description", ocp.args.JsonRestore()), where=str(step_dir))
 
 
 def load_params(step_dir: Path, like: Params) -> Params:

@@ -1,17 +1,17 @@
 """Multi-head attention and the residual layers that the query transformers are made of.
 
-Axes: b images, q queries, k keys, n heads, c channels, d channels of one head.
+Axes: b images, q queries, k keys, c channels.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax.nn.initializers import Initializer
 from jaxtyping import Array, Bool, Float
 
-from oneformer_jax.models.dropout import Dropout
-from oneformer_jax.models.linear import Dense, Initializer, linear, xavier_uniform
-from oneformer_jax.models.norms import layer_norm
-from oneformer_jax.models.precision import as_kernel, rounded_exp, wide_product, widened
+from oneformer_jax.models.layers import Dense, layer_norm, linear, xavier_uniform
+from oneformer_jax.models.ops import attend, contract
+from oneformer_jax.models.precision import as_kernel
+from oneformer_jax.models.random_bits import Dropout
 
 
 class MultiHeadAttention(nn.Module):
@@ -48,22 +48,12 @@ class MultiHeadAttention(nn.Module):
             project(x, w, b).reshape(*x.shape[:2], self.num_heads, width // self.num_heads).swapaxes(1, 2)
             for x, w, b in zip((query, key, value), jnp.split(kernel, 3, axis=1), jnp.split(bias, 3), strict=True)
         )
-        logits = wide_product("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k)
+        logits = contract("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k)
         if blocked is not None:
             logits = jnp.where(blocked[:, None], jnp.finfo(logits.dtype).min, logits)
         mixed = attend(logits, v, Dropout(self.dropout, deterministic))
         mixed = mixed.swapaxes(1, 2).reshape(query.shape)
         return Dense(width, kernel_init=self.out_proj_init, name="out_proj")(mixed)
-
-
-def attend(logits: Float[Array, "*n q k"], values: Float[Array, "*n k d"], dropout: Dropout) -> Float[Array, "*n q d"]:
-    """Means of the values, weighted by the softmax of the logits; `dropout` drops weights.
-
-    The sums are normalised, not the weights, which are many times as large and are rounded to the dtype of the values.
-    """
-    shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-    weights = rounded_exp(shifted, values.dtype)
-    return widened(dropout(weights) @ values) / jnp.sum(weights, axis=-1, keepdims=True, dtype=logits.dtype)
 
 
 class InProjection(nn.Module):

@@ -4,54 +4,12 @@ Defaults are those of the published Swin-L configuration. A checkpoint stores on
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any
 
-import flax.linen as nn
-
-
-@runtime_checkable
-class BackboneConfig(Protocol):
-    """Any hashable object with `build()` is a backbone configuration.
-
-    The module maps normalised images (B, H, W, 3) to `{"res2": (B, H/4, W/4, C2), ..., "res5": (B, H/32, W/32, C5)}`
-    when called as `module(images, deterministic=...)`.
-    """
-
-    def build(self, name: str | None = None) -> nn.Module: ...
-
-
-@dataclass(frozen=True)
-class SwinConfig:
-    """Swin transformer (Liu et al. 2021, section 3).
-
-    `init` is the distribution of initial kernels: "original" (normal, 0.02) or "fan_in" (normal, 1 / sqrt(inputs)). The
-    original's suits wide networks; a narrow one that starts from it hardly leaves the plateau of its first epochs.
-    `frozen_stages` run as in evaluation while the rest trains: without dropout and drop path.
-    """
-
-    embed_dim: int = 192
-    depths: tuple[int, ...] = (2, 2, 18, 2)
-    num_heads: tuple[int, ...] = (6, 12, 24, 48)
-    window_size: int = 12
-    patch_size: int = 4
-    mlp_ratio: float = 4.0
-    qkv_bias: bool = True
-    qk_scale: float | None = None
-    drop_rate: float = 0.0
-    attn_drop_rate: float = 0.0
-    drop_path_rate: float = 0.3
-    ape: bool = False
-    patch_norm: bool = True
-    pretrain_img_size: int = 384
-    use_checkpoint: bool = False
-    init: Literal["original", "fan_in"] = "original"
-    frozen_stages: tuple[int, ...] = ()
-
-    def build(self, name: str | None = None) -> nn.Module:
-        from oneformer_jax.models.backbones.swin import Swin  # the configuration stays importable without its module
-
-        return Swin(self, name=name)
+from oneformer_jax.models.backbones import BackboneConfig, SwinConfig, backbone_from_json, backbone_to_json
+from oneformer_jax.models.ops import XLA, Ops
 
 
 @dataclass(frozen=True)
@@ -99,10 +57,17 @@ class TextEncoderConfig:
     proj_num_layers: int = 2
 
 
+PARTS = {"pixel_decoder": PixelDecoderConfig, "transformer": TransformerConfig, "text_encoder": TextEncoderConfig}
+
+
 @dataclass(frozen=True)
 class OneFormerConfig:
     """The whole model. `task_seq_len` is the length of the task token rows that enter the task MLP as raw ids;
-    `task_pad_id` is the id they are padded with: it belongs to the weights (0 in the original, 49407 in TAO)."""
+    `task_pad_id` is the id they are padded with: it belongs to the weights (0 in the original, 49407 in TAO).
+
+    `ops` is how the operations of `models.ops` are computed: the choice of a platform or an exporter, not of the
+    architecture, so JSON lacks it.
+    """
 
     num_classes: int = 133
     backbone: BackboneConfig = field(default_factory=SwinConfig)
@@ -111,22 +76,21 @@ class OneFormerConfig:
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     task_seq_len: int = 77
     task_pad_id: int = 0
+    ops: Ops = field(default=XLA, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists, as a checkpoint stores them."""
-        return dataclasses.asdict(self)
+        fields = {name: value for name, value in vars(self).items() if name != "ops"}
+        parts = {name: dataclasses.asdict(fields[name]) for name in PARTS}
+        return fields | parts | {"backbone": backbone_to_json(self.backbone)}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "OneFormerConfig":
-        """The inverse of `to_json` for Swin models."""
-        parts = {
-            "backbone": SwinConfig,
-            "pixel_decoder": PixelDecoderConfig,
-            "transformer": TransformerConfig,
-            "text_encoder": TextEncoderConfig,
-        }
+    def from_json(cls, data: Mapping[str, Any], *, where: str = "") -> "OneFormerConfig":
+        """The inverse of `to_json`; `where` names the source in errors.
 
-        def rebuild(kind: type, values: dict[str, Any]) -> Any:
-            return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-        return cls(**{k: rebuild(parts[k], v) if k in parts else v for k, v in data.items()})
+        Raises CheckpointError for a kind of backbone that is not registered.
+        """
+        parts = {name: part(**data[name]) for name, part in PARTS.items() if name in data}
+        if "backbone" in data:
+            parts["backbone"] = backbone_from_json(data["backbone"], where=where)
+        return cls(**{**data, **parts})

@@ -1,44 +1,22 @@
-"""Multi-scale deformable attention (Zhu et al. 2021, equation 3): bilinear samples of every level, summed by weight.
+"""Multi-scale deformable attention (Zhu et al. 2021, equation 3) as a weighted sum of gathered rows.
 
-Every sample is four rows of one table times four coefficients, so the whole operation is a weighted sum of gathered
-rows. Only that sum has a derivative of its own (`_weighted_samples`); the arithmetic around it is left to autodiff.
+Every sample is four rows of one table times four coefficients. Only the sum has a derivative of its own
+(`_weighted_samples`); the arithmetic around it is left to autodiff.
 
-Axes: b images, s pixels of all levels, q queries, n heads, l levels, p points, d channels of one head.
+Axes: s pixels of all levels, q queries, n heads, d channels of a head, k samples (points of all levels), h w pixels of
+a level.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float
 
 Shapes = tuple[tuple[int, int], ...]
 
 
-def deformable_attention(
-    value: Float[Array, "b s n d"],
-    shapes: Shapes,
-    locations: Float[Array, "b q n l p 2"],
-    weights: Float[Array, "b q n l p"],
-) -> Float[Array, "b q n*d"]:
-    """Sample every level of `value` at `locations`, bilinearly, and sum the samples of a query by `weights`.
-
-    Args:
-        value: levels flattened row by row and concatenated, `n` heads of `d` channels. Sums have the dtype of
-            `weights`, which may be wider.
-        shapes: static (height, width) of each level; the areas add up to `s`.
-        locations: (x, y) as a fraction of the level: (0, 0) is the outer corner of the first pixel and (1, 1) that of
-            the last one. Pixels outside a level count as zero (`grid_sample` with `align_corners=False`).
-        weights: attention of each sample; they need not sum to one.
-
-    Returns:
-        The sums, channels of head 0 first.
-
-    Raises:
-        ValueError: `shapes` does not describe `value` or the level axis of `locations`.
-    """
-    if sum(h * w for h, w in shapes) != value.shape[1] or len(shapes) != locations.shape[3]:
-        raise ValueError(f"levels {shapes} do not fit values {value.shape} and locations {locations.shape}")
+def weighted_gathers(value: Array, shapes: Shapes, locations: Array, weights: Array) -> Array:
+    """`ops.deformable_attention`, which says what the arguments are."""
 
     # vmap keeps the batch a batch dimension of the gathers: a batch sharded over devices stays where it is.
     def one_image(value: Array, locations: Array, weights: Array) -> Array:

@@ -1,6 +1,6 @@
 """The predictor: task-conditioned queries, masked-attention layers and the prediction heads after each of them.
 
-Axes: b images, q queries, k or h*w pixels of a level, l predictions of layers, c channels, d width of the queries.
+Axes: b images, q queries, k keys (pixels of a level), h w pixels of a map, c channels, k1 classes and no-object.
 """
 
 import flax.linen as nn
@@ -10,13 +10,18 @@ from jaxtyping import Array, Bool, Float
 
 from oneformer_jax.models.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from oneformer_jax.models.config import TransformerConfig
-from oneformer_jax.models.convolution import Convolution1x1
-from oneformer_jax.models.linear import MLP, Dense, fan_in_uniform, fan_in_xavier, uniform_bias
-from oneformer_jax.models.norms import layer_norm
+from oneformer_jax.models.layers import (
+    MLP,
+    Convolution1x1,
+    Dense,
+    fan_in_uniform,
+    fan_in_xavier,
+    layer_norm,
+    uniform_bias,
+)
+from oneformer_jax.models.ops import resize
 from oneformer_jax.models.positions import sine_positions
-from oneformer_jax.models.predictions import Features, LayerPredictions
-from oneformer_jax.models.resize import resize
-from oneformer_jax.models.task_queries import ClassTransformer
+from oneformer_jax.models.predictions import DecodedLayers, Features, mask_logits
 
 
 class MaskDecoder(nn.Module):
@@ -30,7 +35,7 @@ class MaskDecoder(nn.Module):
     num_classes: int
 
     @nn.compact
-    def __call__(self, task: Float[Array, "b d"], features: Features, *, deterministic: bool) -> LayerPredictions:
+    def __call__(self, task: Float[Array, "b c"], features: Features, *, deterministic: bool) -> DecodedLayers:
         config, hidden = self.config, self.config.hidden_dim
         mask_features, maps = features.mask_features, features.multi_scale
         normal = nn.initializers.normal(1.0)
@@ -77,9 +82,52 @@ class MaskDecoder(nn.Module):
             normalised = decoder_norm(queries)
             class_logits.append(class_embed(normalised))
             mask_embeddings.append(mask_embed(normalised))
-        return LayerPredictions(
-            stack_layers(class_logits), stack_layers(mask_embeddings), mask_features, object_queries
-        )
+        return DecodedLayers(class_logits, mask_embeddings, object_queries)
+
+
+class ClassTransformer(nn.Module):
+    """Query initialisation (Jain et al. 2023, section 3.2), a DETR transformer.
+
+    The caller passes what looks swapped, as the original does: `memory`, which is attended to, are position encodings,
+    and `memory_positions`, which are added to its keys, are the projected mask features. Trained weights depend on it.
+    """
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        task: Float[Array, "b c"] | None,
+        query_positions: Float[Array, "q c"],
+        memory: Float[Array, "b k c"],
+        memory_positions: Float[Array, "b k c"],
+        *,
+        deterministic: bool,
+    ) -> Float[Array, "b q c"]:
+        """The queries start as copies of `task`, or as zeros without it."""
+        config = self.config
+        attention = config.num_heads, config.dropout, config.pre_norm
+        feed_forward = config.dim_feedforward, config.dropout, config.pre_norm
+
+        for i in range(config.enc_layers):
+            mix = SelfAttentionLayer(*attention, name=f"encoder_{i}_self_attention")
+            memory = mix(memory, memory_positions, deterministic=deterministic)
+            transform = FeedForwardLayer(*feed_forward, name=f"encoder_{i}_feed_forward")
+            memory = transform(memory, deterministic=deterministic)
+        if config.enc_layers and config.pre_norm:
+            memory = layer_norm(name="encoder_norm")(memory)
+
+        positions = query_positions[None]
+        shape = (memory.shape[0], *query_positions.shape)
+        queries = jnp.zeros(shape, memory.dtype) if task is None else jnp.broadcast_to(task[:, None], shape)
+        for i in range(config.class_dec_layers):
+            mix = SelfAttentionLayer(*attention, name=f"decoder_{i}_self_attention")
+            queries = mix(queries, positions, deterministic=deterministic)
+            look = CrossAttentionLayer(*attention, name=f"decoder_{i}_cross_attention")
+            queries = look(queries, positions, memory, memory_positions, deterministic=deterministic)
+            transform = FeedForwardLayer(*feed_forward, name=f"decoder_{i}_feed_forward")
+            queries = transform(queries, deterministic=deterministic)
+        return layer_norm(name="decoder_norm")(queries)
 
 
 class DecoderLayer(nn.Module):
@@ -114,18 +162,13 @@ def blocked_keys(
     mask_embeddings: Float[Array, "b q c"], level_features: Float[Array, "b h w c"]
 ) -> Bool[Array, "b q h*w"]:
     """Where the predicted mask, at the size of one level, is background (probability below one half). No gradient."""
-    logits = jnp.einsum("bqc,bhwc->bqhw", jax.lax.stop_gradient(mask_embeddings), level_features)
+    logits = mask_logits(jax.lax.stop_gradient(mask_embeddings), level_features)
     return logits.reshape(*logits.shape[:2], -1) < 0
 
 
 def unblock_full_rows(blocked: Bool[Array, "b q k"]) -> Bool[Array, "b q k"]:
     """A query whose mask is empty attends everywhere."""
     return jnp.logical_and(blocked, ~jnp.all(blocked, axis=-1, keepdims=True))
-
-
-def stack_layers(layers: list[Float[Array, "b q c"]]) -> Float[Array, "l b q c"]:
-    """The predictions of all layers as one array."""
-    return jnp.stack(layers)
 
 
 def positions_of(x: Float[Array, "b h w c"]) -> Float[Array, "1 h w c"]:

@@ -1,13 +1,14 @@
 """OneFormer as pure functions: parameters in, arrays out.
 
     params = init(config, rng)
-    features = encode(params, images, config=config)              # once for all tasks
-    layers = decode(params, features, task_tokens, config=config)  # for each task
+    features = encode(params, normalise(pixels, mean, std), config=config)  # once for all tasks
+    predictions = predict(params, features, task_tokens, config=config)     # for each task
 
-`params` is a plain nested dictionary. With `rng` a function runs in training mode: dropout and drop path are on.
+`decode` is `predict` with the predictions of all layers, for training. `params` is a plain nested dictionary. With
+`rng` a function runs in training mode: dropout and drop path are on.
 
-Axes: b images, q queries, p prompts of an image, n prompts of the table, l tokens, t task tokens, m rows that are
-encoded, d width.
+Axes: b images, h w pixels, t task tokens, q queries, d channels of a query, n rows of a prompt table, l tokens of a
+row, p prompts of an image, m rows that are encoded.
 """
 
 import math
@@ -17,13 +18,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int, Num, UInt8
 
+from oneformer_jax.models import ops
 from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.models.linear import MLP
+from oneformer_jax.models.layers import MLP
 from oneformer_jax.models.mask_decoder import MaskDecoder
 from oneformer_jax.models.pixel_decoder import PixelDecoder
-from oneformer_jax.models.predictions import Features, LayerPredictions
+from oneformer_jax.models.predictions import DecodedLayers, Features, LayerPredictions, Predictions, mask_logits
 from oneformer_jax.models.text_encoder import TextEncoder
 
 Params = dict[str, Any]
@@ -69,14 +71,35 @@ def shapes(config: OneFormerConfig) -> Params:
     return jax.eval_shape(partial(init, config), jax.random.key(0))
 
 
+def normalise(
+    images: UInt8[Array, "b h w 3"],
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    sizes: Int[Array, "b 2"] | None = None,
+) -> Float[Array, "b h w 3"]:
+    """(pixel - mean) / std per channel on the 0..255 scale, float32: images travel to the device as uint8.
+
+    `sizes` are the (height, width) that hold image; the padding beyond them becomes 0 after normalisation, as the
+    original pads at inference.
+    """
+    scale = 1.0 / jnp.asarray(std, float)[None, None, None, :]
+    normalised = (images.astype(float) - jnp.asarray(mean, float)[None, None, None, :]) * scale
+    if sizes is None:
+        return normalised
+    rows = jnp.arange(images.shape[1])[None, :] < sizes[:, :1]
+    columns = jnp.arange(images.shape[2])[None, :] < sizes[:, 1:]
+    return jnp.where((rows[:, :, None] & columns[:, None, :])[..., None], normalised, 0.0)
+
+
 def encode(
     params: Params, images: Float[Array, "b h w 3"], *, config: OneFormerConfig, rng: jax.Array | None = None
 ) -> Features:
     """Images (normalised, RGB) -> what all tasks share."""
     backbone_rng, decoder_rng = (None, None) if rng is None else jax.random.split(rng)
     training = {"deterministic": rng is None}
-    maps = _apply(config.backbone.build(), params["backbone"], images, rng=backbone_rng, **training)
-    return _apply(PixelDecoder(config.pixel_decoder), params["pixel_decoder"], maps, rng=decoder_rng, **training)
+    with ops.using(config.ops):
+        maps = _apply(config.backbone.build(), params["backbone"], images, rng=backbone_rng, **training)
+        return _apply(PixelDecoder(config.pixel_decoder), params["pixel_decoder"], maps, rng=decoder_rng, **training)
 
 
 def decode(
@@ -92,6 +115,24 @@ def decode(
     `task_tokens` are rows of `config.task_seq_len` raw token ids, padded with `config.task_pad_id`: the ids themselves
     are the input of the task MLP.
     """
+    with ops.using(config.ops):
+        layers = _decoded(params, features, task_tokens, config, rng)
+    class_logits, mask_embeddings = jnp.stack(layers.class_logits), jnp.stack(layers.mask_embeddings)
+    return LayerPredictions(class_logits, mask_embeddings, features.mask_features, layers.object_queries)
+
+
+def predict(
+    params: Params, features: Features, task_tokens: Num[Array, "b t"], *, config: OneFormerConfig
+) -> Predictions:
+    """Features and one task per image -> predictions of the last layer, in evaluation mode. Otherwise as `decode`."""
+    with ops.using(config.ops):
+        layers = _decoded(params, features, task_tokens, config)
+        return Predictions(layers.class_logits[-1], mask_logits(layers.mask_embeddings[-1], features.mask_features))
+
+
+def _decoded(
+    params: Params, features: Features, task_tokens: Array, config: OneFormerConfig, rng: jax.Array | None = None
+) -> DecodedLayers:
     task = _apply(_task_mlp(config), params["task_mlp"], task_tokens.astype(float))
     predictor = MaskDecoder(config.transformer, config.num_classes)
     return _apply(predictor, params["predictor"], task, features, rng=rng, deterministic=rng is None)
@@ -115,8 +156,9 @@ def encode_text(
     """
 
     def encode(tokens: Int[Array, "m l"]) -> Float[Array, "m d"]:
-        encoded = _apply(TextEncoder(config.text_encoder), params["text_encoder"], tokens)
-        return _apply(_text_projector(config), params["text_projector"], encoded)
+        with ops.using(config.ops):
+            encoded = _apply(TextEncoder(config.text_encoder), params["text_encoder"], tokens)
+            return _apply(_text_projector(config), params["text_projector"], encoded)
 
     size, length = prompt_table.shape
     largest = size if rows_of_image is None else rows_of_image * (len(prompts) // groups)

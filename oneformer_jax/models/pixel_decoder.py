@@ -1,29 +1,34 @@
 """The pixel decoder: deformable attention over three levels and one top-down step to stride 4.
 
-Axes: b images, h w pixels, s pixels of all levels, c d channels.
+Axes: b images, h w pixels of a map (_h _w those of any level), s pixels of all levels, c channels in, d channels out.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from oneformer_jax.models.attention import FeedForwardLayer
 from oneformer_jax.models.config import PixelDecoderConfig
-from oneformer_jax.models.convolution import Convolution1x1, Convolution3x3
-from oneformer_jax.models.deformable_attention import deformable_attention
-from oneformer_jax.models.dropout import Dropout
-from oneformer_jax.models.linear import Dense, Initializer, fan_in_xavier, xavier_uniform
-from oneformer_jax.models.norms import GroupNorm, layer_norm
+from oneformer_jax.models.layers import (
+    Convolution1x1,
+    Convolution3x3,
+    Dense,
+    GroupNorm,
+    fan_in_xavier,
+    layer_norm,
+    xavier_uniform,
+)
+from oneformer_jax.models.ops import deformable_attention, resize
 from oneformer_jax.models.positions import reference_points, sine_positions
 from oneformer_jax.models.precision import widened
 from oneformer_jax.models.predictions import Features
-from oneformer_jax.models.resize import resize
+from oneformer_jax.models.random_bits import Dropout
 
 LEVELS = ("res5", "res4", "res3")  # the order of the tokens and of the decoder's layers
 
@@ -149,12 +154,14 @@ class DeformableSelfAttention(nn.Module):
 def directional_offsets(heads: int, levels: int, points: int) -> Initializer:
     """Initial sampling offsets: head h looks along direction 2 pi h / heads, point p at p + 1 pixels (max norm)."""
 
-    def initialize(rng: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    def initialize(
+        key: Array, shape: Sequence[int], dtype: DTypeLike | None = None, out_sharding: object = None
+    ) -> Array:
         angle = np.arange(heads) * 2 * math.pi / heads
         direction = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
         direction /= np.abs(direction).max(-1, keepdims=True)
         steps = np.arange(1, points + 1)
         grid = direction[:, None, None] * steps[None, None, :, None]
-        return jnp.asarray(np.broadcast_to(grid, (heads, levels, points, 2)).reshape(shape), dtype)
+        return jnp.asarray(np.broadcast_to(grid, (heads, levels, points, 2)).reshape(shape), dtype or jnp.float32)
 
     return initialize

@@ -1,4 +1,7 @@
-"""Where things are in an image: sine position encodings and reference points."""
+"""Where things are in an image: sine position encodings and reference points.
+
+Axes: s pixels of all levels; the others are named after the arguments.
+"""
 
 import math
 

@@ -3,6 +3,8 @@
 So the dtypes of the parameters choose the precision, and no module has a switch: `with_kernels_in(params, bfloat16)`
 makes every matrix product and convolution a product of bfloat16 numbers. Residual streams, normalisation, softmax,
 sampling coordinates and what leaves the model for the losses are float32 (float64 where parameters are).
+
+Axes: n, m and k any axes.
 """
 
 import re
@@ -11,6 +13,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import KeyPath
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 # The task MLP reads token ids, which have more digits than a half has; sampling offsets are coordinates; class logits
@@ -18,18 +22,18 @@ from jaxtyping import Array, Float
 ALWAYS_FULL = re.compile(r"^task_mlp/|/(sampling_offsets|class_embed)/")
 
 
-def with_kernels_in(params: Any, dtype: Any) -> Any:
-    """`params` (a nested dictionary) with the kernels of linear layers and convolutions in `dtype`; the others stay."""
+def with_kernels_in(params: dict[str, Any], dtype: DTypeLike) -> dict[str, Any]:
+    """`params` with the kernels of linear layers and convolutions in `dtype`; the others stay."""
 
-    def cast(path: Any, leaf: Array) -> Array:
+    def cast(path: KeyPath, leaf: Array) -> Array:
         name = "/".join(str(key.key) for key in path)
         return leaf.astype(dtype) if name.endswith("/kernel") and not ALWAYS_FULL.search(name) else leaf
 
     return jax.tree_util.tree_map_with_path(cast, params)
 
 
-def as_kernel(*arrays: Any, dtype: Any = None, inexact: bool = True) -> list[Any]:
-    """Inputs, kernel and bias (or None) of a layer of Flax, all in the dtype of the kernel: its `promote_dtype`."""
+def as_kernel(*arrays: Any, dtype: DTypeLike | None = None, inexact: bool = True) -> list[Any]:
+    """Inputs, kernel and bias (or None) of a layer, all in the dtype of the kernel: the `promote_dtype` of Flax."""
     kernel = arrays[1]
     assert kernel is not None
     return [None if array is None else array.astype(kernel.dtype) for array in arrays]
@@ -45,12 +49,12 @@ def wide_product(subscripts: str, a: Float[Array, "*m"], b: Float[Array, "*n"]) 
     return jnp.einsum(subscripts, a, b) if _is_wide(a.dtype) else _wide_product(subscripts, a, b)
 
 
-def rounded_exp(x: Float[Array, "*n"], dtype: Any) -> Float[Array, "*n"]:
+def rounded_exp(x: Float[Array, "*n"], dtype: DTypeLike) -> Float[Array, "*n"]:
     """exp(x) in `dtype`, which alone is kept for the derivative."""
     return jnp.exp(x) if _is_wide(dtype) else _rounded_exp(x, dtype)
 
 
-def _is_wide(dtype: Any) -> bool:
+def _is_wide(dtype: DTypeLike) -> bool:
     return bool(jnp.promote_types(dtype, jnp.float32) == dtype)
 
 
@@ -72,11 +76,11 @@ _wide_product.defvjp(_wide_product_forward, _wide_product_backward)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _rounded_exp(x: Array, dtype: Any) -> Array:
+def _rounded_exp(x: Array, dtype: DTypeLike) -> Array:
     return jnp.exp(x).astype(dtype)
 
 
 @_rounded_exp.defjvp
-def _rounded_exp_jvp(dtype: Any, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _rounded_exp_jvp(dtype: DTypeLike, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     y = _rounded_exp(primals[0], dtype)
     return y, tangents[0].astype(dtype) * y

@@ -1,14 +1,14 @@
 """What the model returns: the contract between models, losses and post-processing.
 
-Axes: b images, q queries, l predicted layers, k1 classes and no-object, h w mask features at stride 4 and their c
-channels, d width of the queries; h3 w3, h4 w4, h5 w5 maps at strides 8, 16 and 32.
+Axes: b images, l layers, q queries, k1 classes and no-object, h w pixels at stride 4 (h5 w5 ... at strides 32, 16, 8),
+c channels of a mask embedding, d channels of a query.
 """
 
 from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
-from oneformer_jax.models.precision import wide_product
+from oneformer_jax.models.ops import contract
 
 
 class Features(NamedTuple):
@@ -29,22 +29,26 @@ class Predictions(NamedTuple):
     mask_logits: Float[Array, "b q h w"]
 
 
-class LayerPredictions(NamedTuple):
-    """Predictions of the initial queries and of every decoder layer, the last one being the model's output.
+class DecodedLayers(NamedTuple):
+    """What the mask decoder predicts from the initial queries and after each of its layers, the last one being the
+    model's output; `object_queries` are the initial queries."""
 
-    Masks stay factored: the logits of layer l are `einsum("bqc,bhwc->bqhw", mask_embeddings[l], mask_features)`, so
-    that losses evaluate only the masks they need. `object_queries` enter the contrastive loss.
+    class_logits: list[Float[Array, "b q k1"]]
+    mask_embeddings: list[Float[Array, "b q c"]]
+    object_queries: Float[Array, "b q d"]
+
+
+class LayerPredictions(NamedTuple):
+    """`DecodedLayers` as arrays, for the losses.
+
+    Masks stay factored: those of layer l are `mask_logits(mask_embeddings[l], mask_features)`, so that losses evaluate
+    only the masks they need. `object_queries` enter the contrastive loss.
     """
 
     class_logits: Float[Array, "l b q k1"]
     mask_embeddings: Float[Array, "l b q c"]
     mask_features: Float[Array, "b h w c"]
     object_queries: Float[Array, "b q d"]
-
-    def final(self) -> Predictions:
-        """The last layer's logits, masks computed."""
-        masks = wide_product("bqc,bhwc->bqhw", self.mask_embeddings[-1], self.mask_features)
-        return Predictions(self.class_logits[-1], masks)
 
 
 class TrainingOutputs(NamedTuple):
@@ -54,3 +58,8 @@ class TrainingOutputs(NamedTuple):
     layers: LayerPredictions
     text_queries: Float[Array, "b q d"]
     logit_scale: Float[Array, ""]
+
+
+def mask_logits(mask_embeddings: Float[Array, "b q c"], features: Float[Array, "b h w c"]) -> Float[Array, "b q h w"]:
+    """The product of every query's embedding with every pixel's features."""
+    return contract("bqc,bhwc->bqhw", mask_embeddings, features)

@@ -1,6 +1,6 @@
 """The text transformer of the query-text contrastive loss. Training only.
 
-Axes: n texts, l tokens, c channels.
+Axes: n texts, l tokens of a text, c channels.
 """
 
 import flax.linen as nn
@@ -10,8 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from oneformer_jax.models.attention import MultiHeadAttention
 from oneformer_jax.models.config import TextEncoderConfig
-from oneformer_jax.models.linear import linear
-from oneformer_jax.models.norms import layer_norm
+from oneformer_jax.models.layers import layer_norm, linear
 
 HEAD_DIM = 64
 

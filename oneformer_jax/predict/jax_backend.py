@@ -16,7 +16,7 @@ from oneformer_jax.errors import OneFormerError
 from oneformer_jax.evaluation.evaluator import BatchLogits
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.models.normalise import normalise
+from oneformer_jax.models.oneformer import normalise
 from oneformer_jax.models.predictions import Features, Predictions
 from oneformer_jax.tasks import TASKS, Task
 
@@ -48,7 +48,7 @@ class JaxBackend:
             return oneformer.encode(params, normalise(images, pixel_mean, pixel_std, sizes), config=config)
 
         def decode(params: Any, features: Features, tokens: Int[Array, "b n"]) -> Predictions:
-            return oneformer.decode(params, features, tokens, config=config).final()
+            return oneformer.predict(params, features, tokens, config=config)
 
         self._encode, self._decode = jax.jit(encode), jax.jit(decode)
 

@@ -15,7 +15,7 @@ from jax import lax
 from converters.names.tao import RULES
 from converters.rules import from_params
 from oneformer_jax.errors import SpecError
-from oneformer_jax.models.config import OneFormerConfig, SwinConfig
+from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params
 from oneformer_jax.training.optimizer import parameter_names
 
@@ -81,7 +81,4 @@ def in_evaluation_mode(config: OneFormerConfig, shapes: Params, frozen: Names) -
         config = replace(config, pixel_decoder=replace(config.pixel_decoder, dropout=0.0))
     if is_frozen("predictor/class_transformer/"):
         config = replace(config, transformer=replace(config.transformer, dropout=0.0))
-    if isinstance(config.backbone, SwinConfig):
-        stages = tuple(i for i in range(len(config.backbone.depths)) if is_frozen(f"backbone/stage{i}_"))
-        config = replace(config, backbone=replace(config.backbone, frozen_stages=stages))
-    return config
+    return replace(config, backbone=config.backbone.with_frozen(lambda part: is_frozen(f"backbone/{part}")))

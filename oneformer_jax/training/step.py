@@ -28,8 +28,7 @@ from oneformer_jax.losses.assignment import Pairs, assign, pair_slots
 from oneformer_jax.losses.objective import Objective
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.models.normalise import normalise
-from oneformer_jax.models.oneformer import Params
+from oneformer_jax.models.oneformer import Params, normalise
 from oneformer_jax.models.predictions import TrainingOutputs
 from oneformer_jax.training.frozen import Names, in_evaluation_mode, without_gradient
 from oneformer_jax.training.optimizer import averaged, global_norm

@@ -34,7 +34,8 @@ from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.data.geometry import EvaluationPolicy, Letterbox
 from oneformer_jax.errors import CheckpointError
-from oneformer_jax.models.config import OneFormerConfig, SwinConfig
+from oneformer_jax.models.backbones import SwinConfig
+from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.postprocess.thresholds import Thresholds
 
 

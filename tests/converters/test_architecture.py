@@ -17,10 +17,10 @@ from converters.convert import convert
 from converters.infer_config import Shapes, infer_architecture, infer_swin
 from converters.names.swin import backbone_template
 from oneformer_jax.errors import CheckpointError
+from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import (
     OneFormerConfig,
     PixelDecoderConfig,
-    SwinConfig,
     TextEncoderConfig,
     TransformerConfig,
 )

@@ -22,15 +22,15 @@ from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.data.task_text import encode as encode_words
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import CheckpointError
+from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import (
     OneFormerConfig,
     PixelDecoderConfig,
-    SwinConfig,
     TextEncoderConfig,
     TransformerConfig,
 )
-from oneformer_jax.models.oneformer import decode, encode, init
-from oneformer_jax.models.predictions import LayerPredictions
+from oneformer_jax.models.oneformer import encode, init, predict
+from oneformer_jax.models.predictions import Predictions
 from oneformer_jax.postprocess.instance import instance_segmentation
 from oneformer_jax.postprocess.panoptic import panoptic_segmentation
 from oneformer_jax.postprocess.semantic import semantic_map
@@ -114,10 +114,10 @@ def test_it_computes_the_same(params: dict[str, Any], folder: Path) -> None:
         theirs = load(folder)[0].eval()(pixels, ids)
 
     @jax.jit
-    def predict(params: Any, image: jax.Array, tasks: jax.Array) -> LayerPredictions:
-        return decode(params, encode(params, image, config=CONFIG), tasks, config=CONFIG)
+    def predicted(params: Any, image: jax.Array, tasks: jax.Array) -> Predictions:
+        return predict(params, encode(params, image, config=CONFIG), tasks, config=CONFIG)
 
-    ours = predict(params, image, tasks).final()
+    ours = predicted(params, image, tasks)
     np.testing.assert_allclose(ours.class_logits, theirs.class_queries_logits.numpy(), rtol=0, atol=1e-4)
     np.testing.assert_allclose(ours.mask_logits, theirs.masks_queries_logits.numpy(), rtol=0, atol=1e-4)
 

@@ -73,18 +73,18 @@ def test_a_graph_that_computes_something_else_is_kept_under_another_name(
 def test_the_reference_is_computed_in_float64(params, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32)
     tokens = METADATA.tokens_of("semantic")[None]
-    single = jax.jit(lambda *x: oneformer.decode(*x, config=TINY).final())
+    single = jax.jit(lambda *x: oneformer.predict(*x, config=TINY))
     features = oneformer.encode(params, jnp.asarray(images).transpose(0, 2, 3, 1), config=TINY)
     expected = single(params, features, jnp.asarray(tokens))
-    real, seen = oneformer.decode, []
+    real, seen = oneformer.predict, []
 
-    def decode(*inputs, **facts):
+    def predict(*inputs, **facts):
         seen.extend(leaf.dtype for leaf in jax.tree.leaves(inputs))
         outputs = real(*inputs, **facts)
         seen.extend(leaf.dtype for leaf in jax.tree.leaves(outputs))
         return outputs
 
-    monkeypatch.setattr(oneformer, "decode", decode)
+    monkeypatch.setattr(oneformer, "predict", predict)
     exact = module.jax_forward(params, TINY)(images, tokens)
     assert set(seen) == {np.dtype(np.float64)}
     for a, b in zip(exact, expected, strict=True):

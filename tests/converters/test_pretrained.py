@@ -12,10 +12,10 @@ from flax.traverse_util import flatten_dict
 
 from converters.fit import fit_backbone, fit_model
 from converters.rules import ConversionError
+from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import (
     OneFormerConfig,
     PixelDecoderConfig,
-    SwinConfig,
     TextEncoderConfig,
     TransformerConfig,
 )

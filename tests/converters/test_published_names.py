@@ -9,7 +9,8 @@ from state_dicts import array, rows
 
 from converters.names.huggingface import from_huggingface, published_name
 from converters.names.shi_labs import from_shi_labs
-from oneformer_jax.models.config import OneFormerConfig, SwinConfig, TransformerConfig
+from oneformer_jax.models.backbones import SwinConfig
+from oneformer_jax.models.config import OneFormerConfig, TransformerConfig
 from oneformer_jax.models.oneformer import TRAINING_ONLY
 
 SWIN_LARGE_COCO = OneFormerConfig()

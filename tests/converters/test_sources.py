@@ -10,7 +10,8 @@ from converters.convert import convert, identify
 from converters.names.swin import OUTPUT_NORMS
 from converters.rules import ConversionError
 from oneformer_jax.errors import CheckpointError
-from oneformer_jax.models.config import OneFormerConfig, SwinConfig
+from oneformer_jax.models.backbones import SwinConfig
+from oneformer_jax.models.config import OneFormerConfig
 
 SWIN_TINY = SwinConfig(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from oneformer_jax.models.convolution import convolved_3x3
+from oneformer_jax.models.layers import convolved_3x3
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 7), (1, 1, 1), (3, 8, 2)], ids=str)

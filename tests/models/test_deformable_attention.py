@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from oneformer_jax.models.deformable_attention import deformable_attention
+from oneformer_jax.models.ops import deformable_attention
 
 SHAPES = [
     ((3, 5),),
@@ -115,7 +115,7 @@ def test_refuses_shapes_that_do_not_fit(shapes: tuple[tuple[int, int], ...]) -> 
 SHARDED = """
 import jax, jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from oneformer_jax.models.deformable_attention import deformable_attention
+from oneformer_jax.models.ops import deformable_attention
 shapes = ((4, 4), (2, 2))
 inputs = jnp.ones((4, 20, 2, 8)), jnp.full((4, 5, 2, 2, 3, 2), 0.4), jnp.ones((4, 5, 2, 2, 3))
 sharding = NamedSharding(Mesh(jax.devices(), ("batch",)), PartitionSpec("batch"))

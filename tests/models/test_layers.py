@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from oneformer_jax.models.attention import FeedForwardLayer, MultiHeadAttention, SelfAttentionLayer
-from oneformer_jax.models.norms import GroupNorm
+from oneformer_jax.models.layers import GroupNorm
 from oneformer_jax.models.pixel_decoder import directional_offsets
 from oneformer_jax.models.positions import reference_points, sine_positions
 

@@ -13,12 +13,11 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from tiny import TINY
 
 from oneformer_jax.models import oneformer
-from oneformer_jax.models.attention import attend
-from oneformer_jax.models.deformable_attention import deformable_attention
-from oneformer_jax.models.dropout import Dropout
 from oneformer_jax.models.oneformer import Params
+from oneformer_jax.models.ops import attend, deformable_attention
 from oneformer_jax.models.precision import wide_product, with_kernels_in
-from oneformer_jax.models.predictions import LayerPredictions
+from oneformer_jax.models.predictions import LayerPredictions, mask_logits
+from oneformer_jax.models.random_bits import Dropout
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +77,7 @@ def test_results_stay_near_those_of_float32(params: Params) -> None:
     @partial(jax.jit, static_argnums=1)
     def results(params: Params, dtype: Any) -> tuple[jax.Array, ...]:
         layers, texts = outputs_of(params, dtype)
-        return layers.class_logits, layers.final().mask_logits, texts
+        return layers.class_logits, mask_logits(layers.mask_embeddings[-1], layers.mask_features), texts
 
     expected = results(params, jnp.float32)
     for dtype, tolerance in ((jnp.bfloat16, 0.05), (jnp.float16, 0.005)):

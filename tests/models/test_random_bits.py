@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from oneformer_jax.models.dropout import Dropout
-from oneformer_jax.models.random_bits import random_bits
+from oneformer_jax.models.random_bits import Dropout, random_bits
 
 COUNT = 1 << 20
 # The chance that a sound generator fails a test, so small that none of them ever should.

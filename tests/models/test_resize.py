@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from oneformer_jax.models.resize import Method, resize
+from oneformer_jax.models.ops import Method, resize
 
 
 @pytest.mark.parametrize("method", ["bilinear", "bicubic"])

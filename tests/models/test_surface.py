@@ -1,4 +1,4 @@
-"""The functions that everything else calls: init, encode, decode, encode_text."""
+"""The functions that everything else calls: init, encode, decode, predict, encode_text."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -12,22 +12,23 @@ import numpy as np
 import pytest
 from tiny import TINY
 
+from oneformer_jax.models.backbones import BackboneConfig
 from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.models.oneformer import TRAINING_ONLY, decode, encode, encode_text, init
-from oneformer_jax.models.predictions import LayerPredictions
+from oneformer_jax.models.oneformer import TRAINING_ONLY, decode, encode, encode_text, init, predict
+from oneformer_jax.models.predictions import mask_logits
 
 Params = dict[str, Any]
 TASK = jnp.arange(2 * 16).reshape(2, 16)
 
 
 @dataclass(frozen=True)
-class ConvConfig:
+class ConvConfig(BackboneConfig):
     """Another backbone: one strided convolution a level."""
 
     width: int = 4
 
-    def build(self, name: str | None = None) -> nn.Module:
-        return ConvBackbone(self, name=name)
+    def build(self) -> nn.Module:
+        return ConvBackbone(self)
 
 
 class ConvBackbone(nn.Module):
@@ -73,7 +74,7 @@ def test_shapes(params: Params, images: jax.Array) -> None:
     assert layers.class_logits.shape == (3, 2, 5, 4)
     assert layers.mask_embeddings.shape == (3, 2, 5, 32)
     assert layers.object_queries.shape == (2, 5, 32)
-    assert jax.eval_shape(LayerPredictions.final, layers).mask_logits.shape == (2, 5, 16, 24)
+    assert jax.eval_shape(partial(predict, config=TINY), params, features, TASK).mask_logits.shape == (2, 5, 16, 24)
 
 
 def test_inference_needs_no_training_parts(params: Params, images: jax.Array) -> None:
@@ -138,7 +139,7 @@ def test_any_backbone_and_per_sample_gradients(images: jax.Array) -> None:
 
     def loss(params: Params, image: jax.Array, task: jax.Array) -> jax.Array:
         layers = decode(params, encode(params, image[None], config=config), task[None], config=config)
-        return jnp.mean(layers.final().mask_logits ** 2)
+        return jnp.mean(mask_logits(layers.mask_embeddings[-1], layers.mask_features) ** 2)
 
     gradients = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0)))
     forwards, backwards = gradients(params, images, TASK), gradients(params, images[::-1], TASK[::-1])

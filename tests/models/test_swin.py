@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.backbones.swin import DropPath, partition, shift_mask, unpartition
-from oneformer_jax.models.config import SwinConfig
 
 SMALL = SwinConfig(embed_dim=8, depths=(2, 1), num_heads=(1, 2), window_size=4, drop_path_rate=0.0)
 

@@ -1,9 +1,9 @@
 """The smallest configuration that has every part."""
 
+from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import (
     OneFormerConfig,
     PixelDecoderConfig,
-    SwinConfig,
     TextEncoderConfig,
     TransformerConfig,
 )

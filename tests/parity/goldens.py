@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import (
     OneFormerConfig,
     PixelDecoderConfig,
-    SwinConfig,
     TextEncoderConfig,
     TransformerConfig,
 )

@@ -18,9 +18,9 @@ from converters.files.read import Source
 from converters.names import huggingface, shi_labs, tao
 from converters.rules import Rule, from_params
 from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.models.linear import MLP
-from oneformer_jax.models.oneformer import decode, encode, encode_text
-from oneformer_jax.models.predictions import Features, LayerPredictions
+from oneformer_jax.models.layers import MLP
+from oneformer_jax.models.oneformer import decode, encode, encode_text, predict
+from oneformer_jax.models.predictions import Features, LayerPredictions, Predictions
 
 pytestmark = [pytest.mark.slow, pytest.mark.again]
 
@@ -136,10 +136,10 @@ def test_the_padding_of_the_task_matters(shared: Path) -> None:
     padded_with_zeros = np.where(np.cumsum(tokens == tao.TASK_PAD_ID, axis=1) > 1, 0, tokens)
 
     @jax.jit
-    def predict(params: dict[str, Any], images: jax.Array, tasks: jax.Array) -> LayerPredictions:
-        return decode(params, encode(params, images, config=golden.config), tasks, config=golden.config)
+    def predicted(params: dict[str, Any], images: jax.Array, tasks: jax.Array) -> Predictions:
+        return predict(params, encode(params, images, config=golden.config), tasks, config=golden.config)
 
-    predictions = predict(converted.params, channels_last(golden["in/image"]), padded_with_zeros).final()
+    predictions = predicted(converted.params, channels_last(golden["in/image"]), padded_with_zeros)
     close(predictions.class_logits, golden["out_taskpad0/pred_logits"], LOGITS)
     close(predictions.mask_logits, golden["out_taskpad0/pred_masks"], MASKS)
 

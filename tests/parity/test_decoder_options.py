@@ -11,8 +11,9 @@ import torch
 import transformers
 
 from converters.names.huggingface import from_huggingface
-from oneformer_jax.models.config import OneFormerConfig, PixelDecoderConfig, SwinConfig, TransformerConfig
-from oneformer_jax.models.oneformer import decode, encode
+from oneformer_jax.models.backbones import SwinConfig
+from oneformer_jax.models.config import OneFormerConfig, PixelDecoderConfig, TransformerConfig
+from oneformer_jax.models.oneformer import decode, encode, predict
 
 pytestmark = [pytest.mark.slow, pytest.mark.again]
 
@@ -70,5 +71,7 @@ def test_option(option: str) -> None:
     layers = decode(params, features, jnp.asarray(task), config=config)
     queries = expected.transformer_decoder_contrastive_queries.numpy()
     np.testing.assert_allclose(layers.object_queries, queries, atol=5e-5)
-    np.testing.assert_allclose(layers.final().class_logits, expected.class_queries_logits.numpy(), atol=3e-4)
-    np.testing.assert_allclose(layers.final().mask_logits, expected.masks_queries_logits.numpy(), atol=1e-3)
+    class_logits, masks = predict(params, features, jnp.asarray(task), config=config)
+    np.testing.assert_array_equal(class_logits, layers.class_logits[-1])
+    np.testing.assert_allclose(class_logits, expected.class_queries_logits.numpy(), atol=3e-4)
+    np.testing.assert_allclose(masks, expected.masks_queries_logits.numpy(), atol=1e-3)

@@ -16,7 +16,8 @@ import transformers
 from goldens import channels_last
 
 from converters.names.huggingface import from_huggingface
-from oneformer_jax.models.config import OneFormerConfig, SwinConfig
+from oneformer_jax.models.backbones import SwinConfig
+from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import decode, encode
 
 pytestmark = [pytest.mark.slow, pytest.mark.again]

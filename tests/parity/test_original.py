@@ -15,10 +15,10 @@ from goldens import Golden, channels_last, load_golden
 from converters.names.huggingface import from_huggingface
 from converters.names.shi_labs import from_shi_labs
 from oneformer_jax.models.mask_decoder import MaskDecoder, blocked_keys, unblock_full_rows
-from oneformer_jax.models.oneformer import decode, encode, encode_text
+from oneformer_jax.models.oneformer import decode, encode, encode_text, predict
+from oneformer_jax.models.ops import resize
 from oneformer_jax.models.pixel_decoder import PixelDecoder
 from oneformer_jax.models.predictions import Features, LayerPredictions
-from oneformer_jax.models.resize import resize
 from oneformer_jax.models.text_encoder import TextEncoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.again]
@@ -183,10 +183,10 @@ def test_one_raw_image(golden: Golden, params: dict[str, Any]) -> None:
     image[0, : raw.shape[0], : raw.shape[1]] = (raw - mean) / std
 
     @jax.jit
-    def predict(image: jax.Array, task: jax.Array) -> Any:
-        return decode(params, encode(params, image, config=golden.config), task, config=golden.config).final()
+    def predicted(image: jax.Array, task: jax.Array) -> Any:
+        return predict(params, encode(params, image, config=golden.config), task, config=golden.config)
 
-    predictions = predict(image, golden["e2e/task_tokens"])
+    predictions = predicted(image, golden["e2e/task_tokens"])
     close(predictions.class_logits, golden["e2e/pred_logits"], LOGITS)
     close(predictions.mask_logits, golden["e2e/pred_masks"], MASKS)
 

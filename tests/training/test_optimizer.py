@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from oneformer_jax.models import oneformer
+from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import (
     OneFormerConfig,
     PixelDecoderConfig,
-    SwinConfig,
     TextEncoderConfig,
     TransformerConfig,
 )

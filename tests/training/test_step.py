@@ -21,10 +21,10 @@ from oneformer_jax.losses.assignment import Pairs
 from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.losses.objective import OneFormerObjective
 from oneformer_jax.models import oneformer
+from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import (
     OneFormerConfig,
     PixelDecoderConfig,
-    SwinConfig,
     TextEncoderConfig,
     TransformerConfig,
 )

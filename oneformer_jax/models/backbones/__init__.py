@@ -1,0 +1,13 @@
+"""Backbones: one registry, one protocol. Those of this package are registered when it is imported."""
+
+from oneformer_jax.models.backbones.registry import (
+    BackboneConfig,
+    backbone_from_json,
+    backbone_to_json,
+    register_backbone,
+)
+from oneformer_jax.models.backbones.swin import SwinConfig
+
+__all__ = ["BackboneConfig", "SwinConfig", "backbone_from_json", "backbone_to_json", "register_backbone"]
+
+register_backbone("swin", SwinConfig)

@@ -1,28 +1,69 @@
 """Swin transformer backbone.
 
-Axes: b images, h w tokens of a stage, n windows, t tokens of a window, c channels.
+Axes: b images, h w pixels of a map (_h _w those of another), c channels, n windows, t pixels of a window.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from oneformer_jax.models.attention import attend
-from oneformer_jax.models.config import SwinConfig
-from oneformer_jax.models.convolution import Conv
-from oneformer_jax.models.dropout import Dropout
-from oneformer_jax.models.linear import Dense, fan_in_uniform, uniform_bias
-from oneformer_jax.models.norms import layer_norm
-from oneformer_jax.models.precision import wide_product, widened
-from oneformer_jax.models.resize import resize
+from oneformer_jax.models.backbones.registry import BackboneConfig
+from oneformer_jax.models.layers import Conv, Dense, fan_in_uniform, layer_norm, uniform_bias
+from oneformer_jax.models.ops import attend, contract, resize
+from oneformer_jax.models.precision import widened
+from oneformer_jax.models.random_bits import Dropout, DropPath
 
 # The original truncates at +-2, which is 100 standard deviations: no truncation.
 narrow_normal = nn.initializers.normal(0.02)
 INITIALIZERS = {"original": narrow_normal, "fan_in": nn.initializers.variance_scaling(1.0, "fan_in", "normal")}
+
+
+@dataclass(frozen=True)
+class SwinConfig(BackboneConfig):
+    """Swin transformer (Liu et al. 2021, section 3).
+
+    `init` is the distribution of initial kernels: "original" (normal, 0.02) or "fan_in" (normal, 1 / sqrt(inputs)). The
+    original's suits wide networks; a narrow one that starts from it hardly leaves the plateau of its first epochs.
+    `frozen_stages` run as in evaluation while the rest trains: without dropout and drop path.
+    """
+
+    embed_dim: int = 192
+    depths: tuple[int, ...] = (2, 2, 18, 2)
+    num_heads: tuple[int, ...] = (6, 12, 24, 48)
+    window_size: int = 12
+    patch_size: int = 4
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    qk_scale: float | None = None
+    drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
+    drop_path_rate: float = 0.3
+    ape: bool = False
+    patch_norm: bool = True
+    pretrain_img_size: int = 384
+    use_checkpoint: bool = False
+    init: Literal["original", "fan_in"] = "original"
+    frozen_stages: tuple[int, ...] = ()
+
+    def build(self) -> nn.Module:
+        return Swin(self)
+
+    def for_inference(self) -> "SwinConfig":
+        return replace(self, use_checkpoint=False)
+
+    def with_frozen(self, is_frozen: Callable[[str], bool]) -> "SwinConfig":
+        return replace(self, frozen_stages=tuple(i for i in range(len(self.depths)) if is_frozen(f"stage{i}_")))
+
+    def adapted_to(self, other: BackboneConfig) -> "SwinConfig":
+        if not isinstance(other, SwinConfig):
+            return self
+        return replace(self, window_size=other.window_size, pretrain_img_size=other.pretrain_img_size)
 
 
 class Swin(nn.Module):
@@ -121,7 +162,7 @@ class WindowAttention(nn.Module):
         # Heads go before tokens at once: XLA's CPU products over strided heads are several times slower.
         q, k, v = qkv.reshape(*x.shape[:3], 3, heads, width // heads).transpose(3, 0, 1, 4, 2, 5)
         scale = config.qk_scale or (width // heads) ** -0.5
-        logits = wide_product("bnhqd,bnhkd->bnhqk", q * scale, k) + bias[None, None]
+        logits = contract("bnhqd,bnhkd->bnhqk", q * scale, k) + bias[None, None]
         if blocked is not None:
             logits = logits + jnp.where(blocked[None, :, None], -100.0, 0.0)
         mixed = attend(logits, v, Dropout(config.attn_drop_rate, deterministic))
@@ -144,20 +185,6 @@ class PatchMerging(nn.Module):
         x = layer_norm(name="norm")(x)
         kernel_init = INITIALIZERS[self.config.init]
         return widened(Dense(2 * channels, use_bias=False, kernel_init=kernel_init, name="reduction")(x))
-
-
-class DropPath(nn.Module):
-    """Stochastic depth (Huang et al. 2016): a sample's whole branch is dropped with probability `rate`."""
-
-    rate: float
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], deterministic: bool) -> Float[Array, "b h w c"]:
-        if deterministic or self.rate == 0.0:
-            return x
-        keep = 1.0 - self.rate
-        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0], 1, 1, 1))
-        return jnp.where(kept, x / keep, 0.0)
 
 
 def pad_to_multiple(x: Float[Array, "b h w c"], multiple: int) -> Float[Array, "b _h _w c"]:

@@ -21,7 +21,7 @@ from oneformer_jax.data.geometry import Size
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.models.normalise import normalise
+from oneformer_jax.models.oneformer import normalise
 
 PARTS = {
     "backbone": ("backbone",),
@@ -93,7 +93,7 @@ def inference_cost(spec: Spec, batch: int, size: Size) -> Cost:
 
     def predict(params: Any, images: Any, tokens: Any) -> Any:
         pixels = normalise(images, spec.dataset.pixel_mean, spec.dataset.pixel_std)
-        return oneformer.decode(params, oneformer.encode(params, pixels, config=config), tokens, config=config).final()
+        return oneformer.predict(params, oneformer.encode(params, pixels, config=config), tokens, config=config)
 
     lowered = jax.jit(predict).lower(shapes, *_images_and_tokens(config, batch, size))
     planned = _plan(lowered)

@@ -23,7 +23,7 @@ from oneformer_jax.app.spec.field import plain
 from oneformer_jax.checkpoints import read as ckpt
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models import oneformer
-from oneformer_jax.models.config import OneFormerConfig, SwinConfig
+from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.training.precision import first_loss_scale
 from oneformer_jax.training.sharding import put, put_replicated, state_shardings
 from oneformer_jax.training.step import TrainState
@@ -117,14 +117,11 @@ def _pretrained_model(
 def _adaptable(weights: Weights, config: OneFormerConfig) -> OneFormerConfig:
     """The weights' architecture but for what `fit_model` adapts, which is as in `config`."""
     theirs, ours = weights.config, config
-    assert isinstance(theirs.backbone, SwinConfig)
-    assert isinstance(ours.backbone, SwinConfig)
-    window_size, image_size = ours.backbone.window_size, ours.backbone.pretrain_img_size
     text = replace(theirs.text_encoder, n_ctx=ours.text_encoder.n_ctx)
     return replace(
         theirs,
         num_classes=ours.num_classes,
-        backbone=replace(theirs.backbone, window_size=window_size, pretrain_img_size=image_size),
+        backbone=theirs.backbone.adapted_to(ours.backbone),
         transformer=replace(theirs.transformer, num_queries=ours.transformer.num_queries),
         text_encoder=ours.text_encoder if "text_encoder" in weights.absent else text,
     )

@@ -1,0 +1,82 @@
+"""What every backbone is to the model, and how the JSON of a checkpoint finds its class.
+
+    @dataclass(frozen=True)
+    class MyConfig(BackboneConfig):
+        width: int = 64
+
+        def build(self) -> nn.Module:
+            return MyBackbone(self)
+
+    register_backbone("my", MyConfig)
+
+A checkpoint stores the fields and the kind: `{"kind": "my", "width": 64}`. A program that reads it imports the module
+that registers the kind first.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from oneformer_jax.errors import CheckpointError
+
+UNNAMED = "swin"
+"""The kind of a backbone whose JSON names none: checkpoints of 0.1 know no other."""
+
+
+class BackboneConfig(ABC):
+    """A frozen dataclass of plain values that holds every architectural choice of a backbone."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """A module that maps normalised images (B, H, W, 3) to `{"res2": (B, H/4, W/4, C2), ..., "res5": (B, H/32,
+        W/32, C5)}` when called as `module(images, deterministic=...)`."""
+
+    def for_inference(self) -> "BackboneConfig":
+        """Without what only training needs, such as recomputation."""
+        return self
+
+    def with_frozen(self, is_frozen: Callable[[str], bool]) -> "BackboneConfig":
+        """With those parts in evaluation mode, also while the model trains, all of whose parameters are frozen:
+        `is_frozen` says so of the start of a parameter's path, such as `stage0_`."""
+        return self
+
+    def adapted_to(self, other: "BackboneConfig") -> "BackboneConfig":
+        """With the choices of `other` that pretrained parameters can be adapted to, such as a window size."""
+        return self
+
+
+_kinds: dict[str, type[BackboneConfig]] = {}
+
+
+def register_backbone(kind: str, config: type[BackboneConfig]) -> None:
+    """Makes checkpoints with a backbone of class `config` readable. Raises ValueError where another has the name."""
+    if _kinds.setdefault(kind, config) is not config:
+        raise ValueError(f"the kind {kind!r} of backbones is registered for {_kinds[kind].__qualname__}")
+
+
+def backbone_to_json(config: BackboneConfig) -> dict[str, Any]:
+    """The kind and the fields. Raises CheckpointError where its class is not registered."""
+    kind = next((kind for kind, registered in _kinds.items() if registered is type(config)), None)
+    if kind is None:
+        name = type(config).__qualname__
+        raise CheckpointError(
+            f"the backbone {name} is not registered, so a checkpoint with it could not be read back",
+            hint=f'call register_backbone("a name", {name}) in the module that defines it',
+        )
+    assert dataclasses.is_dataclass(config)
+    return {"kind": kind} | dataclasses.asdict(config)
+
+
+def backbone_from_json(data: Mapping[str, Any], *, where: str = "") -> BackboneConfig:
+    """The inverse of `backbone_to_json`. Raises CheckpointError for a kind that is not registered."""
+    kind, fields = data.get("kind", UNNAMED), {name: value for name, value in data.items() if name != "kind"}
+    if kind not in _kinds:
+        raise CheckpointError(
+            f"the model has a backbone of the kind {kind!r}; registered are {', '.join(sorted(_kinds))}",
+            where=where,
+            hint=f'import the module that calls register_backbone("{kind}", ...) before the checkpoint is read',
+        )
+    return _kinds[kind](**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})

@@ -1,0 +1,142 @@
+"""The operations that a platform or an exporter computes in its own way, and their formulations for XLA.
+
+The model calls `attend`, `contract`, `resize` and `deformable_attention` of this module. What they compute is defined
+here; how, by the `Ops` in use: those of `OneFormerConfig.ops`, which `models.oneformer` puts in use while it applies a
+module (`using`). So the formulation is part of the configuration, and with it of every trace and every compiled
+program; other threads keep their own.
+
+Axes: b images, q queries, k keys, s pixels of all levels, n heads, d channels of a head, l levels, p points of a level,
+h w pixels of a map, h2 w2 those of the resized one, c channels, m any leading axes.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from oneformer_jax.models.deformable_attention import Shapes, weighted_gathers
+from oneformer_jax.models.precision import rounded_exp, wide_product, widened
+from oneformer_jax.models.random_bits import Dropout
+
+Method = Literal["bilinear", "bicubic"]
+BICUBIC_A = -0.75  # PyTorch's; jax.image uses -0.5
+
+
+def attend(logits: Float[Array, "*m q k"], values: Float[Array, "*m k d"], dropout: Dropout) -> Float[Array, "*m q d"]:
+    """Means of the values, weighted by the softmax of the logits; `dropout` drops weights."""
+    return _in_use.get().attend(logits, values, dropout)
+
+
+def contract(subscripts: str, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`einsum` over the channels, the last axis of both, not rounded to their dtype where that is below float32."""
+    return _in_use.get().contract(subscripts, a, b)
+
+
+def resize(x: Float[Array, "b h w c"], size: tuple[int, int], method: Method = "bilinear") -> Float[Array, "b h2 w2 c"]:
+    """Maps `x` at `size`, half-pixel centres, edges repeated, no antialiasing: PyTorch's `align_corners=False`."""
+    return _in_use.get().resize(x, size, method)
+
+
+def deformable_attention(
+    value: Float[Array, "b s n d"],
+    shapes: Shapes,
+    locations: Float[Array, "b q n l p 2"],
+    weights: Float[Array, "b q n l p"],
+) -> Float[Array, "b q n*d"]:
+    """Multi-scale deformable attention (Zhu et al. 2021, equation 3): samples every level of `value` at `locations`,
+    bilinearly, and sums the samples of a query by `weights`.
+
+    Args:
+        value: levels flattened row by row and concatenated. Sums have the dtype of `weights`, which may be wider.
+        shapes: static (height, width) of each level; the areas add up to `s`.
+        locations: (x, y) as a fraction of the level: (0, 0) is the outer corner of the first pixel and (1, 1) that of
+            the last one. Pixels outside a level count as zero (`grid_sample` with `align_corners=False`).
+        weights: attention of each sample; they need not sum to one.
+
+    Returns:
+        The sums, channels of head 0 first.
+
+    Raises:
+        ValueError: `shapes` does not describe `value` or the level axis of `locations`.
+    """
+    if sum(h * w for h, w in shapes) != value.shape[1] or len(shapes) != locations.shape[3]:
+        raise ValueError(f"levels {shapes} do not fit values {value.shape} and locations {locations.shape}")
+    return _in_use.get().deformable_attention(value, shapes, locations, weights)
+
+
+def normalised_sums(logits: Array, values: Array, dropout: Dropout) -> Array:
+    """`attend`, where the sums are normalised, not the weights, which are many times as large and are rounded to the
+    dtype of the values."""
+    shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    weights = rounded_exp(shifted, values.dtype)
+    return widened(dropout(weights) @ values) / jnp.sum(weights, axis=-1, keepdims=True, dtype=logits.dtype)
+
+
+def matrix_resize(x: Array, size: tuple[int, int], method: Method) -> Array:
+    """`resize` as products with constant matrices, which are exact for any pair of sizes: a resize along one axis is
+    linear."""
+    height, width = x.shape[1:3]
+    if height != size[0]:
+        x = jnp.einsum("ph,bhwc->bpwc", interpolation_matrix(height, size[0], method), x)
+    if width != size[1]:
+        x = jnp.einsum("qw,bpwc->bpqc", interpolation_matrix(width, size[1], method), x)
+    return x
+
+
+@dataclass(frozen=True)
+class Ops:
+    """A formulation of each operation, called with all its arguments by place. The defaults are for XLA."""
+
+    attend: Callable[[Array, Array, Dropout], Array] = normalised_sums
+    contract: Callable[[str, Array, Array], Array] = wide_product
+    resize: Callable[[Array, tuple[int, int], Method], Array] = matrix_resize
+    deformable_attention: Callable[[Array, Shapes, Array, Array], Array] = weighted_gathers
+
+
+XLA = Ops()
+_in_use = ContextVar("ops", default=XLA)
+
+
+@contextmanager
+def using(ops: Ops) -> Iterator[None]:
+    """Within it, this thread's calls of the operations are computed by `ops`."""
+    token = _in_use.set(ops)
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
+
+
+@lru_cache(maxsize=256)
+def interpolation_matrix(source: int, target: int, method: Method = "bilinear") -> Float[np.ndarray, "target source"]:
+    """Weights (target, source) float32: row i mixes the source samples that make target sample i."""
+    centre = (np.arange(target) + 0.5) * source / target - 0.5
+    if method == "bilinear":
+        centre = centre.clip(min=0.0)
+    base = np.floor(centre).astype(int)
+    taps = (0, 1) if method == "bilinear" else (-1, 0, 1, 2)
+    kernel = _triangle if method == "bilinear" else _cubic
+    matrix = np.zeros((target, source))
+    for tap in taps:
+        columns = (base + tap).clip(0, source - 1)
+        np.add.at(matrix, (np.arange(target), columns), kernel(np.abs(centre - base - tap)))
+    return matrix.astype(np.float32)
+
+
+def _triangle(distance: Float[np.ndarray, " taps"]) -> Float[np.ndarray, " taps"]:
+    return 1 - distance
+
+
+def _cubic(distance: Float[np.ndarray, " taps"]) -> Float[np.ndarray, " taps"]:
+    """Cubic convolution (Keys 1981)."""
+    a, d = BICUBIC_A, distance
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = a * (d**3 - 5 * d**2 + 8 * d - 4)
+    return np.where(d <= 1, near, far)
