@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("oneformer_jax", "converters")
 FUNCTIONS_WITH_A_SPEC = 70
-LONGEST_FILE, LARGEST_FOLDER = 350, 18
+LONGEST_FILE, LARGEST_FOLDER = 350, 16
 VAGUE = {"utils", "common", "misc", "helpers"}
 
 
@@ -68,5 +68,4 @@ def test_files_and_folders_have_a_size_that_can_be_read() -> None:
 
 
 def test_nothing_is_mocked_outside_tests() -> None:
-    patching = [path for path in modules() if "unittest" in path.read_text()]
-    assert patching in ([], [ROOT / "converters/onnx/operators.py"])
+    assert not [path for path in modules() if "unittest" in path.read_text()]
