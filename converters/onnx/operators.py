@@ -162,6 +162,10 @@ class MatMul(PrimitiveLeafPlugin):
         _lower(ctx, eqn, ctx.builder.MatMul)
 
 
+for _lowering in (GridSample, LayerNorm, MatMul):
+    _lowering.ensure_abstract_eval_bound()  # jax2onnx does it when it traces; the model can so be traced without it
+
+
 @_lowering_of("jax.numpy.mean")
 class Mean(JnpMeanPlugin):
     """`jnp.mean` with the axes as an attribute before opset 18, where jax2onnx writes an input at all times."""

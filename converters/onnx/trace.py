@@ -1,4 +1,8 @@
-"""A model as an ONNX graph: traced by jax2onnx, simplified, its weights under the names of their parameters."""
+"""A model as an ONNX graph: traced by jax2onnx, simplified, its weights under the names of their parameters.
+
+While jax2onnx traces, it replaces functions of `jax.numpy` and Flax for the whole process: what other threads compute
+with JAX meanwhile may fail. Nothing here adds to that.
+"""
 
 import dataclasses
 import json

@@ -1,8 +1,11 @@
 """Export of a tiny model in this process: failures, operator sets, post-processing, and models left as they are."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +15,15 @@ from models.tiny import TINY
 
 from converters.onnx import export as module
 from converters.onnx.export import export_model
+from converters.onnx.operators import ONNX, layer_norms_as_nodes
 from converters.onnx.parity import Parity
 from converters.onnx.settings import Ending
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.synthetic.drawn_shapes import draw_picture
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import EngineError
-from oneformer_jax.models import oneformer
+from oneformer_jax.models import oneformer, ops
+from oneformer_jax.models.random_bits import Dropout
 from oneformer_jax.postprocess.thresholds import Thresholds
 from oneformer_jax.predict.metadata import Metadata
 from oneformer_jax.predict.predictor import load_model
@@ -106,6 +111,35 @@ def test_models_compute_the_same_before_and_after(params, tmp_path: Path) -> Non
     traced = jax.make_jaxpr(forward)(params, images, tokens)
     assert "oneformer." not in str(traced)
     np.testing.assert_array_equal(jax.jit(lambda *x: forward(*x))(params, images, tokens), before)
+
+
+def test_other_threads_compute_as_ever_while_the_model_is_traced_for_a_graph(params) -> None:
+    """Equations and layers that the graph has other formulations of."""
+    maps, dense, norm = jnp.arange(24.0).reshape(2, 3, 4), nn.Dense(5), nn.LayerNorm()
+    of_dense, of_norm = (layer.init(jax.random.key(0), maps) for layer in (dense, norm))
+
+    def computed() -> list[np.ndarray]:
+        product = jnp.einsum("bqc,bkc->bqk", maps, maps)
+        attended = ops.attend(product, maps, Dropout(0.0, True))
+        layers = dense.apply(of_dense, maps), norm.apply(of_norm, maps)
+        return [np.asarray(x) for x in (product, attended, *layers)]
+
+    expected, found = computed(), []
+
+    def forward(images: jax.Array, tokens: jax.Array) -> Any:
+        config = dataclasses.replace(TINY, ops=ONNX)
+        features = oneformer.encode(params, images, config=config)
+        with ops.using(ONNX), ThreadPoolExecutor(1) as another:
+            found.extend(another.submit(computed).result())
+        return oneformer.predict(params, features, tokens, config=config)
+
+    with layer_norms_as_nodes():
+        traced = jax.make_jaxpr(forward)(jnp.ones((1, 64, 64, 3)), jnp.ones((1, TINY.task_seq_len)))
+    assert {"oneformer.matmul", "oneformer.layer_norm", "oneformer.grid_sample"} <= {
+        equation.primitive.name for equation in traced.eqns
+    }
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
 def test_another_operator_set_and_a_static_batch(params, tmp_path: Path) -> None:

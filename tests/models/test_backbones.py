@@ -1,8 +1,15 @@
 """Backbones that this package does not know: trained, saved, read back in another process, evaluated, trained on."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from tiny import TINY
 
+from oneformer_jax.checkpoints.read import find_checkpoint, load_description
+from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import BackboneConfig, SwinConfig, register_backbone
 from oneformer_jax.models.config import OneFormerConfig
@@ -37,6 +44,80 @@ class MyBackbone(nn.Module):
 
 register_backbone("my", MyConfig)
 """
+
+TRAIN = """
+import dataclasses, sys
+from pathlib import Path
+import jax, jax.numpy as jnp, my_backbone
+from test_step import CONFIG, step_of
+from test_step import batch_of
+from oneformer_jax.checkpoints.description import Description
+from oneformer_jax.checkpoints.store import Checkpoints
+from oneformer_jax.data.synthetic.drawn_shapes import CATEGORIES
+from oneformer_jax.models import oneformer
+from oneformer_jax.training.sharding import make_mesh, put_replicated
+from oneformer_jax.training.step import TrainState
+
+config = dataclasses.replace(CONFIG, num_classes=len(CATEGORIES), backbone=my_backbone.MyConfig((4, 8, 8, 8)))
+step, optimizer = step_of(1, config)
+params = oneformer.init(config, jax.random.key(1))
+state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+state, scalars = step(put_replicated(state, make_mesh(1)), batch_of(2))
+with Checkpoints(Path(sys.argv[1]), keep=1, monitor="PQ") as checkpoints:
+    checkpoints.save(
+        state.params, state.opt_state, Description(config, CATEGORIES, (120.0,) * 3, (60.0,) * 3, spec={}, step=1)
+    )
+"""
+
+GO_ON = """
+import dataclasses, sys
+from pathlib import Path
+import jax, jax.numpy as jnp, numpy as np, my_backbone
+from test_step import batch_of, step_of
+from oneformer_jax import load_model
+from oneformer_jax.checkpoints import read
+from oneformer_jax.data.datasets.sources import Source, open_sources
+from oneformer_jax.data.geometry import EvaluationPolicy
+from oneformer_jax.evaluation.evaluator import Evaluator
+from oneformer_jax.training.step import TrainState
+
+run, data = map(Path, sys.argv[1:])
+model = load_model(run)
+dataset = open_sources([Source(data / "annotations.json", data / "images", data / "panoptic")])
+policy = EvaluationPolicy(64, 64)
+metrics = Evaluator(dataset, policy, policy.name, batch_size=2, tasks=("semantic",)).run(model.backend)
+assert metrics.num_images == 2 and 0 <= metrics.semantic.pixel_accuracy <= 1
+
+step_dir = read.find_checkpoint(run)
+description = read.load_description(step_dir)
+assert description.model.backbone == my_backbone.MyConfig((4, 8, 8, 8))
+like = description.shapes()
+step, optimizer = step_of(1, description.model)
+params = read.load_item(step_dir, "params", like)
+opt_state = read.load_item(step_dir, "optimizer", jax.eval_shape(optimizer.init, like))
+state, scalars = step(TrainState(jnp.asarray(1, jnp.int32), params, opt_state), batch_of(2))
+assert int(state.step) == 2 and np.isfinite(float(scalars["loss"]))
+"""
+
+
+@pytest.mark.slow
+def test_a_backbone_of_another_module_is_trained_saved_read_back_evaluated_and_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "my_backbone.py").write_text(MY_BACKBONE)
+    write_drawn_shapes(tmp_path, {"val": 2}, size=64)
+    run, step_tests = tmp_path / "run", Path(__file__).parents[1] / "training"
+    python(TRAIN, run, path=(tmp_path, step_tests))
+    python(GO_ON, run, tmp_path / "val", path=(tmp_path, step_tests))
+    with pytest.raises(CheckpointError, match=r"kind 'my'; registered are swin"):
+        load_description(find_checkpoint(run))  # in this process nobody has registered it
+
+
+def python(script: str, *arguments: Path, path: tuple[Path, ...]) -> None:
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(map(str, path))}
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    result = subprocess.run(
+        command, env=env, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_json_names_the_kind() -> None:

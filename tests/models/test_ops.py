@@ -1,0 +1,48 @@
+"""The formulation of an operation: part of the configuration, and of the thread that applies a model."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tiny import TINY
+
+from oneformer_jax.models import ops
+from oneformer_jax.models.oneformer import encode, init, predict
+from oneformer_jax.models.random_bits import Dropout
+
+LOGITS, VALUES = (jax.random.normal(jax.random.key(i), (2, 3, 4)) for i in range(2))
+
+
+def uniform(logits: jax.Array, values: jax.Array, dropout: Dropout) -> jax.Array:
+    """Every key weighs the same."""
+    return jnp.broadcast_to(values.mean(-2, keepdims=True), (*logits.shape[:-1], values.shape[-1]))
+
+
+def attended() -> jax.Array:
+    return ops.attend(LOGITS, VALUES.swapaxes(1, 2), Dropout(0.0, True))
+
+
+def test_another_formulation_is_used_within_and_in_this_thread_alone() -> None:
+    usual = attended()
+    with ops.using(ops.Ops(attend=uniform)), ThreadPoolExecutor(1) as another:
+        np.testing.assert_allclose(attended(), jnp.broadcast_to(VALUES.mean(-1)[:, None], (2, 3, 3)), rtol=1e-6)
+        np.testing.assert_array_equal(another.submit(attended).result(), usual)
+    np.testing.assert_array_equal(attended(), usual)
+
+
+def test_the_formulation_belongs_to_the_configuration_and_to_its_compiled_programs() -> None:
+    """One jitted function, given one configuration after the other, computes what each of them says."""
+
+    @partial(jax.jit, static_argnames="config")
+    def class_logits(params: Any, config: Any) -> jax.Array:
+        features = encode(params, jnp.ones((1, 64, 64, 3)), config=config)
+        return predict(params, features, jnp.ones((1, TINY.task_seq_len)), config=config).class_logits
+
+    params, other = init(TINY, jax.random.key(0)), dataclasses.replace(TINY, ops=ops.Ops(attend=uniform))
+    first, second, again = (class_logits(params, config) for config in (TINY, other, TINY))
+    assert not np.allclose(first, second)
+    np.testing.assert_array_equal(first, again)
