@@ -1,23 +1,6 @@
-"""The command line: `python cli.py ACTION --spec SPEC [key=value ...]`."""
+"""The command line from a checkout: `python cli.py ACTION --spec SPEC [key=value ...]`. Installed: `oneformer`."""
 
-import os
-import sys
-
-# XLA's CPU buffers are allocated anew in every step. Keeping them, in huge pages, saves a fifth of a training step. All
-# threads share one heap: large buffers of other heaps are mapped anew each time, and the heaps grow by turns to twice
-# the memory. The allocator reads this only when a process starts.
-ALLOCATOR = ":".join(
-    f"glibc.malloc.{name}={value}"
-    for name, value in {"arena_max": 1, "hugetlb": 1, "mmap_threshold": 1 << 33, "trim_threshold": 1 << 33}.items()
-)
+from oneformer_jax.__main__ import main
 
 if __name__ == "__main__":
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = ALLOCATOR
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-    from oneformer_jax.app.cli.commands import app
-    from oneformer_jax.app.cli.job_commands import app as jobs
-
-    app.add_typer(jobs, name="job")
-    app()
+    main()

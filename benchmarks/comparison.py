@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import busy_seconds, cores, describe, process_seconds
-from cli import ALLOCATOR
+from oneformer_jax.__main__ import ALLOCATOR
 
 WARM_UP = 2  # calls after the first one
 CALLS = 3  # timed calls of a measurement

@@ -5,6 +5,8 @@ from typing import Any
 
 from oneformer_jax.extras import needs
 
+__version__ = "0.2.0"
+
 # Public name -> module; resolved on first use, so that the parts that need no JAX import without it.
 _PUBLIC = {
     "load_checkpoint": "oneformer_jax.checkpoints.load",

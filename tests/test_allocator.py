@@ -3,25 +3,25 @@
 import os
 import platform
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-CLI = Path(__file__).parents[1] / "cli.py"
+from oneformer_jax.__main__ import ALLOCATOR
+
+ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
 
 
 def test_the_c_library_knows_the_settings_and_takes_their_values() -> None:
-    allocator = runpy.run_path(str(CLI))["ALLOCATOR"]
-    settings = {name: int(value) for name, value in (entry.split("=") for entry in allocator.split(":"))}
+    settings = {name: int(value) for name, value in (entry.split("=") for entry in ALLOCATOR.split(":"))}
     loader = next(word for word in Path("/proc/self/maps").read_text().split() if "/ld-" in word)
     known = subprocess.run(
         [loader, "--list-tunables"],
-        env={"GLIBC_TUNABLES": allocator},
+        env={"GLIBC_TUNABLES": ALLOCATOR},
         capture_output=True,
         text=True,
     )
@@ -33,10 +33,30 @@ def test_the_c_library_knows_the_settings_and_takes_their_values() -> None:
     assert {name: int(taken[name], 0) for name in settings} == settings
 
 
-def test_arguments_output_and_exit_code_are_those_of_the_restarted_process(tmp_path: Path) -> None:
+# As the entry point of an installed package; tests/packaging starts the one that pip writes.
+CONSOLE_SCRIPT = "import sys\nfrom oneformer_jax.__main__ import main\nsys.exit(main())\n"
+
+
+@pytest.mark.parametrize("start", [["cli.py"], ["-m", "oneformer_jax"], ["oneformer"]], ids=" ".join)
+def test_the_restarted_process_has_the_settings_and_the_arguments_and_its_exit_code_counts(
+    start: list[str], tmp_path: Path
+) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    command = [sys.executable, str(CLI), "train", "--spec", str(tmp_path / "no such.yaml")]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    environment["PYTHONPATH"] = str(ROOT)
+    if start == ["oneformer"]:
+        (tmp_path / "oneformer").write_text(CONSOLE_SCRIPT)
+        start = [str(tmp_path / "oneformer")]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *start, "inspect", "spec", "--spec", *arguments]
+        return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+
+    (tmp_path / "a spec.yaml").write_text("wandb: {name: '${oc.env:GLIBC_TUNABLES}'}")
+    result = run(str(tmp_path / "a spec.yaml"), "train.num_epochs=3")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert ALLOCATOR.partition(":")[0] in result.stdout  # a table breaks the rest
+    assert "train.num_epochs" in result.stdout
+    result = run(str(tmp_path / "no such.yaml"))
     assert result.returncode == 1
-    assert "no such.yaml" in result.stdout + result.stderr
+    assert "no such.yaml" in result.stderr
     assert "Traceback" not in result.stderr

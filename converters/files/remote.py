@@ -5,6 +5,7 @@ from pathlib import Path
 
 from oneformer_jax.data.storage.cache import fetch_file
 from oneformer_jax.errors import CheckpointError, DataError
+from oneformer_jax.extras import install_hint
 
 _HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 
@@ -30,7 +31,7 @@ def _from_hub(address: str) -> Path:
     try:
         return _download(match["repo"], match["revision"], match["file"])
     except ImportError as error:
-        hint = "pip install 'oneformer_jax[convert]'"
+        hint = install_hint("remote")
         raise CheckpointError(f"needs a package that is missing: {error}", where=address, hint=hint) from error
     except Exception as error:  # of any of the libraries below huggingface_hub
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -3,31 +3,24 @@
 Texts and their order are those of Jain et al. 2023, section 3.1. Everything is tokenised offline, once a run.
 """
 
-import functools
 import html
 from collections.abc import Sequence
 
 import ftfy
 import numpy as np
-from instant_clip_tokenizer import Tokenizer
 from jaxtyping import Int32
 
+from oneformer_jax.data import byte_pairs
 from oneformer_jax.errors import SpecError
 from oneformer_jax.tasks import TASKS
 
 FILLERS = ("a semantic photo", "an instance photo", "a panoptic photo")
 
 
-@functools.cache
-def _tokenizer() -> Tokenizer:
-    return Tokenizer()
-
-
 def encode(text: str) -> list[int]:
     """CLIP token ids of a text between its start (49406) and end (49407) tokens, cleaned as CLIP cleans it."""
-    tokenizer = _tokenizer()
     cleaned = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return [tokenizer.start_of_text(), *tokenizer.encode(cleaned), tokenizer.end_of_text()]
+    return [byte_pairs.START, *byte_pairs.encode(cleaned), byte_pairs.END]
 
 
 def task_tokens(pad_id: int, length: int) -> Int32[np.ndarray, "3 length"]:
@@ -50,8 +43,7 @@ def prompt_table(names: Sequence[str], context_length: int = 77) -> Int32[np.nda
     so columns behind it change nothing. Longer texts lose their last words, as in CLIP.
     """
     rows = [encode(text) for text in (*(f"a photo with a {name}" for name in names), *FILLERS)]
-    end = _tokenizer().end_of_text()
-    rows = [row if len(row) <= context_length else [*row[: context_length - 1], end] for row in rows]
+    rows = [row if len(row) <= context_length else [*row[: context_length - 1], byte_pairs.END] for row in rows]
     length = max(map(len, rows))
     return np.array([row + [0] * (length - len(row)) for row in rows], np.int32)
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from oneformer_jax.errors import EngineError
+from oneformer_jax.extras import install_hint
 
 
 class CudaDevice:
@@ -17,9 +18,7 @@ class CudaDevice:
         try:
             from cuda.bindings import runtime
         except ImportError as error:
-            raise EngineError(
-                "the CUDA bindings are not installed", hint="pip install 'oneformer_jax[tensorrt]'"
-            ) from error
+            raise EngineError("the CUDA bindings are not installed", hint=install_hint("tensorrt")) from error
         self._cuda: Any = runtime
         self.index = index
         (count,) = self._call("cudaGetDeviceCount")

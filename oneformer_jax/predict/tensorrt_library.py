@@ -3,6 +3,7 @@
 from typing import Any
 
 from oneformer_jax.errors import EngineError
+from oneformer_jax.extras import install_hint
 
 
 def tensorrt() -> Any:
@@ -11,7 +12,7 @@ def tensorrt() -> Any:
         import tensorrt as module
     except ImportError as error:
         raise EngineError(
-            f"TensorRT is not installed, or cannot be loaded: {error}", hint="pip install 'oneformer_jax[tensorrt]'"
+            f"TensorRT is not installed, or cannot be loaded: {error}", hint=install_hint("tensorrt")
         ) from error
     if module.__version__.partition(".")[0] not in ("10", "11"):
         raise EngineError(f"TensorRT {module.__version__} is not supported", hint="install version 10 or 11")

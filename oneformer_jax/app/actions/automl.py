@@ -1,10 +1,10 @@
 """The automl action: a search in; trials, the best spec and the best checkpoint out."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from oneformer_jax.app.automl.request import SearchRun
+from oneformer_jax.app.package import TRIAL
 from oneformer_jax.app.run.checked_data import checked_datasets
 from oneformer_jax.app.run.execute import Run
 
@@ -23,7 +23,7 @@ def automl(settings: SearchRun, run: Run) -> None:
 
 def train_command(spec_file: Path) -> list[str]:
     """The process of a trial."""
-    return [sys.executable, "-m", "oneformer_jax.app.cli.trial", str(spec_file)]
+    return [*TRIAL, str(spec_file)]
 
 
 class Reporter:

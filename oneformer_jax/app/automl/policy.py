@@ -11,13 +11,15 @@ from typing import Any, Literal
 import yaml
 from rich.console import Console
 
+from oneformer_jax.app.package import CONFIGS
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.app.spec.published.schema import schema
 from oneformer_jax.app.spec.published.skill import skill_info
 from oneformer_jax.errors import OneFormerError, SpecError
+from oneformer_jax.extras import install_hint
 
 Policy = Literal["auto", "on", "off"]
-SKILL = Path(__file__).resolve().parents[3] / "configs" / "skill"
+SKILL = CONFIGS / "skill"
 INFORMATION, SCHEMA, TEMPLATE = (
     "references/skill_info.yaml",
     "schemas/train.schema.json",
@@ -98,7 +100,7 @@ def train_schema(skill: Path | None) -> Mapping[str, Any]:
 def require_optuna() -> None:
     """Raises OneFormerError where the extra is not installed."""
     if importlib.util.find_spec("optuna") is None:
-        raise OneFormerError("AutoML needs Optuna, which is not installed", hint="pip install 'oneformer_jax[automl]'")
+        raise OneFormerError("AutoML needs Optuna, which is not installed", hint=install_hint("automl"))
 
 
 def _mapping(path: Path) -> dict[str, Any] | None:

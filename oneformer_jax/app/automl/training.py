@@ -12,6 +12,7 @@ from pathlib import Path
 
 from oneformer_jax.app.automl.devices import Place
 from oneformer_jax.app.automl.request import SPEC
+from oneformer_jax.app.package import environment
 
 Command = Callable[[Path], list[str]]
 """The command line that trains the spec in a file. It must end when its standard input does."""
@@ -34,7 +35,7 @@ class Training:
                 stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it ends
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | place.environment,
+                env={**environment(), **place.environment},
                 start_new_session=True,  # Ctrl-C is for the study, which then stops its trials
             )
         if place.cores:

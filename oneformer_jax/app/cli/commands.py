@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from oneformer_jax import __version__
 from oneformer_jax.app.automl.policy import Policy, action_for_training
 from oneformer_jax.app.cli.guard import guarded
+from oneformer_jax.app.package import CONFIGS
 from oneformer_jax.app.run.execute import running
 from oneformer_jax.tasks import Task
 
@@ -20,6 +22,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="OneFormer in JAX: one model for semantic, instance and panoptic segmentation, driven by a spec file.",
 )
+
+
+def _print_version(asked: bool) -> bool:
+    if asked:
+        print(f"oneformer {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What every command takes."""
+
 
 inspect = typer.Typer(no_args_is_help=True, help="Look at data, spec or model before training.")
 app.add_typer(inspect, name="inspect")
@@ -137,7 +156,13 @@ def benchmark(
 
 
 @app.command()
-def quickstart(spec: SpecPath = Path("configs/quickstart.yaml"), overrides: Overrides = None) -> None:
+def quickstart(
+    spec: Annotated[
+        Path,
+        typer.Option("--spec", "-e", "--experiment_spec_file", help="The spec file.", show_default="its own"),
+    ] = CONFIGS / "quickstart.yaml",
+    overrides: Overrides = None,
+) -> None:
     """Draw a small data set, train on it, evaluate all three tasks and show the pictures."""
     with guarded() as console:
         from oneformer_jax.app.actions.quickstart import quickstart as action

@@ -5,7 +5,6 @@ import queue
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from oneformer_jax.app.package import COMMAND_LINE, environment
 from oneformer_jax.app.run.children import VISIBLE, forwarding, gpu_names, whole_groups
 from oneformer_jax.errors import OneFormerError
 
@@ -36,7 +36,7 @@ class Ending(NamedTuple):
 
 
 def launch(command: Sequence[str], num_processes: int, max_restarts: int, console: Console) -> int:
-    """Runs `cli.py command` as so many processes, each standing for a node, until all have ended; returns an exit code.
+    """Runs `oneformer command` as so many processes, each standing for a node, until all have ended; returns a code.
 
     When one is lost, the others are ended and all start again, at most `max_restarts` times. SIGINT and SIGTERM are
     passed on. Raises OneFormerError where the GPUs cannot be shared evenly.
@@ -56,12 +56,11 @@ def launch(command: Sequence[str], num_processes: int, max_restarts: int, consol
 
 def _start(command: Sequence[str], count: int, shares: list[dict[str, str]]) -> list[subprocess.Popen[bytes]]:
     port = str(_free_port())
-    cli = str(Path(sys.argv[0]).resolve())
     together = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return [
         subprocess.Popen(
-            [sys.executable, cli, *command],
-            env=os.environ | together | {"NODE_RANK": str(index)} | shares[index],
+            [*COMMAND_LINE, *command],
+            env=environment() | together | {"NODE_RANK": str(index)} | shares[index],
             start_new_session=True,  # Ctrl-C of the terminal comes from here alone
         )
         for index in range(count)

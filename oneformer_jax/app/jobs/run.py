@@ -9,7 +9,6 @@ import codecs
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,13 +20,13 @@ from oneformer_jax.app.jobs.models import model_of
 from oneformer_jax.app.jobs.parameters import KEY_VARIABLE
 from oneformer_jax.app.jobs.plan import Request, make_plan, resumed_spec
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
+from oneformer_jax.app.package import COMMAND_LINE, environment
 from oneformer_jax.app.run.children import forwarding
 from oneformer_jax.app.run.lock import only_process_in
 from oneformer_jax.app.run.status import read_status
 from oneformer_jax.app.spec.published.bundle import to_yaml
 from oneformer_jax.errors import OneFormerError
 
-COMMAND_LINE = Path(__file__).resolve().parents[3] / "cli.py"
 PAUSE = 0.1  # seconds between looks at the log
 Tell = Callable[[str], None]
 
@@ -58,19 +57,16 @@ def run(job: Job, record: Record, encryption_key: str, write: Tell) -> int:
     with only_process_in(job.folder):
         record.status, record.started, record.ended = "RUNNING", now(), ""
         job.write(record)
-        environment = (
-            os.environ | {"PYTHONUNBUFFERED": "1"} | ({KEY_VARIABLE: encryption_key} if encryption_key else {})
-        )
-        command = [sys.executable, str(COMMAND_LINE), record.command, "-e", str(job.spec_path)]
+        variables = {"PYTHONUNBUFFERED": "1"} | ({KEY_VARIABLE: encryption_key} if encryption_key else {})
         with job.log_path.open("ab") as log, job.log_path.open("rb") as reader:
             reader.seek(0, os.SEEK_END)
             with forwarding() as children:
                 process = subprocess.Popen(
-                    command,
+                    [*COMMAND_LINE, record.command, "-e", str(job.spec_path)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=environment,
+                    env=environment() | variables,
                     start_new_session=True,  # a terminal's Ctrl-C comes by way of this process, and so once
                 )
                 children.watch([process])

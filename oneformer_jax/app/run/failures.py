@@ -4,6 +4,7 @@ import re
 import signal
 
 from oneformer_jax.errors import DISK_FULL, OneFormerError
+from oneformer_jax.extras import missing_extra
 
 CONNECTION_LOST = re.compile(r"gloo|nccl|connection (closed|reset)|coordination service|heartbeat", re.IGNORECASE)
 LESS_MEMORY = {
@@ -12,12 +13,16 @@ LESS_MEMORY = {
     "inference": "lower inference.batch_size or dataset.augmentation.test_max_size",
     "export": "lower export.input_height and export.input_width, or export on a machine with more memory",
 }
+EXTRAS = {"automl": "automl", "export": "export", "gen_trt_engine": "tensorrt"}
+"""What an action needs beyond what its first import that fails belongs to."""
 
 
 def explained(error: BaseException, action: str = "") -> OneFormerError | None:
     """The message for what a person can meet (a full disk, memory that does not suffice); None for a defect."""
     if isinstance(error, OneFormerError):
         return error
+    if isinstance(error, ImportError):
+        return missing_extra(error, EXTRAS.get(action, ""))
     if is_out_of_memory(error):
         detail = str(error).strip().splitlines()
         return OneFormerError(

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from oneformer_jax.data.storage.archives import inside
 from oneformer_jax.errors import DISK_FULL, DataError
+from oneformer_jax.extras import install_hint
 
 BLOCK = 2**25  # bytes of one request
 FILES_AT_ONCE = 256
@@ -20,8 +21,6 @@ PAUSE = 1.0  # seconds before a download that broke off is continued
 # What file systems call the facts by which a changed file is told.
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5")
 _FACTS = (*_TAGS, "Last-Modified", "LastModified", "mtime", "updated", "created", "size")
-
-INSTALL = "pip install 'oneformer_jax[remote]'"
 
 # Names of errors: the packages that define them need not be installed.
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError"}
@@ -227,7 +226,7 @@ def _explain(error: Exception, location: str) -> DataError:
     login = _LOGIN.get(urlsplit(location).scheme, "a signed address may have expired, a private one needs to be signed")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(location, shown(location))
     if isinstance(error, ImportError):
-        return DataError(f"needs a package that is missing: {error}", hint=INSTALL)
+        return DataError(f"needs a package that is missing: {error}", hint=install_hint("remote"))
     if kinds & _NO_CREDENTIALS:
         return DataError("no credentials were found for this address", hint=login)
     if status in (401, 403) or "PermissionError" in kinds:

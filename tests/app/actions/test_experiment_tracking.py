@@ -11,6 +11,7 @@ from oneformer_jax.app.actions.train.progress import TrainingProgress
 from oneformer_jax.app.actions.train.wandb import init_arguments, wandb_writers
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.spec import Spec, load_spec
+from oneformer_jax.extras import install_hint
 from oneformer_jax.training.logbook import Logbook
 
 KEY = "Top-Secret-Key"
@@ -96,7 +97,7 @@ def test_a_missing_package_is_told_with_what_to_install(
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     screen, _ = track(make_spec("wandb: {project: mine}"), tmp_path)
-    assert "pip install 'oneformer_jax[wandb]'" in screen
+    assert install_hint("wandb") in screen
 
 
 def test_a_run_that_cannot_start_does_not_end_the_training(

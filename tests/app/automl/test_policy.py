@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from oneformer_jax.app.automl.policy import SKILL, Policy, action_for_training, route_training, train_schema
 from oneformer_jax.app.cli.commands import app
 from oneformer_jax.errors import OneFormerError
+from oneformer_jax.extras import install_hint
 
 SCHEMA, TEMPLATE = "schemas/train.schema.json", "references/spec_template_train.yaml"
 
@@ -57,13 +58,13 @@ def test_without_optuna_auto_is_direct_and_says_so_and_on_is_an_error(
     )
     route = route_training("auto")
     assert route.command == "train"
-    assert "pip install 'oneformer_jax[automl]'" in route.reason
+    assert install_hint("automl") in route.reason
     with pytest.raises(OneFormerError, match="AutoML needs Optuna"):
         route_training("on")
     (tmp_path / "spec.yaml").write_text(f"results_dir: {tmp_path}")
     result = CliRunner().invoke(app, ["train", "-e", str(tmp_path / "spec.yaml"), "--automl-policy", "on"])
     assert result.exit_code == 1
-    assert "AutoML needs Optuna, which is not installed\n  -> pip install 'oneformer_jax[automl]'" in result.stderr
+    assert f"AutoML needs Optuna, which is not installed\n  -> {install_hint('automl')}" in result.stderr
     last = json.loads((tmp_path / "automl" / "status.json").read_text().splitlines()[-1])
     assert (last["status"], last["message"].splitlines()[0]) == (
         "FAILURE",

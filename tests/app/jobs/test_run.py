@@ -21,7 +21,7 @@ from oneformer_jax.app.jobs.workspace import Job, Workspace
 from oneformer_jax.app.run.lock import only_process_in
 
 ROOT = Path(__file__).resolve().parents[3]
-# Stands for cli.py: `cli.py ACTION -e SPEC`, before the code of a test.
+# Stands for the command line, `oneformer ACTION -e SPEC`, before the code of a test.
 ACTION = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -60,7 +60,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
 
     def becomes(code: str) -> None:
         (tmp_path / "stub.py").write_text(ACTION + code + "\n")
-        monkeypatch.setattr(runner, "COMMAND_LINE", tmp_path / "stub.py")
+        monkeypatch.setattr(runner, "COMMAND_LINE", (sys.executable, str(tmp_path / "stub.py")))
 
     return becomes
 
@@ -196,10 +196,10 @@ def test_signals_go_to_the_action_once_and_its_end_is_the_jobs(
 ) -> None:
     stub(WAITING if code > 0 else "print('ready'); time.sleep(1); status('SUCCESS', 'Done.')")
     program = (
-        "import signal, sys\nfrom pathlib import Path\nfrom oneformer_jax.app.cli import job_commands\n"
+        "import signal, sys\nfrom oneformer_jax.app.cli import job_commands\n"
         "from oneformer_jax.app.jobs import run\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # which nohup, around the tests, would have switched off
-        f"run.COMMAND_LINE = Path({str(tmp_path / 'stub.py')!r})\njob_commands.app(sys.argv[1:])\n"
+        f"run.COMMAND_LINE = (sys.executable, {str(tmp_path / 'stub.py')!r})\njob_commands.app(sys.argv[1:])\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, "export", "-w", str(workspace.folder), "export.checkpoint=given"],

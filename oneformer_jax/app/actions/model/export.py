@@ -40,10 +40,9 @@ def export(settings: ExportRun, run: Run) -> Path:
     """
     path = settings.path or run.folder / "model.onnx"
     _refuse_to_overwrite(path, settings)
-    try:
+    with needs("export"):
         from converters.onnx.export import export_model
-    except ModuleNotFoundError as error:
-        raise OneFormerError(f"{error.name} is not installed", hint="pip install 'oneformer_jax[export]'") from error
+
     if not settings.verbose:
         logging.getLogger("jax2onnx").setLevel(logging.WARNING)
     mesh = chosen_device(settings)

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.spec import Spec
+from oneformer_jax.extras import install_hint
 from oneformer_jax.training.logbook import ScalarWriter
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _start(spec: Spec, folder: Path, status: StatusFile) -> "wandb.Run | None":
     if mode not in OFFLINE and not _has_account():
         obstacle = "no account is known: run `wandb login` or set WANDB_API_KEY (or WANDB_MODE=offline)"
     elif importlib.util.find_spec("wandb") is None:
-        obstacle = "the package is not installed: pip install 'oneformer_jax[wandb]'"
+        obstacle = f"the package is not installed: {install_hint('wandb')}"
     else:
         import wandb
 
