@@ -2,17 +2,27 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: install bindings quickstart check test test-fast prove bench format
+.PHONY: install install-dev bindings resolve quickstart check test test-fast prove bench format
 
+# What trains, evaluates and exports: enough for everything in the README but its last section.
 install: $(VENV)/installed
 
+# What the checks and the tests need as well.
+install-dev: $(VENV)/installed-dev
+
 # Debian's python3 may lack ensurepip; then virtualenv from pip or the package python3-venv is needed.
-$(VENV)/installed: pyproject.toml
+$(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --upgrade pip
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/pip install --quiet -e ".[export]"
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet -e ".[test]"
 	$(MAKE) --no-print-directory bindings
-	touch $@
+	touch $(VENV)/installed $@
 
 # TensorRT's Python bindings, without their libraries, of two versions that no one environment holds: a test reads from
 # them which calls exist, and is skipped where there are none for this machine.
@@ -20,31 +30,35 @@ bindings:
 	-$(VENV)/bin/pip install --quiet --no-deps --upgrade --target $(VENV)/tensorrt_bindings/10 "tensorrt-cu12-bindings>=10,<11"
 	-$(VENV)/bin/pip install --quiet --no-deps --upgrade --target $(VENV)/tensorrt_bindings/11 "tensorrt-cu13-bindings>=11,<12"
 
+# Whether every extra can be installed from wheels on each Python that is here.
+resolve:
+	$(PYTHON) .ci/resolve.py
+
 quickstart: install
 	$(RUN) cli.py quickstart
 
-format: install
+format: install-dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-check: install
+check: install-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
 # Three tiers: docs/testing.md.
-test: install
+test: install-dev
 	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-fast: install
+test-fast: install-dev
 	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --tier=fast
 
-prove: install
+prove: install-dev
 	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --tier=prove
 
 # On a quiet machine: benchmarks.report refuses results that others disturbed.
-bench: install
+bench: install-dev
 	$(RUN) -m benchmarks.inference --backbone swin_t --size 512
 	$(RUN) -m benchmarks.inference --backbone swin_l --size 640
 	$(RUN) -m benchmarks.training --backbone swin_t --size 512 --batch 1
