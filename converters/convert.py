@@ -2,10 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
-
-import jax
 
 from converters.files.read import Source
 from converters.infer_config import Shapes, infer_architecture, infer_swin
@@ -14,7 +11,7 @@ from converters.rules import Params, Report, Rule, StateDict, carry_over
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.models.oneformer import TRAINING_ONLY, init
+from oneformer_jax.models.oneformer import TRAINING_ONLY, shapes
 
 Kind = Literal["shi", "tao", "huggingface", "swin", "timm"]
 
@@ -65,13 +62,13 @@ def convert(source: Source, kind: Kind | Literal["auto"] = "auto", num_heads: in
     kind = identify(source.arrays, where=where) if kind == "auto" else kind
     arrays = huggingface.published_names(source.arrays) if kind == "huggingface" else source.arrays
     carried = carry_over(arrays, _rules_for(kind, arrays))
-    shapes = Shapes(carried.shapes, where)
+    found = Shapes(carried.shapes, where)
     config: OneFormerConfig | SwinConfig
     if kind in ("swin", "timm"):
-        config = infer_swin(shapes)
+        config = infer_swin(found)
     else:
         pad = tao.TASK_PAD_ID if kind == "tao" else 0
-        config = infer_architecture(shapes, hf_config=source.config, num_heads=num_heads, task_pad_id=pad)
+        config = infer_architecture(found, hf_config=source.config, num_heads=num_heads, task_pad_id=pad)
     optional = swin.OUTPUT_NORMS if isinstance(config, SwinConfig) else TRAINING_ONLY
     params, report = carried.fit(_template(config, where), optional=optional, where=where)
     return Converted(kind, config, params, report)
@@ -81,7 +78,7 @@ def _template(config: OneFormerConfig | SwinConfig, where: str) -> Params:
     try:
         if isinstance(config, SwinConfig):
             return swin.backbone_template(config)
-        return jax.eval_shape(partial(init, config), jax.random.key(0))
+        return shapes(config)
     except (TypeError, ValueError) as error:  # such as heads that do not divide a width
         message = f"no model has the architecture that the shapes imply: {str(error).splitlines()[0]}"
         raise CheckpointError(f"{message} ({config})", where=where) from error

@@ -230,18 +230,8 @@ def carry_over(state: StateDict, rules: Sequence[Rule]) -> Carried:
     )
 
 
-def to_params(
-    state: StateDict, rules: Sequence[Rule], template: Params, *, optional: Iterable[str] = (), where: str = ""
-) -> tuple[Params, Report]:
-    """The parameter tree that `state` holds, NumPy arrays in the shapes and dtypes of `template`.
-
-    See `Carried.fit`; `where` names the source in the message of its ConversionError.
-    """
-    return carry_over(state, rules).fit(template, optional=optional, where=where)
-
-
 def from_params(params: Params, rules: Sequence[Rule]) -> dict[str, np.ndarray]:
-    """The state dict of a parameter tree: the inverse of `to_params`. Arrays are views; what rules skip is left out.
+    """The state dict of a parameter tree, the inverse of `carry_over`. Arrays are views; what rules skip is left out.
 
     Raises CheckpointError naming the parameters that no rule carries.
     """

@@ -1,13 +1,7 @@
 """Weights of Hugging Face's OneFormer (`OneFormerForUniversalSegmentation`)."""
 
-from functools import partial
-
-import jax
-
 from converters.names.swin import classifier, patch_merging
-from converters.rules import Params, Report, Rule, StateDict, conv, fused_attention, linear, norm, skip, to_params
-from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.models.oneformer import TRAINING_ONLY, init
+from converters.rules import Rule, StateDict, conv, fused_attention, linear, norm, skip
 
 # Version 5 renames the backbone while it runs; files keep the names of version 4.
 _RUNTIME = "model.pixel_level_module.encoder.swin."
@@ -125,13 +119,3 @@ def published_name(name: str) -> str:
 def published_names(state: StateDict) -> StateDict:
     """A state dict of any version under the names that version 4 published."""
     return {published_name(name): array for name, array in state.items()}
-
-
-def from_huggingface(state: StateDict, config: OneFormerConfig, *, where: str = "") -> tuple[Params, Report]:
-    """Parameters of `config` from the published or run-time names; text encoder and logit scale may be absent.
-
-    Raises ConversionError when names or shapes do not fit `config`, and for configurations that Hugging Face's state
-    dict cannot hold (its decoder's input projections are missing from it); `where` names the file in the message.
-    """
-    template = jax.eval_shape(partial(init, config), jax.random.key(0))
-    return to_params(published_names(state), RULES, template, optional=TRAINING_ONLY, where=where)

@@ -1,25 +1,7 @@
 """Weights of the original OneFormer (SHI-Labs, PyTorch on detectron2)."""
 
-from functools import partial
-
-import jax
-
 from converters.names.swin import patch_merging, swin_stages
-from converters.rules import (
-    Layout,
-    Params,
-    Report,
-    Rule,
-    StateDict,
-    conv,
-    fused_attention,
-    linear,
-    norm,
-    skip,
-    to_params,
-)
-from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.models.oneformer import TRAINING_ONLY, init
+from converters.rules import Layout, Rule, conv, fused_attention, linear, norm, skip
 
 SWIN = [
     *swin_stages("backbone.", Layout.MAP),
@@ -109,12 +91,3 @@ TASK_AND_TEXT = [
 ]
 
 RULES = [*SWIN, *PIXEL_DECODER, *PREDICTOR, *TASK_AND_TEXT]
-
-
-def from_shi_labs(state: StateDict, config: OneFormerConfig, *, where: str = "") -> tuple[Params, Report]:
-    """Parameters of `config` from the names of the original; text encoder and logit scale may be absent.
-
-    Raises ConversionError when names or shapes do not fit `config`; `where` names the file in its message.
-    """
-    template = jax.eval_shape(partial(init, config), jax.random.key(0))
-    return to_params(state, RULES, template, optional=TRAINING_ONLY, where=where)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from carried import from_huggingface, from_original
 from state_dicts import array, rows
 
-from converters.names.huggingface import from_huggingface, published_name
-from converters.names.shi_labs import from_shi_labs
+from converters.names.huggingface import published_name
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig, TransformerConfig
 from oneformer_jax.models.oneformer import TRAINING_ONLY
@@ -18,7 +18,7 @@ SWIN_LARGE_COCO = OneFormerConfig()
 
 def test_every_name_of_the_original_is_known(shared: Path) -> None:
     manifest = rows(shared / "reference/keys_shi_labs_swinl_coco.csv")
-    _, report = from_shi_labs({row["key"]: array(row) for row in manifest}, SWIN_LARGE_COCO)
+    _, report = from_original({row["key"]: array(row) for row in manifest}, SWIN_LARGE_COCO)
     assert set(report.matched) == {row["key"] for row in manifest if row["kind"] == "param"}
     assert set(report.skipped) == {row["key"] for row in manifest if row["kind"] == "buffer"}
     assert report.absent == ()
@@ -36,7 +36,7 @@ def test_every_name_of_hugging_face_is_known(column: str, shared: Path) -> None:
 def test_a_file_for_inference_lacks_the_text_encoder(shared: Path) -> None:
     manifest = rows(shared / "reference/keys_shi_labs_swinl_coco.csv")
     inference = [row for row in manifest if not row["key"].startswith(("text_", "prompt_ctx", "criterion"))]
-    params, report = from_shi_labs({row["key"]: array(row) for row in inference}, SWIN_LARGE_COCO)
+    params, report = from_original({row["key"]: array(row) for row in inference}, SWIN_LARGE_COCO)
     assert report.absent == TRAINING_ONLY
     assert set(params) == {"backbone", "pixel_decoder", "predictor", "task_mlp"}
 
@@ -64,5 +64,5 @@ def test_names_that_only_some_configurations_have(shared: Path) -> None:
         backbone=SwinConfig(ape=True),
         transformer=TransformerConfig(enc_layers=1, pre_norm=True, enforce_input_proj=True),
     )
-    _, report = from_shi_labs(state | added, config)
+    _, report = from_original(state | added, config)
     assert set(added) <= set(report.matched)

@@ -19,7 +19,6 @@ from converters.rules import (
     linear,
     norm,
     skip,
-    to_params,
 )
 from oneformer_jax.errors import CheckpointError
 
@@ -31,6 +30,12 @@ RULES = [
     *norm("norm", "norm"),
     Rule("scale", "extra"),
 ]
+
+
+def to_params(
+    state: dict[str, np.ndarray], rules: list[Rule], shapes: dict[str, Any], *, optional: Any = (), where: str = ""
+) -> tuple[dict[str, Any], Report]:
+    return carry_over(state, rules).fit(shapes, optional=optional, where=where)
 
 
 def arrays() -> dict[str, np.ndarray]:

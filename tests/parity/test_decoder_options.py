@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from carried import from_huggingface
 
-from converters.names.huggingface import from_huggingface
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig, PixelDecoderConfig, TransformerConfig
 from oneformer_jax.models.oneformer import decode, encode, predict

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from carried import from_huggingface
 from goldens import channels_last
 
-from converters.names.huggingface import from_huggingface
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import decode, encode

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from carried import from_original
 from goldens import Golden, channels_last, load_golden
 
-from converters.names.shi_labs import from_shi_labs
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.losses.assignment import Pairs, assign, pair_slots
 from oneformer_jax.losses.config import CriterionConfig
@@ -35,7 +35,7 @@ def golden(shared: Path) -> Golden:
 @pytest.fixture(scope="module")
 def params(golden: Golden) -> dict[str, Any]:
     scale = {"criterion.logit_scale": np.log(np.float32(1 / golden.meta["contrast_temperature"]))}
-    return from_shi_labs(scale | golden.state, golden.config)[0]
+    return from_original(scale | golden.state, golden.config)[0]
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +163,9 @@ def test_losses_and_gradients(
     shape = {name: golden.state[name].shape if name in golden.state else () for name in names}
     known = {name: golden.arrays.get(f"grad/{name}", np.full(shape[name], np.nan, np.float32)) for name in names}
     norms = dict(zip(names, golden["grad_norms"], strict=True))
-    expected_grads = from_shi_labs(known, golden.config)[0]
+    expected_grads = from_original(known, golden.config)[0]
     constants = {name: np.full(shape[name], norms[name], np.float32) for name in names}
-    expected_norms = from_shi_labs(constants, golden.config)[0]
+    expected_norms = from_original(constants, golden.config)[0]
     compared = 0
     for (path, gradient), expected, norm in zip(
         jax.tree.leaves_with_path(grads), jax.tree.leaves(expected_grads), jax.tree.leaves(expected_norms), strict=True

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from carried import from_huggingface, from_original
 from goldens import Golden, channels_last, load_golden
 
-from converters.names.huggingface import from_huggingface
-from converters.names.shi_labs import from_shi_labs
 from oneformer_jax.models.mask_decoder import MaskDecoder, blocked_keys, unblock_full_rows
 from oneformer_jax.models.oneformer import decode, encode, encode_text, predict
 from oneformer_jax.models.ops import resize
@@ -33,7 +32,7 @@ def golden(shared: Path) -> Golden:
 
 @pytest.fixture(scope="module")
 def params(golden: Golden) -> dict[str, Any]:
-    return jax.tree.map(jnp.asarray, from_shi_labs(golden.state, golden.config)[0])
+    return jax.tree.map(jnp.asarray, from_original(golden.state, golden.config)[0])
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +192,6 @@ def test_one_raw_image(golden: Golden, params: dict[str, Any]) -> None:
 
 def test_hugging_faces_file_of_the_same_weights_converts_to_the_same(shared: Path, golden: Golden) -> None:
     ported = load_golden(shared / "reference/golden/hf_tiny_dev.npz")
-    ours, _ = from_shi_labs(golden.state, golden.config)
+    ours, _ = from_original(golden.state, golden.config)
     theirs, _ = from_huggingface(ported.state, golden.config)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
