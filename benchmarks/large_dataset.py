@@ -74,6 +74,7 @@ class Training:
 
         from oneformer_jax.app.actions.train.train import train
         from oneformer_jax.app.run.execute import running
+        from oneformer_jax.app.settings.training import training_run
         from oneformer_jax.training import step
 
         original = step.pair_slots
@@ -93,7 +94,7 @@ class Training:
             mock.patch.object(step, "pair_slots", observed),
             running("train", spec, overrides, Console(quiet=True)) as (read, run),
         ):
-            train(read, run.folder, run.status, run.console)
+            train(training_run(read, run.folder), run)
         return self.steps, self.peak_mib, peak_memory_mib()
 
 

@@ -68,7 +68,7 @@ def this_project(folder: Path, crop: int, recipe: Recipe) -> Maker:
     """This project's sample maker."""
     from oneformer_jax.data.augmentation import AugmentationSettings
     from oneformer_jax.data.datasets.sources import Source, open_sources
-    from oneformer_jax.data.pipeline import PipelineSettings, SampleMaker, max_segments_of
+    from oneformer_jax.data.pipeline import PipelineSettings, SampleMaker
 
     dataset = open_sources([Source(folder / "annotations.json", folder / "images", folder / "panoptic")])
     augmentation = AugmentationSettings(
@@ -78,11 +78,10 @@ def this_project(folder: Path, crop: int, recipe: Recipe) -> Maker:
         batch_size=1,
         num_queries=QUERIES,
         n_ctx=CONTEXT,
-        max_segments=max_segments_of(dataset, QUERIES),
         task_prob={"semantic": 1.0, "instance": 1.0, "panoptic": 1.0},
         augmentation=augmentation,
     )
-    return Maker(SampleMaker(dataset, settings), len(dataset))
+    return Maker(SampleMaker(dataset, settings.fitted(dataset)), len(dataset))
 
 
 def dense_masks(folder: Path, crop: int, recipe: Recipe) -> Maker:

@@ -9,7 +9,7 @@ import re
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,22 +39,27 @@ class PipelineSettings:
     """What a training batch looks like.
 
     `batch_size` counts the images of one step over all processes. `max_segments` (T) and `planes` (R) are the fixed
-    sizes of the segment table and of its maps; an image gets `num_queries - n_ctx` prompts. `task_prob` maps task
-    names to probabilities, which are normalised; a task that is absent is never drawn. With `cutmix_prob` a sample
-    shows segments of two images: the table then needs twice the rows. `num_workers` 0 prepares
+    sizes of the segment table and of its maps, 0: what the data set needs; an image gets `num_queries - n_ctx` prompts.
+    `task_prob` maps task names to probabilities, which are normalised; a task that is absent is never drawn. With
+    `cutmix_prob` a sample shows segments of two images: the table then needs twice the rows. `num_workers` 0 prepares
     samples in the caller's thread, up to 4 are threads, more are processes.
     """
 
     batch_size: int
     num_queries: int
     n_ctx: int
-    max_segments: int
     task_prob: Mapping[str, float]
     augmentation: AugmentationSettings
+    max_segments: int = 0
     cutmix_prob: float = 0.0
     seed: int = 0
-    planes: int = 1
+    planes: int = 0
     num_workers: int = 2
+
+    def fitted(self, dataset: Dataset) -> "PipelineSettings":
+        """The same with table sizes that hold every image of `dataset`, where they are not set."""
+        needed = max_segments_of(dataset, self.num_queries, images=2 if self.cutmix_prob else 1)
+        return replace(self, max_segments=self.max_segments or needed, planes=self.planes or dataset.planes)
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
@@ -161,6 +166,7 @@ def train_batches(
     if settings.batch_size % process_count:
         raise SpecError(f"a batch of {settings.batch_size} images is not a multiple of the {process_count} processes")
     task_probabilities(settings.task_prob)
+    settings = settings.fitted(dataset)
     share = settings.batch_size // process_count
     rows = range(process_index * share, (process_index + 1) * share)
     batches = (

@@ -68,7 +68,7 @@ def init(config: OneFormerConfig, rng: jax.Array) -> Params:
 
 def shapes(config: OneFormerConfig) -> Params:
     """The parameters of a model without their values: `jax.ShapeDtypeStruct` in their place."""
-    return jax.eval_shape(partial(init, config), jax.random.key(0))
+    return jax.eval_shape(lambda: init(config, jax.random.key(0)))  # a key outside would start the devices
 
 
 def normalise(

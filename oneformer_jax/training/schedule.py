@@ -1,6 +1,8 @@
 """Learning-rate schedules as functions of the step, by the formulas that the spec's scheduler names stand for."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import jax.numpy as jnp
 import optax
@@ -42,3 +44,32 @@ def multi_step(
         return lr * _warmup(step, warmup_iters, warmup_factor) * gamma**reached
 
     return schedule
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over a training whose length is not known yet: `lr` at its largest.
+
+    `MultiStep` multiplies it by `gamma` at each of `decay_steps`, or of `decay_epochs` where these are given.
+    """
+
+    lr: float = 1e-5
+    kind: Literal["Warmuppoly", "MultiStep"] = "Warmuppoly"
+    warmup_iters: int = 1000
+    warmup_factor: float = 0.001
+    gamma: float = 0.1
+    decay_steps: tuple[int, ...] = (327778, 355092)
+    decay_epochs: tuple[int, ...] | None = None
+
+    def decays(self, steps_per_epoch: int) -> tuple[int, ...]:
+        """The steps at which `MultiStep` decays."""
+        if self.decay_epochs is None:
+            return self.decay_steps
+        return tuple(epoch * steps_per_epoch for epoch in self.decay_epochs)
+
+    def build(self, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
+        """The learning rate of a training of this length."""
+        warmup = self.warmup_iters, self.warmup_factor
+        if self.kind == "MultiStep":
+            return multi_step(self.lr, self.decays(steps_per_epoch), self.gamma, *warmup)
+        return warmup_poly(self.lr, total_steps, *warmup)

@@ -1,18 +1,28 @@
 """How much memory of one device a training step needs, by what XLA plans for its programs. Nothing is run."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.stages import Lowered
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from oneformer_jax.checkpoints.quantized import bytes_of
 from oneformer_jax.data.batch import Batch
+from oneformer_jax.data.geometry import Size
+from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.losses.assignment import Pairs
-from oneformer_jax.training.step import TrainState, TrainStep
+from oneformer_jax.losses.assignment import BLOCK, Pairs, pair_slots
+from oneformer_jax.losses.objective import OneFormerObjective
+from oneformer_jax.models import oneformer
+from oneformer_jax.training.optimizer import make_optimizer
+from oneformer_jax.training.precision import first_loss_scale
+from oneformer_jax.training.run import Recipe
+from oneformer_jax.training.sharding import make_mesh
+from oneformer_jax.training.step import StepInputs, TrainState, TrainStep
 
 
 class StepMemory(NamedTuple):
@@ -64,7 +74,7 @@ def step_memory(
     backward = step.backward.lower(pullback, losses.out_info.cotangents)
     update = step.update.lower(state, backward.out_info, scalar)
     programs = (forward, losses, backward, update)
-    plans = dict(zip(("forward", "losses", "backward", "update"), map(_plan, programs), strict=True))
+    plans = dict(zip(("forward", "losses", "backward", "update"), map(planned, programs), strict=True))
 
     gradients, kept = bytes_of(state.params), plans["forward"].output
     summed = gradients if batches_per_step > 1 else 0  # of the batches before
@@ -94,16 +104,72 @@ def step_memory(
     )
 
 
-class _Plan(NamedTuple):
-    """Bytes of a compiled program besides its arguments: temporary, returned, and returned in place of arguments."""
+class Plan(NamedTuple):
+    """Bytes of a compiled program: of its arguments, temporary, returned, and returned in place of arguments."""
 
+    arguments: int
     temporary: int
     output: int
     alias: int
 
 
-def _plan(lowered: Lowered) -> _Plan:
+def planned(lowered: Lowered) -> Plan:
+    """What XLA plans for a program. Raises OneFormerError where the backend does not say it."""
     plan = lowered.compile().memory_analysis()
     if plan is None:
         raise OneFormerError(f"the backend {jax.default_backend()} does not say how much memory its programs need")
-    return _Plan(plan.temp_size_in_bytes, plan.output_size_in_bytes, plan.alias_size_in_bytes)
+    return Plan(
+        plan.argument_size_in_bytes, plan.temp_size_in_bytes, plan.output_size_in_bytes, plan.alias_size_in_bytes
+    )
+
+
+SEGMENTS = 16
+"""Of an image, where no data is there to say."""
+_PROMPT_LENGTH = 12  # tokens of the longest prompt; names of classes are short
+
+
+def training_memory(recipe: Recipe, batch: int, size: Size, batches_per_step: int = 1) -> StepMemory:
+    """Of a step that takes `batch` images of `size` (height, width) a device, with 16 segments in each.
+
+    Raises OneFormerError: the backend does not say how much memory its programs need.
+    """
+    transformer, context = recipe.model.transformer, recipe.model.text_encoder.n_ctx
+    segments = min(transformer.num_queries, -(-SEGMENTS // BLOCK) * BLOCK)
+    step, state = stand_in_step(recipe)
+    return step_memory(
+        step,
+        state,
+        batch_shapes(batch, size, planes=1, segments=segments, prompts=transformer.num_queries - context),
+        slots=pair_slots(np.full(batch, min(SEGMENTS, transformer.num_queries)), 1),
+        batches_per_step=batches_per_step,
+    )
+
+
+def stand_in_step(recipe: Recipe) -> tuple[TrainStep, TrainState]:
+    """The step of a recipe on one device, with a table of prompts that say nothing, and the shapes of its state."""
+    model, options = recipe.model, recipe.step
+
+    def rate(_: ArrayLike) -> jax.Array:
+        return jnp.zeros(())
+
+    shapes = oneformer.shapes(model)
+    optimizer = make_optimizer(recipe.optimizer, rate, frozen=options.frozen)
+    step = TrainStep(
+        model,
+        OneFormerObjective(recipe.loss),
+        optimizer,
+        rate,
+        StepInputs(
+            recipe.pixel_mean,
+            recipe.pixel_std,
+            task_tokens(model.task_pad_id, model.task_seq_len),
+            np.zeros((model.num_classes + 3, _PROMPT_LENGTH), np.int32),
+            min(SEGMENTS, model.num_classes) + 1,
+        ),
+        replace(options, strategy="ddp"),
+        make_mesh(1),
+    )
+    scale = jax.eval_shape(lambda: first_loss_scale(options.precision))
+    average = shapes if options.average_decay else None
+    updates: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    return step, TrainState(updates, shapes, jax.eval_shape(optimizer.init, shapes), scale, average)

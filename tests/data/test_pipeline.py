@@ -216,7 +216,7 @@ def test_sizes_of_a_run(train: Dataset, open_split: Callable[..., Dataset], shar
 
 @pytest.mark.parametrize("cutmix_prob", [0.0, 1.0])
 def test_no_sample_shows_more_prompts_than_foretold(train: Dataset, cutmix_prob: float) -> None:
-    made = dataclasses.replace(SETTINGS, cutmix_prob=cutmix_prob)
+    made = dataclasses.replace(SETTINGS, cutmix_prob=cutmix_prob).fitted(train)
     shown = {len(np.unique(SampleMaker(train, made)(sample, sample % len(train)).prompts)) for sample in range(60)}
     largest = max_prompts_of(train, made)
     assert max(shown) <= largest

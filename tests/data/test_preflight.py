@@ -181,7 +181,7 @@ def test_passes_are_remembered(tmp_path: Path) -> None:
 def test_a_failed_image_is_named_wherever_it_is_met(folder: Path) -> None:
     cut_jpeg(folder)
     dataset = opened(folder)
-    settings = PipelineSettings(4, 10, 2, 8, {"semantic": 1.0}, AugmentationSettings(crop=(64, 64)), num_workers=0)
+    settings = PipelineSettings(4, 10, 2, {"semantic": 1.0}, AugmentationSettings(crop=(64, 64)), num_workers=0)
     with pytest.raises(DataError, match=IMAGE + "the image cannot be read"):
         next(train_batches(dataset, settings, start_step=0))
 

@@ -1,6 +1,7 @@
 """The convert action and pretrained weights: out to Hugging Face, back, and into another training."""
 
 import json
+import math
 import shutil
 from collections import OrderedDict
 from pathlib import Path
@@ -13,10 +14,10 @@ from rich.console import Console
 
 from oneformer_jax import load_checkpoint, load_model
 from oneformer_jax.app.actions.train.start import starting_point
-from oneformer_jax.app.settings import training as configure
+from oneformer_jax.app.settings.training import training_run
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.checkpoints.read import find_checkpoint, load_description
-from oneformer_jax.training.optimizer import make_optimizer
+from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.training.sharding import make_mesh
 
 pytestmark = pytest.mark.slow
@@ -98,10 +99,10 @@ def test_evaluate_needs_no_model_keys_and_tells_which_contradict(
 
 
 def start_of(workspace: Path, *overrides: str):
-    spec = load_spec(workspace / "spec.yaml", list(overrides))
-    optimizer = make_optimizer(configure.optimizer_config(spec), lambda _: 1e-3)
+    settings = training_run(load_spec(workspace / "spec.yaml", list(overrides)), workspace)
+    loop = settings.length.in_steps(open_dataset(settings.data), 1)
     console = Console(record=True, width=1000)
-    return starting_point(spec, None, optimizer, console, make_mesh(1)), console
+    return starting_point(settings, loop, None, make_mesh(1), console), console
 
 
 @pytest.mark.tao(7)
@@ -127,8 +128,11 @@ def test_another_number_of_classes_starts_a_new_head(exported: Path, trained: Pa
 
 
 def test_a_backbone_of_another_window_is_interpolated(exported: Path, workspace: Path) -> None:
-    start, console = start_of(workspace, f"train.pretrained_backbone={exported}", "model.backbone.swin.window_size=5")
-    assert start.state().params["backbone"]["stage0_block0"]["attention"]["relative_position_bias"].shape == (81, 1)
+    keys = ["model.backbone.swin.window_size=5", "model.one_former.contrastive_temperature=0.25"]
+    start, console = start_of(workspace, f"train.pretrained_backbone={exported}", *keys)
+    params = start.state().params
+    assert params["backbone"]["stage0_block0"]["attention"]["relative_position_bias"].shape == (81, 1)
+    assert float(params["logit_scale"]) == pytest.approx(math.log(4))
     assert "bicubic, 7x7 to 9x9" in console.export_text()
 
 

@@ -23,7 +23,7 @@ import transformers
 from dealt_points import DealtPoints
 
 from oneformer_jax.app.settings import data as datasets
-from oneformer_jax.app.settings import training as configure
+from oneformer_jax.app.settings.training import criterion_config, pipeline_settings
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets.files import open_dataset
@@ -145,8 +145,7 @@ def spec(spec_path: Path) -> Spec:
 def batch(spec: Spec) -> Batch:
     """The run's first batch, made once more."""
     dataset = open_dataset(datasets.dataset_files(spec, "train"))
-    settings = configure.pipeline_settings(spec, dataset, spec.dataset.train.batch_size)
-    with closing(train_batches(dataset, settings, start_step=0)) as batches:
+    with closing(train_batches(dataset, pipeline_settings(spec), start_step=0)) as batches:
         batch = next(batches)
     assert sorted(batch.task) == [0, 1, 2]
     return batch
@@ -201,7 +200,7 @@ def differences(logged: dict[str, float], spec: Spec, batch: Batch) -> Differenc
     ready = inputs(batch, spec)
 
     def measure(model: Any, seed: int) -> dict[str, float]:
-        points = DealtPoints(batch, seed, LAYERS, configure.criterion_config(spec))
+        points = DealtPoints(batch, seed, LAYERS, criterion_config(spec.model.one_former))
         theirs = pytorch_losses(model, ready, points)
         return {name: abs(logged[name] / truth - 1) for name, truth in theirs.items()}
 

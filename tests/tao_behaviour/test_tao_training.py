@@ -14,8 +14,8 @@ from oneformer_jax.app.actions.train.progress import TrainingProgress
 from oneformer_jax.app.run.devices import mesh_of
 from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.run.status import StatusFile
-from oneformer_jax.app.settings import training as configure
 from oneformer_jax.app.settings.devices import device_choice
+from oneformer_jax.app.settings.training import optimizer_config, schedule_config, training_length
 from oneformer_jax.app.spec import Spec, unsupported_keys
 from oneformer_jax.app.spec.published.template import template
 from oneformer_jax.app.spec.spec import notes
@@ -31,8 +31,8 @@ SpecOf = Callable[..., Spec]
 def test_the_learning_rate_warms_up_and_decays(spec_of: SpecOf, dataset: Dataset, tmp_path: Path) -> None:
     """There the rate is constant; here the keys of the spec and the number of images shape it."""
     spec = spec_of("train.num_epochs=10", "train.optim.warmup_iters=10", "train.optim.lr=1")
-    settings = configure.loop_settings(spec, dataset, num_devices=1)
-    schedule = configure.schedule(spec, settings)
+    settings = training_length(spec.train).in_steps(dataset, 1)
+    schedule = schedule_config(spec.train.optim).build(settings.total_steps, settings.steps_per_epoch)
     rates = [float(schedule(step)) for step in range(settings.total_steps)]
     assert len(rates) == 50  # five images
     assert rates[0] == pytest.approx(spec.train.optim.warmup_factor)
@@ -58,7 +58,7 @@ def test_the_learning_rate_warms_up_and_decays(spec_of: SpecOf, dataset: Dataset
 )
 def test_gradients_are_clipped_by_either_key(spec_of: SpecOf, overrides: list[str], norm: float) -> None:
     """There no key clips; here the first moment of AdamW holds a tenth of the clipped gradient."""
-    optimizer = make_optimizer(configure.optimizer_config(spec_of(*overrides)), optax.constant_schedule(1.0))
+    optimizer = make_optimizer(optimizer_config(spec_of(*overrides).train), optax.constant_schedule(1.0))
     gradients = {"predictor": {"kernel": jnp.full((4,), 50.0)}}  # of norm 100
     _, state = optimizer.update(gradients, optimizer.init(gradients), gradients)
     assert float(global_norm(optax.tree.get(state, "mu"), 2.0)) == pytest.approx(0.1 * norm, rel=1e-5)
@@ -69,7 +69,7 @@ def test_gradients_are_clipped_by_either_key(spec_of: SpecOf, overrides: list[st
 def test_queries_learn_at_the_rate_that_their_key_says(spec_of: SpecOf, overrides: list[str], multiple: float) -> None:
     """There the doubled rate of the queries is written down but lost; here it is a key, by default as in TAO's runs."""
     spec = spec_of("train.clip_gradients.enabled=false", "train.optim.weight_decay=0", *overrides)
-    optimizer = make_optimizer(configure.optimizer_config(spec), optax.constant_schedule(1.0))
+    optimizer = make_optimizer(optimizer_config(spec.train), optax.constant_schedule(1.0))
     ones = {"predictor": {"query_embed": jnp.ones(3), "level_embed": jnp.ones(3)}}
     updates, _ = optimizer.update(ones, optimizer.init(ones), ones)
     ratio = updates["predictor"]["query_embed"] / updates["predictor"]["level_embed"]

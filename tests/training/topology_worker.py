@@ -16,6 +16,7 @@ from rich.console import Console
 
 from oneformer_jax.app.actions.train import train as train_action
 from oneformer_jax.app.run.execute import running
+from oneformer_jax.app.settings.training import training_run
 from oneformer_jax.training.optimizer import parameter_names
 from oneformer_jax.training.sharding import whole_on_each_process
 
@@ -62,7 +63,7 @@ def train(dtype: str, strategy: str, spec: Path, folder: Path, overrides: list[s
         patch.object(train_action, "train_loop", loop),
         running("train", spec, overrides, Console(quiet=True)) as (read, run),
     ):
-        train_action.train(read, run.folder, run.status, run.console)
+        train_action.train(training_run(read, run.folder), run)
 
 
 if __name__ == "__main__":

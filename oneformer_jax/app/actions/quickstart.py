@@ -16,6 +16,7 @@ from oneformer_jax.app.actions.train.train import train
 from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.settings import data as datasets
 from oneformer_jax.app.settings.evaluation import evaluation_run, inference_run
+from oneformer_jax.app.settings.training import training_run
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import open_dataset
@@ -40,7 +41,7 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
         console.print(f"drawing {TRAINING_IMAGES} training and {HELD_OUT_IMAGES} held-out images: {data}")
         write_drawn_shapes(data, {"train": TRAINING_IMAGES, "val": HELD_OUT_IMAGES}, seed=spec.train.seed)
     with running("train", spec_path, overrides, console) as (read, run):
-        train(read, run.folder, run.status, run.console)
+        train(training_run(read, run.folder), run)
 
     best = [*overrides, f"evaluate.checkpoint={folder / 'train'}", f"inference.checkpoint={folder / 'train'}"]
     with running("evaluate", spec_path, best, console) as (read, run):

@@ -65,8 +65,9 @@ def train(
             return
         with running("train", spec, overrides, console) as (read, run):
             from oneformer_jax.app.actions.train.train import train as action
+            from oneformer_jax.app.settings.training import training_run
 
-            action(read, run.folder, run.status, run.console)
+            action(training_run(read, run.folder), run)
 
 
 @app.command()

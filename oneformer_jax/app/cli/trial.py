@@ -26,8 +26,9 @@ def trial(spec_path: Path) -> None:
         time.sleep(0.5)
     with guarded() as console, running("train", spec_path, [], console) as (read, run):
         from oneformer_jax.app.actions.train.train import train
+        from oneformer_jax.app.settings.training import training_run
 
-        train(read, run.folder, run.status, run.console)
+        train(training_run(read, run.folder), run)
 
 
 def _end_with_the_study() -> None:

@@ -12,6 +12,8 @@ from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import DatasetFiles, Split, open_dataset
 from oneformer_jax.data.datasets.problems import Problems, listing
 from oneformer_jax.data.storage.cache import cache_folder
+from oneformer_jax.errors import OneFormerError
+from oneformer_jax.evaluation.evaluator import Scoring
 
 
 def checked_datasets(splits: Sequence[DatasetFiles], console: Console) -> dict[Split, Dataset]:
@@ -29,6 +31,17 @@ def checked_datasets(splits: Sequence[DatasetFiles], console: Console) -> dict[S
             problems.errors += check_split(split, dataset, console, version=version, strict=False).errors
     problems.raise_all()
     return datasets
+
+
+def training_data(train: DatasetFiles, validation: Scoring | None, console: Console) -> tuple[Dataset, Dataset | None]:
+    """The checked data sets of training and validation. Raises OneFormerError where they have different categories."""
+    found = checked_datasets([train, validation.data] if validation else [train], console)
+    dataset, validated = found["train"], found.get("val")
+    if validated is None:
+        console.print("dataset.val is not set: no validation, and so no best checkpoint")
+    elif validated.categories.names != dataset.categories.names:
+        raise OneFormerError("dataset.train and dataset.val have different categories", where="dataset.val.annotations")
+    return dataset, validated
 
 
 def open_splits(splits: Sequence[DatasetFiles], problems: Problems) -> dict[Split, Dataset]:

@@ -1,109 +1,82 @@
-"""Spec keys to the settings of a training: the only place that knows both (the model's: `actions.architecture`).
+"""A spec to the settings of a training: the one place that reads it for `train`, but for model, data and devices."""
 
-Those of evaluation are in `actions.scoring`, the data sets in `actions.datasets`.
-"""
+from pathlib import Path
 
-from dataclasses import replace
-from typing import Any
-
-import optax
-
-from oneformer_jax.app.settings.data import num_workers
+from oneformer_jax.app.settings.data import dataset_files, has_data, num_workers
+from oneformer_jax.app.settings.devices import device_choice
+from oneformer_jax.app.settings.evaluation import evaluation_policy, monitor, scoring, thresholds, validation_tasks
+from oneformer_jax.app.settings.frozen import frozen_names
+from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import Spec
+from oneformer_jax.app.spec.action_keys import Wandb
+from oneformer_jax.app.spec.model_keys import OneFormer
+from oneformer_jax.app.spec.train_keys import Optim, Train
 from oneformer_jax.data.augmentation import AugmentationSettings
-from oneformer_jax.data.datasets.dataset import Dataset
-from oneformer_jax.data.pipeline import PipelineSettings, max_segments_of, steps_per_epoch
+from oneformer_jax.data.pipeline import PipelineSettings
 from oneformer_jax.losses.config import CriterionConfig
-from oneformer_jax.training.frozen import Names, frozen_parameters
-from oneformer_jax.training.loop import LoopSettings
 from oneformer_jax.training.optimizer import OptimizerConfig
-from oneformer_jax.training.schedule import multi_step, warmup_poly
+from oneformer_jax.training.run import Length, Recipe, Start, Tracking, TrainingRun
+from oneformer_jax.training.schedule import ScheduleConfig
+from oneformer_jax.training.step import StepSettings
 
 
-def criterion_config(spec: Spec) -> CriterionConfig:
-    """Loss weights and point counts."""
-    former = spec.model.one_former
-    return CriterionConfig(
-        class_weight=former.class_weight,
-        mask_weight=former.mask_weight,
-        dice_weight=former.dice_weight,
-        contrastive_weight=former.contrastive_weight,
-        no_object_weight=former.no_object_weight,
-        num_points=former.train_num_points,
-        oversample_ratio=former.oversample_ratio,
-        importance_sample_ratio=former.importance_sample_ratio,
-        deep_supervision=former.deep_supervision,
-    )
+def training_run(spec: Spec, folder: Path) -> TrainingRun:
+    """The training that a spec describes, with its results in `folder`.
 
-
-def optimizer_config(spec: Spec) -> OptimizerConfig:
-    """AdamW and its clipping."""
-    optim, clip = spec.train.optim, spec.train.gradient_clip()
-    groups = OptimizerConfig(
-        weight_decay=optim.weight_decay,
-        momentum=optim.momentum,
-        backbone_multiplier=optim.backbone_multiplier,
-        query_multiplier=optim.query_multiplier,
-        clip_value=0.0,
-    )
-    if clip is None:
-        return groups
-    return replace(groups, clip_type=clip.clip_type, clip_value=clip.max_norm, clip_norm_type=clip.norm_type)
-
-
-def loop_settings(spec: Spec, dataset: Dataset, num_devices: int) -> LoopSettings:
-    """How long to train and how often to stop for what, all counted in updates."""
-    train = spec.train
-    batch_size, accumulated = spec.dataset.train.batch_size * num_devices, train.accumulate_grad_batches
-    epoch = train.iters_per_epoch or steps_per_epoch(dataset, batch_size * accumulated)
-    share = train.val_check_interval
-    return LoopSettings(
-        total_steps=min(train.num_epochs * epoch, train.optim.max_iter),
-        steps_per_epoch=epoch,
-        validate_every=max(1, round(share * epoch)) if share < 1 else train.validation_interval * epoch,
-        checkpoint_every=train.checkpoint_interval * (1 if train.checkpoint_interval_unit == "step" else epoch),
-        batch_size=batch_size,
-        batches_per_step=accumulated,
-        profile_steps=train.profile_steps,
-    )
-
-
-def schedule(spec: Spec, settings: LoopSettings) -> optax.Schedule:
-    """The learning rate over the run."""
-    optim = spec.train.optim
-    warmup = optim.warmup_iters, optim.warmup_factor
-    if optim.lr_scheduler == "MultiStep":
-        return multi_step(optim.lr, optim.decay_steps(settings.steps_per_epoch), optim.gamma, *warmup)
-    return warmup_poly(optim.lr, settings.total_steps, *warmup)
-
-
-def frozen(spec: Spec, shapes: Any) -> Names:
-    """The parameters that are not trained, of a model with parameters like `shapes`: those of `train.freeze` and
-    `model.backbone.freeze_at`.
-
-    Raises SpecError for a path that names nothing.
+    Raises SpecError where keys are unset, contradict each other or name nothing.
     """
-    depth = spec.model.backbone.freeze_at
-    stages = [name for i in range(depth - 1) for name in (f"layers.{i}", f"norm{i}")]
-    first = ["patch_embed", "absolute_pos_embed"] if spec.model.backbone.swin.ape else ["patch_embed"]
-    below = [f"backbone.{name}" for name in first + stages] if depth else []
-    return frozen_parameters(shapes, [*spec.train.freeze, *below])
+    train = spec.train
+    num_classes = spec.model.sem_seg_head.num_classes
+    validation = dataset_files(spec, "val", num_classes=num_classes) if has_data(spec, "val") else None
+    return TrainingRun(
+        folder,
+        training_recipe(spec),
+        dataset_files(spec, "train", num_classes=num_classes),
+        pipeline_settings(spec),
+        device_choice(spec, "train"),
+        evaluation_policy(spec),
+        thresholds(spec),
+        training_length(train),
+        scoring(spec, validation, validation_tasks(spec)) if validation else None,
+        Start(train.resume_training_checkpoint_path, train.pretrained_model, train.pretrained_backbone),
+        checkpoints_kept=train.checkpoint_keep,
+        monitor=monitor(spec),
+        tracking=_tracking(spec.wandb, requested=spec.is_set("wandb")) if spec.wandb.enable else None,
+        dry_run=train.is_dry_run,
+        verbose=train.verbose,
+        spec=spec.to_dict(),
+    )
 
 
-def pipeline_settings(spec: Spec, data: Dataset, batch_size: int) -> PipelineSettings:
-    """What the training pipeline needs to make batches of `batch_size` images, over all devices, of `data`."""
+def training_recipe(spec: Spec) -> Recipe:
+    """What an update is made of. Raises SpecError for a frozen part that does not exist."""
+    model, train = model_config(spec), spec.train
+    return Recipe(
+        model,
+        criterion_config(spec.model.one_former),
+        optimizer_config(train),
+        schedule_config(train.optim),
+        StepSettings(
+            train.seed, frozen_names(spec, model), train.precision, train.ema_decay, train.distributed_strategy
+        ),
+        spec.dataset.pixel_mean,
+        spec.dataset.pixel_std,
+        prompt_length=spec.dataset.max_seq_len,
+        temperature=spec.model.one_former.contrastive_temperature,
+    )
+
+
+def pipeline_settings(spec: Spec) -> PipelineSettings:
+    """What a training batch of one device looks like."""
     dataset, augmentation = spec.dataset, spec.dataset.augmentation
-    num_queries = spec.model.one_former.num_object_queries
     by_short_edge = any(spec.is_changed(f"dataset.augmentation.train_{end}_size") for end in ("min", "max"))
     workers = num_workers(spec, "train")
     return PipelineSettings(
-        batch_size=batch_size,
+        batch_size=dataset.train.batch_size,
         num_workers=dataset.train.num_workers if workers is None else workers,
         seed=spec.train.seed,
-        num_queries=num_queries,
+        num_queries=spec.model.one_former.num_object_queries,
         n_ctx=spec.model.text_encoder.n_ctx,
-        max_segments=max_segments_of(data, num_queries, images=2 if dataset.cutmix_prob else 1),
-        planes=data.planes,
         cutmix_prob=dataset.cutmix_prob,
         task_prob=dict(dataset.task_prob_train),
         augmentation=AugmentationSettings(
@@ -119,4 +92,77 @@ def pipeline_settings(spec: Spec, data: Dataset, batch_size: int) -> PipelineSet
             erasing_prob=augmentation.erasing_prob,
             crop_max_area=augmentation.crop_max_area,
         ),
+    )
+
+
+def criterion_config(former: OneFormer) -> CriterionConfig:
+    """Loss weights and point counts."""
+    return CriterionConfig(
+        class_weight=former.class_weight,
+        mask_weight=former.mask_weight,
+        dice_weight=former.dice_weight,
+        contrastive_weight=former.contrastive_weight,
+        no_object_weight=former.no_object_weight,
+        num_points=former.train_num_points,
+        oversample_ratio=former.oversample_ratio,
+        importance_sample_ratio=former.importance_sample_ratio,
+        deep_supervision=former.deep_supervision,
+    )
+
+
+def optimizer_config(train: Train) -> OptimizerConfig:
+    """AdamW and its clipping."""
+    optim, clip = train.optim, train.gradient_clip()
+    return OptimizerConfig(
+        weight_decay=optim.weight_decay,
+        momentum=optim.momentum,
+        backbone_multiplier=optim.backbone_multiplier,
+        query_multiplier=optim.query_multiplier,
+        clip_type=clip.clip_type if clip else OptimizerConfig.clip_type,
+        clip_value=clip.max_norm if clip else 0.0,
+        clip_norm_type=clip.norm_type if clip else OptimizerConfig.clip_norm_type,
+    )
+
+
+def schedule_config(optim: Optim) -> ScheduleConfig:
+    """The learning rate over the run; `milestones`, epochs, count where they are changed."""
+    changed = optim.milestones != type(optim).model_fields["milestones"].default
+    return ScheduleConfig(
+        lr=optim.lr,
+        kind=optim.lr_scheduler,
+        warmup_iters=optim.warmup_iters,
+        warmup_factor=optim.warmup_factor,
+        gamma=optim.gamma,
+        decay_steps=optim.steps,
+        decay_epochs=optim.milestones if changed else None,
+    )
+
+
+def training_length(train: Train) -> Length:
+    """How long to train and how often to stop for what."""
+    return Length(
+        epochs=train.num_epochs,
+        max_steps=train.optim.max_iter,
+        steps_per_epoch=train.iters_per_epoch,
+        validation_epochs=train.validation_interval,
+        validation_share=train.val_check_interval,
+        checkpoint_interval=train.checkpoint_interval,
+        checkpoint_unit=train.checkpoint_interval_unit,
+        batches_per_step=train.accumulate_grad_batches,
+        profile_steps=train.profile_steps,
+    )
+
+
+def _tracking(wandb: Wandb, *, requested: bool) -> Tracking:
+    return Tracking(
+        project=wandb.project,
+        entity=wandb.entity,
+        group=wandb.group,
+        name=wandb.name,
+        run_id=wandb.run_id,
+        tags=wandb.tags,
+        reinit=wandb.reinit,
+        sync_tensorboard=wandb.sync_tensorboard,
+        save_code=wandb.save_code,
+        requested=requested,
     )

@@ -107,15 +107,6 @@ class Optim(Section):
         tao="ignored",
     )
 
-    def decay_steps(self, steps_per_epoch: int) -> tuple[int, ...]:
-        """The iterations at which MultiStep decays: `steps`, unless `milestones` differs from its default.
-
-        Both changed is a contradiction which loading refuses.
-        """
-        if self.milestones != type(self).model_fields["milestones"].default:
-            return tuple(epoch * steps_per_epoch for epoch in self.milestones)
-        return self.steps
-
 
 class ClipGradients(Section):
     """`train.clip_gradients`"""

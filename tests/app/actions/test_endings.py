@@ -14,7 +14,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from oneformer_jax.app.cli.commands import app
+from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.lock import only_process_in
+from oneformer_jax.app.settings import evaluation, training
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.errors import DataError
 
@@ -68,7 +70,9 @@ def same_process() -> Iterator[None]:
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[..., None]], None]:
-    """Puts a function in place of an action."""
+    """Puts a function in place of an action, which gets the spec for settings."""
+    for module, name in ((training, "training_run"), (evaluation, "evaluation_run"), (evaluation, "inference_run")):
+        monkeypatch.setattr(module, name, lambda spec, *_: spec)
 
     def replace(name: str, run: Callable[..., None]) -> None:
         module = ModuleType(name)
@@ -157,9 +161,9 @@ def test_ctrl_c_while_an_action_loads_counts_as_interrupted(spec: Path, monkeypa
 
 
 def test_a_status_line_that_cannot_be_written_does_not_hide_the_cause(spec: Path, tmp_path: Path, pretend) -> None:
-    def fill_the_disk(_spec: object, folder: Path, *_: object) -> None:
-        (folder / "status.json").unlink()
-        (folder / "status.json").mkdir()
+    def fill_the_disk(_: object, run: Run) -> None:
+        run.status.path.unlink()
+        run.status.path.mkdir()
         raise DataError("the cause")
 
     pretend("train", fill_the_disk)

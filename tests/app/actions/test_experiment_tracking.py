@@ -10,9 +10,11 @@ from rich.console import Console
 from oneformer_jax.app.actions.train.progress import TrainingProgress
 from oneformer_jax.app.actions.train.wandb import init_arguments, wandb_writers
 from oneformer_jax.app.run.status import StatusFile
-from oneformer_jax.app.spec import Spec, load_spec
+from oneformer_jax.app.settings.training import training_run
+from oneformer_jax.app.spec import load_spec
 from oneformer_jax.extras import install_hint
 from oneformer_jax.training.logbook import Logbook
+from oneformer_jax.training.run import TrainingRun
 
 KEY = "Top-Secret-Key"
 
@@ -51,19 +53,19 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
 @pytest.fixture
 def make_spec(tmp_path: Path):
-    def make(text: str) -> Spec:
+    def make(text: str) -> TrainingRun:
         path = tmp_path / "spec.yaml"
         path.write_text(f"results_dir: {tmp_path}\n{text}")
-        return load_spec(path)
+        return training_run(load_spec(path, ["dataset.train.annotations=a.json"]), tmp_path)
 
     return make
 
 
-def track(spec: Spec, folder: Path) -> tuple[str, str]:
+def track(settings: TrainingRun) -> tuple[str, str]:
     """Writes one value, and returns what the screen and status.json show."""
     console = Console(record=True, width=300)
-    status = StatusFile(folder, "train", console)
-    with wandb_writers(spec, folder, status, console) as writers:
+    status = StatusFile(settings.folder, "train", console)
+    with wandb_writers(settings, status, console) as writers:
         for writer in writers:
             writer.add_scalar("train/loss", 2.5, 7)
     return console.export_text(), status.path.read_text() if status.path.exists() else ""
@@ -78,14 +80,14 @@ def test_nothing_is_imported_when_disabled(
     if "true" in enable:
         monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setitem(sys.modules, "wandb", None)  # its import would fail
-    assert track(make_spec(f"wandb: {{{enable}}}"), tmp_path) == ("", "")
+    assert track(make_spec(f"wandb: {{{enable}}}")) == ("", "")
 
 
 def test_no_account_is_told_where_the_spec_has_the_section_and_training_goes_on(
     make_spec, tmp_path: Path, fake: list
 ) -> None:
-    assert track(make_spec(""), tmp_path) == ("", "")  # TAO's default is true: nobody asked
-    screen, status = track(make_spec("wandb: {enable: true}"), tmp_path)
+    assert track(make_spec("")) == ("", "")  # TAO's default is true: nobody asked
+    screen, status = track(make_spec("wandb: {enable: true}"))
     assert "nothing is sent to Weights & Biases: no account is known" in screen
     assert '"WARNING"' in status
     assert not fake
@@ -96,7 +98,7 @@ def test_a_missing_package_is_told_with_what_to_install(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    screen, _ = track(make_spec("wandb: {project: mine}"), tmp_path)
+    screen, _ = track(make_spec("wandb: {project: mine}"))
     assert install_hint("wandb") in screen
 
 
@@ -109,7 +111,7 @@ def test_a_run_that_cannot_start_does_not_end_the_training(
         raise FakeError("no connection")
 
     monkeypatch.setattr(sys.modules["wandb"], "init", refuse)
-    assert "nothing is sent to Weights & Biases: no connection" in track(make_spec("wandb: {name: a}"), tmp_path)[0]
+    assert "nothing is sent to Weights & Biases: no connection" in track(make_spec("wandb: {name: a}"))[0]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_an_account_in_the_netrc_file(
     (tmp_path / "netrc").write_text(netrc)
     if server:
         monkeypatch.setenv("WANDB_BASE_URL", server)
-    track(make_spec(""), tmp_path)
+    track(make_spec(""))
     assert bool(fake) == known
 
 
@@ -135,12 +137,12 @@ def test_values_go_to_the_run_which_learns_how_it_ended(
     make_spec, tmp_path: Path, fake: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    screen, _ = track(make_spec(""), tmp_path)
+    screen, _ = track(make_spec(""))
     assert screen == "wandb: https://wandb.example/run\n"
     assert fake[0]["dir"] == tmp_path
     assert fake[1:] == [{"train/loss": 2.5, "step": 7}, {"exit_code": 0}]
     status = StatusFile(tmp_path, "train", Console(quiet=True))
-    with pytest.raises(KeyError), wandb_writers(make_spec(""), tmp_path, status, Console(quiet=True)):
+    with pytest.raises(KeyError), wandb_writers(make_spec(""), status, Console(quiet=True)):
         raise KeyError
     assert fake[-1] == {"exit_code": 1}
 
@@ -169,26 +171,27 @@ def test_values_go_to_the_run_which_learns_how_it_ended(
     ],
 )
 def test_each_key_reaches_wandb(make_spec, section: str, argument: str, value: object) -> None:
-    assert init_arguments(make_spec(f"wandb: {{{section}}}"))[argument] == value
+    settings = make_spec(f"wandb: {{{section}}}")
+    assert init_arguments(settings.tracking, settings.spec)[argument] == value
 
 
 def test_curves_are_not_sent_twice_when_tensorboard_is_mirrored(
     make_spec, tmp_path: Path, fake: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    track(make_spec("wandb: {sync_tensorboard: true}"), tmp_path)
+    track(make_spec("wandb: {sync_tensorboard: true}"))
     assert fake[1:] == [{"exit_code": 0}]
 
 
 @pytest.mark.tao(32)
 def test_the_configuration_holds_no_secret(make_spec) -> None:
     address = "https://user:word@host/x.tgz?sig=abc"
-    spec = make_spec(f"encryption_key: {KEY}\ndataset: {{label_map: '{address}', val: {{names: [a@b]}}}}\n")
-    config = init_arguments(spec)["config"]
+    settings = make_spec(f"encryption_key: {KEY}\ndataset: {{label_map: '{address}', val: {{names: [a@b]}}}}\n")
+    config = init_arguments(settings.tracking, settings.spec)["config"]
     assert "encryption_key" not in config
     assert config["dataset"]["label_map"] == "https://host/x.tgz"
     assert config["dataset"]["val"]["names"] == ["a@b"]
-    assert config["train"] == spec.to_dict()["train"]
+    assert config["train"] == settings.spec["train"]
 
 
 def test_an_offline_run_of_the_real_package(
@@ -200,8 +203,8 @@ def test_an_offline_run_of_the_real_package(
     monkeypatch.setattr(sys, "argv", ["cli.py", "train", f"encryption_key={KEY}"])
     console = Console(width=300)
     status = StatusFile(tmp_path, "train", console)
-    spec = make_spec(f"encryption_key: {KEY}\nwandb: {{run_id: myrun, project: my project}}")
-    with wandb_writers(spec, tmp_path, status, console) as writers:
+    text = f"encryption_key: {KEY}\nwandb: {{run_id: myrun, project: my project}}"
+    with wandb_writers(make_spec(text), status, console) as writers:
         progress = TrainingProgress(console, total_steps=1, start_step=0)
         logbook = Logbook(tmp_path, start_step=0, reporter=progress, writers=writers)
         logbook.train(1, {"loss": 0.12345, "lr": 0.1}, 3.0)

@@ -7,15 +7,22 @@ import jax
 import pytest
 from rich.console import Console
 
+from oneformer_jax.app.actions.train.report import early_endings
 from oneformer_jax.app.actions.train.start import starting_point
-from oneformer_jax.app.actions.train.train import _tell_what_ends_early_or_never_happens
 from oneformer_jax.app.run import devices
 from oneformer_jax.app.run.devices import join_processes, mesh_of, own_devices, refuse_different_specs
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings import evaluation as scoring
-from oneformer_jax.app.settings import training as configure
 from oneformer_jax.app.settings.devices import device_choice
+from oneformer_jax.app.settings.frozen import frozen_names
 from oneformer_jax.app.settings.model import model_config
+from oneformer_jax.app.settings.training import (
+    optimizer_config,
+    pipeline_settings,
+    schedule_config,
+    training_length,
+    training_run,
+)
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints import read as ckpt
 from oneformer_jax.checkpoints.description import Description
@@ -27,7 +34,8 @@ from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import CheckpointError, SpecError
 from oneformer_jax.models import oneformer
 from oneformer_jax.training.distributed import Processes, find_processes
-from oneformer_jax.training.optimizer import make_optimizer, parameter_names
+from oneformer_jax.training.loop import LoopSettings
+from oneformer_jax.training.optimizer import parameter_names
 from oneformer_jax.training.sharding import make_mesh
 
 SpecOf = Callable[..., Spec]
@@ -64,12 +72,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_length_and_intervals(
     spec_of: SpecOf, dataset: Dataset, overrides: list[str], expected: dict[str, int]
 ) -> None:
-    settings = configure.loop_settings(spec_of(*overrides), dataset, num_devices=1)
+    spec = spec_of(*overrides)
+    settings = training_length(spec.train).in_steps(dataset, spec.dataset.train.batch_size)
     assert {name: getattr(settings, name) for name in expected} == expected
-
-
-def test_every_device_has_its_own_batch(spec_of: SpecOf, dataset: Dataset) -> None:
-    assert configure.loop_settings(spec_of("dataset.train.batch_size=2"), dataset, num_devices=3).batch_size == 6
 
 
 @pytest.mark.tao(5)
@@ -85,7 +90,8 @@ def test_multi_step_decays_at_steps_or_milestones(
     spec_of: SpecOf, dataset: Dataset, overrides: list[str], drops: tuple[int, int]
 ) -> None:
     spec = spec_of("train.optim.lr_scheduler=MultiStep", "train.optim.warmup_iters=0", "train.optim.lr=1", *overrides)
-    schedule = configure.schedule(spec, configure.loop_settings(spec, dataset, 1))
+    loop = training_length(spec.train).in_steps(dataset, 1)
+    schedule = schedule_config(spec.train.optim).build(loop.total_steps, loop.steps_per_epoch)
     rates = [float(schedule(step)) for drop in drops for step in (drop - 1, drop)]
     assert rates == pytest.approx([1, 0.1, 0.1, 0.01])
 
@@ -144,21 +150,21 @@ def test_void_may_have_any_label_but_that_of_a_class(spec_of: SpecOf) -> None:
 )
 def test_frozen_parts(spec_of: SpecOf, overrides: list[str], prefixes: tuple[str, ...] | None) -> None:
     spec = spec_of(*overrides)
-    shapes = oneformer.shapes(model_config(spec))
-    names = jax.tree.leaves(parameter_names(shapes))
-    assert configure.frozen(spec, shapes) == {name for name in names if name.startswith(prefixes or ("nothing",))}
+    model = model_config(spec)
+    names = jax.tree.leaves(parameter_names(oneformer.shapes(model)))
+    assert frozen_names(spec, model) == {name for name in names if name.startswith(prefixes or ("nothing",))}
 
 
 def test_an_optimizer_state_fits_the_frozen_parts_that_it_was_made_for(spec_of: SpecOf, tmp_path: Path) -> None:
-    spec = spec_of("train.freeze=[backbone]")
+    data = "dataset.train.annotations=a.json"
+    spec, other = spec_of("train.freeze=[backbone]", data), spec_of("train.freeze=[]", data)
     description = Description(model_config(spec), Categories(()), (0.0,) * 3, (1.0,) * 3, spec.to_dict(), step=1)
-    other = spec_of("train.freeze=[]")
-    optimizer = make_optimizer(configure.optimizer_config(other), lambda _: 0.0)
+    loop = LoopSettings(1, 1, 1, 1, 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ckpt, "load_description", lambda _: description)
         with pytest.raises(CheckpointError, match=r"train.freeze was \['backbone'\], now it is \[\]"):
-            starting_point(other, tmp_path, optimizer, Console(), make_mesh(1))
-        assert starting_point(spec, tmp_path, optimizer, Console(), make_mesh(1)).step == 1
+            starting_point(training_run(other, tmp_path), loop, tmp_path, make_mesh(1), Console())
+        assert starting_point(training_run(spec, tmp_path), loop, tmp_path, make_mesh(1), Console()).step == 1
 
 
 @pytest.mark.tao(31)
@@ -193,15 +199,15 @@ def test_devices(spec_of: SpecOf, tmp_path: Path) -> None:
 def test_what_ends_early_or_never_happens_is_told(
     spec_of: SpecOf, dataset: Dataset, tmp_path: Path, overrides: list[str], told: str | None
 ) -> None:
-    spec, status = spec_of(*overrides), StatusFile(tmp_path, "train", Console())
-    _tell_what_ends_early_or_never_happens(spec, configure.loop_settings(spec, dataset, 1), status)
-    assert told in status.path.read_text() if told else not status.path.exists()
+    settings = training_run(spec_of(*overrides, "dataset.train.annotations=a.json"), tmp_path)
+    warnings = list(early_endings(settings, settings.length.in_steps(dataset, settings.pipeline.batch_size)))
+    assert told in warnings[0] if told else not warnings
 
 
 @pytest.mark.tao(3)
 def test_pipeline_keys(spec_of: SpecOf, dataset: Dataset) -> None:
     def settings(*overrides: str):
-        return configure.pipeline_settings(spec_of(*overrides), dataset, 4)
+        return pipeline_settings(spec_of(*overrides)).fitted(dataset)
 
     assert settings().num_workers == 1
     assert settings("dataset.workers=3").num_workers == 3
@@ -234,7 +240,7 @@ def test_evaluation_keys(spec_of: SpecOf, dataset: Dataset) -> None:
 @pytest.mark.tao(5)
 def test_optimizer_keys(spec_of: SpecOf) -> None:
     spec = spec_of("train.optim.momentum=0.8", "train.optim.query_multiplier=2", "train.optim.backbone_multiplier=0.5")
-    config = configure.optimizer_config(spec)
+    config = optimizer_config(spec.train)
     assert (config.momentum, config.query_multiplier, config.backbone_multiplier) == (0.8, 2.0, 0.5)
 
 

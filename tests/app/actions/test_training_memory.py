@@ -1,6 +1,7 @@
 """The memory that is told for a training step, against what XLA plans and what is alive in a step that runs."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,19 +12,23 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from oneformer_jax.app.actions.train.memory import (
     explaining_out_of_memory,
-    stand_in_step,
-    training_memory,
     what_to_change,
 )
-from oneformer_jax.app.settings.model import model_config
+from oneformer_jax.app.settings.training import pipeline_settings, training_recipe
+from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints.quantized import bytes_of
 from oneformer_jax.data.batch import Batch
+from oneformer_jax.data.datasets.files import DatasetFiles
+from oneformer_jax.data.geometry import EvaluationPolicy
+from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.losses.assignment import assign, pair_slots
 from oneformer_jax.losses.criterion import normalisers
 from oneformer_jax.models import oneformer
+from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.training.run import Recipe, TrainingRun
 from oneformer_jax.training.step import TrainState, TrainStep
-from oneformer_jax.training.step_memory import StepMemory
+from oneformer_jax.training.step_memory import StepMemory, stand_in_step, training_memory
 
 SPEC = """
 model:
@@ -87,13 +92,13 @@ class Watch:
         return compiled(*arguments)
 
 
-def most_in_use(spec: Any, size: tuple[int, int, int]) -> int:
+def most_in_use(recipe: Recipe, size: tuple[int, int, int], batches: int) -> int:
     """Of a step with 12 segments in an image, made program by program as `TrainStep` does."""
     watch = Watch()
-    step, shapes = stand_in_step(spec)
+    step, shapes = stand_in_step(recipe)
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     gradients, loss = None, jnp.zeros(())
-    for _ in range(spec.train.accumulate_grad_batches):
+    for _ in range(batches):
         gradients, loss = one_batch(watch, step, state, batch_of(size), gradients)
     watch.run(step.update, state, gradients, loss)
     return watch.most
@@ -132,14 +137,28 @@ def one_batch(watch: Watch, step: TrainStep, state: TrainState, host: Batch, sum
 def test_the_estimate_is_what_a_step_needs(spec_of: Any, case: str) -> None:
     (batch, *size), keys = CASES[case]
     spec = spec_of(*keys, text=SPEC)
-    needed = training_memory(spec, batch, (size[0], size[1]))
-    assert needed.total == pytest.approx(most_in_use(spec, (batch, size[0], size[1])), rel=0.15)
-    shapes = oneformer.shapes(model_config(spec))
+    recipe, batches = training_recipe(spec), spec.train.accumulate_grad_batches
+    needed = training_memory(recipe, batch, (size[0], size[1]), batches)
+    assert needed.total == pytest.approx(most_in_use(recipe, (batch, size[0], size[1]), batches), rel=0.15)
+    shapes = oneformer.shapes(recipe.model)
     assert needed.parameters == bytes_of(shapes)
-    assert needed.average == (bytes_of(shapes) if spec.train.ema_decay else 0)
+    assert needed.average == (bytes_of(shapes) if recipe.step.average_decay else 0)
 
 
 NEEDED = StepMemory("the backward pass", 4 << 20, 8 << 20, 0, 4 << 20, 100 << 20, 2 << 20, 30 << 20, None)
+
+
+def run_of(spec: Spec) -> TrainingRun:
+    """A training of the spec, whose data is never opened."""
+    return TrainingRun(
+        Path(),
+        training_recipe(spec),
+        DatasetFiles("train"),
+        pipeline_settings(spec),
+        DeviceChoice(),
+        EvaluationPolicy(),
+        Thresholds(),
+    )
 
 
 def out_of_memory() -> None:
@@ -147,20 +166,22 @@ def out_of_memory() -> None:
 
 
 def test_who_runs_out_of_memory_is_told_what_a_step_needs_and_what_to_change(spec_of: Any) -> None:
-    spec = spec_of("dataset.train.batch_size=4", "model.backbone.swin.use_checkpoint=true")
-    with pytest.raises(OneFormerError) as caught, explaining_out_of_memory(spec, lambda: NEEDED):
+    settings = run_of(spec_of("dataset.train.batch_size=4", "model.backbone.swin.use_checkpoint=true"))
+    with pytest.raises(OneFormerError) as caught, explaining_out_of_memory(settings, lambda: NEEDED):
         out_of_memory()
     message = str(caught.value)
     assert "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.; a step needs about 148 MiB" in message
     assert "(parameters 4, optimizer 8, gradients 4, kept for the backward pass 100, working memory 30)" in message
     assert "train.precision=bf16-mixed, dataset.train.batch_size=2 with train.accumulate_grad_batches=2" in message
     assert "use_checkpoint" not in message
-    assert what_to_change(spec_of("train.precision=bf16")).startswith("set model.backbone.swin.use_checkpoint=true, a ")
+    assert what_to_change(run_of(spec_of("train.precision=bf16"))).startswith(
+        "set model.backbone.swin.use_checkpoint=true, a "
+    )
 
 
 def test_an_estimate_that_fails_does_not_hide_that_memory_ran_out(spec_of: Any) -> None:
-    estimated = explaining_out_of_memory(spec_of(), out_of_memory)
+    estimated = explaining_out_of_memory(run_of(spec_of()), out_of_memory)
     with pytest.raises(OneFormerError, match=r"out of memory: .*could not be estimated"), estimated:
         out_of_memory()
-    with pytest.raises(KeyError), explaining_out_of_memory(spec_of(), lambda: NEEDED):
+    with pytest.raises(KeyError), explaining_out_of_memory(run_of(spec_of()), lambda: NEEDED):
         raise KeyError("another error is left alone")

@@ -1,10 +1,9 @@
-"""Rows of `results_dir`, `wandb`, `evaluate` and `inference`."""
+"""Rows of `results_dir`, `evaluate` and `inference`."""
 
 from operator import attrgetter
 from pathlib import Path
 
-from key_rows import Changes, Observed, Refused, Rows, Shown
-from stopped_actions import result_folder, starts_wandb, wandb
+from key_rows import Changes, Observed, Refused, Rows, Shown, result_folder
 
 from oneformer_jax.app.settings.deployment import export_run
 from oneformer_jax.app.settings.evaluation import evaluation_run, inference_run
@@ -28,19 +27,6 @@ def folders_of_images(spec: Spec) -> list[str]:
     """Where `inference` reads images."""
     return [Path(folder).parent.name for folder in inference_run(spec).images]
 
-
-WANDB: Rows = {
-    "wandb.enable": Changes("false", starts_wandb, False),
-    "wandb.project": Changes("mine", wandb("project"), "mine"),
-    "wandb.entity": Changes("team", wandb("entity"), "team"),
-    "wandb.group": Changes("mine", wandb("group"), "mine"),
-    "wandb.tags": Changes("[a,b]", wandb("tags"), ["a", "b"]),
-    "wandb.reinit": Changes("true", wandb("reinit"), "finish_previous"),
-    "wandb.sync_tensorboard": Changes("true", wandb("sync_tensorboard"), True),
-    "wandb.save_code": Changes("true", wandb("save_code"), True),
-    "wandb.name": Changes("mine", wandb("name"), "mine"),
-    "wandb.run_id": Changes("r12", wandb("id"), "r12"),
-}
 
 EVALUATE: Rows = {
     "evaluate.num_gpus": Changes("4", evaluated("model.devices.count"), 4, beside=EVALUATED),
@@ -100,4 +86,4 @@ EXPORT: Rows = {
 
 RESULTS: Rows = {"results_dir": Changes("HERE/mine", result_folder("train"), "mine/train", beside=HERE)}
 
-ROWS: tuple[Rows, ...] = (RESULTS, WANDB, EVALUATE, INFERENCE, EXPORT)
+ROWS: tuple[Rows, ...] = (RESULTS, EVALUATE, INFERENCE, EXPORT)

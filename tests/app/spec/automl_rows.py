@@ -3,8 +3,7 @@
 from operator import attrgetter
 from typing import Any
 
-from key_rows import Changes, Observed, Rows, Shown
-from stopped_actions import result_folder
+from key_rows import Changes, Observed, Rows, Shown, result_folder
 
 from oneformer_jax.app.automl.policy import train_schema
 from oneformer_jax.app.automl.request import search_run

@@ -1,13 +1,10 @@
 """Rows of `dataset`: files, workers, sizes, random changes and the chances of the tasks."""
 
 from pathlib import Path
-from typing import Any
 
-from key_rows import Changes, Rows, evaluation_workers, loop, model, pipeline, policy, source
-from stopped_actions import step_input, validation_batch
+from key_rows import Changes, Rows, evaluation_workers, loop, model, pipeline, policy, source, training
 
-from oneformer_jax.app.settings import data as datasets
-from oneformer_jax.app.settings import evaluation as scoring
+from oneformer_jax.app.settings.data import dataset_files
 from oneformer_jax.app.settings.evaluation import inference_run
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.data.datasets.files import Split
@@ -16,12 +13,8 @@ SIZES = "dataset.augmentation"
 VALIDATED = ("model.test.instance_on=true",)
 
 
-def classes_count_in_order(spec: Spec) -> Any:
-    return datasets.dataset_files(spec, "train").contiguous_id
-
-
 def label_maps(spec: Spec) -> dict[str, str]:
-    return {name: Path(path).name for name, path in datasets.dataset_files(spec, "train").label_maps.items()}
+    return {name: Path(path).name for name, path in dataset_files(spec, "train").label_maps.items()}
 
 
 def files_of(split: Split, other: Split) -> Rows:
@@ -41,7 +34,7 @@ SPLITS: Rows = {
     "dataset.train.batch_size": Changes("2", loop("batch_size"), 2),
     "dataset.train.num_workers": Changes("3", pipeline("num_workers"), 3),
     **files_of("train", "val"),
-    "dataset.val.batch_size": Changes("2", validation_batch, 2),
+    "dataset.val.batch_size": Changes("2", training("validation.batch_size"), 2),
     "dataset.val.num_workers": Changes("3", evaluation_workers("val"), 3),
     **files_of("val", "train"),
     "dataset.test.batch_size": Changes(
@@ -68,20 +61,17 @@ AUGMENTATION: Rows = {
 }
 
 WHOLE: Rows = {
-    "dataset.pixel_mean": Changes("[1,2,3]", step_input("pixel_mean"), (1.0, 2.0, 3.0)),
-    "dataset.pixel_std": Changes("[1,2,3]", step_input("pixel_std"), (1.0, 2.0, 3.0)),
-    "dataset.contiguous_id": Changes("false", classes_count_in_order, False),
+    "dataset.pixel_mean": Changes("[1,2,3]", training("recipe.pixel_mean"), (1.0, 2.0, 3.0)),
+    "dataset.pixel_std": Changes("[1,2,3]", training("recipe.pixel_std"), (1.0, 2.0, 3.0)),
+    "dataset.contiguous_id": Changes("false", training("data.contiguous_id"), False),
     "dataset.label_map": Changes("DATA/label_map.json", label_maps, {"*": "label_map.json"}),
     "dataset.task_prob_train": Changes(
         "{instance: 1}", pipeline("task_prob"), {"semantic": 0.0, "instance": 1.0, "panoptic": 0.0}
     ),
-    "dataset.task_prob_val": Changes("{instance: 1}", scoring.validation_tasks, ("instance",), beside=VALIDATED),
+    "dataset.task_prob_val": Changes("{instance: 1}", training("validation.tasks"), ("instance",), beside=VALIDATED),
     "dataset.task_seq_len": Changes("50", model("task_seq_len"), 50),
     "dataset.max_seq_len": Changes(
-        "5",
-        lambda spec: step_input("prompt_table")(spec).shape[1],
-        5,
-        together=("model.text_encoder.context_length=5",),
+        "5", training("recipe.prompt_length"), 5, together=("model.text_encoder.context_length=5",)
     ),
     "dataset.image_size": Changes("[640,480]", policy("squeeze"), (480, 640)),
     "dataset.min_scale": Changes("0.5", pipeline("augmentation.min_scale"), 0.5),

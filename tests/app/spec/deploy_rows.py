@@ -3,8 +3,7 @@
 from operator import attrgetter
 from pathlib import Path
 
-from key_rows import Changes, Observed, Refused, Rows
-from stopped_actions import result_folder
+from key_rows import Changes, Observed, Refused, Rows, result_folder
 
 from oneformer_jax.app.settings.deployment import engine_run, quantization_run
 

@@ -3,19 +3,18 @@
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
-from unittest.mock import Mock, patch
 
-from oneformer_jax.app.run import devices
-from oneformer_jax.app.settings import data as datasets
-from oneformer_jax.app.settings import evaluation as scoring
-from oneformer_jax.app.settings import training as configure
-from oneformer_jax.app.settings.devices import device_choice
-from oneformer_jax.app.settings.evaluation import evaluation_policy
-from oneformer_jax.app.settings.model import model_config
-from oneformer_jax.app.spec import Spec
-from oneformer_jax.data.datasets.dataset import Dataset
-from oneformer_jax.data.datasets.files import DatasetFiles, Split, open_dataset
+from rich.console import Console
+
+from oneformer_jax.app.run.execute import running
+from oneformer_jax.app.settings.data import dataset_files
+from oneformer_jax.app.settings.evaluation import scoring
+from oneformer_jax.app.settings.training import training_run
+from oneformer_jax.app.spec import Spec, dump_yaml
+from oneformer_jax.data.datasets.files import Split, open_dataset
+from oneformer_jax.training.loop import LoopSettings
 
 Observed = Callable[[Spec], Any]
 
@@ -50,70 +49,67 @@ Row = Changes | Refused | Shown
 Rows = dict[str, Row]
 
 
-class Stopped(Exception):
-    """Ends an action where enough has been seen."""
-
-
-def stop() -> Mock:
-    """A function that notes its arguments and ends the action."""
-    return Mock(side_effect=Stopped)
+def training(*fields: str) -> Observed:
+    """Fields of the settings of `train`, by their dotted paths."""
+    return lambda spec: attrgetter(*fields)(training_run(spec, Path("/results")))
 
 
 def model(*fields: str) -> Observed:
     """Fields of the architecture."""
-    return lambda spec: attrgetter(*fields)(model_config(spec))
+    return training(*(f"recipe.model.{field}" for field in fields))
 
 
 def criterion(field: str) -> Observed:
     """A field of the loss settings."""
-    return lambda spec: getattr(configure.criterion_config(spec), field)
+    return training(f"recipe.loss.{field}")
 
 
 def optimizer(field: str) -> Observed:
     """A field of the optimizer settings."""
-    return lambda spec: getattr(configure.optimizer_config(spec), field)
+    return training(f"recipe.optimizer.{field}")
+
+
+def pipeline(field: str) -> Observed:
+    """A field of the training pipeline's settings."""
+    return training(f"pipeline.{field}")
 
 
 def thresholds(field: str) -> Observed:
     """A field of the post-processing thresholds."""
-    return lambda spec: getattr(scoring.thresholds(spec), field)
+    return training(f"validation.thresholds.{field}")
 
 
-def drawn(spec: Spec) -> Dataset:
-    """The training data: 4 pictures."""
-    return open_dataset(datasets.dataset_files(spec, "train"))
+def policy(field: str) -> Observed:
+    """A field of the geometry of evaluated images."""
+    return training(f"validation.policy.{field}")
+
+
+def in_steps(spec: Spec) -> LoopSettings:
+    """The length of the training on one device, with the 4 pictures of the drawn data."""
+    run = training_run(spec, Path("/results"))
+    return run.length.in_steps(open_dataset(run.data), run.pipeline.batch_size)
 
 
 def loop(field: str) -> Observed:
-    """A field of the training loop's settings on one device."""
-    return lambda spec: getattr(configure.loop_settings(spec, drawn(spec), 1), field)
+    """A field of the training loop's settings."""
+    return lambda spec: getattr(in_steps(spec), field)
 
 
 def rate(step: int) -> Observed:
     """The learning rate after so many updates."""
 
     def at_step(spec: Spec) -> float:
-        schedule = configure.schedule(spec, configure.loop_settings(spec, drawn(spec), 1))
+        schedule = training_run(spec, Path("/results")).recipe.learning_rate(in_steps(spec))
         return round(float(schedule(step)), 6)
 
     return at_step
-
-
-def pipeline(field: str) -> Observed:
-    """A field of the training pipeline's settings."""
-    return lambda spec: attrgetter(field)(configure.pipeline_settings(spec, drawn(spec), 1))
-
-
-def policy(field: str) -> Observed:
-    """A field of the geometry of evaluated images."""
-    return lambda spec: getattr(evaluation_policy(spec), field)
 
 
 def source(split: Split, field: str) -> Observed:
     """A field of the first annotation file of a split; of a path the folders `<split>/<name>`."""
 
     def value(spec: Spec) -> str:
-        found = getattr(datasets.dataset_files(spec, split).sources[0], field)
+        found = getattr(dataset_files(spec, split).sources[0], field)
         return found if field == "name" else "/".join(Path(found).parts[-2:])
 
     return value
@@ -121,18 +117,17 @@ def source(split: Split, field: str) -> Observed:
 
 def evaluation_workers(split: Split) -> Observed:
     """The host threads of an evaluator."""
-    return lambda spec: scoring.scoring(spec, DatasetFiles(split), ("semantic",)).workers
+    return lambda spec: scoring(spec, dataset_files(spec, split), ("semantic",)).workers
 
 
-def chosen_devices(action: str) -> Observed:
-    """What the mesh is made of where there are eight devices: a count, or indices."""
+def result_folder(action: str) -> Observed:
+    """The folder, below the one of the spec file, that an action is given."""
 
-    def count_or_indices(spec: Spec) -> Any:
-        eight = Mock(return_value=[Mock(platform="cpu")] * 8)
-        with patch.multiple(devices, available_devices=eight, make_mesh=stop()):
-            try:
-                devices.mesh_of(device_choice(spec, action), Mock(spec=devices.StatusFile))
-            except Stopped:
-                return devices.make_mesh.call_args.args[0]
+    def below(spec: Spec) -> str:
+        with TemporaryDirectory() as folder:
+            file = Path(folder, "spec.yaml")
+            file.write_text(dump_yaml(spec).replace("HERE", folder))
+            with running(action, file, [], Console(quiet=True)) as (_, run):
+                return str(run.folder.relative_to(folder))
 
-    return count_or_indices
+    return below

@@ -1,11 +1,9 @@
 """Rows of `model`: fields of the architecture, the losses and the thresholds."""
 
-from key_rows import Changes, Refused, Rows, Shown, criterion, model, thresholds
-from stopped_actions import first_temperature
-
-from oneformer_jax.app.settings import evaluation as scoring
+from key_rows import Changes, Refused, Rows, Shown, criterion, model, thresholds, training
 
 HEAD, FORMER, TEXT = "model.sem_seg_head", "model.one_former", "model.text_encoder"
+TASKS = training("validation.tasks")
 BACKBONE, SWIN, TEST = "model.backbone", "model.backbone.swin", "model.test"
 
 SEM_SEG_HEAD: Rows = {
@@ -48,7 +46,7 @@ ONE_FORMER: Rows = {
     f"{FORMER}.transformer_in_feature": Refused("res5"),
     f"{FORMER}.class_dec_layers": Changes("1", model("transformer.class_dec_layers"), 1),
     f"{FORMER}.contrastive_weight": Changes("0", criterion("contrastive_weight"), 0.0),
-    f"{FORMER}.contrastive_temperature": Changes("0.25", first_temperature, 0.25),
+    f"{FORMER}.contrastive_temperature": Changes("0.25", training("recipe.temperature"), 0.25),
     f"{FORMER}.use_task_norm": Changes("false", model("transformer.use_task_norm"), False),
     f"{FORMER}.num_feature_levels": Refused("4"),
 }
@@ -91,9 +89,9 @@ TASKS_AND_THRESHOLDS: Rows = {
     f"{TEST}.object_mask_threshold": Changes("0.8", thresholds("object_mask_threshold"), 0.8),
     f"{TEST}.overlap_threshold": Changes("0.8", thresholds("overlap_threshold"), 0.8),
     f"{TEST}.test_topk_per_image": Changes("10", thresholds("test_topk_per_image"), 10),
-    f"{TEST}.semantic_on": Changes("false", scoring.tasks, ("instance",), beside=(f"{TEST}.instance_on=true",)),
-    f"{TEST}.instance_on": Changes("true", scoring.tasks, ("semantic", "instance")),
-    f"{TEST}.panoptic_on": Changes("true", scoring.tasks, ("semantic", "panoptic")),
+    f"{TEST}.semantic_on": Changes("false", TASKS, ("instance",), beside=(f"{TEST}.instance_on=true",)),
+    f"{TEST}.instance_on": Changes("true", TASKS, ("semantic", "instance")),
+    f"{TEST}.panoptic_on": Changes("true", TASKS, ("semantic", "panoptic")),
     f"{TEST}.detection_on": Refused("true"),
 }
 

@@ -1,7 +1,6 @@
-"""Rows of `train`: length, devices, optimizer, learning rate, clipping, checkpoints."""
+"""Rows of `train`: length, devices, optimizer, learning rate, clipping, checkpoints; and of `wandb`."""
 
-from key_rows import Changes, Refused, Rows, Shown, chosen_devices, loop, optimizer, pipeline, rate
-from stopped_actions import result_folder, resumed_from, step_option, training, weights_read
+from key_rows import Changes, Refused, Rows, Shown, loop, optimizer, rate, result_folder, training
 
 OPTIM, CLIP = "train.optim", "train.clip_gradients"
 RATE_1 = (f"{OPTIM}.lr=1", f"{OPTIM}.warmup_iters=0")
@@ -17,34 +16,28 @@ LENGTH: Rows = {
     "train.checkpoint_interval_unit": Changes("step", loop("checkpoint_every"), 1),
     "train.validation_interval": Changes("2", loop("validate_every"), 8),
     "train.val_check_interval": Changes("0.5", loop("validate_every"), 2),
-    "train.checkpoint_keep": Changes("5", lambda spec: training(spec).checkpoints.call_args.kwargs["keep"], 5),
-    "train.ema_decay": Changes("0.9", step_option("average_decay"), 0.9),
-    "train.precision": Changes("16", step_option("precision"), "16-mixed"),
+    "train.checkpoint_keep": Changes("5", training("checkpoints_kept"), 5),
+    "train.ema_decay": Changes("0.9", training("recipe.step.average_decay"), 0.9),
+    "train.precision": Changes("16", training("recipe.step.precision"), "16-mixed"),
     "train.profile_steps": Changes("2", loop("profile_steps"), 2),
-    "train.is_dry_run": Changes("true", lambda spec: training(spec).dry_run.called, True),
-    "train.verbose": Changes("true", lambda spec: training(spec).groups_table.called, True),
-    "train.seed": Changes(
-        "7",
-        lambda spec: (pipeline("seed")(spec), step_option("seed")(spec)),
-        (7, 7),
-    ),
+    "train.is_dry_run": Changes("true", training("dry_run"), True),
+    "train.verbose": Changes("true", training("verbose"), True),
+    "train.seed": Changes("7", training("pipeline.seed", "recipe.step.seed"), (7, 7)),
 }
 
 START: Rows = {
     "train.results_dir": Changes("HERE/mine", result_folder("train"), "mine", beside=("results_dir=HERE",)),
-    "train.resume_training_checkpoint_path": Changes("/run/9", lambda spec: str(resumed_from(spec)), "/run/9"),
-    "train.pretrained_model": Changes("/m.pth", weights_read, ["/m.pth"]),
-    "train.pretrained_backbone": Changes("/b.pth", weights_read, ["/b.pth"]),
+    "train.resume_training_checkpoint_path": Changes("/run/9", training("start.checkpoint"), "/run/9"),
+    "train.pretrained_model": Changes("/m.pth", training("start.model"), "/m.pth"),
+    "train.pretrained_backbone": Changes("/b.pth", training("start.backbone"), "/b.pth"),
     "train.freeze": Shown("app/actions/test_training_keys.py::test_frozen_parts"),
 }
 
 DEVICES: Rows = {
-    "train.num_gpus": Changes("4", chosen_devices("train"), 4),
-    "train.gpu_ids": Changes("[2,5]", chosen_devices("train"), (2, 5)),
+    "train.num_gpus": Changes("4", training("devices.count"), 4),
+    "train.gpu_ids": Changes("[2,5]", training("devices.indices"), (2, 5)),
     "train.num_nodes": Shown("app/actions/test_training_keys.py::test_a_topology_that_is_not_there_is_refused"),
-    "train.distributed_strategy": Changes(
-        "fsdp", lambda spec: training(spec).TrainStep.call_args.args[5].strategy, "fsdp"
-    ),
+    "train.distributed_strategy": Changes("fsdp", training("recipe.step.strategy"), "fsdp"),
 }
 
 OPTIMIZER: Rows = {
@@ -74,4 +67,17 @@ CLIPPING: Rows = {
     f"{CLIP}.norm_type": Changes("1", optimizer("clip_norm_type"), 1.0),
 }
 
-ROWS: tuple[Rows, ...] = (LENGTH, START, DEVICES, OPTIMIZER, CLIPPING)
+WANDB: Rows = {
+    "wandb.enable": Changes("false", training("tracking"), None),
+    "wandb.project": Changes("mine", training("tracking.project"), "mine"),
+    "wandb.entity": Changes("team", training("tracking.entity"), "team"),
+    "wandb.group": Changes("mine", training("tracking.group"), "mine"),
+    "wandb.tags": Changes("[a,b]", training("tracking.tags"), ("a", "b")),
+    "wandb.reinit": Changes("true", training("tracking.reinit"), True),
+    "wandb.sync_tensorboard": Changes("true", training("tracking.sync_tensorboard"), True),
+    "wandb.save_code": Changes("true", training("tracking.save_code"), True),
+    "wandb.name": Changes("mine", training("tracking.name"), "mine"),
+    "wandb.run_id": Changes("r12", training("tracking.run_id"), "r12"),
+}
+
+ROWS: tuple[Rows, ...] = (LENGTH, START, DEVICES, OPTIMIZER, CLIPPING, WANDB)

@@ -15,7 +15,8 @@ from oneformer_jax.app.actions.inspect.samples import draw_samples
 from oneformer_jax.app.run.checked_data import check_split, open_splits
 from oneformer_jax.app.run.status import result_folder
 from oneformer_jax.app.settings.data import splits_with_data
-from oneformer_jax.app.spec import Spec, load_spec
+from oneformer_jax.app.settings.training import pipeline_settings
+from oneformer_jax.app.spec import load_spec
 from oneformer_jax.data.datasets.check_files import Findings, version_of
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.problems import Problems
@@ -42,16 +43,13 @@ def inspect_data(
         _describe(split, dataset, findings, console)
     problems.raise_all()
     if "train" in datasets:
-        chances = zip(TASKS, task_probabilities(dict(spec.dataset.task_prob_train)), strict=True)
+        pipeline = pipeline_settings(spec)
+        chances = zip(TASKS, task_probabilities(pipeline.task_prob), strict=True)
         console.print("tasks in training: " + ", ".join(f"{task} {chance:.0%}" for task, chance in chances))
-        path = output or _default_output(spec)
+        path = output or result_folder(spec.results_dir, "", "inspect") / "samples.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw_samples(spec, datasets["train"])).save(path)
+        Image.fromarray(draw_samples(pipeline, datasets["train"])).save(path)
         console.print(f"training samples: {path}", highlight=False, soft_wrap=True)
-
-
-def _default_output(spec: Spec) -> Path:
-    return result_folder(spec.results_dir, "", "inspect") / "samples.png"
 
 
 def _describe(split: str, dataset: Dataset, findings: Findings, console: Console) -> None:

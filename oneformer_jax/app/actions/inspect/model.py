@@ -12,16 +12,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from oneformer_jax.app.actions.train.memory import SEGMENTS, training_memory
 from oneformer_jax.app.run.execute import enable_compilation_cache
-from oneformer_jax.app.settings.model import model_config
-from oneformer_jax.app.spec import Spec, load_spec
+from oneformer_jax.app.settings.training import training_recipe
+from oneformer_jax.app.spec import load_spec
 from oneformer_jax.checkpoints.quantized import bytes_of
 from oneformer_jax.data.geometry import Size
-from oneformer_jax.errors import OneFormerError
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import normalise
+from oneformer_jax.training.run import Recipe
+from oneformer_jax.training.step_memory import SEGMENTS, planned, training_memory
 
 PARTS = {
     "backbone": ("backbone",),
@@ -48,17 +48,18 @@ def inspect_model(
     Raises SpecError.
     """
     spec = load_spec(spec_path, overrides)
+    recipe = training_recipe(spec)
     batch = batch or spec.dataset.train.batch_size
     height, width = size or spec.dataset.augmentation.train_crop_size
-    counts = parameter_counts(oneformer.shapes(model_config(spec)))
+    counts = parameter_counts(oneformer.shapes(recipe.model))
     _print(console, "parameters", {name: f"{count / 1e6:.2f} M" for name, count in counts.items()})
 
     enable_compilation_cache()
     with console.status("compiling (nothing is run) ..."):
-        moment, training = training_cost(spec, batch, (height, width))
-        costs = {"inference, one task": inference_cost(spec, batch, (height, width)), "training step": training}
+        moment, training = training_cost(recipe, batch, (height, width), spec.train.accumulate_grad_batches)
+        costs = {"inference, one task": inference_cost(recipe, batch, (height, width)), "training step": training}
     device = jax.devices()[0].device_kind
-    console.print(f"{batch} x {height} x {width} pixels, precision {spec.train.precision}, on {device}:\n")
+    console.print(f"{batch} x {height} x {width} pixels, precision {recipe.step.precision}, on {device}:\n")
     for name, cost in costs.items():
         flops = "operations unknown here" if cost.flops is None else f"{cost.flops / 1e9:,.2f} GFLOP"
         rows = dict(cost.memory) | {"all": sum(cost.memory.values())}
@@ -86,29 +87,29 @@ def parameter_counts(shapes: Any) -> dict[str, int]:
     return counts | {"all": sum(counts.values())}
 
 
-def inference_cost(spec: Spec, batch: int, size: Size) -> Cost:
+def inference_cost(recipe: Recipe, batch: int, size: Size) -> Cost:
     """From pixels to the logits of one task."""
-    config = model_config(spec)
+    config = recipe.model
     shapes = {name: part for name, part in oneformer.shapes(config).items() if name not in oneformer.TRAINING_ONLY}
 
     def predict(params: Any, images: Any, tokens: Any) -> Any:
-        pixels = normalise(images, spec.dataset.pixel_mean, spec.dataset.pixel_std)
+        pixels = normalise(images, recipe.pixel_mean, recipe.pixel_std)
         return oneformer.predict(params, oneformer.encode(params, pixels, config=config), tokens, config=config)
 
     lowered = jax.jit(predict).lower(shapes, *_images_and_tokens(config, batch, size))
-    planned = _plan(lowered)
-    inputs = planned.argument_size_in_bytes - bytes_of(shapes)
+    plan = planned(lowered)
+    inputs = plan.arguments - bytes_of(shapes)
     memory = {
         "parameters": bytes_of(shapes),
-        "images and results": inputs + planned.output_size_in_bytes,
-        "working memory": planned.temp_size_in_bytes,
+        "images and results": inputs + plan.output,
+        "working memory": plan.temporary,
     }
     return Cost(_flops(lowered), memory)
 
 
-def training_cost(spec: Spec, batch: int, size: Size) -> tuple[str, Cost]:
+def training_cost(recipe: Recipe, batch: int, size: Size, batches_per_step: int) -> tuple[str, Cost]:
     """During what the most memory is in use, and what that is."""
-    needed = training_memory(spec, batch, size)
+    needed = training_memory(recipe, batch, size, batches_per_step)
     memory = {
         "parameters": needed.parameters,
         "optimizer": needed.optimizer,
@@ -124,13 +125,6 @@ def training_cost(spec: Spec, batch: int, size: Size) -> tuple[str, Cost]:
 def _images_and_tokens(config: OneFormerConfig, batch: int, size: Size) -> tuple[Any, Any]:
     images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
     return images, jax.ShapeDtypeStruct((batch, config.task_seq_len), jnp.int32)
-
-
-def _plan(lowered: Any) -> Any:
-    plan = lowered.compile().memory_analysis()
-    if plan is None:
-        raise OneFormerError(f"the backend {jax.default_backend()} does not tell how much memory its programs need")
-    return plan
 
 
 def _flops(lowered: Any) -> float | None:

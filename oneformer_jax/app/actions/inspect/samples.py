@@ -1,18 +1,17 @@
 """A page of training samples: crops as they enter the model, their segments, task and prompts."""
 
 from collections import Counter
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from oneformer_jax.app.settings import training as configure
-from oneformer_jax.app.spec import Spec
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.dataset import Dataset, front
-from oneformer_jax.data.pipeline import record_order, train_batches
+from oneformer_jax.data.pipeline import PipelineSettings, record_order, train_batches
 from oneformer_jax.data.task_text import FILLERS
 from oneformer_jax.postprocess.panoptic import PanopticResult, PanopticSegment
 from oneformer_jax.predict.draw import MIN_SHORT_EDGE, draw_panoptic
@@ -29,10 +28,9 @@ _NO_BREAK = "\u00a0"
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
-def draw_samples(spec: Spec, dataset: Dataset) -> Picture:
-    """The first samples of the training that `spec` describes."""
-    settings = configure.pipeline_settings(spec, dataset, SAMPLES)
-    batches = train_batches(dataset, settings, start_step=0)
+def draw_samples(settings: PipelineSettings, dataset: Dataset) -> Picture:
+    """The first samples of a training with these settings."""
+    batches = train_batches(dataset, replace(settings, batch_size=SAMPLES), start_step=0)
     batch = next(batches)
     batches.close()
     order = record_order(len(dataset), settings.seed)

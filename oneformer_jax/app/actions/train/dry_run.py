@@ -1,20 +1,18 @@
 """A training that only shows that it would run: one step and one validation batch, and nothing is kept."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Int16, UInt8
-from rich.console import Console
 
-from oneformer_jax.app.run.status import StatusFile
+from oneformer_jax.app.run.execute import Run
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.training.loop import LoopSettings
+from oneformer_jax.training.loop import LoopSettings, Validate
 from oneformer_jax.training.step import TrainState, TrainStep
 
 
@@ -44,21 +42,20 @@ def dry_run(
     state: TrainState,
     step_fn: TrainStep,
     batches: Iterator[Batch],
-    settings: LoopSettings,
-    validate: Callable[[Any], object] | None,
-    status: StatusFile,
-    console: Console,
+    loop: LoopSettings,
+    validate: Validate | None,
+    run: Run,
 ) -> None:
     """Raises OneFormerError when loss or gradient of the step are not finite."""
     start = time.monotonic()
-    state, scalars = step_fn(state, *islice(batches, settings.batches_per_step))
+    state, scalars = step_fn(state, *islice(batches, loop.batches_per_step))
     values = {name: float(value) for name, value in jax.device_get(scalars).items()}
     if values["not_finite"]:
         raise OneFormerError(f"the first step is not finite: {values}", hint="lower train.optim.lr or check the data")
     seconds = time.monotonic() - start
-    console.print(f"one step, compilation included: loss {values['loss']:.3f}, {seconds:.0f} s", highlight=False)
+    run.console.print(f"one step, compilation included: loss {values['loss']:.3f}, {seconds:.0f} s", highlight=False)
     if validate is not None:
         validate(state.trained)
     done = "one step" if validate is None else "one step and one validation batch"
-    status.end_with(f"Dry run finished successfully: {done}, no checkpoint was written.")
-    console.print(f"dry run: {done}; nothing was kept", highlight=False)
+    run.status.end_with(f"Dry run finished successfully: {done}, no checkpoint was written.")
+    run.console.print(f"dry run: {done}; nothing was kept", highlight=False)

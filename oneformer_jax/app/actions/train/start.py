@@ -17,14 +17,17 @@ from rich.console import Console
 from converters.fit import fit_backbone, fit_model
 from converters.rules import ConversionError, Report
 from converters.weights import Weights, read_weights
-from oneformer_jax.app.settings.model import differences, model_config
-from oneformer_jax.app.spec import Spec
-from oneformer_jax.app.spec.field import plain
+from oneformer_jax.app.settings.model import differences
 from oneformer_jax.checkpoints import read as ckpt
+from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.oneformer import Params
+from oneformer_jax.training.distributed import gather
+from oneformer_jax.training.loop import LoopSettings
 from oneformer_jax.training.precision import first_loss_scale
+from oneformer_jax.training.run import Recipe, TrainingRun
 from oneformer_jax.training.sharding import put, put_replicated, state_shardings
 from oneformer_jax.training.step import TrainState
 
@@ -33,79 +36,85 @@ from oneformer_jax.training.step import TrainState
 class StartingPoint:
     """The architecture, the updates done so far, and a function that makes the state to go on from."""
 
-    config: OneFormerConfig
+    model: OneFormerConfig
     step: int
     state: Callable[[], TrainState]
 
 
+def newest_checkpoint(folder: Path, store: Checkpoints | None) -> Path | None:
+    """The newest checkpoint of a run: the one that the first process sees, since file systems that several hosts share
+    may show the others an older state. All processes must call it."""
+    return gather(store.newest() if store else ckpt.latest(folder))[0]
+
+
 def starting_point(
-    spec: Spec, newest: Path | None, optimizer: optax.GradientTransformation, console: Console, mesh: Mesh
+    settings: TrainingRun, loop: LoopSettings, newest: Path | None, mesh: Mesh, console: Console
 ) -> StartingPoint:
-    """`newest` is the newest checkpoint of the run itself; else the spec's keys decide. The state lives on `mesh`.
+    """`newest` is the newest checkpoint of the run itself; without one `settings.start` decides. The state lives on
+    `mesh`.
 
-    Raises CheckpointError where a checkpoint cannot be read or does not fit the spec's architecture.
+    Raises CheckpointError where a checkpoint cannot be read or does not fit the architecture of the settings.
     """
-    resumed = spec.train.resume_training_checkpoint_path
-    step_dir = newest or (ckpt.find_checkpoint(Path(resumed)) if resumed else None)
+    recipe, start = settings.recipe, settings.start
+    optimizer = recipe.make_optimizer(loop)
+    step_dir = newest or (ckpt.find_checkpoint(Path(start.checkpoint)) if start.checkpoint else None)
     if step_dir is not None:
-        return _resume(spec, step_dir, optimizer, console, mesh)
+        return _resume(settings, step_dir, optimizer, mesh, console)
 
-    model = read_weights(spec.train.pretrained_model) if spec.train.pretrained_model else None
-    config = model_config(spec, task_pad_id=model.config.task_pad_id if model else 0)
-    params = _fresh_params(spec, config)
-    if model is not None:
-        params = _pretrained_model(params, model, config, console)
-    if spec.train.pretrained_backbone:
-        params |= _pretrained_backbone(params, spec.train.pretrained_backbone, config, console)
-    shardings = partial(state_shardings, mesh=mesh, strategy=spec.train.distributed_strategy)
+    weights = read_weights(start.model) if start.model else None
+    model = replace(recipe.model, task_pad_id=weights.config.task_pad_id if weights else recipe.model.task_pad_id)
+    params = _fresh_params(recipe, model)
+    if weights is not None:
+        params = _pretrained_model(params, weights, model, console)
+    if start.backbone:
+        params |= _pretrained_backbone(params, start.backbone, model, console)
 
     def state() -> TrainState:
+        shardings = partial(state_shardings, mesh=mesh, strategy=recipe.step.strategy)
         placed = put(params, shardings(params))
         init = jax.jit(optimizer.init, out_shardings=shardings(jax.eval_shape(optimizer.init, params)))
-        average = jax.tree.map(jnp.copy, placed) if spec.train.ema_decay else None
-        scale = put_replicated(first_loss_scale(spec.train.precision), mesh)
+        average = jax.tree.map(jnp.copy, placed) if recipe.step.average_decay else None
+        scale = put_replicated(first_loss_scale(recipe.step.precision), mesh)
         return TrainState(put_replicated(np.zeros((), np.int32), mesh), placed, init(placed), scale, average)
 
-    return StartingPoint(config, 0, state)
+    return StartingPoint(model, 0, state)
 
 
-def _fresh_params(spec: Spec, config: OneFormerConfig) -> dict[str, Any]:
-    params = oneformer.init(config, jax.random.key(spec.train.seed))
-    return params | {"logit_scale": jnp.log(1.0 / spec.model.one_former.contrastive_temperature)}
+def _fresh_params(recipe: Recipe, model: OneFormerConfig) -> Params:
+    params = oneformer.init(model, jax.random.key(recipe.step.seed))
+    return params | {"logit_scale": jnp.log(1.0 / recipe.temperature)}
 
 
 def _resume(
-    spec: Spec, step_dir: Path, optimizer: optax.GradientTransformation, console: Console, mesh: Mesh
+    settings: TrainingRun, step_dir: Path, optimizer: optax.GradientTransformation, mesh: Mesh, console: Console
 ) -> StartingPoint:
-    description = ckpt.load_description(step_dir)
-    config = model_config(spec, task_pad_id=description.model.task_pad_id)
-    _refuse_other_architecture(description.model, config, str(step_dir))
-    _refuse_other_frozen_parts(description.spec, spec, str(step_dir))
+    description, options = ckpt.load_description(step_dir), settings.recipe.step
+    model = replace(settings.recipe.model, task_pad_id=description.model.task_pad_id)
+    _refuse_other_architecture(description.model, model, str(step_dir))
+    _refuse_other_frozen_parts(description.spec, settings.spec, str(step_dir))
 
     def state() -> TrainState:
         console.print(f"resuming from step {description.step}: {step_dir}")
         like = description.shapes()
-        shardings = partial(state_shardings, mesh=mesh, strategy=spec.train.distributed_strategy)
+        shardings = partial(state_shardings, mesh=mesh, strategy=options.strategy)
 
         def load(item: str, like: Any) -> Any:
             return ckpt.load_item(step_dir, item, ckpt.placed(like, shardings(like)))
 
         opt_state = load("optimizer", jax.eval_shape(optimizer.init, like))
-        scale, average = put_replicated(first_loss_scale(spec.train.precision), mesh), None
+        scale, average = put_replicated(first_loss_scale(options.precision), mesh), None
         if scale is not None and ckpt.has_item(step_dir, "loss_scale"):
             scale = load("loss_scale", scale)
-        if spec.train.ema_decay:
+        if options.average_decay:
             # A run that kept no average begins one with the parameters of this step.
             average = load("average" if ckpt.has_item(step_dir, "average") else "params", like)
         step = put_replicated(np.asarray(description.step, np.int32), mesh)
         return TrainState(step, load("params", like), opt_state, scale, average)
 
-    return StartingPoint(config, description.step, state)
+    return StartingPoint(model, description.step, state)
 
 
-def _pretrained_model(
-    fresh: dict[str, Any], weights: Weights, config: OneFormerConfig, console: Console
-) -> dict[str, Any]:
+def _pretrained_model(fresh: Params, weights: Weights, config: OneFormerConfig, console: Console) -> Params:
     if "predictor" not in weights.params:
         raise CheckpointError("a backbone alone", where=weights.location, hint="name it in train.pretrained_backbone")
     _refuse_other_architecture(_adaptable(weights, config), config, weights.location)
@@ -127,9 +136,7 @@ def _adaptable(weights: Weights, config: OneFormerConfig) -> OneFormerConfig:
     )
 
 
-def _pretrained_backbone(
-    fresh: dict[str, Any], location: str, config: OneFormerConfig, console: Console
-) -> dict[str, Any]:
+def _pretrained_backbone(fresh: Params, location: str, config: OneFormerConfig, console: Console) -> Params:
     weights = read_weights(location)
     try:
         backbone, report = fit_backbone(weights.params["backbone"], fresh["backbone"])
@@ -146,12 +153,12 @@ def _tell(what: str, report: Report, console: Console) -> None:
     console.print(f"{what}: {'; '.join(report.lines())}", highlight=False, soft_wrap=True)
 
 
-def _refuse_other_frozen_parts(theirs: dict[str, Any], spec: Spec, where: str) -> None:
-    saved = flatten_dict(theirs, sep=".")
+def _refuse_other_frozen_parts(theirs: dict[str, Any], ours: dict[str, Any], where: str) -> None:
+    saved, now = flatten_dict(theirs, sep="."), flatten_dict(ours, sep=".")
     for key in ("train.freeze", "model.backbone.freeze_at"):
-        if key in saved and saved[key] != plain(spec.value(key)):
+        if key in saved and saved[key] != now[key]:
             raise CheckpointError(
-                f"{key} was {saved[key]}, now it is {plain(spec.value(key))}: there is no optimizer state for that",
+                f"{key} was {saved[key]}, now it is {now[key]}: there is no optimizer state for that",
                 where=where,
                 hint="keep the value, or name this checkpoint in train.pretrained_model and another results_dir",
             )

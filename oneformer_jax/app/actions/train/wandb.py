@@ -1,4 +1,4 @@
-"""Curves to Weights & Biases: what the spec's `wandb` section asks for, where the package and an account are there.
+"""Curves to Weights & Biases, where a training asks for it and the package and an account are there.
 
 Nothing is imported, contacted or asked for unless `wandb.enable` is true and an account is known (or WANDB_MODE says
 offline): TAO's published default is true, so most specs hold it without anybody having thought of it.
@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from oneformer_jax.app.run.status import StatusFile
-from oneformer_jax.app.spec import Spec
 from oneformer_jax.extras import install_hint
 from oneformer_jax.training.logbook import ScalarWriter
+from oneformer_jax.training.run import Tracking, TrainingRun
 
 if TYPE_CHECKING:
     import wandb
@@ -29,20 +29,21 @@ ADDRESS = re.compile(r"(://)(?:[^/@\s]+@)?([^?\s]*)(?:\?\S*)?")
 
 
 @contextmanager
-def wandb_writers(spec: Spec, folder: Path, status: StatusFile, console: Console) -> Iterator[tuple[ScalarWriter, ...]]:
+def wandb_writers(settings: TrainingRun, status: StatusFile, console: Console) -> Iterator[tuple[ScalarWriter, ...]]:
     """What takes the curves while the run lasts: nothing where there is none. A run that cannot start is a warning.
 
     With `wandb.sync_tensorboard` W&B reads the curves from TensorBoard's files, so open those inside.
     """
-    run = _start(spec, folder, status) if spec.wandb.enable else None
-    if run is None:
+    tracking = settings.tracking
+    run = _start(tracking, settings, status) if tracking else None
+    if tracking is None or run is None:
         yield ()
         return
     where = f"offline; `wandb sync {Path(run.dir).parent}` sends it" if run.offline else run.url
     console.print(f"wandb: {where}", highlight=False, soft_wrap=True)
     failed = True
     try:
-        yield () if spec.wandb.sync_tensorboard else (_RunWriter(run),)
+        yield () if tracking.sync_tensorboard else (_RunWriter(run),)
         failed = False
     finally:
         run.finish(exit_code=int(failed))
@@ -56,7 +57,7 @@ class _RunWriter:
         self._run.log({tag: scalar_value}, step=global_step)
 
 
-def _start(spec: Spec, folder: Path, status: StatusFile) -> "wandb.Run | None":
+def _start(tracking: Tracking, settings: TrainingRun, status: StatusFile) -> "wandb.Run | None":
     mode = os.environ.get("WANDB_MODE", "online")
     if mode == "disabled":
         return None
@@ -68,29 +69,28 @@ def _start(spec: Spec, folder: Path, status: StatusFile) -> "wandb.Run | None":
         import wandb
 
         try:
-            return wandb.init(dir=folder, **init_arguments(spec))
+            return wandb.init(dir=settings.folder, **init_arguments(tracking, settings.spec))
         except (wandb.Error, ValueError) as error:
             obstacle = str(error)
-    if spec.is_set("wandb"):
+    if tracking.requested:
         status.warning(f"nothing is sent to Weights & Biases: {obstacle}; wandb.enable: false ends this message")
     return None
 
 
-def init_arguments(spec: Spec) -> dict[str, Any]:
-    """The `wandb` section as arguments of `wandb.init`, and the spec without secrets as the run's configuration."""
-    section = spec.wandb
+def init_arguments(tracking: Tracking, spec: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `wandb.init`, with the spec without secrets as the run's configuration."""
     return {
-        "project": section.project or None,
-        "entity": section.entity or None,
-        "group": section.group or None,
-        "name": section.name or None,
-        "tags": list(section.tags),
-        "id": section.run_id or None,
-        "resume": "allow" if section.run_id else None,
-        "reinit": "finish_previous" if section.reinit else "default",
-        "sync_tensorboard": section.sync_tensorboard,
-        "save_code": section.save_code,
-        "config": {name: _public(value) for name, value in spec.to_dict().items() if name != "encryption_key"},
+        "project": tracking.project or None,
+        "entity": tracking.entity or None,
+        "group": tracking.group or None,
+        "name": tracking.name or None,
+        "tags": list(tracking.tags),
+        "id": tracking.run_id or None,
+        "resume": "allow" if tracking.run_id else None,
+        "reinit": "finish_previous" if tracking.reinit else "default",
+        "sync_tensorboard": tracking.sync_tensorboard,
+        "save_code": tracking.save_code,
+        "config": {name: _public(value) for name, value in spec.items() if name != "encryption_key"},
         # The screen belongs to the progress bar. Metadata would hold the command line, and that may hold keys.
         "settings": {"silent": True, "console": "off", "x_disable_meta": True},
     }

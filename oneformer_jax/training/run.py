@@ -1,0 +1,198 @@
+"""What a training is asked to do, before its data is opened, and the parts of it that the opened data completes."""
+
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from oneformer_jax.checkpoints.description import Description
+from oneformer_jax.data.batch import Batch
+from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.files import DatasetFiles
+from oneformer_jax.data.geometry import Policy
+from oneformer_jax.data.pipeline import (
+    PipelineSettings,
+    image_names,
+    max_prompts_of,
+    steps_per_epoch,
+    train_batches,
+)
+from oneformer_jax.data.task_text import prompt_table, task_tokens
+from oneformer_jax.devices import DeviceChoice
+from oneformer_jax.evaluation.evaluator import Scoring
+from oneformer_jax.losses.config import CriterionConfig
+from oneformer_jax.losses.objective import OneFormerObjective
+from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.oneformer import TEMPERATURE
+from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.training.loop import LoopSettings
+from oneformer_jax.training.optimizer import OptimizerConfig, make_optimizer
+from oneformer_jax.training.schedule import ScheduleConfig
+from oneformer_jax.training.step import StepInputs, StepSettings, TrainStep
+from oneformer_jax.training.step_reports import ImageNames
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an update is made of, whatever the data.
+
+    `temperature` is that of the contrastive loss at the start. Prompts have at most `prompt_length` tokens.
+    """
+
+    model: OneFormerConfig
+    loss: CriterionConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    step: StepSettings
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    prompt_length: int = 77
+    temperature: float = TEMPERATURE
+
+    def learning_rate(self, loop: LoopSettings) -> optax.Schedule:
+        """The learning rate of a training that is as long as `loop` says."""
+        return self.schedule.build(loop.total_steps, loop.steps_per_epoch)
+
+    def make_optimizer(self, loop: LoopSettings) -> optax.GradientTransformation:
+        """The optimizer of a training that is as long as `loop` says."""
+        return make_optimizer(self.optimizer, self.learning_rate(loop), frozen=self.step.frozen)
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to train and how often to stop for what; `in_steps` counts all of it in updates.
+
+    An epoch has `steps_per_epoch` updates, None: as many as show every image once. A validation comes every
+    `validation_epochs`, or, where it is below 1, after every `validation_share` of an epoch. An update takes
+    `batches_per_step` batches; `profile_steps` of them are traced.
+    """
+
+    epochs: int = 50
+    max_steps: int = 368750
+    steps_per_epoch: int | None = None
+    validation_epochs: int = 1
+    validation_share: float = 1.0
+    checkpoint_interval: int = 1
+    checkpoint_unit: Literal["epoch", "step"] = "epoch"
+    batches_per_step: int = 1
+    profile_steps: int = 0
+
+    def in_steps(self, dataset: Dataset, batch_size: int) -> LoopSettings:
+        """The same for batches of `batch_size` images, over all devices, of `dataset`."""
+        epoch = self.steps_per_epoch or steps_per_epoch(dataset, batch_size * self.batches_per_step)
+        share = self.validation_share
+        return LoopSettings(
+            total_steps=min(self.epochs * epoch, self.max_steps),
+            steps_per_epoch=epoch,
+            validate_every=max(1, round(share * epoch)) if share < 1 else self.validation_epochs * epoch,
+            checkpoint_every=self.checkpoint_interval * (1 if self.checkpoint_unit == "step" else epoch),
+            batch_size=batch_size,
+            batches_per_step=self.batches_per_step,
+            profile_steps=self.profile_steps,
+        )
+
+
+@dataclass(frozen=True)
+class Start:
+    """Locations of what a training starts with where its own folder holds no checkpoint: one to resume, else weights of
+    a model and of a backbone. Where all are "" the parameters are random."""
+
+    checkpoint: str = ""
+    model: str = ""
+    backbone: str = ""
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """A run of Weights & Biases. `requested`: whether somebody asked for it, or it is a default."""
+
+    project: str = ""
+    entity: str = ""
+    group: str = ""
+    name: str = ""
+    run_id: str = ""
+    tags: tuple[str, ...] = ()
+    reinit: bool = False
+    sync_tensorboard: bool = False
+    save_code: bool = False
+    requested: bool = True
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training in `folder`, where it resumes by itself.
+
+    `pipeline.batch_size` counts the images of one device. `monitor` is the score that decides which checkpoint is the
+    best; that one and the newest `checkpoints_kept` stay (0: all). `policy` and `thresholds` are those that the trained
+    model predicts with, where nothing else is said. `spec`: what describes all of this for a reader, as
+    plain data; checkpoints keep it. `dry_run`: one step and one validation batch, and nothing is kept.
+    """
+
+    folder: Path
+    recipe: Recipe
+    data: DatasetFiles
+    pipeline: PipelineSettings
+    devices: DeviceChoice
+    policy: Policy
+    thresholds: Thresholds
+    length: Length = Length()
+    validation: Scoring | None = None
+    start: Start = Start()
+    checkpoints_kept: int = 3
+    monitor: str = "mIoU"
+    tracking: Tracking | None = None
+    dry_run: bool = False
+    verbose: bool = False
+    spec: dict[str, Any] = field(default_factory=dict)
+
+
+class Prepared(NamedTuple):
+    """What the loop of a training runs: the step, its batches, the files of their images, and what checkpoints say."""
+
+    step: TrainStep
+    batches: Generator[Batch, None, None]
+    image_names: ImageNames
+    description: Description
+
+
+def prepare(settings: TrainingRun, loop: LoopSettings, dataset: Dataset, mesh: Mesh, start_step: int) -> Prepared:
+    """The parts of a training on the opened data; `start_step` updates are done."""
+    recipe, pipeline = settings.recipe, replace(settings.pipeline, batch_size=loop.batch_size)
+    model = recipe.model
+    step = TrainStep(
+        model,
+        OneFormerObjective(recipe.loss),
+        recipe.make_optimizer(loop),
+        recipe.learning_rate(loop),
+        StepInputs(
+            recipe.pixel_mean,
+            recipe.pixel_std,
+            task_tokens(model.task_pad_id, model.task_seq_len),
+            prompt_table(dataset.categories.names, recipe.prompt_length),
+            max_prompts_of(dataset, pipeline),
+        ),
+        recipe.step,
+        mesh,
+    )
+    batches = train_batches(
+        dataset,
+        pipeline,
+        start_step=start_step * loop.batches_per_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    description = Description(
+        model,
+        dataset.categories,
+        recipe.pixel_mean,
+        recipe.pixel_std,
+        settings.spec,
+        policy=settings.policy,
+        thresholds=settings.thresholds,
+    )
+    return Prepared(step, batches, partial(image_names, dataset, pipeline), description)
