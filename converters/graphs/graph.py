@@ -132,7 +132,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
     Raises EngineError: missing, or no ONNX file.
     """
     if not path.is_file():
-        raise EngineError("no such file", where=str(path), hint="write one: python cli.py export")
+        raise EngineError("no such file", where=str(path), hint="write one: oneformer export")
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)

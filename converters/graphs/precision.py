@@ -73,7 +73,7 @@ def _chosen(graph: Graph, choices: Sequence[str]) -> dict[str, int]:
         pattern, _, name = choice.rpartition(":")
         where = f"layers_precision: {choice}"
         if not pattern or name.lower() not in FORMATS:
-            hint = "whole layers in int8 or fp8: python cli.py quantize with quantize.layers"
+            hint = "whole layers in int8 or fp8: oneformer quantize with quantize.layers"
             raise SpecError(f"expected NAME:FORMAT, FORMAT one of {', '.join(FORMATS)}", where=where, hint=hint)
         matched = [n.name for n in graph.nodes if fnmatchcase(n.name, pattern) or fnmatchcase(n.op_type, pattern)]
         if not matched:

@@ -94,7 +94,7 @@ def metadata_of(entries: Mapping[str, str], *, where: str) -> Metadata:
         raise EngineError(
             "not exported by this project: it holds no metadata of a OneFormer model",
             where=where,
-            hint="python cli.py export writes files that say what their classes and inputs are",
+            hint="oneformer export writes files that say what their classes and inputs are",
         )
     return Metadata.from_json(_parsed(entries[KEY], where), where=where)
 

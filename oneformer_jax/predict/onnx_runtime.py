@@ -52,7 +52,7 @@ def open_session(path: Path, *, device: Device = "auto", device_id: int = 0) -> 
     with needs("deploy", where=str(path)):
         import onnxruntime
     if not path.is_file():
-        raise EngineError("no such file", where=str(path), hint="python cli.py export writes one")
+        raise EngineError("no such file", where=str(path), hint="oneformer export writes one")
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise EngineError(

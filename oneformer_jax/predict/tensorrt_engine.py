@@ -28,7 +28,7 @@ class TensorRTBackend(ExportedBackend):
         path = Path(path)
         self.where = str(path)
         if not path.is_file():
-            raise EngineError("no such file", where=self.where, hint="python cli.py gen_trt_engine writes one")
+            raise EngineError("no such file", where=self.where, hint="oneformer gen_trt_engine writes one")
         self.metadata, facts = read_sidecar(path)
         trt = tensorrt()
         self._device = CudaDevice(device_id)

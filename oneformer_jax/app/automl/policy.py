@@ -51,7 +51,7 @@ def route_training(policy: Policy, skill: Path | None = SKILL) -> Route:
     if absent:
         return Route(
             "train",
-            f"AutoML is enabled but cannot run until `python cli.py schema --output {skill}` has written "
+            f"AutoML is enabled but cannot run until `oneformer schema --output {skill}` has written "
             f"{' and '.join(absent)}: trained directly",
         )
     try:
@@ -92,7 +92,7 @@ def train_schema(skill: Path | None) -> Mapping[str, Any]:
         raise OneFormerError(
             "no schema can be read",
             where=str(skill / SCHEMA),
-            hint=f"`python cli.py schema --output {skill}` writes it, or leave automl.skill_dir empty",
+            hint=f"`oneformer schema --output {skill}` writes it, or leave automl.skill_dir empty",
         )
     return found
 

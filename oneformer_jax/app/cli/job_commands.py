@@ -1,4 +1,4 @@
-"""`python cli.py job ...`: run actions as jobs, and look at them."""
+"""`oneformer job ...`: run actions as jobs, and look at them."""
 
 import json
 import sys

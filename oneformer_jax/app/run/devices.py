@@ -29,7 +29,7 @@ def join_processes(nodes: int | None, choice: DeviceChoice, processes: Processes
             f"{nodes} nodes, but {found}",
             where="train.num_nodes",
             hint="on every node set WORLD_SIZE, NODE_RANK, MASTER_ADDR and MASTER_PORT (docs/multi-host.md), or try it "
-            f"on this one: cli.py launch --num-processes {nodes} -- train ...",
+            f"on this one: oneformer launch --num-processes {nodes} -- train ...",
         )
     join(processes, own_devices(choice, processes, os.environ))
 

@@ -123,9 +123,9 @@ def _metadata(folder: Path) -> dict[str, Any]:
         raise DataError(
             "the data set is not completely prepared" if started else "this is not a prepared data set",
             where=str(folder),
-            hint="run `python cli.py prepare` again: it continues where it was interrupted"
+            hint="run `oneformer prepare` again: it continues where it was interrupted"
             if started
-            else "make one with `python cli.py prepare --spec SPEC --output FOLDER`",
+            else "make one with `oneformer prepare --spec SPEC --output FOLDER`",
         )
     try:
         metadata = json.loads((folder / "metadata.json").read_text())
@@ -152,7 +152,7 @@ def _shards(folder: Path, split: str) -> list[Path]:
                 raise DataError(
                     "the shard is missing" if found is None else f"found {found} bytes, expected {sizes[path.name]}",
                     where=str(path),
-                    hint="run `python cli.py prepare` again: it writes what is missing or damaged",
+                    hint="run `oneformer prepare` again: it writes what is missing or damaged",
                 )
     problems.raise_all()
     return paths

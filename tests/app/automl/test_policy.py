@@ -37,7 +37,7 @@ def test_without_schema_or_template_the_training_is_direct_and_says_so(
     (skill / name).unlink() if content is None else (skill / name).write_text(content)
     route = route_training(policy, skill)
     assert route.command == "train"
-    assert "AutoML is enabled but cannot run until `python cli.py schema" in route.reason
+    assert "AutoML is enabled but cannot run until `oneformer schema" in route.reason
     assert name in route.reason
 
 

@@ -129,7 +129,7 @@ def _action(action: str) -> dict[str, Any]:
         for path in INPUTS[action]
     }
     return {
-        "command": f"python cli.py {action} -e {{config_path}}",
+        "command": f"oneformer {action} -e {{config_path}}",
         "config_format": "yaml",
         "mode": "config",
         "inputs": inputs,
