@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Int
 
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.data.batch import Batch
@@ -61,6 +63,15 @@ class Recipe:
     def make_optimizer(self, loop: LoopSettings) -> optax.GradientTransformation:
         """The optimizer of a training that is as long as `loop` says."""
         return make_optimizer(self.optimizer, self.learning_rate(loop), frozen=self.step.frozen)
+
+    def make_step(
+        self, loop: LoopSettings, prompts: Int[np.ndarray, "n l"], prompts_of_image: int, mesh: Mesh
+    ) -> TrainStep:
+        """The step for a table of `prompts`, of whose rows an image shows at most `prompts_of_image`."""
+        tokens = task_tokens(self.model.task_pad_id, self.model.task_seq_len)
+        inputs = StepInputs(self.pixel_mean, self.pixel_std, tokens, prompts, prompts_of_image)
+        rate, optimizer = self.learning_rate(loop), self.make_optimizer(loop)
+        return TrainStep(self.model, OneFormerObjective(self.loss), optimizer, rate, inputs, self.step, mesh)
 
 
 @dataclass(frozen=True)
@@ -163,22 +174,8 @@ class Prepared(NamedTuple):
 def prepare(settings: TrainingRun, loop: LoopSettings, dataset: Dataset, mesh: Mesh, start_step: int) -> Prepared:
     """The parts of a training on the opened data; `start_step` updates are done."""
     recipe, pipeline = settings.recipe, replace(settings.pipeline, batch_size=loop.batch_size)
-    model = recipe.model
-    step = TrainStep(
-        model,
-        OneFormerObjective(recipe.loss),
-        recipe.make_optimizer(loop),
-        recipe.learning_rate(loop),
-        StepInputs(
-            recipe.pixel_mean,
-            recipe.pixel_std,
-            task_tokens(model.task_pad_id, model.task_seq_len),
-            prompt_table(dataset.categories.names, recipe.prompt_length),
-            max_prompts_of(dataset, pipeline),
-        ),
-        recipe.step,
-        mesh,
-    )
+    prompts = prompt_table(dataset.categories.names, recipe.prompt_length)
+    step = recipe.make_step(loop, prompts, max_prompts_of(dataset, pipeline), mesh)
     batches = train_batches(
         dataset,
         pipeline,
@@ -187,7 +184,7 @@ def prepare(settings: TrainingRun, loop: LoopSettings, dataset: Dataset, mesh: M
         process_count=jax.process_count(),
     )
     description = Description(
-        model,
+        recipe.model,
         dataset.categories,
         recipe.pixel_mean,
         recipe.pixel_std,

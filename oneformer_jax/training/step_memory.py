@@ -8,21 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.stages import Lowered
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
 from oneformer_jax.checkpoints.quantized import bytes_of
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.geometry import Size
-from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.losses.assignment import BLOCK, Pairs, pair_slots
-from oneformer_jax.losses.objective import OneFormerObjective
 from oneformer_jax.models import oneformer
-from oneformer_jax.training.optimizer import make_optimizer
+from oneformer_jax.training.loop import LoopSettings
 from oneformer_jax.training.precision import first_loss_scale
 from oneformer_jax.training.run import Recipe
 from oneformer_jax.training.sharding import make_mesh
-from oneformer_jax.training.step import StepInputs, TrainState, TrainStep
+from oneformer_jax.training.step import TrainState, TrainStep
 
 
 class StepMemory(NamedTuple):
@@ -147,29 +145,13 @@ def training_memory(recipe: Recipe, batch: int, size: Size, batches_per_step: in
 
 def stand_in_step(recipe: Recipe) -> tuple[TrainStep, TrainState]:
     """The step of a recipe on one device, with a table of prompts that say nothing, and the shapes of its state."""
-    model, options = recipe.model, recipe.step
-
-    def rate(_: ArrayLike) -> jax.Array:
-        return jnp.zeros(())
-
+    model = recipe.model
+    recipe = replace(recipe, step=replace(recipe.step, strategy="ddp"))
+    loop = LoopSettings(1, 1, 1, 1, 1)
+    prompts = np.zeros((model.num_classes + 3, _PROMPT_LENGTH), np.int32)
+    step = recipe.make_step(loop, prompts, min(SEGMENTS, model.num_classes) + 1, make_mesh(1))
     shapes = oneformer.shapes(model)
-    optimizer = make_optimizer(recipe.optimizer, rate, frozen=options.frozen)
-    step = TrainStep(
-        model,
-        OneFormerObjective(recipe.loss),
-        optimizer,
-        rate,
-        StepInputs(
-            recipe.pixel_mean,
-            recipe.pixel_std,
-            task_tokens(model.task_pad_id, model.task_seq_len),
-            np.zeros((model.num_classes + 3, _PROMPT_LENGTH), np.int32),
-            min(SEGMENTS, model.num_classes) + 1,
-        ),
-        replace(options, strategy="ddp"),
-        make_mesh(1),
-    )
-    scale = jax.eval_shape(lambda: first_loss_scale(options.precision))
-    average = shapes if options.average_decay else None
+    scale = jax.eval_shape(lambda: first_loss_scale(recipe.step.precision))
+    average = shapes if recipe.step.average_decay else None
     updates: Any = jax.ShapeDtypeStruct((), jnp.int32)
-    return step, TrainState(updates, shapes, jax.eval_shape(optimizer.init, shapes), scale, average)
+    return step, TrainState(updates, shapes, jax.eval_shape(step.optimizer.init, shapes), scale, average)

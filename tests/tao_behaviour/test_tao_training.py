@@ -10,7 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from oneformer_jax.app.actions.train.progress import TrainingProgress
+from oneformer_jax.app.actions.train.report import TrainingProgress
 from oneformer_jax.app.run.devices import mesh_of
 from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.run.status import StatusFile

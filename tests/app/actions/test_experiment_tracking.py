@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from rich.console import Console
 
-from oneformer_jax.app.actions.train.progress import TrainingProgress
+from oneformer_jax.app.actions.train.report import TrainingProgress
 from oneformer_jax.app.actions.train.wandb import init_arguments, wandb_writers
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.training import training_run

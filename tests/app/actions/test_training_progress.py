@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from oneformer_jax.app.actions.train.progress import TrainingProgress
+from oneformer_jax.app.actions.train.report import TrainingProgress
 from oneformer_jax.training.logbook import Reporter
 
 

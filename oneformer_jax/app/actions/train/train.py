@@ -6,11 +6,10 @@ from functools import partial
 
 import jax
 
-from oneformer_jax.app.actions.train.dry_run import dry_run
 from oneformer_jax.app.actions.train.memory import explaining_out_of_memory, needed_memory
 from oneformer_jax.app.actions.train.report import early_endings, logbook_of, parameter_table, what_is_trained
 from oneformer_jax.app.actions.train.start import newest_checkpoint, starting_point
-from oneformer_jax.app.actions.train.validation import validation
+from oneformer_jax.app.actions.train.validation import dry_run, validation
 from oneformer_jax.app.run.checked_data import training_data
 from oneformer_jax.app.run.devices import mesh_of, refuse_different_specs, topology_table
 from oneformer_jax.app.run.execute import Run, enable_compilation_cache

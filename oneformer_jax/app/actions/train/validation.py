@@ -1,23 +1,30 @@
-"""The validations of a training: an evaluation of the parameters of the step, on the devices that train."""
+"""What a training validates: the parameters of a step, on the devices that train; or only that it would run."""
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int16, UInt8
 
-from oneformer_jax.app.actions.train.dry_run import FirstRecords
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.status import kpi
-from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.batch import Batch
+from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord
+from oneformer_jax.errors import OneFormerError
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.evaluation.report import headline, metrics_json
 from oneformer_jax.models.oneformer import Params
 from oneformer_jax.predict.jax_backend import JaxBackend
 from oneformer_jax.training.distributed import gather
+from oneformer_jax.training.loop import LoopSettings, Validate
 from oneformer_jax.training.run import TrainingRun
 from oneformer_jax.training.sharding import local_mesh, whole_on_each_process
+from oneformer_jax.training.step import TrainState, TrainStep
 
 
 def validation(
@@ -45,3 +52,51 @@ def validation(
         return metrics
 
     return validate
+
+
+def dry_run(
+    state: TrainState,
+    step_fn: TrainStep,
+    batches: Iterator[Batch],
+    loop: LoopSettings,
+    validate: Validate | None,
+    run: Run,
+) -> None:
+    """Shows that a training would run, by one step and one validation batch; nothing is kept.
+
+    Raises OneFormerError when loss or gradient of the step are not finite.
+    """
+    start = time.monotonic()
+    state, scalars = step_fn(state, *islice(batches, loop.batches_per_step))
+    values = {name: float(value) for name, value in jax.device_get(scalars).items()}
+    if values["not_finite"]:
+        raise OneFormerError(f"the first step is not finite: {values}", hint="lower train.optim.lr or check the data")
+    seconds = time.monotonic() - start
+    run.console.print(f"one step, compilation included: loss {values['loss']:.3f}, {seconds:.0f} s", highlight=False)
+    if validate is not None:
+        validate(state.trained)
+    done = "one step" if validate is None else "one step and one validation batch"
+    run.status.end_with(f"Dry run finished successfully: {done}, no checkpoint was written.")
+    run.console.print(f"dry run: {done}; nothing was kept", highlight=False)
+
+
+class FirstRecords(Dataset):
+    """The first `count` records of a data set."""
+
+    def __init__(self, whole: Dataset, count: int) -> None:
+        self.whole, self.records = whole, whole.records[:count]
+        self.categories, self.where = whole.categories, whole.where
+        self.parts = {next(iter(whole.parts)): range(len(self.records))}
+
+    @property
+    def planes(self) -> int:
+        return self.whole.planes
+
+    def read_segments(self, i: int) -> Int16[np.ndarray, "r h w"]:
+        return self.whole.read_segments(i)
+
+    def read_image(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+        return self.whole.read_image(i)
+
+    def encoded(self, i: int) -> EncodedRecord:
+        return self.whole.encoded(i)
