@@ -14,7 +14,6 @@ from oneformer_jax.app.actions.evaluate import evaluate
 from oneformer_jax.app.actions.inference import inference
 from oneformer_jax.app.actions.train.train import train
 from oneformer_jax.app.run.execute import running
-from oneformer_jax.app.settings import data as datasets
 from oneformer_jax.app.settings.evaluation import evaluation_run, inference_run
 from oneformer_jax.app.settings.training import training_run
 from oneformer_jax.app.spec import Spec, load_spec
@@ -41,12 +40,14 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
         console.print(f"drawing {TRAINING_IMAGES} training and {HELD_OUT_IMAGES} held-out images: {data}")
         write_drawn_shapes(data, {"train": TRAINING_IMAGES, "val": HELD_OUT_IMAGES}, seed=spec.train.seed)
     with running("train", spec_path, overrides, console) as (read, run):
-        train(training_run(read, run.folder), run)
+        training = training_run(read, run.folder)
+        train(training, run)
 
     best = [*overrides, f"evaluate.checkpoint={folder / 'train'}", f"inference.checkpoint={folder / 'train'}"]
     with running("evaluate", spec_path, best, console) as (read, run):
-        metrics = evaluate(evaluation_run(read), run)
-    validation = open_dataset(datasets.dataset_files(spec, "val"))
+        evaluation = evaluation_run(read)
+        metrics = evaluate(evaluation, run)
+    validation = open_dataset(evaluation.scoring.data)
     chosen = folder / "data" / "pictures"
     chosen.mkdir(exist_ok=True)
     for record in validation.records[:PICTURES]:
@@ -63,7 +64,7 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
     scores = headline(metrics)
     names = ("mIoU", "PQ", "SQ", "RQ", "AP")
     table.add_row("OneFormer", *(f"{100 * scores[name]:.1f}" for name in names), style="bold")
-    baseline = baseline_miou(open_dataset(datasets.dataset_files(spec, "train")), validation)
+    baseline = baseline_miou(open_dataset(training.data), validation)
     table.add_row("nearest colour", f"{100 * baseline:.1f}", "", "", "", "")
     console.print(table)
     places = {
