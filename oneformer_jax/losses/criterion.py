@@ -36,7 +36,7 @@ class Normalisers(NamedTuple):
     batches: Float[Array, ""]
 
 
-def normalisers(segment_classes: Sequence[Int[Array, "b t"]], num_queries: int, no_object_weight: float) -> Normalisers:
+def normalisers(segment_classes: Sequence[Int[Array, "_ t"]], num_queries: int, no_object_weight: float) -> Normalisers:
     """The normalisers of an update with batches of these (global) segment tables."""
     segments = jnp.concatenate([jnp.sum(classes >= 0, axis=1) for classes in segment_classes])
     matched = jnp.sum(jnp.minimum(segments, num_queries))  # each segment gets a query, while there are any

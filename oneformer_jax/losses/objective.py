@@ -26,7 +26,7 @@ class Objective(Protocol):
     (`losses.assignment`).
     """
 
-    def normalisers(self, segment_classes: Sequence[Int[Array, "b t"]], num_queries: int) -> PyTree:
+    def normalisers(self, segment_classes: Sequence[Int[Array, "_ t"]], num_queries: int) -> PyTree:
         """Numbers that the losses of one update share, from the segment tables of all its batches."""
 
     def costs(self, outputs: TrainingOutputs, batch: Batch, key: Key[Array, ""]) -> Float[Array, "l b q t"]:
@@ -45,7 +45,7 @@ class OneFormerObjective:
 
     config: CriterionConfig = field(default_factory=CriterionConfig)
 
-    def normalisers(self, segment_classes: Sequence[Int[Array, "b t"]], num_queries: int) -> Normalisers:
+    def normalisers(self, segment_classes: Sequence[Int[Array, "_ t"]], num_queries: int) -> Normalisers:
         return normalisers(segment_classes, num_queries, self.config.no_object_weight)
 
     def costs(self, outputs: TrainingOutputs, batch: Batch, key: Key[Array, ""]) -> Float[Array, "l b q t"]:

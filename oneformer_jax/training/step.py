@@ -178,7 +178,7 @@ class TrainStep:
     def _key(self, step: Int[Array, ""]) -> Key[Array, ""]:
         return jax.random.fold_in(jax.random.key(self.settings.seed), step)
 
-    def shared_normalisers(self, segment_classes: tuple[Int[Array, "b t"], ...]) -> PyTree:
+    def shared_normalisers(self, segment_classes: tuple[Int[Array, "_ t"], ...]) -> PyTree:
         """What the losses of all batches of the step are divided by."""
         return self.objective.normalisers(segment_classes, self.config.transformer.num_queries)
 

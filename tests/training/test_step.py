@@ -148,6 +148,7 @@ STILL = dataclasses.replace(
 )
 
 
+@pytest.mark.optimised  # the last bit decides which points are the uncertain ones
 @pytest.mark.tao(2, 5)
 def test_accumulated_batches_equal_one_large_batch() -> None:
     """With other numbers of segments in each: but for dropout and the contrastive loss nothing tells them apart."""
