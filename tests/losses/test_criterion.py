@@ -101,7 +101,6 @@ def test_normalisers_count_the_segments_and_queries_of_all_batches(batch: Batch)
 
 @pytest.mark.tao(41)
 def test_contrastive_loss() -> None:
-@pytest.mark.optimised  # the last bit decides which points are the uncertain ones
     """Orthogonal pairs: each row has one logit of the scale and zeros; long and zero vectors are harmless."""
     queries = jnp.asarray(np.eye(3, 4, dtype=np.float32)[:, None])
     scale = jnp.float32(math.log(5))
@@ -113,6 +112,9 @@ def test_contrastive_loss() -> None:
     assert slope == 0
     assert contrastive_loss(queries[:1], queries[1:2], scale) == 0
     assert np.isfinite(jax.grad(contrastive_loss)(jnp.zeros_like(queries), queries, scale)).all()
+
+
+@pytest.mark.optimised  # the last bit decides which points are the uncertain ones
 def test_padding_and_groups_change_nothing(outputs: LayerPredictions, batch: Batch) -> None:
     total, losses, gradients = total_and_gradients(outputs, batch, matched(outputs, batch))
     assert np.isfinite(total)
