@@ -59,9 +59,9 @@ def load_checkpoint(path: Path | str, *, device: jax.Device | None = None) -> Ch
     needed = set(description.absent) - set(oneformer.TRAINING_ONLY)
     if needed:
         raise CheckpointError(
-            f"holds no whole model: {', '.join(sorted(needed))} missing",
+            f"does not contain a whole model: {', '.join(sorted(needed))} missing",
             where=str(step_dir),
-            hint="a backbone is for training: train.pretrained_backbone",
+            hint="to train from a backbone, use train.pretrained_backbone",
         )
     with jax.default_device(device or jax.local_devices()[0]):
         return Checkpoint(load_params(step_dir, description.shapes()), description)

@@ -107,7 +107,7 @@ def _profile(builder: Any, network: Any, batch_sizes: BatchSizes, where: str) ->
             raise EngineError(f"input {tensor.name} has the shape {tuple(tensor.shape)}", where=where)
         if batch != -1 and set(batch_sizes) != {batch}:
             raise EngineError(
-                f"it takes batches of {batch} alone, not of {batch_sizes[0]} to {batch_sizes[2]}",
+                f"it takes only batches of {batch}, not of {batch_sizes[0]} to {batch_sizes[2]}",
                 where=where,
                 hint="export with export.batch_size=-1, or set gen_trt_engine.batch_size to that of the file",
             )
@@ -118,7 +118,7 @@ def _profile(builder: Any, network: Any, batch_sizes: BatchSizes, where: str) ->
 def _use_timing_cache(config: Any, path: Path) -> None:
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        hint = "remove the file, and it is written anew"
+        hint = "remove the file and it will be written again"
         raise EngineError("the timing cache is damaged, or of another TensorRT or GPU", where=str(path), hint=hint)
 
 

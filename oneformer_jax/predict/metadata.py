@@ -92,7 +92,7 @@ def metadata_of(entries: Mapping[str, str], *, where: str) -> Metadata:
     """Of an ONNX file's metadata entries. Raises EngineError: none of ours among them."""
     if KEY not in entries:
         raise EngineError(
-            "not exported by this project: it holds no metadata of a OneFormer model",
+            "not exported by this project: it contains no metadata of a OneFormer model",
             where=where,
             hint="oneformer export writes files that say what their classes and inputs are",
         )
@@ -130,7 +130,7 @@ def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise EngineError(f"its metadata is no JSON: {error}", where=where) from error
+        raise EngineError(f"its metadata is not JSON: {error}", where=where) from error
 
 
 def _three(values: Any) -> tuple[float, float, float]:

@@ -71,7 +71,7 @@ def open_session(path: Path, *, device: Device = "auto", device_id: int = 0) -> 
         raise EngineError(
             f"ONNX Runtime cannot open it: {str(error).strip().splitlines()[0][:300]}",
             where=str(path),
-            hint="the file is damaged, no ONNX model, or made for a newer version",
+            hint="the file is damaged, not an ONNX model, or made for a newer version",
         ) from error
     if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise EngineError("ONNX Runtime could not start CUDA", where=str(path), hint="see what it printed above")

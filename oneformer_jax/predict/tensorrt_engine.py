@@ -97,4 +97,4 @@ def _check_origin(facts: Mapping[str, Any], version: str, device: CudaDevice, wh
     for name, here in engine_facts(version, device).items():
         if facts.get(name) != here:
             what = {"tensorrt": "TensorRT", "gpu": "GPU", "compute_capability": "compute capability"}[name]
-            raise EngineError(f"built for {what} {facts.get(name)}, here is {here}", where=where, hint=BUILD_AGAIN)
+            raise EngineError(f"built for {what} {facts.get(name)}, but this is {here}", where=where, hint=BUILD_AGAIN)

@@ -172,9 +172,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         hint = {
-            errno.ENOSPC: "free some space; files that exist already are complete",
-            errno.EACCES: "choose a results_dir that you may write to",
-            errno.EROFS: "choose a results_dir that you may write to",
+            errno.ENOSPC: "free some disk space; the files that exist are complete",
+            errno.EACCES: "choose a results_dir that you can write to",
+            errno.EROFS: "choose a results_dir that you can write to",
         }.get(error.errno or 0, "")
         raise OneFormerError(f"the file cannot be written: {error.strerror}", where=str(path), hint=hint) from error
 

@@ -181,7 +181,7 @@ def join(processes: Processes, local_devices: list[int]) -> None:
         )
     except (RuntimeError, ValueError) as error:
         raise OneFormerError(
-            f"process {processes.index} of {processes.count} found no way to the others: {str(error).splitlines()[0]}",
+            f"process {processes.index} of {processes.count} could not connect to the others: {str(error).splitlines()[0]}",
             where=processes.coordinator,
             hint="MASTER_ADDR must be the host of process 0, and MASTER_PORT free there",
         ) from error

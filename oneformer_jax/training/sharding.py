@@ -43,7 +43,7 @@ def make_mesh(devices: int | Sequence[int]) -> Mesh:
             where = f" on process {process}" if jax.process_count() > 1 else ""
             raise OneFormerError(
                 f"there is no device {missing[0]}{where}: found {len(found)} ({found[0].platform}), counted from 0",
-                hint="choose others, or make more visible (CUDA_VISIBLE_DEVICES)",
+                hint="choose other devices, or make more visible (CUDA_VISIBLE_DEVICES)",
             )
         chosen += [found[index] for index in indices]
     return Mesh(np.array(chosen), (DATA_AXIS,))

@@ -82,9 +82,9 @@ class StepReports:
         names = ", ".join(self._image_names(last.samples))
         raise OneFormerError(
             f"{'the gradient was' if math.isfinite(loss) else 'the loss was'} not finite at {len(self._not_finite)} "
-            f"steps in a row ({first.step} to {last.step}), whose updates were left out; images of step {last.step}: "
+            f"steps in a row ({first.step} to {last.step}), whose updates were skipped; images of step {last.step}: "
             f"{names}",
-            hint="lower train.optim.lr, or look at these images and their annotations; the last good checkpoint: "
+            hint="lower train.optim.lr, or check these images and their annotations; the last good checkpoint: "
             f"{self._last_checkpoint() or 'none was written yet'}",
         )
 

@@ -112,9 +112,9 @@ def test_buffers_are_made_once_for_the_largest_batch_and_returned(build: Build, 
 @pytest.mark.parametrize(
     ("elsewhere", "message"),
     [
-        ({"version": "11.4.0.106"}, "built for TensorRT 10.16.1.11, here is 11.4.0.106"),
-        ({"name": "GPU B"}, "built for GPU GPU A, here is GPU B"),
-        ({"capability": (9, 0)}, "built for compute capability 8.9, here is 9.0"),
+        ({"version": "11.4.0.106"}, "built for TensorRT 10.16.1.11, but this is 11.4.0.106"),
+        ({"name": "GPU B"}, "built for GPU GPU A, but this is GPU B"),
+        ({"capability": (9, 0)}, "built for compute capability 8.9, but this is 9.0"),
     ],
 )
 def test_an_engine_of_another_place_is_refused(
@@ -253,8 +253,8 @@ def test_calibration_reads_images_and_keeps_its_ranges(build: Build, photos: Pat
         (2, ["batch_size=2"], (2, 2, 2)),
         (-1, ["tensorrt.min_batch_size=2"], "2, 2 and 1 are not in order"),
         (-1, ["batch_size=9", "tensorrt.max_batch_size=8"], "9 does not lie between 1 and 8"),
-        (2, ["batch_size=1"], "takes batches of 2 alone, not of 1 to 1"),
-        (2, ["tensorrt.max_batch_size=4"], "takes batches of 2 alone, not of 1 to 4"),
+        (2, ["batch_size=1"], "takes only batches of 2, not of 1 to 1"),
+        (2, ["tensorrt.max_batch_size=4"], "takes only batches of 2, not of 1 to 4"),
     ],
 )
 def test_batch_sizes_are_those_of_the_spec_or_refused(

@@ -61,7 +61,7 @@ def test_a_search_that_is_killed_goes_on_from_the_checkpoint_of_its_trial(
 
     again = command_line(*arguments, *SEARCH, "automl.max_recommendations=2")
     assert again.returncode == 0
-    assert "the study goes on: 2 of 2 trials are there" in again.stdout
+    assert "resuming the study: 2 of 2 trials exist" in again.stdout
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:

@@ -137,7 +137,7 @@ def test_the_launcher_names_the_lost_process_and_goes_on(arguments: list[str], t
         text = launcher.communicate(timeout=400)[0]
     assert launcher.returncode == 0, text
     assert "process 1 has ended (SIGKILL)" in text
-    assert "starting all again from the last checkpoint (1 of 1)" in text
+    assert "restarting all processes from the last checkpoint (1 of 1)" in text
     assert "resuming from step" in text
     assert (folder / "latest").resolve().name == "40"
     assert statuses(folder)[-1]["status"] == "SUCCESS"

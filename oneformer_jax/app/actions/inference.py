@@ -28,7 +28,7 @@ def inference(settings: InferenceRun, run: Run) -> None:
     size = model.image_size or settings.image_size
     policy: Policy = Letterbox(size) if size else settings.policy
     if model.image_size and settings.image_size:
-        run.status.warning(f"inference.image_size does not count: the engine takes images in a {policy.name}")
+        run.status.warning(f"inference.image_size has no effect: the engine takes images in a {policy.name}")
     task = settings.task
     with (
         ResultWriter(run.folder, task, model.categories, paths) as writer,

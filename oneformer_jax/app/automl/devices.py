@@ -44,7 +44,7 @@ def count_devices() -> tuple[str, int]:
         backend, count = json.loads(result.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         said = result.stderr.strip().splitlines()
-        raise OneFormerError(f"JAX does not start: {said[-1] if said else 'no output'}") from None
+        raise OneFormerError(f"JAX cannot start: {said[-1] if said else 'no output'}") from None
     return str(backend), int(count)
 
 

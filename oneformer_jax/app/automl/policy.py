@@ -42,11 +42,11 @@ def route_training(policy: Policy, skill: Path | None = SKILL) -> Route:
     None: what this project would write there. Without Optuna `auto` trains directly, `on` raises OneFormerError.
     """
     if policy == "off":
-        return Route("train", "AutoML is off: trained directly")
+        return Route("train", "AutoML is off: running a single training")
     info = skill_info() if skill is None else _mapping(skill / INFORMATION)
     if info is None or info.get("automl_enabled") is not True:
         place = INFORMATION if skill is None else skill / INFORMATION
-        return Route("train", f"AutoML is not enabled in {place}: trained directly")
+        return Route("train", f"AutoML is not enabled in {place}: running a single training")
     absent = [name for name in (SCHEMA, TEMPLATE) if skill is not None and _mapping(skill / name) is None]
     if absent:
         return Route(
@@ -59,7 +59,7 @@ def route_training(policy: Policy, skill: Path | None = SKILL) -> Route:
     except OneFormerError as error:
         if policy == "on":
             raise
-        return Route("train", f"{error.what} ({error.hint}): trained directly")
+        return Route("train", f"{error.what} ({error.hint}): running a single training")
     return Route("automl", f"AutoML (policy {policy})")
 
 

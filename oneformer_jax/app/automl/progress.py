@@ -58,7 +58,7 @@ def why_it_failed(folder: Path, code: int) -> str:
     """What ended a training, in the words of its status.json or by its exit code."""
     if code < 0:
         name = signal.Signals(-code).name
-        memory = ": the system does so when memory runs out" if -code == signal.SIGKILL else ""
+        memory = ": the system does this when memory runs out" if -code == signal.SIGKILL else ""
         return f"ended by {name}{memory}"
     lines = read_status(folder / "status.json")
     if lines and lines[-1]["status"] == "FAILURE":

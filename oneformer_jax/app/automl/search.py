@@ -34,7 +34,7 @@ class Report(Protocol):
 def search(settings: SearchRun, folder: Path, command: Command, report: Report) -> None:
     """Runs the study in `folder` to its end; one that lies there goes on. `command` trains a trial.
 
-    Raises OneFormerError where another study lies there or no trial came to its end.
+    Raises OneFormerError where another study lies there or no trial finished.
     """
     console, metric = report.console, settings.metric
     if settings.study.algorithm == "bayesian" and settings.study.surrogate == "gp":
@@ -47,7 +47,7 @@ def search(settings: SearchRun, folder: Path, command: Command, report: Report) 
         console.print(f"not searched: {path}: {why}", highlight=False, soft_wrap=True)
     ended = {record.number for record in study.records() if record.state != "running"}
     if ended:
-        console.print(f"the study goes on: {len(ended)} of {study.settings.max_trials} trials are there: {folder}")
+        console.print(f"resuming the study: {len(ended)} of {study.settings.max_trials} trials exist: {folder}")
     places = find_places(settings.devices, settings.at_most)
     console.print(f"{len(places)} trial(s) at a time: {', '.join(place.name for place in places)}", highlight=False)
 
@@ -71,7 +71,7 @@ def search(settings: SearchRun, folder: Path, command: Command, report: Report) 
     best = content["best"]
     if best is None:
         reasons = [record.reason for record in study.records() if record.reason]
-        raise OneFormerError(f"no trial came to its end{': ' + reasons[-1] if reasons else ''}", where=str(folder))
+        raise OneFormerError(f"no trial finished{': ' + reasons[-1] if reasons else ''}", where=str(folder))
     console.print(f"best {metric}: {best['score']:.4f}, trial {best['trial']}", highlight=False)
     for name, file in (("spec", BEST_SPEC), ("checkpoint", BEST), ("results", RESULTS), ("plots", PAGE)):
         console.print(f"{name:>10}: {folder / file}", highlight=False, soft_wrap=True)

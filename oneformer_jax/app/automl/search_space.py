@@ -76,7 +76,7 @@ def outside(parameters: Iterable[Parameter], values: Mapping[str, Any]) -> list[
 def _no_use(leaf: Leaf) -> str:
     """Why no value of a key can be better than another, "" where one may be."""
     if leaf.path.partition(".")[0] in OTHER_ACTIONS:
-        return "a training does not read it"
+        return "training does not read it"
     if leaf.key.honoured is False:
         return f"it is not honoured ({leaf.key.note})"
     if len(leaf.key.only) == 1 or len(_accepted_choices(leaf)) == 1:
@@ -103,7 +103,7 @@ class _Reader:
         for path, custom in ranges.items():
             for word in custom:
                 if word not in WORDS:
-                    raise self._wrong(f"{RANGES}: {path}: {word} is none of {', '.join(WORDS)}")
+                    raise self._wrong(f"{RANGES}: {path}: {word} is not one of {', '.join(WORDS)}")
         chosen = list(section.hyperparameters)
         if not chosen:
             alone = left_out(nodes)
@@ -126,7 +126,7 @@ class _Reader:
         wanted = dict.fromkeys([*chosen, *section.add_hyperparameters, *ranges])
         unknown = [path for path in wanted if path not in LEAVES]
         if unknown:
-            raise SpecError(f"the schema offers {unknown[0]}, which is no key of the spec", where="automl.skill_dir")
+            raise SpecError(f"the schema offers {unknown[0]}, which is not a key of the spec", where="automl.skill_dir")
         return [path for path in wanted if path not in section.remove_hyperparameters]
 
     def parameter(self, path: str) -> Parameter:
@@ -200,7 +200,7 @@ class _Reader:
             raise self._wrong(f"{leaf.path} has no options", hint=f"give valid_options in {RANGES}")
         for option in options:
             if not isinstance(option, bool | int | float | str):
-                raise self._wrong(f"{RANGES}: {leaf.path}: {option!r} is no plain value")
+                raise self._wrong(f"{RANGES}: {leaf.path}: {option!r} is not a plain value")
             self._refuse_unaccepted(leaf, option)
         return Choice(leaf.path, tuple(options), self._weights(leaf.path, node, custom, len(options)))
 

@@ -27,7 +27,7 @@ from oneformer_jax.app.automl.request import SearchSettings
 from oneformer_jax.errors import OneFormerError
 
 RANDOM_TRIALS = 5
-"""Trials of bayesian that are drawn at random, before its model has something to go by."""
+"""Random trials of bayesian before its model has data."""
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -140,9 +140,9 @@ class Study:
         if different:
             changes = "; ".join(f"{name} was {known.get(name)}, now it is {identity.get(name)}" for name in different)
             raise OneFormerError(
-                f"the study that lies here is another one: {changes}",
+                f"the study in this folder is a different one: {changes}",
                 where=where,
-                hint="take these back, or use another results_dir",
+                hint="undo these changes, or use another results_dir",
             )
 
     def unfinished(self) -> "list[Trial]":

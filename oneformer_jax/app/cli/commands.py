@@ -55,7 +55,7 @@ def train(
     overrides: Overrides = None,
     automl_policy: Annotated[
         Policy | None,
-        typer.Option("--automl-policy", help="Search for good values first; else what the spec's automl_policy says."),
+        typer.Option("--automl-policy", help="Whether to run an AutoML search; default: automl_policy in the spec."),
     ] = None,
 ) -> None:
     """Train a model; run the same command again to resume."""
@@ -135,13 +135,14 @@ def benchmark(
     engine: Annotated[Path | None, typer.Option(help="A TensorRT engine.")] = None,
     onnx: Annotated[Path | None, typer.Option(help="An exported ONNX file, for ONNX Runtime.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint, for JAX.")] = None,
-    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Images of a batch; may be repeated.")] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Images per batch; may be repeated.")] = None,
     size: Annotated[
-        tuple[int, int] | None, typer.Option(metavar="HEIGHT WIDTH", help="Of a checkpoint's images; else 640 640.")
+        tuple[int, int] | None,
+        typer.Option(metavar="HEIGHT WIDTH", help="Height and width of a checkpoint's images; default: 640 640."),
     ] = None,
     task: Annotated[Task, typer.Option(help="The task.")] = "semantic",
-    warm_up: Annotated[int, typer.Option(min=0, help="Batches before the measured ones.")] = 3,
-    runs: Annotated[int, typer.Option(min=1, help="Measured batches of each size.")] = 20,
+    warm_up: Annotated[int, typer.Option(min=0, help="Batches to run before measuring.")] = 3,
+    runs: Annotated[int, typer.Option(min=1, help="Batches to measure for each size.")] = 20,
     device: Annotated[int, typer.Option(min=0, help="Index of the device.")] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the results as JSON.")] = None,
 ) -> None:
@@ -175,9 +176,16 @@ def quickstart(
 def convert(
     source: Annotated[str, typer.Argument(help="A .pth, .ckpt, .safetensors file, a folder, or hf://, s3://.")],
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to write.")],
-    kind: Annotated[SourceKind, typer.Option("--from", help="Whose names the source has.")] = "auto",
-    target: Annotated[TargetKind, typer.Option("--to", help="What to write.")] = "checkpoint",
-    label_map: Annotated[Path | None, typer.Option(help="Class names and things: a label map or annotations.")] = None,
+    kind: Annotated[
+        SourceKind,
+        typer.Option(
+            "--from", help="Code base whose parameter names the source has; default: recognised from the names."
+        ),
+    ] = "auto",
+    target: Annotated[TargetKind, typer.Option("--to", help="Kind of output to write.")] = "checkpoint",
+    label_map: Annotated[
+        Path | None, typer.Option(help="Label map or annotations with the class names and which of them are things.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Where to write the report as JSON.")] = None,
 ) -> None:
     """Convert PyTorch weights to a checkpoint, or a model to a Hugging Face folder."""
@@ -194,7 +202,7 @@ def default_specs(
         Path | None, typer.Option("--output", "-o", "--results_dir", "-r", help="A .yaml file, or a folder.")
     ] = None,
     spec: Annotated[
-        Path | None, typer.Option("--spec", "-e", "--experiment_spec_file", help="A spec that names results_dir.")
+        Path | None, typer.Option("--spec", "-e", "--experiment_spec_file", help="A spec that sets results_dir.")
     ] = None,
 ) -> None:
     """Write a spec with every key of an action (without one: of all actions) at TAO's default, to start from."""
@@ -234,8 +242,10 @@ def prepare(
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def launch(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="train --spec S [KEY=VALUE]...")],
-    num_processes: Annotated[int, typer.Option("--num-processes", "-n", min=1, help="Each stands for a node.")],
-    max_restarts: Annotated[int, typer.Option(min=0, help="How often to go on after a process was lost.")] = 0,
+    num_processes: Annotated[
+        int, typer.Option("--num-processes", "-n", min=1, help="Processes to start, each acting as a node.")
+    ],
+    max_restarts: Annotated[int, typer.Option(min=0, help="How often to restart after a process was lost.")] = 0,
 ) -> None:
     """Train on several processes of this machine, as if they were nodes; watch them and start them again."""
     from oneformer_jax.app.cli.launch import launch as action
@@ -249,9 +259,10 @@ def launch(
 def inspect_data(
     spec: SpecPath,
     overrides: Overrides = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Read every pixel, not those of 500 images.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Read the pixels of all images, not only of 500.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The picture; else <results_dir>/inspect/samples.png.")
+        Path | None,
+        typer.Option("--output", "-o", help="Picture to write; default: <results_dir>/inspect/samples.png."),
     ] = None,
 ) -> None:
     """Check the data sets, print what they hold, and draw 16 training samples as the model will see them."""
@@ -274,9 +285,12 @@ def inspect_spec(spec: SpecPath, overrides: Overrides = None) -> None:
 def inspect_model(
     spec: SpecPath,
     overrides: Overrides = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images; else dataset.train.batch_size.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images per batch; default: dataset.train.batch_size.")
+    ] = None,
     size: Annotated[
-        tuple[int, int] | None, typer.Option(metavar="HEIGHT WIDTH", help="Pixels; else the training crop.")
+        tuple[int, int] | None,
+        typer.Option(metavar="HEIGHT WIDTH", help="Height and width in pixels; default: the training crop."),
     ] = None,
 ) -> None:
     """Print the model's parameters, operations and memory, for training and for inference."""

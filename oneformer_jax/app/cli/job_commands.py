@@ -20,11 +20,13 @@ from oneformer_jax.app.jobs.workspace import Job, Workspace
 from oneformer_jax.app.spec.published.template import ACTIONS
 from oneformer_jax.errors import OneFormerError
 
-app = typer.Typer(no_args_is_help=True, help="Run actions as jobs: data from data-set roots, models from parent jobs.")
+app = typer.Typer(
+    no_args_is_help=True, help="Run actions as jobs, with data from data-set roots and models from parent jobs."
+)
 
-Place = Annotated[Path, typer.Option("--workspace", "-w", help="The folder of the jobs.")]
+Place = Annotated[Path, typer.Option("--workspace", "-w", help="Folder of the jobs.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job, as `job list` shows it.")]
-Root = Annotated[str | None, typer.Option(metavar="ROOT", help="Folder, archive or address of a whole data set.")]
+Root = Annotated[str | None, typer.Option(metavar="ROOT", help="Folder, archive or address of a complete data set.")]
 METRICS = ("mIoU", "test_mIoU", "PQ", "test_PQ", "AP", "test_AP", "images")
 
 
@@ -39,7 +41,7 @@ def _command(action: str) -> None:
         parent: Annotated[str, typer.Option(metavar="JOB", help="The job whose model and data this one uses.")] = "",
         automl_policy: Annotated[
             Policy | None,
-            typer.Option(help="Whether a training goes through AutoML; else as the spec says, else auto."),
+            typer.Option(help="Whether to run an AutoML search; default: automl_policy in the spec, or else auto."),
         ] = None,
         spec: Annotated[Path | None, typer.Option("--spec", "-e", help="A spec file to start from.")] = None,
         overrides: Overrides = None,
@@ -99,13 +101,13 @@ def show_job(
 def show_logs(
     workspace: Place,
     job: JobId,
-    to_its_end: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    to_its_end: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until the job ends.")] = False,
 ) -> None:
     """Print what the action of a job wrote to the screen."""
     with guarded():
         found = Workspace(workspace.absolute()).job(job)
         if not found.log_path.is_file():
-            raise OneFormerError("no log: the action did not start", where=str(found.folder))
+            raise OneFormerError("there is there is there is no log: the action did not start", where=str(found.folder))
         with found.log_path.open("rb") as log:
             follow(log, _write, lambda: to_its_end and found.is_running())
 

@@ -50,7 +50,7 @@ def launch(command: Sequence[str], num_processes: int, max_restarts: int, consol
             code = next((ending.code for ending in endings if ending.code), 0)
             if code in (0, *EXPLAINED) or children.signals or restart == max_restarts:
                 break
-            console.print(f"starting all again from the last checkpoint ({restart + 1} of {max_restarts})")
+            console.print(f"restarting all processes from the last checkpoint ({restart + 1} of {max_restarts})")
     return code if code >= 0 else 128 - code
 
 
@@ -83,7 +83,7 @@ def _watched(processes: list[subprocess.Popen[bytes]], console: Console) -> list
             ending = ended.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0.1))
         except queue.Empty:
             late = sorted(set(range(len(processes))) - {ending.process for ending in endings})
-            console.print(f"ending process {', '.join(map(str, late))}, which cannot go on alone", highlight=False)
+            console.print(f"ending process {', '.join(map(str, late))}, which cannot continue alone", highlight=False)
             for index in late:
                 processes[index].kill()
             deadline = None
@@ -101,7 +101,7 @@ def _gpu_shares(count: int) -> list[dict[str, str]]:
     found = 0 if shown == "" else len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     names = gpu_names(found, shown or "")
     if len(names) % count:
-        raise OneFormerError(f"{len(names)} GPUs cannot be shared evenly by {count} processes")
+        raise OneFormerError(f"{len(names)} GPUs cannot be divided evenly among {count} processes")
     if not names:
         return [{}] * count
     groups = whole_groups(range(len(names)), len(names) // count)

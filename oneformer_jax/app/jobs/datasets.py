@@ -62,7 +62,7 @@ def _value(key: DataKey, opened: Callable[[str], DatasetRoot], source: str) -> A
         raise DataError(
             f"no {_names(key)} at this root, {root.described()}",
             where=f"{OPTIONS[source]}: {shown(root.location)}",
-            hint=f"put it there{f' (or {others[-1]})' if others[1:] else ''}, or set {key.path}=... yourself",
+            hint=f"put it there{f' (or {others[-1]})' if others[1:] else ''}, or set {key.path}=...",
         )
     return found.get("*") if set(found) <= {"*"} else found
 

@@ -55,7 +55,7 @@ def parent_models(keys: Sequence[str], parent: Job, workspace: Workspace) -> dic
             f"{', '.join(keys)}: job {job.id} left no {' or '.join(wanted)}; "
             f"{_holds(job.results(record))}{_end(record)}",
             where=str(job.results(record)),
-            hint=f"name another job in --parent, or set {keys[0]}=... yourself",
+            hint=f"name another job in --parent, or set {keys[0]}=...",
         )
     return {key: str(model.path) for key in taken}
 

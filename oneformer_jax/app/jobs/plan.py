@@ -164,14 +164,16 @@ def _command(request: Request, spec: Spec) -> tuple[str, list[str]]:
     route = route_training(policy, Path(spec.automl.skill_dir) if spec.automl.skill_dir else SKILL)
     scored = spec.dataset.val.annotations or spec.automl.metric == LOSS
     if route.command == "automl" and policy == "auto" and not scored:
-        return "train", [f"AutoML has no --eval-dataset to score trials by {spec.automl.metric}: trained directly"]
+        return "train", [
+            f"AutoML has no --eval-dataset to score trials by {spec.automl.metric}: running a single training"
+        ]
     return route.command, [route.reason]
 
 
 def _refuse_result_folders(named: set[str]) -> None:
     for path in sorted(named):
         if path.rpartition(".")[2] == "results_dir":
-            raise SpecError("a job writes into its own folder", where=path, hint="choose the place with --workspace")
+            raise SpecError("a job writes to its own folder", where=path, hint="use --workspace to choose the location")
 
 
 def _given(parent: Job | None, spec: Path | None, overrides: Sequence[str]) -> Source:

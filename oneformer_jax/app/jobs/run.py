@@ -139,7 +139,7 @@ def _write_yaml(path: Path, content: dict[str, Any]) -> None:
 
 def _without_words(code: int | None) -> str:
     if code is None:
-        return "its process is gone and has left no word"
+        return "its process ended without writing a status"
     if code == 128 + signal.SIGKILL:
-        return "killed (SIGKILL): the system does so when memory runs out"
-    return f"ended with exit code {code} and no status: see the log"
+        return "killed (SIGKILL): the system does this when memory runs out"
+    return f"ended with exit code {code} without a status: see the log"

@@ -87,7 +87,7 @@ class Job:
             content = json.loads(self.record_path.read_text(encoding="utf-8"))
             record = Record(**{item.name: content[item.name] for item in fields(Record)})
         except (ValueError, TypeError, KeyError) as error:
-            raise OneFormerError(f"no record of a job: {error}", where=str(self.record_path)) from error
+            raise OneFormerError(f"not a record of a job: {error}", where=str(self.record_path)) from error
         return record
 
     def given(self) -> dict[Any, Any]:

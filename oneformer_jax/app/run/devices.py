@@ -24,7 +24,11 @@ def join_processes(nodes: int | None, choice: DeviceChoice, processes: Processes
     Raises SpecError where the spec contradicts the environment, OneFormerError where the others cannot be found.
     """
     if nodes not in (None, processes.nodes):
-        found = f"{processes.source} names {processes.nodes}" if processes.count > 1 else "nothing names the others"
+        found = (
+            f"{processes.source} names {processes.nodes}"
+            if processes.count > 1
+            else "nothing says which the others are"
+        )
         raise SpecError(
             f"{nodes} nodes, but {found}",
             where="train.num_nodes",
@@ -49,7 +53,7 @@ def own_devices(choice: DeviceChoice, processes: Processes, environment: Mapping
         of_node = list(range(processes.per_node))
     if len(of_node) % processes.per_node:
         raise SpecError(
-            f"{len(of_node)} devices cannot be shared by the {processes.per_node} processes of a node",
+            f"{len(of_node)} devices cannot be divided evenly among the {processes.per_node} processes of a node",
             where="train.num_gpus",
             hint=f"it counts the devices of a node; {processes.source} started the processes",
         )
@@ -75,8 +79,8 @@ def mesh_of(choice: DeviceChoice, status: StatusFile) -> Mesh:
     if len(found) < choice.count:
         kind = found[0].platform
         status.warning(
-            f"{choice.section}.num_gpus is {choice.count}, but only {len(found)} {kind} device(s) are there: each gets "
-            "the batch size of the spec, so the batch over all of them is smaller"
+            f"{choice.section}.num_gpus is {choice.count}, but only {len(found)} {kind} device(s) are available: each "
+            "gets the batch size of the spec, so the total batch is smaller"
         )
     return make_mesh(min(choice.count, len(found)))
 

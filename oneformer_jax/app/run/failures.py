@@ -31,8 +31,8 @@ def explained(error: BaseException, action: str = "") -> OneFormerError | None:
         )
     if _is_of_jax(error) and CONNECTION_LOST.search(str(error)):
         return OneFormerError(
-            f"the connection to another process of the training is lost: {str(error).splitlines()[0][:200]}",
-            hint="that process, or what started it, tells why it ended; start all again: the training resumes",
+            f"the connection to another process of the training was lost: {str(error).splitlines()[0][:200]}",
+            hint="its output, or that of whatever started it, has the reason; start all processes again to resume",
         )
     if isinstance(error, OSError):
         full = error.errno in DISK_FULL

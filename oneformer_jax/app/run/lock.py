@@ -33,7 +33,7 @@ def only_process_in(folder: Path) -> Iterator[None]:
             raise FolderInUseError(
                 f"in use by {file.read().strip() or 'another process'}",
                 where=str(folder),
-                hint="wait for its end, stop it, or use another results_dir",
+                hint="wait until it ends, stop it, or use another results_dir",
             ) from None
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:

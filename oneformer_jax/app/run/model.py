@@ -12,7 +12,7 @@ def open_model(choice: ModelChoice, usual_batch_size: int, status: StatusFile) -
     that gives none. What does not count is a warning. Raises OneFormerError."""
     section = choice.devices.section
     if choice.unused:
-        status.warning(f"{section}.trt_engine and {section}.checkpoint are both set: the engine counts")
+        status.warning(f"{section}.trt_engine and {section}.checkpoint are both set: the engine is used")
     if is_exported(choice.path):
         if choice.devices.count > 1:
             raise SpecError("an engine runs on one device", where=f"{section}.num_gpus", hint="set it to 1")

@@ -57,11 +57,11 @@ def _prepared_folder(section: SplitKeys, split: Split) -> str:
     if not any(path.startswith(SCHEME) for path in images):
         return ""
     if len(images) > 1:
-        raise SpecError("prepared data cannot stand in a list", where=key, hint="prepare all of it together")
+        raise SpecError("prepared data cannot be part of a list", where=key, hint="prepare all of it together")
     for name in ("annotations", "panoptic", "names"):
         if getattr(section, name):
             raise SpecError(
-                f"a prepared data set ({images[0]}) holds its own annotations",
+                f"a prepared data set ({images[0]}) contains its own annotations",
                 where=f"dataset.{split}.{name}",
                 hint=f"leave it empty, or set {key} to a folder of images",
             )

@@ -30,7 +30,7 @@ def export_run(spec: Spec, checkpoint: str = "") -> ExportRun:
     for name in ("input_height", "input_width"):
         if (edge := spec.value(f"export.{name}")) % STRIDE:
             larger = -(-edge // STRIDE) * STRIDE
-            raise SpecError(f"{edge} is no multiple of {STRIDE}", where=f"export.{name}", hint=f"for example {larger}")
+            raise SpecError(f"{edge} is not a multiple of {STRIDE}", where=f"export.{name}", hint=f"for example {larger}")
     if section.onnx_file and not section.onnx_file.endswith(".onnx"):
         raise SpecError(f"'{Path(section.onnx_file).name}' does not end in .onnx", where="export.onnx_file")
     if section.opset_version not in OPSETS:
@@ -63,7 +63,7 @@ def quantization_run(spec: Spec) -> QuantizationRun:
     if is_graph != (keys.backend == ONNX_BACKEND):
         what = f"{keys.backend} quantizes {'checkpoints' if is_graph else 'ONNX files'}"
         hint = f"set it to {ONNX_BACKEND if is_graph else 'torchao'}"
-        raise SpecError(f"{what}, {keys.model_path} is none", where="quantize.backend", hint=hint)
+        raise SpecError(f"{what}, {keys.model_path} is not one", where="quantize.backend", hint=hint)
     if keys.mode == "static_ptq":
         require(spec, QUANTIZATION_IMAGES)
     export = None
@@ -91,7 +91,7 @@ def engine_run(spec: Spec) -> EngineRun:
     section, keys = spec.gen_trt_engine, spec.gen_trt_engine.tensorrt
     path = Path(section.trt_engine) if section.trt_engine else None
     if path is not None and path.suffix not in ENGINE_SUFFIXES:
-        hint = f"evaluate and inference know engines by {' or '.join(ENGINE_SUFFIXES)}"
+        hint = f"evaluate and inference recognise engines by {' or '.join(ENGINE_SUFFIXES)}"
         raise SpecError(f"'{path.name}' is not the name of an engine", where=f"{ENGINE}.trt_engine", hint=hint)
     calibration = keys.calibration
     return EngineRun(

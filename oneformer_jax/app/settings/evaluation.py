@@ -24,7 +24,7 @@ def tasks(spec: Spec) -> tuple[Task, ...]:
         return (spec.evaluate.task,)
     chosen = tuple(task for task in TASKS if getattr(spec.model.test, f"{task}_on"))
     if not chosen:
-        raise SpecError("no task is switched on", where="model.test", hint="set model.test.semantic_on: true")
+        raise SpecError("no task is enabled", where="model.test", hint="set model.test.semantic_on: true")
     return chosen
 
 
@@ -34,7 +34,9 @@ def validation_tasks(spec: Spec) -> tuple[Task, ...]:
     chosen = tuple(task for task in tasks(spec) if getattr(chances, task) > 0)
     if not chosen:
         where = "dataset.task_prob_val"
-        raise SpecError("no task that is switched on has a chance", where=where, hint="see model.test.semantic_on")
+        raise SpecError(
+            "every task that model.test enables has probability 0", where=where, hint="see model.test.semantic_on"
+        )
     return chosen
 
 
@@ -51,9 +53,9 @@ def refuse_unknown_score(tasks: Sequence[Task], name: str, key: str) -> None:
     known = [score for task in tasks for score in SCORES[task]]
     if name.partition("/")[0] not in known:
         raise SpecError(
-            f"no score of a validation is called {name}",
+            f"there is no validation score called {name}",
             where=key,
-            hint=f"choose one of {', '.join(known)}, or switch on the task that has it in model.test",
+            hint=f"choose one of {', '.join(known)}, or enable the task that has it in model.test",
         )
 
 

@@ -41,7 +41,7 @@ def frozen_parameters(shapes: Params, paths: Sequence[str], *, where: str = "tra
     for path in paths:
         found = {name for known, name in dotted.items() if f"{known}.".startswith(f"{path}.")}
         if not found:
-            raise SpecError(f"'{path}' is no part of the model", where=where, hint=_instead(path, dotted))
+            raise SpecError(f"'{path}' is not a part of the model", where=where, hint=_instead(path, dotted))
         frozen |= found
     if len(frozen) == len(names):
         raise SpecError(f"{', '.join(paths)}: nothing is left to train", where=where)

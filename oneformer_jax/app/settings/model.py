@@ -33,7 +33,7 @@ def contradictions(stated: Mapping[str, Any], config: OneFormerConfig) -> Iterat
     """One line for each of the `stated` fields that differs from the checkpoint's architecture."""
     for field, found in _flat(config).items():
         if field in stated and stated[field] != found:
-            yield f"{KEYS[field]} is {stated[field]} in the spec, {found} in the checkpoint: the latter counts"
+            yield f"{KEYS[field]} is {stated[field]} in the spec, {found} in the checkpoint: the checkpoint's is used"
 
 
 def _flat(config: OneFormerConfig) -> dict[str, Any]:

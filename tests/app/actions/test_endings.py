@@ -49,7 +49,7 @@ ENDINGS = {
         jax.errors.JaxRuntimeError("FAILED_PRECONDITION: Gloo all-reduce failed: Connection closed by peer"),
         1,
         "FAILURE",
-        "the connection to another process of the training is lost: FAILED_PRECONDITION",
+        "the connection to another process of the training was lost: FAILED_PRECONDITION",
     ),
     "key": (KeyError("iscrowd"), 1, "FAILURE", "KeyError: 'iscrowd'"),
     "assertion": (AssertionError("shapes"), 1, "FAILURE", "AssertionError: shapes"),

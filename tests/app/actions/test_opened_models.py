@@ -49,7 +49,7 @@ def test_an_engine_counts_before_a_checkpoint(spec_of: SpecOf, of_four: Path, st
     open_model(model_choice(spec, "inference"), 1, status)
     (line,) = map(json.loads, status.path.read_text().splitlines())
     assert line["verbosity"] == "WARNING"
-    assert line["message"] == "inference.trt_engine and inference.checkpoint are both set: the engine counts"
+    assert line["message"] == "inference.trt_engine and inference.checkpoint are both set: the engine is used"
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_what_a_spec_says_against_it(prepare: Callable[..., Result], spec_of: Ca
     for key, value in {"annotations": "a.json", "panoptic": "pngs", "names": "[a]"}.items():
         with pytest.raises(SpecError, match=rf"dataset\.train\.{key}: a prepared data set .* its own annotations"):
             open_dataset(dataset_files(spec_of(address, f"dataset.train.{key}={value}"), "train"))
-    with pytest.raises(SpecError, match=r"dataset\.train\.images: prepared data cannot stand in a list"):
+    with pytest.raises(SpecError, match=r"dataset\.train\.images: prepared data cannot be part of a list"):
         open_dataset(dataset_files(spec_of(f"dataset.train.images=[tfds://{folder},tfds://{folder}]"), "train"))
     with pytest.raises(DataError, match=r"dataset\.train\.images: /nowhere: no such file or folder"):
         open_dataset(dataset_files(spec_of("dataset.train.images=tfds:///nowhere"), "train"))

@@ -192,7 +192,7 @@ def test_devices(spec_of: SpecOf, tmp_path: Path) -> None:
         (["model.one_former.contrastive_weight=0"], None),
         (
             ["dataset.train.batch_size=2", "train.accumulate_grad_batches=3"],
-            "of one batch apart, not the 6",
+            "of one batch, not the 6",
         ),
     ],
 )
@@ -233,7 +233,7 @@ def test_evaluation_keys(spec_of: SpecOf, dataset: Dataset) -> None:
     on = ["model.test.instance_on=true"]
     assert scoring.validation_tasks(spec_of(*on)) == ("semantic", "instance")
     assert scoring.validation_tasks(spec_of(*on, "dataset.task_prob_val={instance: 1}")) == ("instance",)
-    with pytest.raises(SpecError, match="no task that is switched on has a chance"):
+    with pytest.raises(SpecError, match="every task that model.test enables has probability 0"):
         scoring.validation_tasks(spec_of("dataset.task_prob_val={instance: 1}"))
 
 
@@ -251,9 +251,13 @@ NODES = {"WORLD_SIZE": "2", "NODE_RANK": "1", "MASTER_ADDR": "head", "MASTER_POR
 @pytest.mark.parametrize(
     ("overrides", "processes", "words"),
     [
-        (["train.num_nodes=2"], Processes(), "train.num_nodes: 2 nodes, but nothing names the others"),
+        (["train.num_nodes=2"], Processes(), "train.num_nodes: 2 nodes, but nothing says which the others are"),
         (["train.num_nodes=3"], find_processes(NODES), "train.num_nodes: 3 nodes, but WORLD_SIZE names 2"),
-        (["train.num_gpus=3"], Processes(4, 0, 2), "3 devices cannot be shared by the 2 processes of a node"),
+        (
+            ["train.num_gpus=3"],
+            Processes(4, 0, 2),
+            "3 devices cannot be divided evenly among the 2 processes of a node",
+        ),
     ],
 )
 def test_a_topology_that_is_not_there_is_refused(

@@ -46,7 +46,7 @@ def test_the_loss_of_an_epoch_is_a_metric_too(tmp_path: Path) -> None:
 
 
 def test_why_a_trial_failed(tmp_path: Path) -> None:
-    assert why_it_failed(tmp_path, -signal.SIGKILL) == "ended by SIGKILL: the system does so when memory runs out"
+    assert why_it_failed(tmp_path, -signal.SIGKILL) == "ended by SIGKILL: the system does this when memory runs out"
     assert why_it_failed(tmp_path, -signal.SIGSEGV) == "ended by SIGSEGV"
     assert why_it_failed(tmp_path, 3) == "ended with exit code 3"
     write(tmp_path / "status.json", {"status": "FAILURE", "message": "out of memory"})

@@ -129,7 +129,7 @@ def test_asked_for_by_name_everything_that_counts_can_be_searched() -> None:
         (["automl.add_hyperparameters=[quantize.mode]"], "quantize.mode cannot be searched"),
         (["automl.add_hyperparameters=[train.cudnn.benchmark]"], "it is not honoured"),
         (["automl.hyperparameters=[train.seed]", "automl.remove_hyperparameters=[train.seed]"], "nothing to search"),
-        ([PARAMETERS + "={train.optim.lr: {min: 1}}"], "train.optim.lr: min is none of valid_min, valid_max"),
+        ([PARAMETERS + "={train.optim.lr: {min: 1}}"], "train.optim.lr: min is not one of valid_min, valid_max"),
         ([PARAMETERS + "={train.optim.lr: {valid_max: x}}"], "valid_max is 'x', expected a number"),
         ([PARAMETERS + "={train.optim.lr: {valid_max: 2.0}}"], "would try 2.0, but the key accepts number >= 0"),
         ([PARAMETERS + "={train.optim.lr: {valid_min: 0.0}}"], "no range from 1e-08 to 0.01 over|would try|xx"),

@@ -135,8 +135,8 @@ def test_label_maps_by_format_as_far_as_they_are_there(plan: Callable[..., Plan]
         ("export", [], r"job export has no export\.checkpoint\n.*--parent JOB"),
         ("quantize", [], r"job quantize has no quantize\.model_path"),
         ("gen_trt_engine", [], r"job gen_trt_engine has no gen_trt_engine\.onnx_file"),
-        ("export", ["results_dir=/x"], r"results_dir: a job writes into its own folder\n.*--workspace"),
-        ("export", ["export.results_dir=/x"], r"export\.results_dir: a job writes into its own folder"),
+        ("export", ["results_dir=/x"], r"results_dir: a job writes to its own folder\n.*--workspace"),
+        ("export", ["export.results_dir=/x"], r"export\.results_dir: a job writes to its own folder"),
         ("export", ["export.checkpoint"], r"export\.checkpoint: not an override"),
     ],
 )
@@ -227,10 +227,16 @@ def skill(tmp_path: Path) -> Path:
         (None, "", "", "automl", "AutoML (policy auto)"),
         ("auto", "off", "", "automl", "AutoML (policy auto)"),
         ("on", "", "", "automl", "AutoML (policy on)"),
-        ("off", "on", "", "train", "AutoML is off: trained directly"),
-        (None, "off", "", "train", "AutoML is off: trained directly"),
-        (None, "", "schemas/train.schema.json", "train", "schemas/train.schema.json: trained directly"),
-        ("on", "", "references/spec_template_train.yaml", "train", "spec_template_train.yaml: trained directly"),
+        ("off", "on", "", "train", "AutoML is off: running a single training"),
+        (None, "off", "", "train", "AutoML is off: running a single training"),
+        (None, "", "schemas/train.schema.json", "train", "schemas/train.schema.json: running a single training"),
+        (
+            "on",
+            "",
+            "references/spec_template_train.yaml",
+            "train",
+            "spec_template_train.yaml: running a single training",
+        ),
         (None, "", "references/skill_info.yaml", "train", "AutoML is not enabled in"),
     ],
 )
@@ -259,7 +265,7 @@ def test_without_data_to_score_trials_auto_trains_directly(
     roots = {"train_datasets": root_of("a")}
     record = plan("train", datasets=roots).record
     assert record.command == "train"
-    assert record.notes[-1] == "AutoML has no --eval-dataset to score trials by mIoU: trained directly"
+    assert record.notes[-1] == "AutoML has no --eval-dataset to score trials by mIoU: running a single training"
     loss = ["automl.metric=train_loss", "automl.direction=minimize"]
     assert plan("train", *loss, datasets=roots).record.command == "automl"
     assert plan("train", datasets=roots, policy="on").record.command == "automl"  # which says what is missing

@@ -45,11 +45,11 @@ ENDINGS = {
         1,
         ("FAILURE", "no such data"),
     ),
-    "crash": ("os.abort()", 134, ("FAILURE", "ended with exit code 134 and no status: see the log")),
+    "crash": ("os.abort()", 134, ("FAILURE", "ended with exit code 134 without a status: see the log")),
     "killed": (
         "os.kill(os.getpid(), 9)",
         137,
-        ("FAILURE", "killed (SIGKILL): the system does so when memory runs out"),
+        ("FAILURE", "killed (SIGKILL): the system does this when memory runs out"),
     ),
 }
 
@@ -161,7 +161,7 @@ def test_a_job_whose_process_is_gone_and_its_second_run(workspace: Workspace, st
         with only_process_in(found.results(record)):  # who started the job is gone, the action is not
             assert state(found).status == "RUNNING"
         assert state(found).status == ending
-        assert state(found).message == {"FAILURE": "its process is gone and has left no word"}.get(ending, "Message.")
+        assert state(found).message == {"FAILURE": "its process ended without writing a status"}.get(ending, "Message.")
     with only_process_in(found.results(found.read())):
         result = job("resume", "-w", workspace.folder, "export-1")
     assert result.exit_code == 1
@@ -186,7 +186,7 @@ except KeyboardInterrupt:
     ("number", "code", "message"),
     [
         (signal.SIGINT, 130, "Export was interrupted (Ctrl-C)."),
-        (signal.SIGTERM, 143, "ended with exit code 143 and no status: see the log"),
+        (signal.SIGTERM, 143, "ended with exit code 143 without a status: see the log"),
         (signal.SIGKILL, -9, ""),
         (signal.SIGHUP, -1, ""),  # the terminal closed
     ],

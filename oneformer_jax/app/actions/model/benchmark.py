@@ -37,7 +37,7 @@ def benchmark(settings: BenchmarkRun, console: Console) -> list[Latency]:
     model = load_model(path, device_id=settings.device)
     own = model.image_size
     if own is not None and asked not in (None, own):
-        raise EngineError(f"takes images of {own} alone, not of {asked}", where=str(path), hint="leave --size out")
+        raise EngineError(f"takes only images of {own}, not of {asked}", where=str(path), hint="leave --size out")
     size = own or asked or OF_CHECKPOINTS
     console.print(
         f"{path}: {model.provider}, {size[1]}x{size[0]}, {settings.warm_up} runs to warm up, {settings.runs} measured",

@@ -123,7 +123,7 @@ def _pictures(settings: ExportRun, run: Run) -> list[UInt8[np.ndarray, "_h _w 3"
     for key, location in settings.images:
         if Path(location).exists():
             return [read_image(path) for path in list_images(local_folder(location, what=key))[:PICTURES]]
-    run.status.warning("the spec names no images that are there: the file is compared with JAX on drawn pictures")
+    run.status.warning("the spec names no existing images: the file is compared with JAX on drawn pictures")
     size = max(settings.image_size)
     return [draw_picture(size, np.random.default_rng(index))[0] for index in range(PICTURES)]
 

@@ -85,7 +85,7 @@ def batch_sizes_of(settings: EngineRun, metadata: Metadata) -> BatchSizes:
     smallest, best, largest = settings.batch_sizes or of_file
     if fixed != ANY_BATCH and {smallest, best, largest} != {fixed}:
         raise SpecError(
-            f"{settings.onnx_file} takes batches of {fixed} alone, not of {smallest} to {largest}",
+            f"{settings.onnx_file} takes only batches of {fixed}, not of {smallest} to {largest}",
             where=f"{KEYS}.batch_size" if smallest == largest else f"{KEYS}.tensorrt.max_batch_size",
             hint="export with export.batch_size=-1, or leave these keys out",
         )

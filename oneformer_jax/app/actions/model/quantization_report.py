@@ -43,9 +43,7 @@ def report(settings: ComparisonRun, before: Subject, after: Subject, run: Run) -
         for name, subject in (("before", before), ("after", after))
     }
     if settings.scoring is None:
-        run.status.warning(
-            "neither dataset.test nor dataset.val has annotations: what accuracy it costs is not measured"
-        )
+        run.status.warning("neither dataset.test nor dataset.val has annotations: the loss of accuracy is not measured")
     content = {
         "before": measured["before"] | {"path": str(before.path)},
         "after": measured["after"] | {"path": str(after.path)},

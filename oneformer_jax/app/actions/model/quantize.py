@@ -59,7 +59,7 @@ def _quantize_checkpoint(settings: QuantizationRun, target: Path, console: Conso
     step_dir = find_checkpoint(settings.model)
     description = load_description(step_dir)
     if description.quantized:
-        raise CheckpointError("is quantized already", where=str(step_dir), hint="give the one that was trained")
+        raise CheckpointError("is already quantized", where=str(step_dir), hint="give the one that was trained")
     held = load_params(step_dir, description.shapes())
     params = {part: tree for part, tree in held.items() if part not in TRAINING_ONLY}
     layers = [
@@ -121,7 +121,7 @@ def _providers(device: str, console: Console) -> tuple[str, ...]:
 
     wanted = {"cpu": "CPUExecutionProvider", "trt": "TensorrtExecutionProvider"}.get(device, "CUDAExecutionProvider")
     if wanted not in onnxruntime.get_available_providers():
-        console.print(f"this ONNX Runtime has no {device}: calibrating on the processor", highlight=False)
+        console.print(f"this ONNX Runtime has no {device}: calibrating on the CPU", highlight=False)
         return ("CPUExecutionProvider",)
     return (wanted,) if device == "cpu" else (wanted, "CPUExecutionProvider")
 

@@ -31,10 +31,10 @@ def early_endings(settings: TrainingRun, loop: LoopSettings) -> Iterator[str]:
         yield f"MultiStep never decays: it would at {list(steps)}, and there are {loop.total_steps} steps"
     if settings.recipe.loss.contrastive_weight > 0:
         if loop.batch_size == 1:
-            yield "the contrastive loss is 0: a batch of one image has no other to tell it from"
+            yield "the contrastive loss is 0: it compares the images of a batch, which has only one"
         elif loop.batches_per_step > 1:
             yield (
-                f"the contrastive loss tells the {loop.batch_size} images of one batch apart, "
+                f"the contrastive loss compares the {loop.batch_size} images of one batch, "
                 f"not the {loop.images_per_step} of a step"
             )
 

@@ -158,7 +158,7 @@ def _refuse_other_frozen_parts(theirs: dict[str, Any], ours: dict[str, Any], whe
     for key in ("train.freeze", "model.backbone.freeze_at"):
         if key in saved and saved[key] != now[key]:
             raise CheckpointError(
-                f"{key} was {saved[key]}, now it is {now[key]}: there is no optimizer state for that",
+                f"{key} was {saved[key]}, now it is {now[key]}: there is no optimizer state for the new value",
                 where=where,
                 hint="keep the value, or name this checkpoint in train.pretrained_model and another results_dir",
             )

@@ -77,7 +77,7 @@ def dry_run(
         validate(state.trained)
     done = "one step" if validate is None else "one step and one validation batch"
     run.status.end_with(f"Dry run finished successfully: {done}, no checkpoint was written.")
-    run.console.print(f"dry run: {done}; nothing was kept", highlight=False)
+    run.console.print(f"dry run: {done}; nothing was written", highlight=False)
 
 
 class FirstRecords(Dataset):

@@ -39,7 +39,7 @@ def wandb_writers(settings: TrainingRun, status: StatusFile, console: Console) -
     if tracking is None or run is None:
         yield ()
         return
-    where = f"offline; `wandb sync {Path(run.dir).parent}` sends it" if run.offline else run.url
+    where = f"offline; send it with `wandb sync {Path(run.dir).parent}`" if run.offline else run.url
     console.print(f"wandb: {where}", highlight=False, soft_wrap=True)
     failed = True
     try:
@@ -62,7 +62,7 @@ def _start(tracking: Tracking, settings: TrainingRun, status: StatusFile) -> "wa
     if mode == "disabled":
         return None
     if mode not in OFFLINE and not _has_account():
-        obstacle = "no account is known: run `wandb login` or set WANDB_API_KEY (or WANDB_MODE=offline)"
+        obstacle = "no account is configured: run `wandb login` or set WANDB_API_KEY (or WANDB_MODE=offline)"
     elif importlib.util.find_spec("wandb") is None:
         obstacle = f"the package is not installed: {install_hint('wandb')}"
     else:
@@ -73,7 +73,7 @@ def _start(tracking: Tracking, settings: TrainingRun, status: StatusFile) -> "wa
         except (wandb.Error, ValueError) as error:
             obstacle = str(error)
     if tracking.requested:
-        status.warning(f"nothing is sent to Weights & Biases: {obstacle}; wandb.enable: false ends this message")
+        status.warning(f"nothing is sent to Weights & Biases: {obstacle}; set wandb.enable: false to disable this message")
     return None
 
 
