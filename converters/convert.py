@@ -33,8 +33,8 @@ def identify(arrays: StateDict, *, where: str = "") -> Kind:
     """The source of a state dict, by its names.
 
     The original's names without a sign of TAO (`converters.names.tao.is_tao`) count as the original's: bare weights of
-    TAO that lack the backbone's unused head cannot be told from them. Raises CheckpointError with the first names where
-    nothing fits.
+    TAO that lack the backbone's unused head cannot be distinguished from them. Raises CheckpointError with the first
+    names where nothing fits.
     """
     if any(name.startswith("model.pixel_level_module.") for name in arrays):
         return "huggingface"
@@ -52,7 +52,7 @@ def identify(arrays: StateDict, *, where: str = "") -> Kind:
 
 
 def convert(source: Source, kind: Kind | Literal["auto"] = "auto", num_heads: int | None = None) -> Converted:
-    """Parameters and architecture of a source, of a kind that its names tell unless it is given.
+    """Parameters and architecture of a source, of a kind that is recognised from its names unless it is given.
 
     `num_heads` are the attention heads of the decoders (see `infer_architecture`). Parts for training alone may be
     absent; a backbone lacks the norms of its stages' outputs. Raises CheckpointError where the architecture cannot be

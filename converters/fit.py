@@ -35,16 +35,18 @@ def fit_backbone(params: Params, template: Params) -> tuple[Params, Report]:
     than 90 % of the names agree (the norms of the stages' outputs apart, which classifiers lack) or shapes differ
     otherwise.
     """
-    ours, theirs = _flatten(template), _flatten(params)
-    norms = {path for path in ours if any(within(f"backbone/{path}", part) for part in OUTPUT_NORMS)}
-    names = (ours.keys() | theirs.keys()) - norms
-    agreeing = len(names & ours.keys() & theirs.keys())
+    model, weights = _flatten(template), _flatten(params)
+    norms = {path for path in model if any(within(f"backbone/{path}", part) for part in OUTPUT_NORMS)}
+    names = (model.keys() | weights.keys()) - norms
+    agreeing = len(names & model.keys() & weights.keys())
     if agreeing < ENOUGH * len(names):
-        missing, unexpected = sorted(ours.keys() - theirs.keys() - norms), sorted(theirs.keys() - ours.keys())
+        missing, unexpected = sorted(model.keys() - weights.keys() - norms), sorted(weights.keys() - model.keys())
         report = Report(missing=tuple(missing), unexpected=tuple(unexpected))
         hint = f"only {agreeing} of {len(names)} names agree: model.backbone must match these weights"
         raise ConversionError(report, where="pretrained backbone", hint=hint)
-    return _fit(theirs, ours, _interpolate, fresh=ours.keys() - theirs.keys(), dropped=theirs.keys() - ours.keys())
+    return _fit(
+        weights, model, _interpolate, fresh=model.keys() - weights.keys(), dropped=weights.keys() - model.keys()
+    )
 
 
 def fit_model(params: Params, template: Params) -> tuple[Params, Report]:
@@ -54,9 +56,9 @@ def fit_model(params: Params, template: Params) -> tuple[Params, Report]:
     interpolated as by `fit_backbone`. Parts for training alone may be absent on either side. Raises ConversionError
     for all other differences in names or shapes.
     """
-    ours, theirs = _flatten(template), _flatten(params)
-    fresh = {path for path in ours.keys() - theirs.keys() if path.split("/")[0] in TRAINING_ONLY}
-    dropped = {path for path in theirs.keys() - ours.keys() if path.split("/")[0] in TRAINING_ONLY}
+    model, weights = _flatten(template), _flatten(params)
+    fresh = {path for path in model.keys() - weights.keys() if path.split("/")[0] in TRAINING_ONLY}
+    dropped = {path for path in weights.keys() - model.keys() if path.split("/")[0] in TRAINING_ONLY}
 
     def adapt(path: str, array: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray | None, str]:
         axis, what = COUNTED.get(path, (-1, ""))
@@ -64,15 +66,15 @@ def fit_model(params: Params, template: Params) -> tuple[Params, Report]:
             return None, f"newly initialised: {shape[axis]} {what} instead of {array.shape[axis]}"
         return _interpolate(path.removeprefix("backbone/"), array, shape)
 
-    return _fit(theirs, ours, adapt, fresh=fresh, dropped=dropped)
+    return _fit(weights, model, adapt, fresh=fresh, dropped=dropped)
 
 
-def _fit(theirs: Flat, ours: Flat, adapt: Adapt, *, fresh: set[str], dropped: set[str]) -> tuple[Params, Report]:
-    flat = dict(ours)
+def _fit(weights: Flat, model: Flat, adapt: Adapt, *, fresh: set[str], dropped: set[str]) -> tuple[Params, Report]:
+    flat = dict(model)
     reshaped: dict[str, str] = {}
     misfits: dict[str, str] = {}
-    for path in ours.keys() & theirs.keys():
-        array, shape = np.asarray(theirs[path]), tuple(ours[path].shape)
+    for path in model.keys() & weights.keys():
+        array, shape = np.asarray(weights[path]), tuple(model[path].shape)
         adapted: np.ndarray | None = array
         if array.shape != shape:
             adapted, how = adapt(path, array, shape)
@@ -81,14 +83,14 @@ def _fit(theirs: Flat, ours: Flat, adapt: Adapt, *, fresh: set[str], dropped: se
             else:
                 misfits[path] = f"{array.shape} instead of {shape}"
         if adapted is not None:
-            flat[path] = adapted.astype(ours[path].dtype, copy=False)
+            flat[path] = adapted.astype(model[path].dtype, copy=False)
     report = Report(
-        matched=tuple(path for path in ours if path in theirs and path not in reshaped),
+        matched=tuple(path for path in model if path in weights and path not in reshaped),
         skipped=dict.fromkeys(sorted(dropped), "not in this model"),
         absent=tuple(sorted(fresh)),
         reshaped=dict(sorted(reshaped.items())),
-        missing=tuple(sorted(ours.keys() - theirs.keys() - fresh)),
-        unexpected=tuple(sorted(theirs.keys() - ours.keys() - dropped)),
+        missing=tuple(sorted(model.keys() - weights.keys() - fresh)),
+        unexpected=tuple(sorted(weights.keys() - model.keys() - dropped)),
         misfits=dict(sorted(misfits.items())),
     )
     if report.complaints():

@@ -53,11 +53,11 @@ def infer_architecture(
 ) -> OneFormerConfig:
     """The model whose parameters (our names) have these shapes.
 
-    What no shape tells: the attention heads of the pixel decoder and the decoder, which are one setting in the original
-    (`num_heads`, else Hugging Face's configuration, else such that an attention head of the pixel decoder samples the
-    usual 4 points a level); where layers are normalised and what training drops (Hugging Face's configuration, else
-    our defaults). Without a text encoder that is the default one of a fitting width. Raises CheckpointError naming the
-    parameter that is missing or the heads that do not divide the shapes.
+    What the shapes do not show: the attention heads of the pixel decoder and the decoder, which are one setting in the
+    original (`num_heads`, else Hugging Face's configuration, else such that an attention head of the pixel decoder
+    samples the usual 4 points a level); where layers are normalised and what training drops (Hugging Face's
+    configuration, else our defaults). Without a text encoder that is the default one of a fitting width. Raises
+    CheckpointError naming the parameter that is missing or the heads that do not divide the shapes.
     """
     hf = hf_config or {}
     kernel = "pixel_decoder/layer_0/attention/sampling_offsets/kernel"

@@ -36,7 +36,7 @@ class Weights:
 
 
 def read_weights(location: str, kind: Kind | Literal["auto"] = "auto") -> Weights:
-    """Opens a checkpoint or run folder of ours, or converts what `location` names (see `converters.files.read`).
+    """Opens a checkpoint or run folder, or converts what `location` names (see `converters.files.read`).
 
     Raises CheckpointError: nothing there, damaged, of no known source, or with names or shapes that do not fit.
     """

@@ -155,8 +155,8 @@ def _padding_is_constant(config: OneFormerConfig) -> bool:
 
 def _task_texts(config: OneFormerConfig) -> tuple[Int32[np.ndarray, "3 t"], Bool[np.ndarray, " t"]]:
     """The ids of all tasks as the weights know them, and where Hugging Face's differ for any of them."""
-    ours, theirs = (task_tokens(pad_id, config.task_seq_len) for pad_id in (config.task_pad_id, 0))
-    return ours, (ours != theirs).any(axis=0)
+    own, padded_with_0 = (task_tokens(pad_id, config.task_seq_len) for pad_id in (config.task_pad_id, 0))
+    return own, (own != padded_with_0).any(axis=0)
 
 
 def model_json(config: OneFormerConfig, labels: Sequence[str], *, training: bool) -> dict[str, Any]:

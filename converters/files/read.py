@@ -38,10 +38,10 @@ class Source:
 def read_source(location: str | Path) -> Source:
     """Every array of a checkpoint of PyTorch, Lightning, detectron2 (also .pkl), safetensors or Hugging Face.
 
-    `location` is a file, a Hugging Face folder, hf://owner/name[@revision][/file] or the address of a file at any
-    place that fsspec knows (s3://, gs://, https://). The contents of a file tell its format, not its name. Arrays of
-    float32 stay views of the file where its format allows. Raises CheckpointError when the weights are missing,
-    unreadable or not weights.
+    `location` is a file, a Hugging Face folder, hf://owner/name[@revision][/file] or the address of a file at any place
+    that fsspec knows (s3://, gs://, https://). The format of a file is recognised from its contents, not its name.
+    Arrays of float32 stay views of the file where its format allows. Raises CheckpointError when the weights are
+    missing, unreadable or not weights.
     """
     location = str(location)
     if not is_address(location):
@@ -54,7 +54,7 @@ def read_source(location: str | Path) -> Source:
 
 
 def read_classes(location: str | Path) -> list[Any] | None:
-    """The classes that a Hugging Face folder tells its image processor, as the entries of a label map.
+    """The classes in the settings of a Hugging Face folder's image processor, as the entries of a label map.
 
     They lie in the file that `preprocessor_config.json` names or, where that is elsewhere, in its `metadata`. None if
     there is neither, and where `location` is no such folder. Raises CheckpointError unless they are numbered from 0.

@@ -1,4 +1,5 @@
-"""Fetches weights from elsewhere: from Hugging Face into its own cache, from other addresses into ours."""
+"""Fetches weights from elsewhere: from Hugging Face into its own cache, from other addresses into the cache of this
+project."""
 
 import re
 from pathlib import Path

@@ -104,7 +104,8 @@ def _back_to_product(graph: Graph, node: NodeProto, inputs: tuple[int, ...] | No
 def _onward(
     graph: Graph, node: NodeProto, follow: tuple[str, ...], until: Callable[[NodeProto], bool]
 ) -> Iterator[NodeProto]:
-    """The readers of `node`, and theirs, of the kinds `follow`, up to and with those for which `until` holds."""
+    """The readers of `node` and their readers of the kinds `follow`, up to and including those for which `until`
+    holds."""
     open_nodes, seen = list(graph.after(node)), set()
     while open_nodes:
         current = open_nodes.pop()

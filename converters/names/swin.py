@@ -17,20 +17,20 @@ def swin_stages(prefix: str, positions: Layout) -> list[Rule]:
 
     The absolute position embedding is a map (`Layout.MAP`) in detection code and a row of tokens in classifiers.
     """
-    block, ours = f"{prefix}layers.{{stage}}.blocks.{{block}}", "backbone/stage{stage}_block{block}"
+    block, target = f"{prefix}layers.{{stage}}.blocks.{{block}}", "backbone/stage{stage}_block{block}"
     return [
         *conv(f"{prefix}patch_embed.proj", "backbone/patch_embed"),
         *norm(f"{prefix}patch_embed.norm", "backbone/patch_norm"),
         Rule(f"{prefix}absolute_pos_embed", "backbone/absolute_pos_embed", positions),
-        *norm(f"{block}.norm1", f"{ours}/norm1"),
-        Rule(f"{block}.attn.relative_position_bias_table", f"{ours}/attention/relative_position_bias"),
+        *norm(f"{block}.norm1", f"{target}/norm1"),
+        Rule(f"{block}.attn.relative_position_bias_table", f"{target}/attention/relative_position_bias"),
         skip(f"{block}.attn.relative_position_index", "follows from the window size"),
         skip(f"{block}.attn_mask", "follows from the image size"),
-        *linear(f"{block}.attn.qkv", f"{ours}/attention/qkv"),
-        *linear(f"{block}.attn.proj", f"{ours}/attention/proj"),
-        *norm(f"{block}.norm2", f"{ours}/norm2"),
-        *linear(f"{block}.mlp.fc1", f"{ours}/linear1"),
-        *linear(f"{block}.mlp.fc2", f"{ours}/linear2"),
+        *linear(f"{block}.attn.qkv", f"{target}/attention/qkv"),
+        *linear(f"{block}.attn.proj", f"{target}/attention/proj"),
+        *norm(f"{block}.norm2", f"{target}/norm2"),
+        *linear(f"{block}.mlp.fc1", f"{target}/linear1"),
+        *linear(f"{block}.mlp.fc2", f"{target}/linear2"),
         *norm(f"{prefix}norm{{stage}}", "backbone/norm{stage}"),
     ]
 

@@ -118,11 +118,11 @@ def compare(reference: Forward, model: ExportedBackend, pictures: Sequence[UInt8
         count = max(len(images), smallest)
         images = images[np.minimum(np.arange(count), len(images) - 1)]
         tokens = np.tile(metadata.tokens_of(task), (count, 1))
-        theirs, ours = reference(images, tokens), model.run(images, tokens)
-        for name, a, b in zip(errors, theirs, ours, strict=True):
+        expected, found = reference(images, tokens), model.run(images, tokens)
+        for name, a, b in zip(errors, expected, found, strict=True):
             errors[name].append(np.abs(a - b).ravel())
             scales[name] = max(scales[name], float(np.abs(a).max()))
-        equal[kind].append((_labels(theirs, metadata) == _labels(ours, metadata))[inside].ravel())
+        equal[kind].append((_labels(expected, metadata) == _labels(found, metadata))[inside].ravel())
     for name, parts in errors.items():
         error, scale = np.concatenate(parts), scales[name]
         within = float(np.mean(error <= TOLERANCE * scale))

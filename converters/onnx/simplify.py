@@ -1,4 +1,4 @@
-"""Passes over a traced graph: shapes without arithmetic, constants once, names that tell the layers."""
+"""Passes over a traced graph: shapes without arithmetic, constants once, names that identify the layers."""
 
 import hashlib
 from collections import defaultdict
@@ -93,9 +93,9 @@ def _digest(array: np.ndarray) -> str:
 def name_layers(graph: onnx.GraphProto, params: dict[str, np.ndarray]) -> None:
     """Weights get the slash-joined names of their parameters; nodes that use one, and their results, its module's.
 
-    Layers can so be told in the file: `backbone/stage0_block0/linear1/MatMul`. A node without weights is named after
-    the module that its first such input comes from. Kernels of convolutions are known although ONNX orders their axes
-    otherwise; what several modules share has no module's name.
+    This makes layers recognisable in the file: `backbone/stage0_block0/linear1/MatMul`. A node without weights is named
+    after the module that its first such input comes from. Kernels of convolutions are known although ONNX orders their
+    axes otherwise; what several modules share has no module's name.
     """
     paths: dict[str, set[str]] = defaultdict(set)
     for path, array in params.items():

@@ -27,7 +27,7 @@ def task_tokens(pad_id: int, length: int) -> Int32[np.ndarray, "3 length"]:
     """`The task is ...` for each of `TASKS`, padded with `pad_id`: the raw ids are the task MLP's input.
 
     The pad id belongs to the weights: 0 in the original and in Hugging Face's conversion, 49407 in TAO.
-    Raises SpecError: `length` is too short to tell the tasks apart.
+    Raises SpecError: `length` is too short to distinguish the tasks.
     """
     rows = [encode(f"The task is {task}") for task in TASKS]
     longest = max(map(len, rows))

@@ -17,7 +17,8 @@ SCORES: dict[Task, tuple[str, ...]] = {
         *(f"{score}_{group}" for group in ("things", "stuff") for score in ("PQ", "SQ", "RQ")),
     ),
 }
-"""The scores over all classes that each task gives, the most telling one first; all are better when they are larger."""
+"""The scores over all classes that each task gives, the most informative one first; all are better when they are
+larger."""
 
 
 def metrics_json(metrics: Metrics, *, per_class: bool = True) -> dict[str, Any]:

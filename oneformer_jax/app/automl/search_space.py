@@ -24,7 +24,8 @@ WORDS = ("valid_min", "valid_max", "log", "valid_options", "option_weights", "ma
 OTHER_ACTIONS = ("distill", "evaluate", "export", "gen_trt_engine", "inference", "prune", "quantize", "automl")
 """Sections that a training does not read: their keys cannot change its metric."""
 WIDE = 100.0
-"""From this ratio of its ends on a range of floats is searched evenly over the logarithm, unless told otherwise."""
+"""From this ratio of its ends on a range of floats is searched evenly over the logarithm, unless the key says
+otherwise."""
 
 Node = Mapping[str, Any]
 
@@ -170,11 +171,11 @@ class _Reader:
         Where the schema has none or an infinite one, it lies at a tenth or ten times the spec's value (whole numbers:
         at half or twice), as in TAO, but not beyond what the key accepts.
         """
-        ours = leaf.key.search
+        search = leaf.key.search
         factor = 2 if whole else 10
         now = self.value(leaf.path)
         least, largest = _accepted_interval(leaf)
-        own = (None, None) if ours is None else (ours.low, ours.high)
+        own = (None, None) if search is None else (search.low, search.high)
         ends: list[float] = []
         for word, published, mine in zip(("valid_min", "valid_max"), ("minimum", "maximum"), own, strict=True):
             ends_given = (custom.get(word), mine, node.get(published), math.inf)
@@ -189,7 +190,7 @@ class _Reader:
                 given = min(max(now * factor if up else now / factor, least), largest)
             ends.append(float(given))
         low, high = ends
-        log = custom.get("log", ours.log if ours else not whole and low > 0 and high / low >= WIDE)
+        log = custom.get("log", search.log if search else not whole and low > 0 and high / low >= WIDE)
         return low, high, bool(log)
 
     def _choice(self, leaf: Leaf, node: Node, custom: Node) -> Choice:

@@ -42,15 +42,15 @@ def shown(study: Study, metric: str, console: Console) -> Iterator[Callable[[], 
         with Live(trials_table(study, metric), console=console, auto_refresh=False) as live:
             yield lambda: live.update(trials_table(study, metric), refresh=True)
         return
-    told = {record.number for record in study.records() if record.state != "running"}
+    reported = {record.number for record in study.records() if record.state != "running"}
 
-    def tell() -> None:
+    def report() -> None:
         for record in study.records():
-            if record.state != "running" and record.number not in told:
-                told.add(record.number)
+            if record.state != "running" and record.number not in reported:
+                reported.add(record.number)
                 console.print(line(record, metric), highlight=False, markup=False, soft_wrap=True)
 
-    yield tell
+    yield report
 
 
 def line(record: Record, metric: str) -> str:

@@ -134,8 +134,8 @@ def _table(workspace: Workspace) -> Table:
     for job in workspace.jobs():
         record = state(job)
         scores = {name: record.kpi[name] for name in METRICS if record.kpi.get(name) is not None}
-        told = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
-        result = told if record.status == "SUCCESS" else record.message
+        summary = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        result = summary if record.status == "SUCCESS" else record.message
         table.add_row(job.id, record.parent, record.status, record.created, escape(result.partition("\n")[0][:120]))
     return table
 

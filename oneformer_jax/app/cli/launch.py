@@ -18,10 +18,10 @@ from oneformer_jax.app.run.children import VISIBLE, forwarding, gpu_names, whole
 from oneformer_jax.errors import OneFormerError
 
 GRACE_SECONDS = 10.0
-"""How long the others may go on after one has ended: they may be saving, or telling why they end too."""
+"""How long the others may run after one has ended: they may be saving, or reporting why they end too."""
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 EXPLAINED = (1, 2, *STOPPED)
-"""Exit codes that another start would not change: the reason has been told, or somebody wanted it."""
+"""Exit codes that a restart would not change: the reason has been reported, or somebody wanted it."""
 
 
 class Ending(NamedTuple):

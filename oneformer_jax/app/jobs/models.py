@@ -74,7 +74,7 @@ def model_of(job: Job, record: Record) -> Model | None:
 
 
 def _file_of(job: Job, record: Record) -> str:
-    """The file that the action was told to write, "" for an action that writes none of a chosen name."""
+    """The file that the action was asked to write, "" for an action that writes none of a chosen name."""
     keys = [path for path, function in parameters(record.action).items() if function.startswith("create_")]
     return str(load_spec(job.spec_path).value(keys[0])) if keys else ""
 

@@ -1,4 +1,4 @@
-"""Runs a job: its action as a process of its own, whose output is the job's log and whose end the record tells.
+"""Runs a job: its action as a process of its own, whose output is the job's log and whose end is recorded.
 
 A process of its own, because it may end in ways that no Python code survives to report (the system stops it for memory,
 a library aborts), because what such libraries write belongs into the log, and because its exit code then says how it
@@ -28,7 +28,7 @@ from oneformer_jax.app.spec.published.bundle import to_yaml
 from oneformer_jax.errors import OneFormerError
 
 PAUSE = 0.1  # seconds between looks at the log
-Tell = Callable[[str], None]
+Write = Callable[[str], None]
 
 
 def create(request: Request, workspace: Workspace) -> tuple[Job, Record, str]:
@@ -48,7 +48,7 @@ def create(request: Request, workspace: Workspace) -> tuple[Job, Record, str]:
             return job, plan.record, plan.encryption_key
 
 
-def run(job: Job, record: Record, encryption_key: str, write: Tell) -> int:
+def run(job: Job, record: Record, encryption_key: str, write: Write) -> int:
     """Runs the action, passes what it prints to `write`, and completes the record. Returns the action's exit code.
 
     Ctrl-C and SIGTERM go to the action, which decides what they mean. Raises FolderInUseError where the job runs
@@ -76,7 +76,7 @@ def run(job: Job, record: Record, encryption_key: str, write: Tell) -> int:
     return record.exit_code or 0
 
 
-def resume(job: Job, write: Tell) -> int:
+def resume(job: Job, write: Write) -> int:
     """Runs a job again, in its folder. Raises FolderInUseError where it runs."""
     record = job.read()
     if job.is_running():
@@ -89,10 +89,10 @@ def resume(job: Job, write: Tell) -> int:
 def close(job: Job, record: Record, code: int | None) -> None:
     """Writes how the action ended: by its exit code and by the last line of its status.json."""
     last = (read_status(job.results(record) / "status.json") or [{}])[-1]
-    told = last.get("status") in ("SUCCESS", "FAILURE")
+    ended = last.get("status") in ("SUCCESS", "FAILURE")
     record.ended, record.exit_code = now(), code
     record.status = "SUCCESS" if code == 0 or (code is None and last.get("status") == "SUCCESS") else "FAILURE"
-    record.message = str(last["message"]) if told else _without_words(code)
+    record.message = str(last["message"]) if ended else _without_status(code)
     record.kpi = last.get("kpi", {}) if record.status == "SUCCESS" else {}
     record.outputs = sorted(path.name for path in job.results(record).glob("[!.]*"))
     with suppress(OneFormerError):  # a spec that somebody has changed since
@@ -111,7 +111,7 @@ def state(job: Job) -> Record:
     return record
 
 
-def follow(reader: IO[bytes], write: Tell, goes_on: Callable[[], bool]) -> None:
+def follow(reader: IO[bytes], write: Write, goes_on: Callable[[], bool]) -> None:
     """Passes on what comes into a file until `goes_on` says that no more will come."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")  # what has come may end within a character
     last_look = False
@@ -137,7 +137,7 @@ def _write_yaml(path: Path, content: dict[str, Any]) -> None:
     fresh.replace(path)
 
 
-def _without_words(code: int | None) -> str:
+def _without_status(code: int | None) -> str:
     if code is None:
         return "its process ended without writing a status"
     if code == 128 + signal.SIGKILL:

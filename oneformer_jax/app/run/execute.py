@@ -97,7 +97,8 @@ def _warn_of_unsupported(keys: list[str], name: str, status: StatusFile) -> None
 
 
 def _report_refused_spec(name: str, spec_path: Path, overrides: list[str], why: str, console: Console) -> None:
-    """FAILURE in the result folder that the refused spec names, as far as it can be told: who watches it, waits."""
+    """FAILURE in the result folder that the refused spec names, as far as it can be determined: whoever watches it is
+    waiting."""
     try:
         source = read_yaml(spec_path)
     except SpecError:

@@ -53,7 +53,7 @@ def read_status(path: Path) -> list[dict[str, Any]]:
 
 
 class StatusFile:
-    """Appends one JSON object per event; the last line tells how the action ended."""
+    """Appends one JSON object per event; the last line says how the action ended."""
 
     def __init__(self, folder: Path, action: str, console: Console) -> None:
         self.path = folder / "status.json"

@@ -22,9 +22,10 @@ def model_config(spec: Spec, *, task_pad_id: int = 0) -> OneFormerConfig:
     return OneFormerConfig.from_json(unflatten_dict(fields, sep=".") | {"task_pad_id": task_pad_id})
 
 
-def differences(theirs: OneFormerConfig, ours: OneFormerConfig) -> list[str]:
-    """What differs between two architectures, as `key: theirs, not ours`; what only training reads does not count."""
-    a, b = _flat(theirs), _flat(ours)
+def differences(expected: OneFormerConfig, found: OneFormerConfig) -> list[str]:
+    """What differs between two architectures, as `key: expected, not found`; what only training reads does not
+    count."""
+    a, b = _flat(expected), _flat(found)
     different = [field for field in sorted(a | b) if a.get(field) != b.get(field)]
     return [f"{KEYS.get(field, field)} {a.get(field)}, not {b.get(field)}" for field in different]
 

@@ -156,11 +156,11 @@ def check_agreement(annotations: Categories, label_map: Categories, *, where: st
         raise DataError(
             f"the label map has {len(label_map)} categories, the annotations have {len(annotations)}", where=where
         )
-    for index, (ours, theirs) in enumerate(zip(annotations.items, label_map.items, strict=True)):
-        if (ours.id, ours.name) != (theirs.id, theirs.name):
+    for index, (found, expected) in enumerate(zip(annotations.items, label_map.items, strict=True)):
+        if (found.id, found.name) != (expected.id, expected.name):
             raise DataError(
-                f"class {index} is {theirs.id} '{theirs.name}' in the label map "
-                f"but {ours.id} '{ours.name}' in the annotations",
+                f"class {index} is {expected.id} '{expected.name}' in the label map "
+                f"but {found.id} '{found.name}' in the annotations",
                 where=where,
                 hint="give the categories of the label map the ids, names and order that they have in the annotations",
             )

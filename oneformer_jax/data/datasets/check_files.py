@@ -1,7 +1,7 @@
 """Checks of a data set's files before long work: the headers of all, the pixels of a sample or of all, in parallel.
 
-What the annotation files alone can tell is checked by the reader that opens them. A pass is remembered for a version of
-the data set: any file that changes ends it.
+What can be seen from the annotation files alone is checked by the reader that opens them. A pass is remembered for a
+version of the data set: any file that changes ends it.
 """
 
 import hashlib

@@ -21,7 +21,7 @@ _MAX_PIXELS = 1 << 31
 
 @dataclass(frozen=True)
 class CocoFile:
-    """The three lists of an annotation file. `format` was told by the annotations: panoptic ones carry
+    """The three lists of an annotation file. `format` is recognised from the annotations: panoptic ones carry
     `segments_info`, instances `segmentation`."""
 
     path: Path

@@ -19,7 +19,7 @@ _FOLDERS = {"images_panoptic": ("images_panoptic", "panoptic")}
 class DatasetRoot:
     """`location` as it was given, `place` the folder or address that holds the files, and their `names`.
 
-    `names` is None for a web server, which does not tell them.
+    `names` is None for a web server, which does not list them.
     """
 
     location: str

@@ -1,4 +1,4 @@
-"""Problems of a data set: collected, and told together in one error."""
+"""Problems of a data set: collected, and reported together in one error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -18,7 +18,7 @@ FILES_AT_ONCE = 256
 STALLED = 120  # seconds without a byte
 PAUSE = 1.0  # seconds before a download that broke off is continued
 
-# What file systems call the facts by which a changed file is told.
+# What file systems call the facts by which a changed file is recognised.
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5")
 _FACTS = (*_TAGS, "Last-Modified", "LastModified", "mtime", "updated", "created", "size")
 
@@ -55,7 +55,7 @@ class Listing:
 
     @property
     def size(self) -> int | None:
-        """Bytes of all files, None if the server does not tell."""
+        """Bytes of all files, None if the server does not say."""
         sizes = [file.size for file in self.files if file.size is not None]
         return sum(sizes) if len(sizes) == len(self.files) else None
 
@@ -95,7 +95,7 @@ def look_up(location: str) -> Listing:
 
 
 def names_in(location: str) -> frozenset[str] | None:
-    """What the folder at `location` holds, no deeper; None where the server does not tell. Raises as `look_up` does."""
+    """What the folder at `location` holds, no deeper; None if the server does not say. Raises as `look_up` does."""
     import fsspec
 
     if location.startswith(("http://", "https://")):
@@ -107,7 +107,7 @@ def names_in(location: str) -> frozenset[str] | None:
 
 
 def exists(location: str) -> bool:
-    """Whether there is something at `location`. Raises DataError where that cannot be told."""
+    """Whether there is something at `location`. Raises DataError if that cannot be determined."""
     try:
         with explained(location):
             look_up(location)
@@ -129,7 +129,7 @@ def _options(location: str) -> dict[str, Any]:
 
 def _remote_file(path: str, name: str, facts: dict[str, Any]) -> RemoteFile:
     known = [f"{fact}={facts[fact]}" for fact in _FACTS if facts.get(fact)]
-    # With a tag, the query of a signed address, which is another each time, tells nothing more.
+    # With a tag, the query of a signed address, which differs each time, adds no information.
     version = known if any(facts.get(tag) for tag in _TAGS) else [path, *known]
     return RemoteFile(path, name, facts.get("size"), "; ".join(version))
 
@@ -214,7 +214,7 @@ def explained(location: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_FULL):
-            raise  # the clients name no file in theirs
+            raise  # the clients name no file in their messages
         raise _explain(error, location) from error
 
 

@@ -77,10 +77,10 @@ def inside(folder: Path, name: str) -> Path:
 def unpack(archive: Path, folder: Path, progress: Callable[[int], object] = lambda position: None) -> None:
     """Writes the files of `archive` into the empty folder `folder`; `progress` hears how many bytes of it are read.
 
-    The content tells the format, not the name. Links must lead to something inside the folder; what macOS adds to
-    archives is left out; owners and permissions are not taken over. Raises DataError for an archive that is damaged,
-    cut short, too large when unpacked or that holds anything unsafe, and OSError as the disk does. The caller removes
-    what was written until then.
+    The format is recognised from the content, not the name. Links must lead to something inside the folder; what macOS
+    adds to archives is left out; owners and permissions are not taken over. Raises DataError for an archive that is
+    damaged, cut short, too large when unpacked or that holds anything unsafe, and OSError as the disk does. The caller
+    removes what was written until then.
     """
     allowance = _Allowance.of(archive, folder)
     links: list[tuple[Path, str]] = []
@@ -209,7 +209,7 @@ def _zip_members(raw: io.BufferedIOBase) -> Iterator[Member]:
 
 
 def _tar_members(stream: "_Watched") -> Iterator[Member]:
-    with tarfile.open(fileobj=stream, mode="r:") as archive:  # type: ignore[call-overload]  # it reads, seeks and tells
+    with tarfile.open(fileobj=stream, mode="r:") as archive:  # type: ignore[call-overload]  # it has read, seek and tell
         for info in archive:
             if info.isdir():
                 yield Member(info.name, "folder")

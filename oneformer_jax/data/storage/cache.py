@@ -41,7 +41,7 @@ def local_path(location: str, *, what: str) -> Path:
     Archives (local or not) stand for the folder of their files. `what` is the key that says `location`, for messages.
     Raises DataError: not there, not accessible, damaged, unsafe, or no room for it.
     """
-    with _told(f"{what}: {shown(location)}"):
+    with _located(f"{what}: {shown(location)}"):
         if is_address(location):
             return _fetched(location, unpacked=True)
         path = Path(location).expanduser()
@@ -74,12 +74,12 @@ def local_file(location: str, *, what: str, suffix: str) -> Path:
 
 def fetch_file(address: str) -> Path:
     """The local copy of the file at an address, not unpacked whatever it is called. Raises DataError."""
-    with _told(shown(address)):
+    with _located(shown(address)):
         return _fetched(address, unpacked=False)
 
 
 @contextmanager
-def _told(where: str) -> Iterator[None]:
+def _located(where: str) -> Iterator[None]:
     """Adds where to a DataError, and makes one of what goes wrong on the disk."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""What colours alone tell about the classes of a data set: the floor that a segmentation model must leave behind."""
+"""How well colours alone predict the classes of a data set: the baseline that a segmentation model must exceed."""
 
 from collections.abc import Callable
 

@@ -233,7 +233,7 @@ def test_evaluation_keys(spec_of: SpecOf, dataset: Dataset) -> None:
     on = ["model.test.instance_on=true"]
     assert scoring.validation_tasks(spec_of(*on)) == ("semantic", "instance")
     assert scoring.validation_tasks(spec_of(*on, "dataset.task_prob_val={instance: 1}")) == ("instance",)
-    with pytest.raises(SpecError, match="every task that model.test enables has probability 0"):
+    with pytest.raises(SpecError, match=r"every task that model\.test enables has probability 0"):
         scoring.validation_tasks(spec_of("dataset.task_prob_val={instance: 1}"))
 
 

@@ -7,7 +7,7 @@ from oneformer_jax.app.spec.field import Branch, Leaf, children
 from oneformer_jax.app.spec.spec import Spec
 
 ACTIONS = ("train", "evaluate", "inference", "export", "quantize", "gen_trt_engine")
-# Every action's schema and template hold these too: quantize and evaluate read what training was told.
+# Every action's schema and template hold these too: quantize and evaluate read the settings of training.
 SHARED_ACTIONS = ("train", "quantize")
 MISSING = "???"  # to be filled in; a spec that still holds it counts as one without the key
 
