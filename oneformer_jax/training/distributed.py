@@ -165,16 +165,29 @@ def _number(environment: Mapping[str, str], name: str, smallest: int, largest: i
 def join(processes: Processes, local_devices: list[int]) -> None:
     """Connects the processes, before JAX starts, once; `local_devices` are the indices of this process's GPUs on its
     node. Raises OneFormerError where that fails.
-    """ if processes.count == 1 or jax.distributed.is_initialized(): return on_sigterm =
-    signal.getsignal(signal.SIGTERM) try: jax.distributed.initialize( num_processes=processes.count,
-    process_id=processes.index, local_device_ids=local_devices, heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-    shutdown_timeout_seconds=GOODBYE_SECONDS, coordinator_address=processes.coordinator or None,
-    cluster_detection_method="deactivate" if processes.coordinator else None, ) except (RuntimeError, ValueError) as
-    error: raise OneFormerError( f"process {processes.index} of {processes.count} could not connect to the others:
-    {str(error).splitlines()[0]}", where=processes.coordinator, hint="MASTER_ADDR must be the host of process 0, and
-    MASTER_PORT free there", ) from error if threading.current_thread() is threading.main_thread(): # JAX listens to
-    SIGTERM for Orbax, and forgets who did before; the loop does it itself (`agreed_stop`).
-    signal.signal(signal.SIGTERM, on_sigterm)
+    """
+    if processes.count == 1 or jax.distributed.is_initialized():
+        return
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        jax.distributed.initialize(
+            num_processes=processes.count,
+            process_id=processes.index,
+            local_device_ids=local_devices,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=GOODBYE_SECONDS,
+            coordinator_address=processes.coordinator or None,
+            cluster_detection_method="deactivate" if processes.coordinator else None,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise OneFormerError(
+            f"process {processes.index} of {processes.count} cannot reach the others: {str(error).splitlines()[0]}",
+            where=processes.coordinator,
+            hint="MASTER_ADDR must be the host of process 0, and MASTER_PORT free there",
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        # JAX listens to SIGTERM for Orbax, and forgets who did before; the loop does it itself (`agreed_stop`).
+        signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def leave_the_others(code: int, defect: Exception | None) -> None:

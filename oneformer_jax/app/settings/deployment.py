@@ -23,19 +23,37 @@ def export_run(spec: Spec, checkpoint: str = "") -> ExportRun:
     """What the section `export` says, with another `checkpoint` than its own where that is given.
 
     Raises SpecError: no checkpoint, a size, an operator set or a file name that there is not.
-    """ if not checkpoint: require(spec, "export.checkpoint") section, kind = spec.export,
-    spec.export.include_postprocess for name in ("input_height", "input_width"): if (edge :=
-    spec.value(f"export.{name}")) % STRIDE: larger = -(-edge // STRIDE) * STRIDE raise SpecError(f"{edge} is not a
-    multiple of {STRIDE}", where=f"export.{name}", hint=f"for example {larger}") if section.onnx_file and not
-    section.onnx_file.endswith(".onnx"): raise SpecError(f"'{Path(section.onnx_file).name}' does not end in .onnx",
-    where="export.onnx_file") if section.opset_version not in OPSETS: what, hint = f"opset {section.opset_version} is
-    not available", f"give {OPSETS[0]} to {OPSETS[-1]}" raise SpecError(what, where="export.opset_version", hint=hint)
-    ending = None if kind != "none": ending = Ending(section.task if spec.is_set("export.task") else kind,
-    thresholds(spec), kind) keys = [f"dataset.{split}.images" for split in ("test", "val", "train")] return ExportRun(
-    Path(checkpoint or section.checkpoint), Path(section.onnx_file) if section.onnx_file else None,
-    (section.input_height, section.input_width), section.batch_size, section.opset_version, ending, None if
-    section.on_cpu else section.gpu_id, tuple((key, location) for key in keys for location in path_list(spec.value(key))
-    if location), section.overwrite, section.verbose, stated_fields(spec), )
+    """
+    if not checkpoint:
+        require(spec, "export.checkpoint")
+    section, kind = spec.export, spec.export.include_postprocess
+    for name in ("input_height", "input_width"):
+        if (edge := spec.value(f"export.{name}")) % STRIDE:
+            larger = -(-edge // STRIDE) * STRIDE
+            what, hint = f"{edge} is not a multiple of {STRIDE}", f"for example {larger}"
+            raise SpecError(what, where=f"export.{name}", hint=hint)
+    if section.onnx_file and not section.onnx_file.endswith(".onnx"):
+        raise SpecError(f"'{Path(section.onnx_file).name}' does not end in .onnx", where="export.onnx_file")
+    if section.opset_version not in OPSETS:
+        what, hint = f"opset {section.opset_version} is not available", f"give {OPSETS[0]} to {OPSETS[-1]}"
+        raise SpecError(what, where="export.opset_version", hint=hint)
+    ending = None
+    if kind != "none":
+        ending = Ending(section.task if spec.is_set("export.task") else kind, thresholds(spec), kind)
+    keys = [f"dataset.{split}.images" for split in ("test", "val", "train")]
+    return ExportRun(
+        Path(checkpoint or section.checkpoint),
+        Path(section.onnx_file) if section.onnx_file else None,
+        (section.input_height, section.input_width),
+        section.batch_size,
+        section.opset_version,
+        ending,
+        None if section.on_cpu else section.gpu_id,
+        tuple((key, location) for key in keys for location in path_list(spec.value(key)) if location),
+        section.overwrite,
+        section.verbose,
+        stated_fields(spec),
+    )
 
 
 def quantization_run(spec: Spec) -> QuantizationRun:

@@ -68,9 +68,13 @@ def _start(tracking: Tracking, settings: TrainingRun, status: StatusFile) -> "wa
     else:
         import wandb
 
-        try: return wandb.init(dir=settings.folder, **init_arguments(tracking, settings.spec)) except (wandb.Error,
-        ValueError) as error: obstacle = str(error) if tracking.requested: status.warning(f"nothing is sent to Weights &
-        Biases: {obstacle}; set wandb.enable: false to disable this message") return None
+        try:
+            return wandb.init(dir=settings.folder, **init_arguments(tracking, settings.spec))
+        except (wandb.Error, ValueError) as error:
+            obstacle = str(error)
+    if tracking.requested:
+        status.warning(f"nothing is sent to Weights & Biases: {obstacle}; wandb.enable: false disables this message")
+    return None
 
 
 def init_arguments(tracking: Tracking, spec: dict[str, Any]) -> dict[str, Any]:
