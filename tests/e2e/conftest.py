@@ -1,6 +1,8 @@
 """A data set, a spec and a trained run that the end-to-end tests share."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -66,18 +68,29 @@ def command_line() -> Iterator[CommandLine]:
     server.close()
 
 
+def write_workspace(folder: Path) -> None:
+    write_drawn_shapes(folder / "data", {"train": 10, "val": 3}, size=64, seed=1)
+    (folder / "spec.yaml").write_text(TINY.format(folder=folder))
+
+
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data/` (10 training and 3 validation pictures) and `spec.yaml`."""
     folder = tmp_path_factory.mktemp("workspace")
-    write_drawn_shapes(folder / "data", {"train": 10, "val": 3}, size=64, seed=1)
-    (folder / "spec.yaml").write_text(TINY.format(folder=folder))
+    write_workspace(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def trained(workspace: Path, command_line: CommandLine) -> Path:
-    """The results folder after `train` ran to its end."""
-    result = command_line("train", "--spec", workspace / "spec.yaml")
-    assert result.returncode == 0, result.stdout + result.stderr
+def trained(workspace: Path, command_line: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder after `train` ran to its end: a copy of what one of all workers has trained."""
+    workers = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else workspace
+    shared = workers / "trained"
+    with open(workers / "trained.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            write_workspace(shared)
+            result = command_line("train", "--spec", shared / "spec.yaml")
+            assert result.returncode == 0, result.stdout + result.stderr
+    shutil.copytree(shared / "results", workspace / "results", symlinks=True)
     return workspace / "results"
