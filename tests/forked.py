@@ -28,6 +28,7 @@ class CommandServer:
 
     def __init__(self) -> None:
         self._environment = dict(os.environ)
+        self._spent = 0.0
         command = [sys.executable, __file__]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
@@ -51,12 +52,16 @@ class CommandServer:
             code, taken = json.loads(self._process.stdout.readline())
             out, errors = (output.read_text() for output in outputs)
         spent += taken
+        self._spent += taken
         if code == -signal.SIGALRM:
             raise subprocess.TimeoutExpired(list(arguments), seconds, out, errors)
         return subprocess.CompletedProcess(list(arguments), code, out, errors)
 
     def close(self) -> None:
+        """From then on the CPU seconds of its commands are those of a child that was waited for."""
+        global spent
         self._process.communicate()
+        spent -= self._spent
 
 
 def serve() -> None:

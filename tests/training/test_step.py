@@ -172,6 +172,7 @@ def test_accumulated_batches_equal_one_large_batch() -> None:
     np.testing.assert_allclose(sums["loss_contrastive"], np.mean(alone), rtol=1e-5)
 
 
+@pytest.mark.prove  # `make test`: float16 below, and bfloat16 in models/test_precision.py
 @pytest.mark.tao(6)
 def test_products_in_bfloat16_train_float32_parameters_to_nearly_the_same(full: Steps) -> None:
     state, losses, norms, _ = run_steps(12, num_devices=1, precision="bf16-mixed")
@@ -277,36 +278,40 @@ IN_A_FRESH_PROCESS = """
 import sys
 sys.path.insert(0, {tests!r})
 import jax
-jax.config.update("jax_compilation_cache_dir", {cache!r})
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 from jax._src import monitoring
-misses = []
-monitoring.register_event_listener(lambda name, **_: misses.append(name) if name.endswith("cache_misses") else None)
+events = []
+monitoring.register_event_listener(lambda name, **_: events.append(name.rpartition("/")[2]))
 from test_step import run_steps
 losses = run_steps({steps}, num_devices={devices}).losses
-print("RESULT", len(misses), *losses)
+print("RESULT", events.count("cache_hits"), events.count("cache_misses"), *losses)
 """
 
 
-def fresh_process(cache: Path, *, devices: int, steps: int) -> tuple[int, list[float]]:
-    script = IN_A_FRESH_PROCESS.format(tests=str(Path(__file__).parent), cache=str(cache), steps=steps, devices=devices)
+class Start(NamedTuple):
+    """How many programs a process has read and compiled, and the losses of its steps."""
+
+    read: int
+    compiled: int
+    losses: list[float]
+
+
+def fresh_process(*, devices: int, steps: int) -> Start:
+    script = IN_A_FRESH_PROCESS.format(tests=str(Path(__file__).parent), steps=steps, devices=devices)
     env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     result = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     values = next(line for line in result.stdout.splitlines() if line.startswith("RESULT")).split()[1:]
-    return int(values[0]), [float(value) for value in values[1:]]
+    return Start(int(values[0]), int(values[1]), [float(value) for value in values[2:]])
 
 
-def test_the_second_start_compiles_nothing(tmp_path: Path) -> None:
-    first, losses = fresh_process(tmp_path, devices=1, steps=2)
-    second, again = fresh_process(tmp_path, devices=1, steps=2)
-    assert first > 0
-    assert second == 0
-    assert again == losses
+def test_the_second_start_compiles_nothing(full: Steps) -> None:
+    """The first one is this process."""
+    second = fresh_process(devices=1, steps=2)
+    assert second.read > 0
+    assert second.compiled == 0
+    assert second.losses == full.losses[:2]
 
 
-def test_two_devices_train_like_one(tmp_path: Path) -> None:
-    _, one = fresh_process(tmp_path, devices=1, steps=3)
-    _, two = fresh_process(tmp_path, devices=2, steps=3)
-    assert two == pytest.approx(one, rel=1e-3)
+@pytest.mark.prove  # `make test`: eight devices in test_topologies.py
+def test_two_devices_train_like_one(full: Steps) -> None:
+    assert fresh_process(devices=2, steps=3).losses == pytest.approx(full.losses[:3], rel=1e-3)

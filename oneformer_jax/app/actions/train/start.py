@@ -63,9 +63,12 @@ def starting_point(
 
     weights = read_weights(start.model) if start.model else None
     model = replace(recipe.model, task_pad_id=weights.config.task_pad_id if weights else recipe.model.task_pad_id)
+    if weights is not None:
+        _refuse_what_does_not_fit(weights, model)
     params = _fresh_params(recipe, model)
     if weights is not None:
-        params = _pretrained_model(params, weights, model, console)
+        params, report = fit_model(weights.params, params)
+        _tell(f"model: {weights.location}", report, console)
     if start.backbone:
         params |= _pretrained_backbone(params, start.backbone, model, console)
 
@@ -114,13 +117,10 @@ def _resume(
     return StartingPoint(model, description.step, state)
 
 
-def _pretrained_model(fresh: Params, weights: Weights, config: OneFormerConfig, console: Console) -> Params:
+def _refuse_what_does_not_fit(weights: Weights, config: OneFormerConfig) -> None:
     if "predictor" not in weights.params:
         raise CheckpointError("a backbone alone", where=weights.location, hint="name it in train.pretrained_backbone")
     _refuse_other_architecture(_adaptable(weights, config), config, weights.location)
-    params, report = fit_model(weights.params, fresh)
-    _tell(f"model: {weights.location}", report, console)
-    return params
 
 
 def _adaptable(weights: Weights, config: OneFormerConfig) -> OneFormerConfig:
