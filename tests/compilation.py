@@ -48,7 +48,10 @@ def forget_oldest() -> None:
 
 @pytest.fixture(autouse=True)
 def optimised_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """For tests that are marked so, and for the processes that they start."""
+    """For tests that are marked so, and for the processes that they start.
+
+    JAX does not know programs of the two kinds apart: those of the other kind are forgotten.
+    """
     if tier() == "prove" or request.node.get_closest_marker("optimised") is None:
         yield
         return
@@ -57,5 +60,7 @@ def optimised_programs(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
     before = os.environ[QUICKLY] == "1"
     monkeypatch.setenv(QUICKLY, "0")
     jax.config.update(QUICKLY.lower(), False)
+    jax.clear_caches()
     yield
     jax.config.update(QUICKLY.lower(), before)
+    jax.clear_caches()

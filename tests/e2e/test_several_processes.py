@@ -104,8 +104,9 @@ def test_a_signal_to_one_stops_both_at_the_same_step_and_a_lost_one_ends_the_oth
         processes[1].send_signal(signal.SIGTERM)
         texts = outputs(processes, seconds=300)
     assert [process.returncode for process in processes] == [143, 143], texts
-    assert "interrupted: saving step" in texts[0]
     last = int((folder / "latest").resolve().name)
+    # What stops after a step that is saved anyway has nothing left to save.
+    assert (f"interrupted: saving step {last}" in texts[0]) == (last % 3 != 0), texts[0]
     assert statuses(folder)[-1]["message"] == "Train was interrupted (SIGTERM)."
 
     processes = start_nodes("cli.py", [*command, "train.checkpoint_interval=2"], nodes=2)

@@ -107,7 +107,7 @@ def test_errors_name_the_file_and_leave_nothing_behind(tmp_path: Path, monkeypat
 
     write_bytes(tmp_path / "old.json", b"old")
     monkeypatch.setattr(writers.Path, "replace", full)
-    with pytest.raises(OneFormerError, match=r"old\.json: .*No space left(.|\n)*free some space"):
+    with pytest.raises(OneFormerError, match=r"old\.json: .*No space left(.|\n)*free some disk space"):
         write_bytes(tmp_path / "old.json", b"new")
     assert (tmp_path / "old.json").read_bytes() == b"old"
     assert {path.name for path in tmp_path.iterdir()} == {"file", "old.json"}

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiers import tier
 
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.task_text import prompt_table, task_tokens
@@ -79,12 +80,16 @@ def step_of(
     config: OneFormerConfig = CONFIG,
     *,
     contrastive_weight: float = 0.5,
+    uncertain_points: float = 0.75,
     frozen: frozenset[str] = frozenset(),
     precision: str = "32",
 ) -> tuple[TrainStep, optax.GradientTransformation]:
     optimizer = make_optimizer(OptimizerConfig(), SCHEDULE, frozen=frozen)
     inputs = StepInputs((120.0,) * 3, (60.0,) * 3, task_tokens(0, 77), prompt_table(("disk", "square", "ring")), 6)
-    objective = OneFormerObjective(CriterionConfig(num_points=64, contrastive_weight=contrastive_weight))
+    criterion = CriterionConfig(
+        num_points=64, contrastive_weight=contrastive_weight, importance_sample_ratio=uncertain_points
+    )
+    objective = OneFormerObjective(criterion)
     settings = StepSettings(seed=5, frozen=frozen, precision=precision, average_decay=0.5)
     step = TrainStep(config, objective, optimizer, SCHEDULE, inputs, settings, make_mesh(num_devices))
     return step, optimizer
@@ -148,15 +153,19 @@ STILL = dataclasses.replace(
 )
 
 
-@pytest.mark.optimised  # the last bit decides which points are the uncertain ones
+@pytest.mark.again
 @pytest.mark.tao(2, 5)
 def test_accumulated_batches_equal_one_large_batch() -> None:
-    """With other numbers of segments in each: but for dropout and the contrastive loss nothing tells them apart."""
+    """With other numbers of segments in each: but for dropout and the contrastive loss nothing tells them apart.
+
+    The last bit decides which points are the uncertain ones, and only optimised programs agree on it.
+    """
     whole = batch_of(4)
     whole.segment_class[0, 1] = -1
     whole.segment_index[0][whole.segment_index[0] == 1] = -1
     parts = [jax.tree.map(lambda x, i=i: x[2 * i : 2 * i + 2], whole) for i in range(2)]
-    step, optimizer = step_of(1, STILL, contrastive_weight=0.0)
+    uncertain_points = 0.75 if tier() == "prove" else 0.0
+    step, optimizer = step_of(1, STILL, contrastive_weight=0.0, uncertain_points=uncertain_points)
     once, scalars = step(start(optimizer), whole)
     fresh = start(optimizer)
     with jax.transfer_guard("disallow"):
@@ -276,7 +285,7 @@ def test_another_objective_and_another_optimizer_train() -> None:
 
 IN_A_FRESH_PROCESS = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 import jax
 from jax._src import monitoring
 events = []
@@ -296,7 +305,7 @@ class Start(NamedTuple):
 
 
 def fresh_process(*, devices: int, steps: int) -> Start:
-    script = IN_A_FRESH_PROCESS.format(tests=str(Path(__file__).parent), steps=steps, devices=devices)
+    script = IN_A_FRESH_PROCESS.format(folders=list(map(str, Path(__file__).parents[:2])), steps=steps, devices=devices)
     env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     result = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

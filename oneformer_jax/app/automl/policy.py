@@ -52,7 +52,7 @@ def route_training(policy: Policy, skill: Path | None = SKILL) -> Route:
         return Route(
             "train",
             f"AutoML is enabled but cannot run until `oneformer schema --output {skill}` has written "
-            f"{' and '.join(absent)}: trained directly",
+            f"{' and '.join(absent)}: running a single training",
         )
     try:
         require_optuna()

@@ -88,7 +88,7 @@ def test_no_account_is_told_where_the_spec_has_the_section_and_training_goes_on(
 ) -> None:
     assert track(make_spec("")) == ("", "")  # TAO's default is true: nobody asked
     screen, status = track(make_spec("wandb: {enable: true}"))
-    assert "nothing is sent to Weights & Biases: no account is known" in screen
+    assert "nothing is sent to Weights & Biases: no account is configured" in screen
     assert '"WARNING"' in status
     assert not fake
 

@@ -230,7 +230,7 @@ def test_a_terminal_shows_a_table_that_lives() -> None:
 
 def test_a_study_of_another_spec_is_refused(search: Search) -> None:
     search("automl.max_recommendations=1")
-    with pytest.raises(OneFormerError, match=r"is another one: .*train\.num_epochs was 4, now it is 3"):
+    with pytest.raises(OneFormerError, match=r"is a different one: .*train\.num_epochs was 4, now it is 3"):
         search("train.num_epochs=3")
     with pytest.raises(OneFormerError, match=r"range of train\.optim\.lr was 1e-06 \.\. 0\.01 \(log\), now it is"):
         search(range_of_lr(1e-6, 1e-3))

@@ -41,9 +41,9 @@ def test_a_path_names_all_below_it(shapes: dict, path: str, prefixes: list[str])
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("bakbone", ["'bakbone' is no part", "did you mean backbone?", "sem_seg_head", "task_mlp"]),
+        ("bakbone", ["'bakbone' is not a part", "did you mean backbone?", "sem_seg_head", "task_mlp"]),
         ("backbone.layer", ["did you mean backbone.layers?", "below backbone are", "patch_embed"]),
-        ("back", ["'back' is no part"]),
+        ("back", ["'back' is not a part"]),
     ],
 )
 def test_an_unknown_path_is_answered_with_what_exists(shapes: dict, path: str, words: list[str]) -> None:
