@@ -7,29 +7,20 @@ bounds this one or where options have weights.
 
 import bisect
 import math
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from oneformer_jax.errors import OneFormerError
 
+if TYPE_CHECKING:
+    import optuna
+
 Real = int | float
-RELATIONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+SIGNS = (">", ">=", "<", "<=")
 LEAST_DISTANCE = 1e-6
 """Between a float and another key's value that it has to exceed, relative to the latter."""
-
-
-@runtime_checkable
-class Suggester(Protocol):
-    """What draws positions: a trial of Optuna."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int: ...
-
-    def suggest_categorical(self, name: str, choices: tuple[Any, ...]) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -41,9 +32,6 @@ class Relation:
 
     def __str__(self) -> str:
         return f"{self.sign} {self.other}"
-
-    def holds(self, value: Real, limit: Real) -> bool:
-        return bool(RELATIONS[self.sign](value, limit))
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ class Number:
     step: int | None = None
     relation: Relation | None = None
 
-    def value(self, trial: Suggester, values: Mapping[str, Any]) -> Real:
+    def value(self, trial: "optuna.trial.BaseTrial", values: Mapping[str, Any]) -> Real:
         """Draws the position in `trial`; `values` has those of the keys that this one depends on.
 
         Raises OneFormerError where the other key leaves no value.
@@ -88,7 +76,7 @@ class Number:
                 where=self.path,
                 hint="widen its range in automl.custom_param_ranges",
             )
-        share = _share(position, self.low, self.high, self.log)
+        share = self.share(position)
         value = low * (high / low) ** share if self.log else low + share * (high - low)
         if self.step is not None:
             return int(self.low + round((value - self.low) / self.step) * self.step)
@@ -99,12 +87,16 @@ class Number:
         inside = min(max(value, self.low), self.high)
         if self.step is None:
             return float(inside)
-        return int(self.low + min(round((inside - self.low) / self.step), self._steps) * self.step)
+        steps = min(round((inside - self.low) / self.step), (self.high - self.low) // self.step)
+        return int(self.low + steps * self.step)
 
-    @property
-    def _steps(self) -> int:
-        assert self.step is not None
-        return int((self.high - self.low) // self.step)
+    def share(self, position: Real) -> float:
+        """How far a position lies from the low end, of the way to the high end: 0 to 1, 0 where there is only one."""
+        if self.high == self.low:
+            return 0.0
+        if self.log:
+            return math.log(position / self.low) / math.log(self.high / self.low)
+        return (position - self.low) / (self.high - self.low)
 
     def describe(self) -> str:
         """The range in words."""
@@ -122,7 +114,7 @@ class Choice:
     weights: tuple[float, ...] = ()
     relation: None = None
 
-    def value(self, trial: Suggester, values: Mapping[str, Any]) -> Any:
+    def value(self, trial: "optuna.trial.BaseTrial", values: Mapping[str, Any]) -> Any:
         """Draws an option, with weights as a position in [0, 1]."""
         if not self.weights:
             return trial.suggest_categorical(self.path, self.options)
@@ -144,19 +136,8 @@ class Choice:
 
     def describe(self) -> str:
         """The options in words."""
-        weights = self.weights or (None,) * len(self.options)
-        return ", ".join(
-            f"{option}" + (f" ({weight:g})" if weight is not None else "")
-            for option, weight in zip(self.options, weights, strict=True)
-        )
+        notes = [f" ({weight:g})" for weight in self.weights] or [""] * len(self.options)
+        return ", ".join(f"{option}{note}" for option, note in zip(self.options, notes, strict=True))
 
 
 Parameter = Number | Choice
-
-
-def _share(position: Real, low: Real, high: Real, log: bool) -> float:
-    if high == low:
-        return 0.0
-    if log:
-        return math.log(position / low) / math.log(high / low)
-    return (position - low) / (high - low)

@@ -6,11 +6,11 @@ The dialect (of `schemas/train.schema.json`): `automl_enabled`, `minimum`, `maxi
 
 import math
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from oneformer_jax.app.automl.parameter import RELATIONS, Choice, Number, Parameter, Real, Relation
+from oneformer_jax.app.automl.parameter import SIGNS, Choice, Number, Parameter, Real, Relation
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.app.spec.automl_keys import Automl
 from oneformer_jax.app.spec.dotted import nested
@@ -56,22 +56,6 @@ def left_out(nodes: Mapping[str, Node]) -> dict[str, str]:
     """The keys that the schema offers and that a search leaves alone unless they are named, and why."""
     offered = (path for path, node in nodes.items() if node.get("automl_enabled") is True and path in LEAVES)
     return {path: reason for path in offered if (reason := _no_use(LEAVES[path]) or LEAVES[path].key.unsearched)}
-
-
-def outside(parameters: Iterable[Parameter], values: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the values of a trial, [] where all are within their ranges and relations."""
-    found = []
-    for parameter in parameters:
-        value = values[parameter.path]
-        if isinstance(parameter, Choice):
-            good = value in parameter.options
-        else:
-            good = parameter.low <= value <= parameter.high
-            if parameter.relation is not None and parameter.relation.other in values:
-                good = good and parameter.relation.holds(value, values[parameter.relation.other])
-        if not good:
-            found.append(f"{parameter.path}: {value} is not in {parameter.describe()}")
-    return found
 
 
 def _no_use(leaf: Leaf) -> str:
@@ -233,13 +217,13 @@ class _Reader:
         sign, _, other = depends_on.rpartition(" ")
         sign = sign.strip() or (condition.split(" ")[0] if "depends_on" in condition else "")
         if (
-            sign not in RELATIONS
+            sign not in SIGNS
             or other not in LEAVES
             or self.value(other) is None
             or LEAVES[other].type not in ("int", "float")
         ):
-            signs = " ".join(RELATIONS)
-            raise self._wrong(f"{path}: depends_on is {depends_on!r}, expected one of {signs} and a key with a number")
+            what = f"{path}: depends_on is {depends_on!r}, expected one of {' '.join(SIGNS)} and a key with a number"
+            raise self._wrong(what)
         return Relation(sign, other)
 
     def _refuse_unaccepted(self, leaf: Leaf, value: Any) -> None:

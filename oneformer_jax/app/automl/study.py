@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from oneformer_jax.app.automl.parameter import Parameter
@@ -43,23 +44,21 @@ STATES: dict[TrialState, State] = {
 
 @dataclass(frozen=True)
 class Record:
-    """What the storage knows of a trial: the values of the searched keys, its best score so far, and why it failed.
+    """What the storage knows of a trial, as results.json says it: the values of the searched keys, its best score so
+    far, and why it failed.
 
-    `reports` maps epochs to the best score until then; `epoch` is the last one with a report.
+    `scores` maps epochs to the best score until then; `epochs` is the last one with a report.
     """
 
     number: int
     state: State
-    values: dict[str, Any]
     score: float | None
-    reports: dict[int, float]
+    epochs: int
     baseline: bool
-    reason: str
+    values: dict[str, Any]
+    scores: dict[int, float]
+    reason: str | None
     seconds: float | None
-
-    @property
-    def epoch(self) -> int:
-        return max(self.reports, default=0)
 
 
 def make_sampler(settings: SearchSettings, number: int) -> optuna.samplers.BaseSampler:
@@ -70,10 +69,8 @@ def make_sampler(settings: SearchSettings, number: int) -> optuna.samplers.BaseS
     seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0])
     if settings.algorithm != "bayesian":
         return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # both have been so for years
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):  # both have been so for years
         if settings.surrogate == "gp":
-            require_torch()
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=RANDOM_TRIALS, deterministic_objective=False)
         return optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=RANDOM_TRIALS, multivariate=True, group=True, constant_liar=True
@@ -90,21 +87,11 @@ def make_pruner(settings: SearchSettings) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def require_torch() -> None:
-    """Raises OneFormerError where the Gaussian process cannot run: Optuna's is written in PyTorch."""
-    if importlib.util.find_spec("torch") is None:
-        raise OneFormerError(
-            "the Gaussian process needs PyTorch, which is not installed",
-            where="automl.surrogate",
-            hint="pip install torch (the CPU build will do), or set automl.surrogate=tpe",
-        )
-
-
 class Study:
     """The trials of one search.
 
     `base` holds the spec's values of the searched keys and of those that they depend on; `run_baseline`: the first
-    trial trains these. Raises OneFormerError where the storage holds another study.
+    trial trains these. Raises OneFormerError where the storage holds another study, or PyTorch is needed and missing.
     """
 
     def __init__(
@@ -117,6 +104,13 @@ class Study:
         identity: Mapping[str, Any] | None = None,
         run_baseline: bool = False,
     ) -> None:
+        gaussian = settings.algorithm == "bayesian" and settings.surrogate == "gp"
+        if gaussian and importlib.util.find_spec("torch") is None:  # in which Optuna's is written
+            raise OneFormerError(
+                "the Gaussian process needs PyTorch, which is not installed",
+                where="automl.surrogate",
+                hint="pip install torch (the CPU build will do), or set automl.surrogate=tpe",
+            )
         self.settings, self.parameters, self.base = settings, tuple(parameters), dict(base)
         self._study = optuna.create_study(
             storage=None if file is None else f"sqlite:///{file.absolute()}",
@@ -176,8 +170,7 @@ class Study:
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Any]:
         drawn: dict[str, Any] = {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             for parameter in self.parameters:
                 drawn[parameter.path] = parameter.value(trial, self.base | drawn)
         return drawn
@@ -189,16 +182,17 @@ class Study:
     def _record(self, frozen: FrozenTrial) -> Record:
         searched = [parameter.path for parameter in self.parameters]
         own = {path: self.base[path] for path in searched} | frozen.user_attrs.get("values", {})
-        scores = list(frozen.intermediate_values.values())
-        best = None if not scores else self.settings.sign * max(self.settings.sign * score for score in scores)
+        signed = [self.settings.sign * score for score in frozen.intermediate_values.values()]
+        best = self.settings.sign * max(signed) if signed else None
         return Record(
             number=frozen.number,
             state=STATES[frozen.state],
-            values={path: own[path] for path in searched},
             score=frozen.value if frozen.state == TrialState.COMPLETE else best,
-            reports=dict(frozen.intermediate_values),
+            epochs=max(frozen.intermediate_values, default=0),
             baseline=bool(frozen.user_attrs.get("baseline")),
-            reason=str(frozen.user_attrs.get("reason", "")),
+            values={path: own[path] for path in searched},
+            scores=dict(frozen.intermediate_values),
+            reason=frozen.user_attrs.get("reason"),
             seconds=None if frozen.duration is None else frozen.duration.total_seconds(),
         )
 
@@ -215,8 +209,7 @@ class Study:
         scores = {record.score for record in self.records() if record.state == "complete"}
         if len(scores) < 4:
             return {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.5)
         found = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
         return {name: share for name, share in found.items() if math.isfinite(share)}

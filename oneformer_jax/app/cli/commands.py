@@ -74,10 +74,12 @@ def train(
 def automl(spec: SpecPath, overrides: Overrides = None) -> None:
     """Search for the values of keys that train best; run the same command again to go on."""
     with guarded() as console, running("automl", spec, overrides, console) as (read, run):
-        from oneformer_jax.app.actions.automl import automl as action
         from oneformer_jax.app.automl.request import search_run
 
-        action(search_run(read), run)
+        settings = search_run(read)  # which says where Optuna is not installed: the action imports it
+        from oneformer_jax.app.actions.automl import automl as action
+
+        action(settings, run)
 
 
 @app.command()

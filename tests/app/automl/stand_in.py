@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+COMMAND = (sys.executable, __file__)
 SECONDS_PER_EPOCH = float(os.environ.get("STAND_IN_EPOCH", "0.02"))
 STEPS_PER_EPOCH = 5
 BEST_LR, LARGEST_LR = 1e-4, 3e-3
@@ -25,10 +26,6 @@ def score(lr: float, epoch: int) -> float:
     """The last one of four epochs is a little worse than the third: the best counts."""
     late = 0.01 if epoch == 4 else 0.0
     return 0.9 - 0.05 * (math.log10(lr / BEST_LR)) ** 2 - 0.3 * math.exp(-epoch) - late
-
-
-def command(spec_file: Path) -> list[str]:
-    return [sys.executable, __file__, str(spec_file)]
 
 
 def train(spec_path: Path) -> int:
@@ -64,16 +61,15 @@ def train(spec_path: Path) -> int:
 def study(spec_path: Path, folder: Path) -> None:
     from rich.console import Console
 
-    from oneformer_jax.app.actions.automl import Reporter
+    from oneformer_jax.app.actions.automl import search
     from oneformer_jax.app.automl.request import search_run
-    from oneformer_jax.app.automl.search import search
     from oneformer_jax.app.run.execute import Run
     from oneformer_jax.app.run.status import StatusFile
     from oneformer_jax.app.spec import load_spec
 
     console = Console()
     run = Run(folder, StatusFile(folder, "automl", console), console)
-    search(search_run(load_spec(spec_path)), folder, command, Reporter(run))
+    search(search_run(load_spec(spec_path)), run, COMMAND)
 
 
 if __name__ == "__main__":

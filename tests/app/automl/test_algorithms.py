@@ -107,6 +107,5 @@ def test_metric_and_direction_have_to_agree() -> None:
 
 def test_the_gaussian_process_without_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    study = Study(SearchSettings("bayesian", "maximize", 3, 1, "gp"), SPACE, BASE)
     with pytest.raises(OneFormerError, match=r"automl\.surrogate: the Gaussian process needs PyTorch"):
-        study.propose()
+        Study(SearchSettings("bayesian", "maximize", 3, 1, "gp"), SPACE, BASE)

@@ -4,12 +4,12 @@ import os
 
 import pytest
 
-import oneformer_jax.app.automl.devices as devices
-from oneformer_jax.app.automl.devices import cpu_places, find_places, gpu_places
+import oneformer_jax.app.automl.training as training
+from oneformer_jax.app.automl.training import cpu_places, find_places, gpu_places
 from oneformer_jax.devices import DeviceChoice
 
 
-def visible(places: list[devices.Place]) -> list[str]:
+def visible(places: list[training.Place]) -> list[str]:
     return [place.environment["CUDA_VISIBLE_DEVICES"] for place in places]
 
 
@@ -25,11 +25,11 @@ def test_every_group_of_devices_has_a_trial() -> None:
 def test_cores_are_shared_out_if_somebody_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [sorted(place.cores) for place in cpu_places([0, 1, 2, 4, 6], 2)] == [[0, 1], [2, 4, 6]]
     assert [sorted(place.cores) for place in cpu_places([0, 3], 5)] == [[0], [3]]
-    monkeypatch.setattr(devices, "count_devices", lambda: ("cpu", 1))
+    monkeypatch.setattr(training, "count_devices", lambda: ("cpu", 1))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     assert [place.cores for place in find_places(DeviceChoice(1), 0)] == [frozenset()]
     assert [len(place.cores) for place in find_places(DeviceChoice(1), 2)] == [2, 2]
 
 
 def test_the_devices_are_counted_by_another_process() -> None:
-    assert devices.count_devices() == ("cpu", 1)
+    assert training.count_devices() == ("cpu", 1)

@@ -4,7 +4,7 @@ import json
 import signal
 from pathlib import Path
 
-from oneformer_jax.app.automl.progress import progress, why_it_failed
+from oneformer_jax.app.automl.training import progress, why_it_failed
 
 
 def write(path: Path, *lines: object, tail: str = "") -> None:

@@ -18,13 +18,9 @@ import yaml
 from clusters import ended
 from rich.console import Console
 
-import oneformer_jax.app.automl.search as search_module
-from oneformer_jax.app.actions.automl import Reporter
-from oneformer_jax.app.automl.devices import Place
-from oneformer_jax.app.automl.parameter import Number
-from oneformer_jax.app.automl.request import SearchSettings, search_run
-from oneformer_jax.app.automl.study import Study
-from oneformer_jax.app.automl.table import shown
+import oneformer_jax.app.actions.automl as action
+from oneformer_jax.app.automl.request import search_run
+from oneformer_jax.app.automl.training import Place
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.spec import Spec, given_values, load_spec, to_yaml
@@ -41,16 +37,16 @@ Search = Callable[..., dict[str, Any]]
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
     """Searches in `tmp_path / "automl"` with overrides; returns results.json."""
 
-    def run(*overrides: str, places: int = 1) -> dict[str, Any]:
+    def run(*overrides: str, places: int = 1, screen: io.StringIO | None = None) -> dict[str, Any]:
         path, folder = tmp_path / "spec.yaml", tmp_path / "automl"
         path.write_text(f"results_dir: {tmp_path}\n")
         folder.mkdir(exist_ok=True)
         cores = os.sched_getaffinity(0)
         here = [Place(f"cpu {index}", cores=frozenset(cores)) for index in range(places)]
-        monkeypatch.setattr(search_module, "find_places", lambda *_: here)
-        console = Console(width=200)
-        report = Reporter(Run(folder, StatusFile(folder, "automl", console), console))
-        search_module.search(search_run(load_spec(path, [*SMALL, *overrides])), folder, stand_in.command, report)
+        monkeypatch.setattr(action, "find_places", lambda *_: here)
+        console = Console(file=screen, width=200, force_terminal=screen is not None)
+        settings = search_run(load_spec(path, [*SMALL, *overrides]))
+        action.search(settings, Run(folder, StatusFile(folder, "automl", console), console), stand_in.COMMAND)
         return json.loads((folder / "results.json").read_text())
 
     return run
@@ -210,22 +206,17 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def test_a_terminal_shows_a_table_that_lives() -> None:
-    study = Study(
-        SearchSettings("random", "maximize", 2, 1), [Number("train.optim.lr", 0.1, 0.2)], {"train.optim.lr": 0.1}
-    )
+def test_a_terminal_shows_a_table_that_lives(search: Search) -> None:
     screen = io.StringIO()
-    with shown(study, "mIoU", Console(file=screen, force_terminal=True, width=100)) as changed:
-        trial = study.propose()
-        assert trial is not None
-        trial.report(1, 0.1234)
-        changed()
-        assert "running" in screen.getvalue()
-        assert "0.1234" in screen.getvalue()
-        trial.fail("no memory")
-        changed()
-    assert "failed" in screen.getvalue()
-    assert "1 of 2 trials" in screen.getvalue()
+    options = "automl.custom_param_ranges={train.optim.lr: {valid_options: [1.0e-4, 5.0e-3]}}"
+    results = search("automl.max_recommendations=6", options, screen=screen)
+    (spec_score, *_) = (trial["score"] for trial in results["trials"])
+    *_, last = screen.getvalue().split("6 of 6 trials")
+    for text in ("(spec)", "complete", "failed", f"{spec_score:.4g}", "best mIoU"):
+        assert text in last
+    assert "running" not in last
+    assert "1 of 6 trials" in screen.getvalue()
+    assert "running" in screen.getvalue()
 
 
 def test_a_study_of_another_spec_is_refused(search: Search) -> None:

@@ -44,7 +44,7 @@ def test_a_trial_that_another_process_left_is_taken_over_with_its_values_and_rep
     (taken,) = study.unfinished()
     assert (taken.number, taken.values) == (3, left.values)
     assert not taken.report(1, -100.0)  # what was reported already stays as it was reported
-    assert study.records()[3].reports == {1: 100.0}
+    assert study.records()[3].scores == {1: 100.0}
     taken.complete(100.0)
     assert study.unfinished() == []
     following = study.propose()
@@ -63,7 +63,7 @@ def test_a_trial_is_stopped_at_a_rung_where_better_ones_were_and_never_at_its_en
     assert trial is not None
     assert trial.report(1, 0.5)
     record = study.records()[3]
-    assert (record.state, record.score, record.epoch) == ("stopped", 0.5, 1)
+    assert (record.state, record.score, record.epochs) == ("stopped", 0.5, 1)
 
 
 def test_the_baseline_is_not_stopped() -> None:

@@ -1,8 +1,10 @@
-"""A page of plots: how the score came about, which keys matter, and where the good trials lie."""
+"""A study as people see it: tables on the screen, and a page of plots: how the score came about, which keys matter, and
+where the good trials lie."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -11,13 +13,49 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from rich.table import Table
 
 from oneformer_jax.app.automl.parameter import Choice, Parameter
 from oneformer_jax.app.automl.study import Record, Study
-from oneformer_jax.app.automl.table import short
 
+STYLES = {"running": "cyan", "failed": "red", "stopped": "dim", "complete": ""}
 COLOURS = "viridis"
 MARKERS = {"complete": ("o", "tab:blue"), "stopped": ("v", "tab:grey"), "failed": ("x", "tab:red")}
+
+
+def space_table(parameters: tuple[Parameter, ...], base: dict[str, Any]) -> Table:
+    """The searched keys, their ranges and the spec's own values."""
+    table = Table("key", "searched", "spec", title="search space")
+    for parameter in parameters:
+        table.add_row(parameter.path, parameter.describe(), short(base[parameter.path]))
+    return table
+
+
+def trials_table(study: Study, metric: str) -> Table:
+    """All trials that have begun; the best one in bold."""
+    records, best = study.records(), study.best()
+    table = Table("trial", "", "epochs", metric, title=f"{len(records)} of {study.settings.max_trials} trials")
+    for parameter in study.parameters:
+        table.add_column(parameter.path.rpartition(".")[2], justify="right")
+    for record in records:
+        row = [f"{record.number}{' (spec)' * record.baseline}", record.state, str(record.epochs), short(record.score)]
+        style = "bold" if best is not None and record.number == best.number else STYLES[record.state]
+        table.add_row(*row, *(short(value) for value in record.values.values()), style=style)
+    return table
+
+
+def line(record: Record, metric: str) -> str:
+    """A trial in a line."""
+    values = "  ".join(f"{path.rpartition('.')[2]} {short(value)}" for path, value in record.values.items())
+    score = f"{metric} {short(record.score)} after {record.epochs} epochs"
+    return f"trial {record.number} {record.state}: {record.reason or score}; {values}"
+
+
+def short(value: Any) -> str:
+    """A value in few characters, - for none."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def draw_page(study: Study, metric: str, path: Path) -> None:
@@ -96,11 +134,7 @@ def _height(parameter: Parameter, value: object) -> float:
     if isinstance(parameter, Choice):
         index = parameter.options.index(value) if value in parameter.options else 0
         return index / max(len(parameter.options) - 1, 1)
-    assert isinstance(value, int | float)
-    low, high, at = float(parameter.low), float(parameter.high), float(parameter.nearest(value))
-    if parameter.log:
-        low, high, at = math.log(low), math.log(high), math.log(at)
-    return 0.5 if high == low else (at - low) / (high - low)
+    return 0.5 if parameter.high == parameter.low else parameter.share(parameter.nearest(value))
 
 
 def _ticks(parameter: Parameter) -> list[tuple[float, str]]:
