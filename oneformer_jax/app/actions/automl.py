@@ -18,6 +18,7 @@ from oneformer_jax.app.automl.training import Place, Training, find_places, prog
 from oneformer_jax.app.package import TRIAL
 from oneformer_jax.app.run.checked_data import checked_datasets
 from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.status import replace_text
 from oneformer_jax.app.spec import to_yaml
 from oneformer_jax.app.spec.automl_keys import LOSS
 from oneformer_jax.checkpoints.read import FOLDER
@@ -174,13 +175,13 @@ def write_results(study: Study, settings: SearchRun, folder: Path) -> dict[str, 
             for record in study.records()
         ],
     }
-    _replace(folder / RESULTS, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    replace_text(folder / RESULTS, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return content
 
 
 def _best(settings: SearchRun, folder: Path, best: Record) -> dict[str, Any]:
     trained = {} if best.baseline else best.values
-    _replace(folder / BEST_SPEC, to_yaml(settings.trials.trained_alone(trained)))
+    replace_text(folder / BEST_SPEC, to_yaml(settings.trials.trained_alone(trained)))
     trial = trial_folder(folder, best.number)
     checkpoint = trial / ("latest" if settings.metric == LOSS else "best")
     linked = checkpoint.is_dir()
@@ -197,10 +198,3 @@ def _best(settings: SearchRun, folder: Path, best: Record) -> dict[str, Any]:
         "spec": BEST_SPEC,
         "checkpoint": BEST if linked else None,
     }
-
-
-def _replace(path: Path, text: str) -> None:
-    """The file is the old one or the new one, whenever somebody looks."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text)
-    fresh.replace(path)

@@ -15,8 +15,15 @@ from platform import python_version
 from typing import Any
 
 from oneformer_jax.app.automl.policy import SKILL, Policy, route_training
-from oneformer_jax.app.jobs.datasets import absolute, data_values, source_of
-from oneformer_jax.app.jobs.parameters import Circumstances, parameter_values, pretrained_backbone, quantize_backend
+from oneformer_jax.app.jobs.inputs import (
+    Circumstances,
+    absolute,
+    data_values,
+    parameter_values,
+    pretrained_backbone,
+    quantize_backend,
+    source_of,
+)
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.app.spec.automl_keys import LOSS
@@ -94,7 +101,9 @@ def make_plan(request: Request, workspace: Workspace, job: Job) -> Plan:
     own = {source: absolute(location) for source, location in request.datasets.items()}
     roots = {**before.datasets, **own}
     kept = [
-        key.path for key in data_keys(action) if _is_given(given.data, key.path) and source_of(key, roots) not in own
+        key.path
+        for key in data_keys(action)
+        if (value := get(given.data, key.path)) and value != MISSING and source_of(key, roots) not in own
     ]
     inputs, notes = data_values(action, roots, [*named, *kept])
     about = Circumstances(action, job, workspace, parent, named, spec, notes)
@@ -178,7 +187,7 @@ def _refuse_result_folders(named: set[str]) -> None:
 
 def _given(parent: Job | None, spec: Path | None, overrides: Sequence[str]) -> Source:
     """What the parent's user gave, under a spec file and overrides, each key with the place where it is written."""
-    given = Source(parent.given() if parent else {})
+    given = Source(read_yaml(parent.given_path).data if parent else {})
     if spec:
         written = read_yaml(spec)
         rename_synonyms(written)
@@ -189,11 +198,6 @@ def _given(parent: Job | None, spec: Path | None, overrides: Sequence[str]) -> S
         apply(given, text)
     rename_synonyms(given)
     return given
-
-
-def _is_given(data: dict[Any, Any], path: str) -> bool:
-    value = get(data, path)
-    return bool(value) and value != MISSING
 
 
 def _found_otherwise(own: Mapping[str, str], named: set[str]) -> Iterator[str]:

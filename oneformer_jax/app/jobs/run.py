@@ -13,17 +13,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from oneformer_jax.app.jobs.models import model_of
-from oneformer_jax.app.jobs.parameters import KEY_VARIABLE
+from oneformer_jax.app.jobs.inputs import KEY_VARIABLE, model_of
 from oneformer_jax.app.jobs.plan import Request, make_plan, resumed_spec
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.app.package import COMMAND_LINE, environment
 from oneformer_jax.app.run.children import forwarding
 from oneformer_jax.app.run.lock import only_process_in
-from oneformer_jax.app.run.status import read_status
+from oneformer_jax.app.run.status import read_status, replace_text
 from oneformer_jax.app.spec.published.bundle import to_yaml
 from oneformer_jax.errors import OneFormerError
 
@@ -42,8 +40,8 @@ def create(request: Request, workspace: Workspace) -> tuple[Job, Record, str]:
         workspace.folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):  # another process was quicker
             job.folder.mkdir()
-            _write_yaml(job.spec_path, plan.spec)
-            _write_yaml(job.given_path, plan.given)
+            replace_text(job.spec_path, to_yaml(plan.spec))
+            replace_text(job.given_path, to_yaml(plan.given))
             plan.record.created = now()
             return job, plan.record, plan.encryption_key
 
@@ -82,7 +80,7 @@ def resume(job: Job, write: Write) -> int:
     if job.is_running():
         with only_process_in(job.folder), only_process_in(job.results(record)):
             pass
-    _write_yaml(job.spec_path, resumed_spec(job, record))
+    replace_text(job.spec_path, to_yaml(resumed_spec(job, record)))
     return run(job, record, os.environ.get(KEY_VARIABLE, ""), write)
 
 
@@ -97,7 +95,7 @@ def close(job: Job, record: Record, code: int | None) -> None:
     record.outputs = sorted(path.name for path in job.results(record).glob("[!.]*"))
     with suppress(OneFormerError):  # a spec that somebody has changed since
         model = model_of(job, record)
-        record.outputs += [f"model: {model.path}"] if model else []
+        record.outputs += [f"model: {model[1]}"] if model else []
     job.write(record)
 
 
@@ -129,12 +127,6 @@ def follow(reader: IO[bytes], write: Write, goes_on: Callable[[], bool]) -> None
 def now() -> str:
     """The time for people and programs, with its zone."""
     return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
-
-
-def _write_yaml(path: Path, content: dict[str, Any]) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_text(to_yaml(content), encoding="utf-8")
-    fresh.replace(path)
 
 
 def _without_status(code: int | None) -> str:

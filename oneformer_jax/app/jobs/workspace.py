@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from oneformer_jax.app.run.lock import holder
+from oneformer_jax.app.run.status import replace_text
 from oneformer_jax.app.spec.problems import nearest
-from oneformer_jax.app.spec.source import read_yaml
 from oneformer_jax.errors import OneFormerError
 
 _ID = re.compile(r"([a-z_]+)-(\d+)")
@@ -51,31 +51,13 @@ class Record:
     outputs: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
 class Job:
     """A job on disk."""
 
-    folder: Path
-
-    @property
-    def id(self) -> str:
-        return self.folder.name
-
-    @property
-    def record_path(self) -> Path:
-        return self.folder / "job.json"
-
-    @property
-    def spec_path(self) -> Path:
-        return self.folder / "spec.yaml"
-
-    @property
-    def given_path(self) -> Path:
-        return self.folder / "given.yaml"
-
-    @property
-    def log_path(self) -> Path:
-        return self.folder / "log.txt"
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.id = folder, folder.name
+        self.record_path, self.spec_path = folder / "job.json", folder / "spec.yaml"
+        self.given_path, self.log_path = folder / "given.yaml", folder / "log.txt"
 
     def results(self, record: Record) -> Path:
         """The folder into which the action writes."""
@@ -85,20 +67,13 @@ class Job:
         """Raises OneFormerError where the record is damaged or of another version."""
         try:
             content = json.loads(self.record_path.read_text(encoding="utf-8"))
-            record = Record(**{item.name: content[item.name] for item in fields(Record)})
+            return Record(**{item.name: content[item.name] for item in fields(Record)})
         except (ValueError, TypeError, KeyError) as error:
             raise OneFormerError(f"not a record of a job: {error}", where=str(self.record_path)) from error
-        return record
-
-    def given(self) -> dict[Any, Any]:
-        """What people wrote of the spec. Raises SpecError where that cannot be read."""
-        return read_yaml(self.given_path).data
 
     def write(self, record: Record) -> None:
-        """Replaces the record, all of it or, on a full disk, nothing."""
-        fresh = self.record_path.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(record), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        fresh.replace(self.record_path)
+        """Replaces the record."""
+        replace_text(self.record_path, json.dumps(asdict(record), indent=2, allow_nan=False) + "\n")
 
     def is_running(self) -> bool:
         """Whether a process works in it, or in the folder of its results: who started it may be gone."""

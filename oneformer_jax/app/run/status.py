@@ -52,6 +52,13 @@ def read_status(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def replace_text(path: Path, text: str) -> None:
+    """The file is the old one or the new one, whenever somebody looks, and the old one where the disk is full."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)
+
+
 class StatusFile:
     """Appends one JSON object per event; the last line says how the action ended."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from oneformer_jax.app.jobs.models import parent_models
+from oneformer_jax.app.jobs.inputs import parent_models
 from oneformer_jax.app.jobs.workspace import Job, Workspace
 from oneformer_jax.errors import CheckpointError
 
