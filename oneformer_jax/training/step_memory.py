@@ -41,8 +41,22 @@ class StepMemory(NamedTuple):
     operations: float | None
 
     @property
+    def parts(self) -> dict[str, int]:
+        """Bytes by what they hold in words, where there are any."""
+        parts = {
+            "parameters": self.parameters,
+            "optimizer": self.optimizer,
+            "average": self.average,
+            "gradients": self.gradients,
+            "batch": self.batch,
+            "kept for the backward pass": self.kept,
+            "working memory": self.working,
+        }
+        return {name: size for name, size in parts.items() if size}
+
+    @property
     def total(self) -> int:
-        return sum(part for part in self[1:-1] if isinstance(part, int))
+        return sum(self.parts.values())
 
 
 def batch_shapes(size: int, crop: Sequence[int], *, planes: int, segments: int, prompts: int) -> Batch:

@@ -208,7 +208,7 @@ def default_specs(
     ] = None,
 ) -> None:
     """Write a spec with every key of an action (without one: of all actions) at TAO's default, to start from."""
-    from oneformer_jax.app.actions.write_spec_files import write_default_spec as action
+    from oneformer_jax.app.actions.spec_files import write_default_spec as action
     from oneformer_jax.app.spec.published.template import ACTIONS
 
     names = [text for text in arguments or [] if "=" not in text]
@@ -222,7 +222,7 @@ def default_specs(
 @app.command()
 def schema(output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]) -> None:
     """Write the files that describe the actions to TAO's tools: schemas, spec templates, skill information."""
-    from oneformer_jax.app.actions.write_spec_files import write_schemas as action
+    from oneformer_jax.app.actions.spec_files import write_schemas as action
 
     with guarded() as console:
         action(output, console)
@@ -236,7 +236,7 @@ def prepare(
 ) -> None:
     """Store a spec's data sets as shards for training at scale; run it again after an interruption to go on."""
     with guarded() as console:
-        from oneformer_jax.app.actions.data.prepare import prepare as action
+        from oneformer_jax.app.actions.data import prepare as action
 
         action(spec, overrides or [], output, console)
 
@@ -269,7 +269,7 @@ def inspect_data(
 ) -> None:
     """Check the data sets, print what they hold, and draw 16 training samples as the model will see them."""
     with guarded() as console:
-        from oneformer_jax.app.actions.inspect.data import inspect_data as action
+        from oneformer_jax.app.actions.data import inspect_data as action
 
         action(spec, overrides or [], console, strict=strict, output=output)
 
@@ -278,7 +278,7 @@ def inspect_data(
 def inspect_spec(spec: SpecPath, overrides: Overrides = None) -> None:
     """Print the keys that differ from their defaults and where they are set, what is not honoured, and the paths."""
     with guarded() as console:
-        from oneformer_jax.app.actions.inspect.spec import inspect_spec as action
+        from oneformer_jax.app.actions.spec_files import inspect_spec as action
 
         action(spec, overrides or [], console)
 
@@ -297,6 +297,6 @@ def inspect_model(
 ) -> None:
     """Print the model's parameters, operations and memory, for training and for inference."""
     with guarded() as console:
-        from oneformer_jax.app.actions.inspect.model import inspect_model as action
+        from oneformer_jax.app.actions.model.cost import inspect_model as action
 
         action(spec, overrides or [], console, batch=batch, size=size)

@@ -9,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from oneformer_jax.app.actions.inspect.model import parameter_counts
+from oneformer_jax.app.actions.model.cost import parameter_counts
 from oneformer_jax.app.cli.commands import app
 from oneformer_jax.app.run.checked_data import checked_datasets
 from oneformer_jax.app.settings.data import splits_with_data

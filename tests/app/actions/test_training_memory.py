@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from oneformer_jax.app.actions.train.memory import (
-    explaining_out_of_memory,
-    what_to_change,
-)
+from oneformer_jax.app.actions.train import report
+from oneformer_jax.app.actions.train.report import explaining_out_of_memory, what_to_change
 from oneformer_jax.app.settings.training import pipeline_settings, training_recipe
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints.quantized import bytes_of
@@ -165,9 +163,12 @@ def out_of_memory() -> None:
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.\nmore")
 
 
-def test_who_runs_out_of_memory_is_told_what_a_step_needs_and_what_to_change(spec_of: Any) -> None:
+def test_who_runs_out_of_memory_is_told_what_a_step_needs_and_what_to_change(
+    spec_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "training_memory", lambda *_: NEEDED)
     settings = run_of(spec_of("dataset.train.batch_size=4", "model.backbone.swin.use_checkpoint=true"))
-    with pytest.raises(OneFormerError) as caught, explaining_out_of_memory(settings, lambda: NEEDED):
+    with pytest.raises(OneFormerError) as caught, explaining_out_of_memory(settings):
         out_of_memory()
     message = str(caught.value)
     assert "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.; a step needs about 148 MiB" in message
@@ -179,9 +180,12 @@ def test_who_runs_out_of_memory_is_told_what_a_step_needs_and_what_to_change(spe
     )
 
 
-def test_an_estimate_that_fails_does_not_hide_that_memory_ran_out(spec_of: Any) -> None:
-    estimated = explaining_out_of_memory(run_of(spec_of()), out_of_memory)
+def test_an_estimate_that_fails_does_not_hide_that_memory_ran_out(
+    spec_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "training_memory", lambda *_: out_of_memory())
+    estimated = explaining_out_of_memory(run_of(spec_of()))
     with pytest.raises(OneFormerError, match=r"out of memory: .*could not be estimated"), estimated:
         out_of_memory()
-    with pytest.raises(KeyError), explaining_out_of_memory(run_of(spec_of()), lambda: NEEDED):
+    with pytest.raises(KeyError), explaining_out_of_memory(run_of(spec_of())):
         raise KeyError("another error is left alone")

@@ -1,12 +1,16 @@
 """The quantize action: a checkpoint or an ONNX file in, the same in 8 bits out, and what it gains and costs."""
 
+import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import onnx
 from rich.console import Console
+from rich.table import Table
 
 from converters.graphs.activations import measured_ranges, quantizable_layers, with_8bit_activations
 from converters.graphs.graph import Graph, read_graph
@@ -14,15 +18,29 @@ from converters.graphs.layers import CONVOLUTION, LINEAR, Layer, chosen_layers
 from converters.graphs.settings import QuantizationRun
 from converters.graphs.weights import tables, weighted_layers, with_8bit_weights
 from converters.onnx.settings import ExportRun
-from oneformer_jax.app.actions.model.quantization_report import Subject, report
+from oneformer_jax.app.actions.evaluate import evaluate
 from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.model import open_model
 from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.deploy.calibration import calibration_feeds
 from oneformer_jax.errors import CheckpointError, EngineError
+from oneformer_jax.evaluation.report import headline
+from oneformer_jax.predict.latency import measure
 from oneformer_jax.predict.metadata import metadata_of
+from oneformer_jax.predict.runs import ComparisonRun, EvaluationRun
 
 IMAGES = "dataset.quant_calibration_dataset.images_dir"
+SCORES = ("mIoU", "PQ", "AP")
+WARM_UP, RUNS = 2, 10
+
+
+class Subject(NamedTuple):
+    """A model, and the bytes of its files; of a float32 checkpoint, whose files hold what only training needs besides,
+    those of the arrays that inference reads."""
+
+    path: Path
+    size: int
 
 
 def quantize(settings: QuantizationRun, run: Run) -> Path:
@@ -79,7 +97,7 @@ def _quantize_checkpoint(settings: QuantizationRun, target: Path, console: Conso
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     written = sum(file.stat().st_size for file in target.glob("checkpoints/*/params/**/*") if file.is_file())
-    return Subject("checkpoint", step_dir, quantized.bytes_of(params)), Subject("checkpoint", target, written)
+    return Subject(step_dir, quantized.bytes_of(params)), Subject(target, written)
 
 
 def _quantize_graph(settings: QuantizationRun, source: Path, target: Path, console: Console) -> tuple[Subject, Subject]:
@@ -104,7 +122,9 @@ def _quantize_graph(settings: QuantizationRun, source: Path, target: Path, conso
         fresh.replace(target)
     finally:
         fresh.unlink(missing_ok=True)
-    return Subject.file(source), Subject.file(target)
+    beside = source.with_name(source.name + ".data")  # where a large graph has its weights
+    size = source.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
+    return Subject(source, size), Subject(target, target.stat().st_size)
 
 
 def _chosen(settings: QuantizationRun, layers: Sequence[Layer], console: Console) -> dict[str, str]:
@@ -130,3 +150,56 @@ def _exported(settings: ExportRun, run: Run) -> Path:
     from oneformer_jax.app.actions.model.export import export  # imports JAX
 
     return export(settings, run)
+
+
+def report(settings: ComparisonRun, before: Subject, after: Subject, run: Run) -> dict[str, dict[str, float | None]]:
+    """Prints the table and writes `quantization.json`; without annotated data the scores are missing: a warning."""
+    measured = {
+        name: _measured(settings, subject, replace(run, folder=run.folder / name, console=Console(quiet=True)))
+        for name, subject in (("before", before), ("after", after))
+    }
+    if settings.scoring is None:
+        run.status.warning("neither dataset.test nor dataset.val has annotations: the loss of accuracy is not measured")
+    content = {
+        "before": measured["before"] | {"path": str(before.path)},
+        "after": measured["after"] | {"path": str(after.path)},
+    }
+    (run.folder / "quantization.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    run.console.print(_table(measured))
+    run.console.print(f"quantized: {after.path}", highlight=False)
+    kpi = {f"{key}_{name}": value for name, facts in measured.items() for key, value in facts.items()}
+    run.status.write("RUNNING", "Quantized model evaluated.", kpi=kpi)
+    return measured
+
+
+def _measured(settings: ComparisonRun, subject: Subject, run: Run) -> dict[str, float | None]:
+    facts: dict[str, float | None] = {"size_MB": round(subject.size / 1e6, 3)}
+    choice = replace(settings.model, path=str(subject.path))
+    if settings.scoring is not None:
+        run.folder.mkdir(exist_ok=True)
+        scores = headline(evaluate(EvaluationRun(choice, settings.scoring), run))
+        facts |= {
+            name: None if math.isnan(scores[name]) else round(scores[name], 5) for name in SCORES if name in scores
+        }
+    model, batch_size = open_model(choice, 1, run.status)
+    size = model.image_size or settings.image_size
+    (latency,) = measure(model.backend, size, [batch_size], "semantic", warm_up=WARM_UP, runs=RUNS)
+    facts["latency_ms"] = round(latency.percentile(50) / latency.batch_size, 3)
+    return facts
+
+
+def _table(measured: dict[str, dict[str, Any]]) -> Table:
+    """Scores in percent; the last column is the share of the size and the difference of the others."""
+    table = Table(title="quantization")
+    for name in ("", "before", "after", "change"):
+        table.add_column(name, justify="right" if name else "left")
+    before, after = measured["before"], measured["after"]
+    for key, value in before.items():
+        first, second = value, after[key]
+        if first is None or second is None:
+            table.add_row(key, "-", "-", "-")
+        elif key in SCORES:
+            table.add_row(f"{key} %", f"{100 * first:.2f}", f"{100 * second:.2f}", f"{100 * (second - first):+.2f}")
+        else:
+            table.add_row(key.replace("_", " "), f"{first:.2f}", f"{second:.2f}", f"x {second / first:.3f}")
+    return table

@@ -1,4 +1,4 @@
-"""What a training says: before its first step, then on the screen and in its files."""
+"""What a training says: before its first step, on the screen and in its files, and where memory runs out."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,13 +11,16 @@ from rich.table import Table
 
 from oneformer_jax.app.actions.train.wandb import wandb_writers
 from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.failures import explained, is_out_of_memory
 from oneformer_jax.app.run.status import EpochLines
 from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.errors import OneFormerError
 from oneformer_jax.models import oneformer
 from oneformer_jax.training.logbook import Logbook, SilentLogbook
 from oneformer_jax.training.loop import LoopSettings
 from oneformer_jax.training.optimizer import parameter_groups
 from oneformer_jax.training.run import Recipe, TrainingRun
+from oneformer_jax.training.step_memory import StepMemory, training_memory
 
 
 def early_endings(settings: TrainingRun, loop: LoopSettings) -> Iterator[str]:
@@ -132,3 +135,46 @@ def logbook_of(
         logbook = Logbook(settings.folder, start_step=start_step, reporter=progress, writers=writers)
         with closing(logbook), progress:  # the bar ends before the curves are drawn
             yield logbook, on_epoch
+
+
+def what_to_change(settings: TrainingRun) -> str:
+    """The keys that save memory and are not set to do so yet, those first that cost least."""
+    recipe, batch_size = settings.recipe, settings.pipeline.batch_size
+    changes = [
+        "train.precision=bf16-mixed" if recipe.step.precision == "32" else "",
+        "" if getattr(recipe.model.backbone, "use_checkpoint", True) else "model.backbone.swin.use_checkpoint=true",
+        f"dataset.train.batch_size={batch_size // 2} with "
+        f"train.accumulate_grad_batches={2 * settings.length.batches_per_step} (the same step)"
+        if batch_size > 1
+        else "",
+        "a smaller dataset.augmentation.train_crop_size",
+    ]
+    return f"set {', '.join(filter(None, changes))}"
+
+
+@contextmanager
+def explaining_out_of_memory(settings: TrainingRun) -> Iterator[None]:
+    """Where memory runs out inside, raises OneFormerError: what a step needs of each device, with 16 segments in each
+    image, and what to change."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        known = explained(error, "train")
+        assert known is not None
+        pipeline = settings.pipeline
+        try:
+            needed = _in_words(
+                training_memory(
+                    settings.recipe, pipeline.batch_size, pipeline.augmentation.crop, settings.length.batches_per_step
+                )
+            )
+        except Exception as failed:  # memory may not even suffice for that: what ran out comes first
+            needed = f"what a step needs could not be estimated ({str(failed).splitlines()[0][:100]})"
+        raise OneFormerError(f"{known.what}; {needed}", hint=what_to_change(settings)) from error
+
+
+def _in_words(memory: StepMemory) -> str:
+    listed = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in memory.parts.items() if name != "batch")
+    return f"a step needs about {memory.total / 2**20:,.0f} MiB of each device, during {memory.moment} ({listed})"

@@ -27,7 +27,7 @@ from oneformer_jax.models.oneformer import Params
 from oneformer_jax.training.distributed import gather
 from oneformer_jax.training.loop import LoopSettings
 from oneformer_jax.training.precision import first_loss_scale
-from oneformer_jax.training.run import Recipe, TrainingRun
+from oneformer_jax.training.run import TrainingRun
 from oneformer_jax.training.sharding import put, put_replicated, state_shardings
 from oneformer_jax.training.step import TrainState
 
@@ -65,7 +65,8 @@ def starting_point(
     model = replace(recipe.model, task_pad_id=weights.config.task_pad_id if weights else recipe.model.task_pad_id)
     if weights is not None:
         _refuse_what_does_not_fit(weights, model)
-    params = _fresh_params(recipe, model)
+    params = oneformer.init(model, jax.random.key(recipe.step.seed))
+    params |= {"logit_scale": jnp.log(1.0 / recipe.temperature)}
     if weights is not None:
         params, report = fit_model(weights.params, params)
         _tell(f"model: {weights.location}", report, console)
@@ -81,11 +82,6 @@ def starting_point(
         return TrainState(put_replicated(np.zeros((), np.int32), mesh), placed, init(placed), scale, average)
 
     return StartingPoint(model, 0, state)
-
-
-def _fresh_params(recipe: Recipe, model: OneFormerConfig) -> Params:
-    params = oneformer.init(model, jax.random.key(recipe.step.seed))
-    return params | {"logit_scale": jnp.log(1.0 / recipe.temperature)}
 
 
 def _resume(

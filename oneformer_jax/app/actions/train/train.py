@@ -2,12 +2,16 @@
 
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 
 import jax
 
-from oneformer_jax.app.actions.train.memory import explaining_out_of_memory, needed_memory
-from oneformer_jax.app.actions.train.report import early_endings, logbook_of, parameter_table, what_is_trained
+from oneformer_jax.app.actions.train.report import (
+    early_endings,
+    explaining_out_of_memory,
+    logbook_of,
+    parameter_table,
+    what_is_trained,
+)
 from oneformer_jax.app.actions.train.start import newest_checkpoint, starting_point
 from oneformer_jax.app.actions.train.validation import dry_run, validation
 from oneformer_jax.app.run.checked_data import training_data
@@ -66,7 +70,7 @@ def train(settings: TrainingRun, run: Run) -> None:
 
     with logbook_of(settings, loop, start.step, run) as (logbook, on_epoch):
         status.write("STARTED", "Starting Training Loop.")
-        with store, closing(batches), explaining_out_of_memory(settings, partial(needed_memory, settings)):
+        with store, closing(batches), explaining_out_of_memory(settings):
             train_loop(
                 state,
                 step,

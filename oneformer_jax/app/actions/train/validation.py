@@ -3,18 +3,17 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import replace
 from itertools import islice
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Int16, UInt8
 
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.status import kpi
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord
+from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.evaluation.report import headline, metrics_json
@@ -34,7 +33,7 @@ def validation(
     share of the images. A score that is not defined (no such segment in the data) is left out of what it returns."""
     recipe, devices = settings.recipe, len(mesh.local_devices)
     backend = JaxBackend(recipe.model, {}, recipe.pixel_mean, recipe.pixel_std, local_mesh(mesh))
-    scored = FirstRecords(dataset, scoring.batch_size * devices) if settings.dry_run else dataset
+    scored = _first_records(dataset, scoring.batch_size * devices) if settings.dry_run else dataset
     evaluator = replace(
         scoring.evaluator(scored, devices), share=(jax.process_index(), jax.process_count()), gather=gather
     )
@@ -80,23 +79,9 @@ def dry_run(
     run.console.print(f"dry run: {done}; nothing was written", highlight=False)
 
 
-class FirstRecords(Dataset):
+def _first_records(dataset: Dataset, count: int) -> Dataset:
     """The first `count` records of a data set."""
-
-    def __init__(self, whole: Dataset, count: int) -> None:
-        self.whole, self.records = whole, whole.records[:count]
-        self.categories, self.where = whole.categories, whole.where
-        self.parts = {next(iter(whole.parts)): range(len(self.records))}
-
-    @property
-    def planes(self) -> int:
-        return self.whole.planes
-
-    def read_segments(self, i: int) -> Int16[np.ndarray, "r h w"]:
-        return self.whole.read_segments(i)
-
-    def read_image(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
-        return self.whole.read_image(i)
-
-    def encoded(self, i: int) -> EncodedRecord:
-        return self.whole.encoded(i)
+    first = copy(dataset)
+    first.records = dataset.records[:count]
+    first.parts = {next(iter(dataset.parts)): range(len(first.records))}
+    return first

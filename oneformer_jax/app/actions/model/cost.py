@@ -18,7 +18,6 @@ from oneformer_jax.app.spec import load_spec
 from oneformer_jax.checkpoints.quantized import bytes_of
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.models import oneformer
-from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import normalise
 from oneformer_jax.training.run import Recipe
 from oneformer_jax.training.step_memory import SEGMENTS, planned, training_memory
@@ -56,7 +55,8 @@ def inspect_model(
 
     enable_compilation_cache()
     with console.status("compiling (nothing is run) ..."):
-        moment, training = training_cost(recipe, batch, (height, width), spec.train.accumulate_grad_batches)
+        needed = training_memory(recipe, batch, (height, width), spec.train.accumulate_grad_batches)
+        training = Cost(needed.operations, needed.parts)
         costs = {"inference, one task": inference_cost(recipe, batch, (height, width)), "training step": training}
     device = jax.devices()[0].device_kind
     console.print(f"{batch} x {height} x {width} pixels, precision {recipe.step.precision}, on {device}:\n")
@@ -66,8 +66,8 @@ def inspect_model(
         _print(console, f"{name}: {flops}", {part: f"{size / 2**20:,.0f} MiB" for part, size in rows.items()})
     console.print(
         "Operations: XLA's count, a multiplication and an addition are two. Memory: what is in use at most, in "
-        f"training during {moment}, by what XLA plans for its programs on this device, with {SEGMENTS} segments in an "
-        "image; waiting batches come on top.",
+        f"training during {needed.moment}, by what XLA plans for its programs on this device, with {SEGMENTS} segments "
+        "in an image; waiting batches come on top.",
     )
 
 
@@ -96,7 +96,9 @@ def inference_cost(recipe: Recipe, batch: int, size: Size) -> Cost:
         pixels = normalise(images, recipe.pixel_mean, recipe.pixel_std)
         return oneformer.predict(params, oneformer.encode(params, pixels, config=config), tokens, config=config)
 
-    lowered = jax.jit(predict).lower(shapes, *_images_and_tokens(config, batch, size))
+    images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
+    tokens = jax.ShapeDtypeStruct((batch, config.task_seq_len), jnp.int32)
+    lowered = jax.jit(predict).lower(shapes, images, tokens)
     plan = planned(lowered)
     inputs = plan.arguments - bytes_of(shapes)
     memory = {
@@ -104,31 +106,7 @@ def inference_cost(recipe: Recipe, batch: int, size: Size) -> Cost:
         "images and results": inputs + plan.output,
         "working memory": plan.temporary,
     }
-    return Cost(_flops(lowered), memory)
-
-
-def training_cost(recipe: Recipe, batch: int, size: Size, batches_per_step: int) -> tuple[str, Cost]:
-    """During what the most memory is in use, and what that is."""
-    needed = training_memory(recipe, batch, size, batches_per_step)
-    memory = {
-        "parameters": needed.parameters,
-        "optimizer": needed.optimizer,
-        "average": needed.average,
-        "gradients": needed.gradients,
-        "batch": needed.batch,
-        "kept for the backward pass": needed.kept,
-        "working memory": needed.working,
-    }
-    return needed.moment, Cost(needed.operations, {part: size for part, size in memory.items() if size})
-
-
-def _images_and_tokens(config: OneFormerConfig, batch: int, size: Size) -> tuple[Any, Any]:
-    images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
-    return images, jax.ShapeDtypeStruct((batch, config.task_seq_len), jnp.int32)
-
-
-def _flops(lowered: Any) -> float | None:
-    return (lowered.cost_analysis() or {}).get("flops")
+    return Cost((lowered.cost_analysis() or {}).get("flops"), memory)
 
 
 def _count(shapes: Any) -> int:

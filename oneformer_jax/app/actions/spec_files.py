@@ -1,4 +1,4 @@
-"""What a spec says: the keys that differ from their defaults and where, what is not honoured, where its paths lead."""
+"""Spec files: what one says, a template to start from, and what describes the actions to TAO."""
 
 import math
 import re
@@ -15,7 +15,10 @@ from rich.text import Text
 from oneformer_jax.app.spec import Spec, load_spec, unsupported_keys
 from oneformer_jax.app.spec.dotted import flat
 from oneformer_jax.app.spec.field import leaves, plain
+from oneformer_jax.app.spec.published.bundle import bundle, to_yaml
+from oneformer_jax.app.spec.published.template import template
 from oneformer_jax.app.spec.spec import notes
+from oneformer_jax.errors import OneFormerError
 
 # Keys that name a file or folder, wherever they stand.
 _PATH = re.compile(
@@ -25,7 +28,8 @@ _PATH = re.compile(
 
 
 def inspect_spec(spec_path: Path, overrides: list[str], console: Console) -> None:
-    """Prints the merged spec as far as somebody has set it. Raises SpecError."""
+    """Prints the keys that differ from their defaults and where, what is not honoured, and where paths lead. Raises
+    SpecError."""
     spec = load_spec(spec_path, overrides)
     values = flat(spec.to_dict(), {leaf.path for leaf in leaves(Spec)})
     changed = [leaf for leaf in leaves(Spec) if plain(spec.value(leaf.path)) != leaf.default]
@@ -73,3 +77,37 @@ def _print(console: Console, title: str, columns: tuple[str, ...], rows: Sequenc
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
+
+
+def write_schemas(folder: Path, console: Console) -> None:
+    """Writes schemas, manifest, templates and skill information below `folder`, over what is there."""
+    files = bundle()
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    console.print(f"{len(files)} files written to {folder}", soft_wrap=True)
+
+
+def write_default_spec(
+    action: str, output: Path | None, spec: Path | None, overrides: list[str], console: Console
+) -> None:
+    """Writes the template of an action to a .yaml file, or as experiment.yaml to a folder; without either, prints it.
+
+    The folder may also come as TAO takes it: `results_dir=FOLDER`, or results_dir of a spec file. A file that is there
+    is kept.
+    """
+    text = to_yaml(template(action))
+    if output is None and (folder := load_spec(spec, overrides).results_dir):
+        output = Path(folder)
+    if output is None:
+        print(text, end="")
+        return
+    path = output if output.suffix in (".yaml", ".yml") else output / "experiment.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise OneFormerError("exists already", where=str(path), hint="remove it or name another --output") from None
+    console.print(f"{path} written", soft_wrap=True)
