@@ -19,9 +19,8 @@ from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.settings.deployment import engine_run
 from oneformer_jax.app.settings.evaluation import evaluation_run
 from oneformer_jax.evaluation.report import headline
-from oneformer_jax.predict.latency import measure
 from oneformer_jax.predict.metadata import read_sidecar
-from oneformer_jax.predict.predictor import load_model
+from oneformer_jax.predict.predictor import load_model, measure
 
 DATA_TYPES = ("fp32", "fp16", "bf16", "int8", "fp8")
 COLUMNS = ("model", "runs on", "MB", "float32 nodes", "mIoU", "PQ", "AP", "p50 ms", "images/s")

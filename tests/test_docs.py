@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the checkpoint of a tiny model where the quickstart leaves its own."""
     from oneformer_jax.checkpoints.description import Description
     from oneformer_jax.checkpoints.store import Checkpoints
-    from oneformer_jax.data.synthetic.drawn_shapes import CATEGORIES
+    from oneformer_jax.data.drawn_shapes import CATEGORIES
     from oneformer_jax.models import oneformer
     from oneformer_jax.models.backbones import SwinConfig
     from oneformer_jax.models.config import OneFormerConfig, PixelDecoderConfig, TextEncoderConfig, TransformerConfig

@@ -18,8 +18,8 @@ from converters.onnx.settings import Ending
 from converters.onnx.trace import build_graph
 from oneformer_jax.errors import EngineError
 from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.predict.exported import Device, OnnxBackend, open_session
 from oneformer_jax.predict.metadata import Metadata
-from oneformer_jax.predict.onnx_runtime import Device, OnnxBackend, open_session
 
 ONE_FILE_BYTES = 2**31 - 2**20
 """Protobuf's limit, with room for the graph: above it the weights go into a file of their own."""

@@ -15,8 +15,7 @@ from oneformer_jax.data.geometry import Geometry, letterbox, resize_and_pad
 from oneformer_jax.evaluation.evaluator import BatchLogits
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.postprocess.result import Result, finished_result
-from oneformer_jax.postprocess.semantic import semantic_map
+from oneformer_jax.postprocess.results import Result, finished_result, semantic_map
 from oneformer_jax.predict.exported import ExportedBackend, normalised
 from oneformer_jax.predict.metadata import Metadata
 from oneformer_jax.tasks import TASKS, Task

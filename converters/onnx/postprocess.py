@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int32
 
 from converters.onnx.operators import MATMUL
 from oneformer_jax.models.ops import interpolation_matrix
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.tasks import Task
 
 OUTPUTS: dict[Task, tuple[str, ...]] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from oneformer_jax.data.geometry import Size
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.metadata import ANY_BATCH, Postprocess
 from oneformer_jax.tasks import Task
 

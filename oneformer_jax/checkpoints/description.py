@@ -10,7 +10,7 @@ from oneformer_jax.data.geometry import EvaluationPolicy, Policy, policy_from_js
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Int16, UInt8
 
-from oneformer_jax.data.datasets.dataset import VOID
+from oneformer_jax.data.datasets.dataset import VOID, Segment
 from oneformer_jax.data.geometry import Size, resize_image, short_edge
 
 PAD_COLOR = 128
@@ -186,3 +186,33 @@ def _pad(
     padded[:, :height, :width] = planes
     bottom, right = size[0] - height, size[1] - width
     return cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(PAD_COLOR,) * 3), padded
+
+
+Sample = tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "_r h w"], tuple[Segment, ...]]
+"""Image, planes (see `Dataset.read_segments`) and segments."""
+
+
+def cutmix(sample: Sample, other: Sample, rng: np.random.Generator) -> Sample:
+    """CutMix (Yun et al. 2019): `sample` with a rectangle of `other`, anywhere, its share of the area uniform in 0..1.
+
+    Pixels and planes come from the same sample everywhere; targets and prompts then follow from the planes.
+    """
+    (image, planes, segments), (other_image, other_planes, other_segments) = sample, other
+    height, width = image.shape[:2]
+    side = np.sqrt(rng.uniform())
+    h, w = int(height * side + 0.5), int(width * side + 0.5)
+    top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+    box = (..., slice(top, top + h), slice(left, left + w))
+
+    count = max(len(planes), len(other_planes))
+    mixed, pasted = _with_planes(planes, count), _with_planes(other_planes, count)[box]
+    mixed[box] = np.where(pasted == VOID, VOID, pasted + np.int16(len(segments)))
+    image = image.copy()
+    image[box[1:]] = other_image[box[1:]]
+    return image, mixed, segments + other_segments
+
+
+def _with_planes(planes: Int16[np.ndarray, "_r h w"], count: int) -> Int16[np.ndarray, "_n h w"]:
+    """A copy with empty planes behind, `count` in all."""
+    more = np.full((count - len(planes), *planes.shape[1:]), VOID, np.int16)
+    return np.concatenate([planes, more])

@@ -2,29 +2,35 @@
 
 Position i of the endless, per epoch shuffled stream is the global sample index: it names the record and keys every
 random draw. Neither the number of workers nor of processes changes a sample, and a run resumes by seeking.
+
+Worker processes end with their parent. One that the system kills leaves no exception: each notes the sample that it
+prepares in a file, mapped into its memory, which the parent reads when a process has gone.
 """
 
 import math
+import mmap
+import multiprocessing
+import os
 import re
+import struct
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import cv2
 import grain.python as grain
 import numpy as np
 from absl import flags
 from jaxtyping import Int
 
-from oneformer_jax.data.augmentation import AugmentationSettings, augment
-from oneformer_jax.data.batch import Batch
-from oneformer_jax.data.cutmix import Sample, cutmix
+from oneformer_jax.data.augmentation import AugmentationSettings, Sample, augment, cutmix
+from oneformer_jax.data.batch import Batch, segment_targets
 from oneformer_jax.data.datasets.dataset import Dataset, naming
-from oneformer_jax.data.segments import segment_targets
 from oneformer_jax.data.task_text import prompt_rows
-from oneformer_jax.data.workers import left_unfinished, noted, start_worker
 from oneformer_jax.errors import OneFormerError, SpecError
 from oneformer_jax.tasks import TASKS
 
@@ -32,6 +38,8 @@ from oneformer_jax.tasks import TASKS
 _MAX_THREADS = 4
 _BATCHES_AHEAD = 4
 _WORKER_ENDED = re.compile(r"Worker process was terminated unexpectedly with exit code (-?\d+)")  # Grain's words
+_NOTE = struct.Struct("qqq")  # the process, the global sample index and the record that it prepares; -1: none
+_notes: list[mmap.mmap] = []  # of this process: one if it is a worker
 
 
 @dataclass(frozen=True)
@@ -221,3 +229,45 @@ def _of_ended_worker(code: str, unfinished: list[tuple[int, int]], dataset: Data
         hint="the system kills processes when memory runs out: lower dataset.train.num_workers or "
         "dataset.train.batch_size",
     )
+
+
+def start_worker(folder: Path, index: int, count: int) -> None:
+    """What worker `index` of `count` does first; its note lies in `folder`."""
+    cv2.setNumThreads(0)  # the workers are the parallelism
+    path = folder / str(index)
+    path.write_bytes(_NOTE.pack(os.getpid(), -1, -1))
+    with path.open("r+b") as file:
+        _notes[:] = [mmap.mmap(file.fileno(), 0)]
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+@contextmanager
+def noted(sample: int, record: int) -> Iterator[None]:
+    """Inside the block, a worker process counts as preparing that record."""
+    for note in _notes:
+        _NOTE.pack_into(note, 0, os.getpid(), sample, record)
+    yield
+    for note in _notes:
+        _NOTE.pack_into(note, 0, os.getpid(), -1, -1)
+
+
+def left_unfinished(folder: Path) -> list[tuple[int, int]]:
+    """Sample and record that each worker was at, of those workers that are no more."""
+    notes = [_NOTE.unpack(path.read_bytes()) for path in sorted(folder.iterdir())]
+    return [(sample, record) for pid, sample, record in notes if sample >= 0 and not _is_alive(pid)]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _die_with_parent() -> None:
+    # A parent that SIGTERM or the kernel ends cannot stop its workers, and they would stay for good.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -11,13 +11,21 @@ from jaxtyping import Float, Int, Int64, UInt8
 from oneformer_jax.data.datasets.dataset import Dataset, naming
 from oneformer_jax.data.datasets.files import DatasetFiles
 from oneformer_jax.data.geometry import Geometry, Policy, Size, resize_and_pad
-from oneformer_jax.evaluation.ground_truth import GroundTruth
-from oneformer_jax.evaluation.mask_ap import InstanceScores, TrueInstance, mask_average_precision, true_instances
-from oneformer_jax.evaluation.miou import SemanticScores, confusion_matrix, semantic_scores
-from oneformer_jax.evaluation.panoptic_quality import PanopticCounts, PanopticScores, count_segments, panoptic_scores
-from oneformer_jax.postprocess.instance import Instance
-from oneformer_jax.postprocess.result import finished_result
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.evaluation.metrics import (
+    GroundTruth,
+    InstanceScores,
+    PanopticCounts,
+    PanopticScores,
+    SemanticScores,
+    TrueInstance,
+    confusion_matrix,
+    count_segments,
+    mask_average_precision,
+    panoptic_scores,
+    semantic_scores,
+    true_instances,
+)
+from oneformer_jax.postprocess.results import Instance, Thresholds, finished_result
 from oneformer_jax.tasks import TASKS, Task
 
 BatchLogits = tuple[Float[np.ndarray, "b q k1"], Float[np.ndarray, "b q h4 w4"]]

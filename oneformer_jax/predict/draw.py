@@ -12,8 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.postprocess.instance import Instance
-from oneformer_jax.postprocess.panoptic import PanopticResult
+from oneformer_jax.postprocess.results import Instance, PanopticResult
 
 MIN_SHORT_EDGE = 320  # smaller pictures are enlarged, or no label would be readable
 MIN_INSTANCE_SCORE = 0.4

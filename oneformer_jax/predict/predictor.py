@@ -1,9 +1,13 @@
-"""A model ready to use, whatever computes it: `load_model` opens checkpoints, ONNX files and TensorRT engines."""
+"""A model ready to use, whatever computes it: `load_model` opens checkpoints, ONNX files and TensorRT engines.
 
+`measure` says how long it takes for a batch.
+"""
+
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -13,15 +17,22 @@ from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size, resiz
 from oneformer_jax.errors import EngineError
 from oneformer_jax.evaluation.evaluator import Backend
 from oneformer_jax.extras import needs
-from oneformer_jax.postprocess.result import Result, finished_result
-from oneformer_jax.postprocess.thresholds import Thresholds
-from oneformer_jax.predict.exported import EXPORTED_SUFFIXES, ExportedBackend, check_batch_size, is_exported
-from oneformer_jax.predict.onnx_runtime import OnnxBackend
+from oneformer_jax.postprocess.results import Result, Thresholds, finished_result
+from oneformer_jax.predict.exported import (
+    EXPORTED_SUFFIXES,
+    ExportedBackend,
+    OnnxBackend,
+    check_batch_size,
+    is_exported,
+)
 from oneformer_jax.predict.tensorrt_engine import TensorRTBackend
 from oneformer_jax.tasks import TASKS, Task, task_of
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
+
+
+PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True)
@@ -136,3 +147,44 @@ def _exported(path: Path, device_id: int) -> Predictor:
         image_size=metadata.image_size,
         batch_sizes=backend.batch_sizes,
     )
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of every measured batch of `batch_size` images."""
+
+    batch_size: int
+    milliseconds: tuple[float, ...]
+
+    def percentile(self, percent: int) -> float:
+        """The time that so many per cent of the batches take at most, in milliseconds."""
+        return float(np.percentile(self.milliseconds, percent))
+
+    @property
+    def throughput(self) -> float:
+        """Images a second, over all batches."""
+        return 1000 * self.batch_size * len(self.milliseconds) / sum(self.milliseconds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Milliseconds a batch and images a second."""
+        percentiles = {f"p{percent}_ms": round(self.percentile(percent), 3) for percent in PERCENTILES}
+        facts = {"batch_size": self.batch_size, "runs": len(self.milliseconds), **percentiles}
+        return facts | {"min_ms": round(min(self.milliseconds), 3), "images_per_second": round(self.throughput, 3)}
+
+
+def measure(
+    backend: Backend, size: Size, batch_sizes: Sequence[int], task: Task, *, warm_up: int, runs: int
+) -> list[Latency]:
+    """Times from uint8 images in memory to logits in memory, with one task; `warm_up` runs before are not counted."""
+    rng = np.random.default_rng(0)
+    results = []
+    for batch_size in batch_sizes:
+        images = rng.integers(0, 256, (batch_size, *size, 3), np.uint8)
+        sizes = np.tile(np.array(size, np.int32), (batch_size, 1))
+        times = []
+        for _ in range(warm_up + runs):
+            start = time.perf_counter()
+            backend.predict(images, sizes, [task])
+            times.append(1000 * (time.perf_counter() - start))
+        results.append(Latency(batch_size, tuple(times[warm_up:])))
+    return results

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from oneformer_jax.data.geometry import Policy, Size
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.evaluation.evaluator import Scoring
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.tasks import Task
 
 ModelKind = Literal["checkpoint", "onnx", "engine"]

@@ -1,4 +1,7 @@
-"""TensorRT engines at work, with their buffers on the GPU."""
+"""TensorRT engines at work, with their buffers on the GPU.
+
+The extra `tensorrt` installs TensorRT, from NVIDIA's own package index, and the CUDA bindings.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +12,104 @@ from jaxtyping import Float32
 
 from oneformer_jax.errors import EngineError
 from oneformer_jax.evaluation.evaluator import BatchLogits
-from oneformer_jax.predict.cuda import CudaDevice
+from oneformer_jax.extras import install_hint
 from oneformer_jax.predict.exported import ExportedBackend
 from oneformer_jax.predict.metadata import INPUTS, OUTPUTS, read_sidecar
-from oneformer_jax.predict.tensorrt_library import reports, tensorrt
 
 BUILD_AGAIN = "engines run where they were built: build it here with gen_trt_engine"
 FLOAT = 4
+
+
+def tensorrt() -> Any:
+    """The module, of version 10 or 11. Raises EngineError."""
+    try:
+        import tensorrt as module
+    except ImportError as error:
+        raise EngineError(
+            f"TensorRT is not installed, or cannot be loaded: {error}", hint=install_hint("tensorrt")
+        ) from error
+    if module.__version__.partition(".")[0] not in ("10", "11"):
+        raise EngineError(f"TensorRT {module.__version__} is not supported", hint="install version 10 or 11")
+    return module
+
+
+def reports(module: Any, *, verbose: bool = False) -> Any:
+    """A TensorRT logger that keeps errors in its list `errors`, and prints: all, or nothing below a warning."""
+    Severity = module.ILogger.Severity
+    shown = Severity.VERBOSE if verbose else Severity.WARNING
+
+    class Reports(module.ILogger):
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            if int(severity) <= int(Severity.ERROR):
+                self.errors.append(msg)
+            if int(severity) <= int(shown):
+                print(f"TensorRT: {msg}", flush=True)
+
+    return Reports()
+
+
+class CudaDevice:
+    """One GPU with a stream of its own. Addresses are plain integers.
+
+    Raises EngineError: no CUDA bindings, no driver, or no GPU of this index.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        try:
+            from cuda.bindings import runtime
+        except ImportError as error:
+            raise EngineError("the CUDA bindings are not installed", hint=install_hint("tensorrt")) from error
+        self._cuda: Any = runtime
+        self.index = index
+        (count,) = self._call("cudaGetDeviceCount")
+        if index >= count:
+            hint = "choose another one: gen_trt_engine.gpu_id, evaluate.gpu_ids or inference.gpu_ids"
+            raise EngineError(f"there is no GPU {index}, only {count}", hint=hint)
+        self._call("cudaSetDevice", index)
+        (properties,) = self._call("cudaGetDeviceProperties", index)
+        name = properties.name
+        self.name = (name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0")
+        self.capability = f"{properties.major}.{properties.minor}"
+        (stream,) = self._call("cudaStreamCreate")
+        self._stream = stream
+
+    @property
+    def stream(self) -> int:
+        """The handle of the stream."""
+        return int(self._stream)
+
+    def allocate(self, size: int) -> int:
+        """Memory of `size` bytes."""
+        (address,) = self._call("cudaMalloc", size)
+        return int(address)
+
+    def free(self, address: int) -> None:
+        """Returns memory."""
+        self._call("cudaFree", address)
+
+    def upload(self, array: np.ndarray, address: int) -> None:
+        """Starts to copy an array to the device; it must stay as it is until `wait` returned."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, self._stream)
+
+    def download(self, address: int, array: np.ndarray) -> None:
+        """Starts to copy from the device into an array; it holds the values when `wait` returned."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self._stream)
+
+    def wait(self) -> None:
+        """Returns when all that was started is done. Raises EngineError where something of it failed."""
+        self._call("cudaStreamSynchronize", self._stream)
+
+    def _call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
+        error, *results = getattr(self._cuda, name)(*arguments)
+        if int(error) != 0:
+            raise EngineError(f"CUDA: {name}: {getattr(error, 'name', error)}")
+        return tuple(results)
 
 
 class TensorRTBackend(ExportedBackend):

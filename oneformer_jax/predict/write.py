@@ -15,8 +15,7 @@ from jaxtyping import Int32, Shaped, UInt8
 
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.postprocess.panoptic import PanopticResult
-from oneformer_jax.postprocess.result import Result
+from oneformer_jax.postprocess.results import PanopticResult, Result
 from oneformer_jax.predict.draw import draw_instances, draw_panoptic, draw_semantic
 from oneformer_jax.tasks import Task
 

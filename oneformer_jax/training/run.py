@@ -31,7 +31,7 @@ from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.losses.objective import OneFormerObjective
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import TEMPERATURE
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.training.loop import LoopSettings
 from oneformer_jax.training.optimizer import OptimizerConfig, make_optimizer
 from oneformer_jax.training.schedule import ScheduleConfig

@@ -36,7 +36,7 @@ from oneformer_jax.data.geometry import EvaluationPolicy, Letterbox
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds
 
 
 def describe(step: int, **metrics: float) -> Description:

@@ -31,10 +31,7 @@ from oneformer_jax.models.config import (
 )
 from oneformer_jax.models.oneformer import encode, init, predict
 from oneformer_jax.models.predictions import Predictions
-from oneformer_jax.postprocess.instance import instance_segmentation
-from oneformer_jax.postprocess.panoptic import panoptic_segmentation
-from oneformer_jax.postprocess.semantic import semantic_map
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds, instance_segmentation, panoptic_segmentation, semantic_map
 
 CONFIG = OneFormerConfig(
     num_classes=5,

@@ -19,12 +19,12 @@ from converters.onnx.operators import ONNX, layer_norms_as_nodes
 from converters.onnx.parity import Parity
 from converters.onnx.settings import Ending
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.data.synthetic.drawn_shapes import draw_picture
+from oneformer_jax.data.drawn_shapes import draw_picture
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import EngineError
 from oneformer_jax.models import oneformer, ops
 from oneformer_jax.models.random_bits import Dropout
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.metadata import Metadata
 from oneformer_jax.predict.predictor import load_model
 

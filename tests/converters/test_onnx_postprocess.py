@@ -8,10 +8,7 @@ from pycocotools import mask as coco_mask
 
 from converters.onnx.postprocess import OUTPUTS, finish
 from oneformer_jax.data.geometry import Geometry
-from oneformer_jax.postprocess.instance import instance_segmentation
-from oneformer_jax.postprocess.panoptic import panoptic_segmentation
-from oneformer_jax.postprocess.semantic import semantic_map
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds, instance_segmentation, panoptic_segmentation, semantic_map
 
 SIZE, QUERIES, CLASSES, BATCH = (32, 48), 6, 4, 3
 IS_THING = np.array([True, False, True, False])

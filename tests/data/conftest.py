@@ -10,8 +10,8 @@ import pytest
 
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.data.storage import addresses
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
+from oneformer_jax.data.batch import segment_targets
 from oneformer_jax.data.datasets.dataset import VOID, Dataset, front
 from oneformer_jax.data.datasets.sources import Source, open_sources
-from oneformer_jax.data.segments import segment_targets
 from oneformer_jax.errors import DataError
 
 HEIGHT, WIDTH = 20, 30

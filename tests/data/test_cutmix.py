@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_pipeline import assert_same, take
 
-from oneformer_jax.data.cutmix import cutmix
+from oneformer_jax.data.augmentation import cutmix
 from oneformer_jax.data.datasets.dataset import VOID, Dataset, Segment
 
 

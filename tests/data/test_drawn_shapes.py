@@ -5,11 +5,10 @@ import cv2
 import numpy as np
 import pytest
 
+from oneformer_jax.data import drawn_shapes
 from oneformer_jax.data.datasets.categories import check_agreement, load_label_map
 from oneformer_jax.data.datasets.dataset import Dataset
-from oneformer_jax.data.synthetic import drawn_shapes
-from oneformer_jax.data.synthetic.colour_baseline import nearest_colour_baseline
-from oneformer_jax.data.synthetic.drawn_shapes import CATEGORIES, draw_picture, write_drawn_shapes
+from oneformer_jax.data.drawn_shapes import CATEGORIES, draw_picture, nearest_colour_baseline, write_drawn_shapes
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ from PIL import Image
 from oneformer_jax.data.augmentation import AugmentationSettings
 from oneformer_jax.data.datasets import check_files as preflight
 from oneformer_jax.data.datasets.check_files import Findings, Passes, check_files, sampled, version_of
-from oneformer_jax.data.datasets.dataset import Dataset
-from oneformer_jax.data.datasets.problems import Problems
+from oneformer_jax.data.datasets.dataset import Dataset, Problems
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.pipeline import PipelineSettings, train_batches
 from oneformer_jax.errors import DataError

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from oneformer_jax.data.datasets.run_lengths import compress
+from oneformer_jax.data.datasets.coco_instances import compress
 from oneformer_jax.errors import DataError
 
 SIZE = (9, 12)

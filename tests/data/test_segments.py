@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneformer_jax.data import segments as segments_module
+from oneformer_jax.data import batch as batch_module
+from oneformer_jax.data.batch import SegmentTargets, segment_targets
 from oneformer_jax.data.datasets.coco_panoptic import segment_rows
 from oneformer_jax.data.datasets.dataset import VOID, Dataset, Segment
-from oneformer_jax.data.segments import SegmentTargets, segment_targets
 from oneformer_jax.data.task_text import prompt_rows
 from oneformer_jax.errors import DataError
 from oneformer_jax.tasks import TASKS, Task
@@ -83,7 +83,7 @@ def test_an_image_without_segments() -> None:
 def test_the_largest_segments_stay_and_it_is_said_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments_module, "_warned", threading.Event())
+    monkeypatch.setattr(batch_module, "_warned", threading.Event())
     segments = [Segment(i, category, False) for i, category in ((1, 3), (2, 0), (3, 1))]
     rows = segment_rows(np.array([[1, 1, 1, 2, 3, 3]], np.int32), segments)[None]
     with caplog.at_level(logging.WARNING):

@@ -19,10 +19,9 @@ from oneformer_jax.data.augmentation import AugmentationSettings
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets.check_files import check_files, version_of
 from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord
-from oneformer_jax.data.datasets.record_table import RecordTable
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.datasets.tfds_builder import INFO, prepare, shard_name
-from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset, open_prepared
+from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset, RecordTable, open_prepared
 from oneformer_jax.data.pipeline import PipelineSettings, train_batches
 from oneformer_jax.errors import DataError
 

@@ -11,7 +11,7 @@ from small_graph import SIZE, small_model
 
 from benchmarks.engines import COLUMNS, compare, markdown
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 
 SPEC = """
 model: {{test: {{semantic_on: true, instance_on: true, panoptic_on: true}}}}

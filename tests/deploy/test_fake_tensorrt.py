@@ -113,7 +113,7 @@ def test_what_version_11_removed_is_not_used(real: dict[str, Any]) -> None:
     assert ("EXPLICIT_BATCH" in real["NetworkDefinitionCreationFlag"]) == is_there
     source = "".join(
         (Path(__file__).resolve().parents[2] / "oneformer_jax" / name).read_text()
-        for name in ("deploy/tensorrt_build.py", "predict/tensorrt_engine.py", "predict/tensorrt_library.py")
+        for name in ("deploy/tensorrt_build.py", "predict/tensorrt_engine.py")
     )
     assert not re.findall(rf"\.(?:{'|'.join(removed)}|EXPLICIT_BATCH|int8_calibrator)\b", source)
 

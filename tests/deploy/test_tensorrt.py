@@ -21,8 +21,8 @@ from onnx import TensorProto
 from small_graph import SIZE, feeds, small_model
 
 from oneformer_jax.errors import DataError, EngineError, OneFormerError, SpecError
+from oneformer_jax.predict.exported import OnnxBackend
 from oneformer_jax.predict.metadata import Metadata
-from oneformer_jax.predict.onnx_runtime import OnnxBackend
 from oneformer_jax.predict.predictor import load_model
 from oneformer_jax.predict.tensorrt_engine import TensorRTBackend
 

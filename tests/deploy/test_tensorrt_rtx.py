@@ -18,7 +18,7 @@ from converters.graphs.graph import Graph
 from converters.graphs.layers import FP8, INT8
 from converters.graphs.precision import with_precision
 from converters.graphs.weights import tables, weighted_layers, with_8bit_weights
-from oneformer_jax.predict.tensorrt_library import reports
+from oneformer_jax.predict.tensorrt_engine import reports
 
 BATCHES = (1, 2, 4)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from forked import CommandServer
 
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,9 +10,8 @@ from pycocotools.cocoeval import COCOeval
 
 from oneformer_jax.data.datasets.coco_panoptic import segment_rows
 from oneformer_jax.data.datasets.dataset import Segment
-from oneformer_jax.evaluation.ground_truth import GroundTruth
-from oneformer_jax.evaluation.mask_ap import mask_average_precision, true_instances
-from oneformer_jax.postprocess.instance import Instance
+from oneformer_jax.evaluation.metrics import GroundTruth, mask_average_precision, true_instances
+from oneformer_jax.postprocess.results import Instance
 
 IS_THING = np.array([True, False, True, True])
 SIZE = (24, 30)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneformer_jax.evaluation.miou import confusion_matrix, semantic_scores
+from oneformer_jax.evaluation.metrics import confusion_matrix, semantic_scores
 
 
 def test_by_hand() -> None:

@@ -20,8 +20,7 @@ from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.geometry import Geometry, short_edge
 from oneformer_jax.evaluation.evaluator import Evaluator
 from oneformer_jax.evaluation.report import headline, metrics_json
-from oneformer_jax.postprocess.instance import instance_segmentation
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds, instance_segmentation
 
 HEIGHT, WIDTH, QUERIES = 40, 56, 8
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 5, "name": "bird"}]

@@ -8,9 +8,8 @@ from tiers import examples
 
 from oneformer_jax.data.datasets.coco_panoptic import segment_rows
 from oneformer_jax.data.datasets.dataset import VOID, Segment
-from oneformer_jax.evaluation.ground_truth import GroundTruth
-from oneformer_jax.evaluation.panoptic_quality import PanopticCounts, count_segments, panoptic_scores
-from oneformer_jax.postprocess.panoptic import PanopticResult, PanopticSegment
+from oneformer_jax.evaluation.metrics import GroundTruth, PanopticCounts, count_segments, panoptic_scores
+from oneformer_jax.postprocess.results import PanopticResult, PanopticSegment
 
 
 def truth_of(ids: np.ndarray, segments: list[Segment]) -> GroundTruth:

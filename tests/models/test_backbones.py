@@ -9,7 +9,7 @@ import pytest
 from tiny import TINY
 
 from oneformer_jax.checkpoints.read import find_checkpoint, load_description
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import BackboneConfig, SwinConfig, register_backbone
 from oneformer_jax.models.config import OneFormerConfig
@@ -53,7 +53,7 @@ from test_step import CONFIG, step_of
 from test_step import batch_of
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.store import Checkpoints
-from oneformer_jax.data.synthetic.drawn_shapes import CATEGORIES
+from oneformer_jax.data.drawn_shapes import CATEGORIES
 from oneformer_jax.models import oneformer
 from oneformer_jax.training.sharding import make_mesh, put_replicated
 from oneformer_jax.training.step import TrainState

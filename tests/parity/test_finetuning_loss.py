@@ -29,8 +29,8 @@ from oneformer_jax.app.settings.training import criterion_config, pipeline_setti
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets.files import open_dataset
+from oneformer_jax.data.drawn_shapes import CATEGORIES, write_drawn_shapes
 from oneformer_jax.data.pipeline import train_batches
-from oneformer_jax.data.synthetic.drawn_shapes import CATEGORIES, write_drawn_shapes
 from oneformer_jax.data.task_text import prompt_table, task_tokens
 from oneformer_jax.training.logbook import read_log
 

@@ -6,8 +6,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from oneformer_jax.data.geometry import Geometry, short_edge
-from oneformer_jax.postprocess.instance import instance_segmentation
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds, instance_segmentation
 
 # pycocotools 2.0 decodes through NumPy 1's array interface.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

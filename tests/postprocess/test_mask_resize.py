@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiers import examples
 
 from oneformer_jax.data.geometry import Geometry, letterbox, short_edge
-from oneformer_jax.postprocess.resize import interpolate_rows, tiles
+from oneformer_jax.postprocess.tiles import interpolate_rows, tiles
 
 
 def assemble(logits: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from tiers import examples
 
 from oneformer_jax.data.geometry import Geometry
-from oneformer_jax.postprocess.panoptic import PanopticResult, panoptic_segmentation
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import PanopticResult, Thresholds, panoptic_segmentation
 
 
 def published_rule(class_logits, full_logits, is_thing, thresholds) -> tuple[np.ndarray, list[int]]:

@@ -2,8 +2,15 @@ import numpy as np
 import torch
 
 from oneformer_jax.data.geometry import Geometry, short_edge
-from oneformer_jax.postprocess.probabilities import sigmoid, softmax
-from oneformer_jax.postprocess.semantic import semantic_map, semantic_scores
+from oneformer_jax.postprocess.results import semantic_map, semantic_score_tiles
+from oneformer_jax.postprocess.tiles import sigmoid, softmax
+
+
+def semantic_scores(class_logits: np.ndarray, mask_logits: np.ndarray, geometry: Geometry) -> np.ndarray:
+    result = np.empty((class_logits.shape[1] - 1, *geometry.original), np.float32)
+    for rows, columns, scores in semantic_score_tiles(class_logits, mask_logits, geometry):
+        result[:, rows, columns] = np.moveaxis(scores, -1, 0)
+    return result
 
 
 def test_probabilities_are_torch() -> None:

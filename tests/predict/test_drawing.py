@@ -6,8 +6,7 @@ from pycocotools import mask as coco_mask
 from tiers import examples
 
 from oneformer_jax.data.datasets.categories import Categories, Category
-from oneformer_jax.postprocess.instance import Instance
-from oneformer_jax.postprocess.panoptic import PanopticResult, PanopticSegment
+from oneformer_jax.postprocess.results import Instance, PanopticResult, PanopticSegment
 from oneformer_jax.predict.draw import draw_instances, draw_panoptic, draw_semantic
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -10,7 +10,7 @@ from small_graph import CLASSES, SIZE, small_model
 
 from oneformer_jax import load_model
 from oneformer_jax.data.geometry import Letterbox
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.predictor import Predictor
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)

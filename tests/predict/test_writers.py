@@ -13,9 +13,7 @@ from pycocotools.coco import COCO
 from oneformer_jax.data.datasets.categories import Categories, Category, load_label_map
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.postprocess.instance import Instance
-from oneformer_jax.postprocess.panoptic import PanopticResult, PanopticSegment
-from oneformer_jax.postprocess.result import Result
+from oneformer_jax.postprocess.results import Instance, PanopticResult, PanopticSegment, Result
 from oneformer_jax.predict import write as writers
 from oneformer_jax.predict.write import ResultWriter, output_names, panoptic_colors, write_bytes
 

@@ -8,7 +8,7 @@ import pytest
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 
 SpecOf = Callable[..., Spec]
 

@@ -15,8 +15,7 @@ from pycocotools import mask as coco_mask
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.geometry import EvaluationPolicy
 from oneformer_jax.evaluation.evaluator import Evaluator
-from oneformer_jax.postprocess.result import finished_result
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds, finished_result
 from oneformer_jax.tasks import TASKS, Task
 
 CATEGORIES = [{"id": 0, "name": "sky", "isthing": 0}, {"id": 1, "name": "pole", "isthing": 1}]

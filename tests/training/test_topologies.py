@@ -15,7 +15,7 @@ from collectives import collectives, sent, talks_to_the_host
 from tiers import tier
 
 from benchmarks.scaling import FLOAT32, sent_bytes
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 
 SPEC = """
 model:

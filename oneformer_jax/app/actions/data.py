@@ -26,12 +26,11 @@ from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets import tfds_builder
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.check_files import Findings, version_of
-from oneformer_jax.data.datasets.dataset import Dataset, front
-from oneformer_jax.data.datasets.problems import Problems
+from oneformer_jax.data.datasets.dataset import Dataset, Problems, front
 from oneformer_jax.data.datasets.tfds_dataset import SCHEME
 from oneformer_jax.data.pipeline import PipelineSettings, record_order, task_probabilities, train_batches
 from oneformer_jax.data.task_text import FILLERS
-from oneformer_jax.postprocess.panoptic import PanopticResult, PanopticSegment
+from oneformer_jax.postprocess.results import PanopticResult, PanopticSegment
 from oneformer_jax.predict.draw import MIN_SHORT_EDGE, draw_panoptic
 from oneformer_jax.tasks import TASKS
 

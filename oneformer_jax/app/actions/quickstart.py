@@ -19,10 +19,8 @@ from oneformer_jax.app.settings.training import training_run
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import open_dataset
-from oneformer_jax.data.synthetic.colour_baseline import nearest_colour_baseline
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
-from oneformer_jax.evaluation.ground_truth import GroundTruth
-from oneformer_jax.evaluation.miou import confusion_matrix, semantic_scores
+from oneformer_jax.data.drawn_shapes import nearest_colour_baseline, write_drawn_shapes
+from oneformer_jax.evaluation.metrics import GroundTruth, confusion_matrix, semantic_scores
 from oneformer_jax.evaluation.report import headline
 from oneformer_jax.tasks import TASKS
 

@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from oneformer_jax.data.datasets.check_files import Findings, Passes, check_files, version_of
-from oneformer_jax.data.datasets.dataset import Dataset
+from oneformer_jax.data.datasets.dataset import Dataset, Problems, listing
 from oneformer_jax.data.datasets.files import DatasetFiles, Split, open_dataset
-from oneformer_jax.data.datasets.problems import Problems, listing
 from oneformer_jax.data.storage.cache import cache_folder
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.evaluation.evaluator import Scoring

@@ -12,7 +12,7 @@ from oneformer_jax.data.geometry import EvaluationPolicy, Letterbox, Policy
 from oneformer_jax.errors import SpecError
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.evaluation.report import SCORES
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.exported import EXPORTED_SUFFIXES, is_exported
 from oneformer_jax.predict.runs import ComparisonRun, EvaluationRun, InferenceRun, ModelChoice
 from oneformer_jax.tasks import TASKS, Task

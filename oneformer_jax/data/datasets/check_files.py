@@ -17,9 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from oneformer_jax.data.datasets.dataset import Dataset, Record, check_size, front, naming
+from oneformer_jax.data.datasets.dataset import Dataset, Problems, Record, check_size, front, naming
 from oneformer_jax.data.datasets.images import check_panoptic_mode, read_header
-from oneformer_jax.data.datasets.problems import Problems
 from oneformer_jax.errors import DataError
 
 SAMPLED = 500

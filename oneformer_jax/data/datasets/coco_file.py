@@ -10,8 +10,8 @@ from typing import Any
 
 from oneformer_jax.data.datasets import Format
 from oneformer_jax.data.datasets.categories import Categories, read_json
+from oneformer_jax.data.datasets.dataset import Problems
 from oneformer_jax.data.datasets.images import image_size
-from oneformer_jax.data.datasets.problems import Problems
 from oneformer_jax.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -20,9 +20,8 @@ from oneformer_jax.data.datasets.coco_file import (
     stated_size,
     text,
 )
-from oneformer_jax.data.datasets.dataset import VOID, Dataset, EncodedRecord, Record, Segment, check_size
+from oneformer_jax.data.datasets.dataset import VOID, Dataset, EncodedRecord, Problems, Record, Segment, check_size
 from oneformer_jax.data.datasets.images import ImageFile, read_panoptic
-from oneformer_jax.data.datasets.problems import Problems
 from oneformer_jax.errors import DataError
 
 _UNLISTED = -2

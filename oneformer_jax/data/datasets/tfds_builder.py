@@ -22,13 +22,19 @@ import numpy as np
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.check_files import version_of
 from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord, Record
-from oneformer_jax.data.datasets.record_table import RecordTable
 from oneformer_jax.data.datasets.sources import check_same_categories
+from oneformer_jax.data.datasets.tfds_dataset import (
+    INFO,
+    LAYOUT,
+    NAME,
+    PLAN,
+    RecordTable,
+    shard_name,
+    stored_sizes,
+    table_name,
+)
 from oneformer_jax.errors import DISK_FULL, DataError
 
-NAME = "oneformer"
-LAYOUT = 1  # the version of what is written here; another one is not read
-INFO, PLAN = "dataset_info.json", "plan.json"
 SHARD_BYTES = 2**28
 _READERS = 8  # threads that read files ahead, at most a shard
 
@@ -71,24 +77,6 @@ def prepare(
             advance(split, len(records))
         _named_when_complete(folder / table_name(split), RecordTable.of(dataset.records).save)
     _write_info(datasets, plan, folder, contiguous_id)
-
-
-def shard_name(split: str, number: int, count: int) -> str:
-    """As TensorFlow Datasets names it."""
-    return f"{NAME}-{split}.array_record-{number:05d}-of-{count:05d}"
-
-
-def table_name(split: str) -> str:
-    """The file of a split's `RecordTable`."""
-    return f"{split}.records.npz"
-
-
-def stored_sizes(folder: Path) -> dict[str, int]:
-    """The bytes of every shard of a complete data set; empty where it is none yet."""
-    try:
-        return json.loads((folder / "metadata.json").read_text())["sizes"] if (folder / INFO).is_file() else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"not readable: {error!r}", where=str(folder / "metadata.json")) from error
 
 
 def _plan(dataset: Dataset, shard_bytes: int) -> dict[str, Any]:

@@ -1,24 +1,132 @@
-"""Reads data sets that `data.tfds_builder` wrote: `tfds://FOLDER` in a spec."""
+"""Reads data sets that `tfds_builder` wrote: `tfds://FOLDER` in a spec.
+
+Their records are a few arrays: small in memory, quick to load, whatever the number of images.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
-from jaxtyping import Int16, UInt8
+from jaxtyping import Bool, Int16, Int32, Int64, UInt8
 
 from oneformer_jax.data.datasets.categories import Categories, check_agreement, load_label_map
 from oneformer_jax.data.datasets.coco_instances import mask_planes, run_lengths
 from oneformer_jax.data.datasets.coco_panoptic import panoptic_plane
-from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord, Record, check_size
+from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord, Problems, Record, Segment, check_size
 from oneformer_jax.data.datasets.images import EncodedImage, read_image
-from oneformer_jax.data.datasets.problems import Problems
-from oneformer_jax.data.datasets.record_table import RecordTable
-from oneformer_jax.data.datasets.tfds_builder import INFO, LAYOUT, PLAN, shard_name, stored_sizes, table_name
 from oneformer_jax.errors import DataError
 
 SCHEME = "tfds://"
+NAME = "oneformer"
+LAYOUT = 1  # the version of what is written here; another one is not read
+INFO, PLAN = "dataset_info.json", "plan.json"
+
+
+def shard_name(split: str, number: int, count: int) -> str:
+    """As TensorFlow Datasets names it."""
+    return f"{NAME}-{split}.array_record-{number:05d}-of-{count:05d}"
+
+
+def table_name(split: str) -> str:
+    """The file of a split's `RecordTable`."""
+    return f"{split}.records.npz"
+
+
+def stored_sizes(folder: Path) -> dict[str, int]:
+    """The bytes of every shard of a complete data set; empty where it is none yet."""
+    try:
+        return json.loads((folder / "metadata.json").read_text())["sizes"] if (folder / INFO).is_file() else {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"not readable: {error!r}", where=str(folder / "metadata.json")) from error
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord(Record):
+    """An image that lies in a file with others; `image_path` is where it came from."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+
+@dataclass(frozen=True)
+class RecordTable(Sequence[Record]):
+    """Records that are made when they are asked for.
+
+    `sizes` are (height, width); the segments of record i are rows `starts[i]` to `starts[i + 1]` of `ids`,
+    `categories` (class indices) and `crowds`.
+    """
+
+    image_ids: tuple[int | str, ...]
+    image_paths: tuple[str, ...]
+    sizes: Int32[np.ndarray, "n 2"]
+    starts: Int64[np.ndarray, " n1"]
+    ids: Int64[np.ndarray, " m"]
+    categories: Int32[np.ndarray, " m"]
+    crowds: Bool[np.ndarray, " m"]
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> "RecordTable":
+        """The table of any records."""
+        image_ids, paths, sizes, starts = [], [], [], [0]
+        segments: list[Segment] = []
+        for record in records:
+            image_ids.append(record.image_id)
+            paths.append(str(record.image_path))
+            sizes.append((record.height, record.width))
+            segments += record.segments
+            starts.append(len(segments))
+        ids, categories, crowds = zip(*segments, strict=True) if segments else ((), (), ())
+        return cls(
+            tuple(image_ids),
+            tuple(paths),
+            np.array(sizes, np.int32).reshape(-1, 2),
+            np.array(starts, np.int64),
+            np.array(ids, np.int64),
+            np.array(categories, np.int32),
+            np.array(crowds, bool),
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes an .npz file; texts lie in it as bytes of JSON."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays: dict[str, Any] = {
+            name: _bytes(column) if isinstance(column, tuple) else column for name, column in columns.items()
+        }
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "RecordTable":
+        """Raises OSError, KeyError or ValueError: no file that `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            columns = {field.name: arrays[field.name] for field in fields(cls)}
+        texts = {name: tuple(json.loads(columns[name].tobytes())) for name in ("image_ids", "image_paths")}
+        return cls(**columns | texts)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @overload
+    def __getitem__(self, i: int) -> Record: ...
+    @overload
+    def __getitem__(self, i: slice) -> tuple[Record, ...]: ...
+    def __getitem__(self, i: int | slice) -> Record | tuple[Record, ...]:
+        if isinstance(i, slice):
+            return tuple(self[j] for j in range(*i.indices(len(self))))
+        i = range(len(self))[i]
+        rows = slice(int(self.starts[i]), int(self.starts[i + 1]))
+        columns = (column[rows].tolist() for column in (self.ids, self.categories, self.crowds))
+        height, width = self.sizes[i].tolist()
+        segments = tuple(map(Segment, *columns))
+        return StoredRecord(self.image_ids[i], Path(self.image_paths[i]), height, width, segments)
+
+
+def _bytes(values: Any) -> np.ndarray:
+    return np.frombuffer(json.dumps(values).encode(), np.uint8)
 
 
 class PreparedDataset(Dataset):

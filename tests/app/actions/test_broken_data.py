@@ -10,7 +10,7 @@ from defects import DEFECTS
 from typer.testing import CliRunner
 
 from oneformer_jax.app.cli.commands import app
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 
 MESSAGES = {name: message for name, (_, message) in DEFECTS.items()} | {
     # What lies nowhere is told with its key before any file is read.

@@ -19,8 +19,8 @@ from oneformer_jax.app.settings.data import dataset_files
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import open_dataset
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.data.storage import archives
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import DataError
 
 

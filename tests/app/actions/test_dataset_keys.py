@@ -8,7 +8,7 @@ import pytest
 from oneformer_jax.app.settings import data as datasets
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.data.datasets.files import open_dataset
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import DataError, SpecError
 
 DRAWN = {"near": 3, "far": 2}

@@ -16,7 +16,7 @@ from oneformer_jax.app.settings.data import splits_with_data
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.data.datasets import coco_file
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 

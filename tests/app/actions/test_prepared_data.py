@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from oneformer_jax.app.cli.commands import app
 from oneformer_jax.app.settings.data import dataset_files
 from oneformer_jax.data.datasets.files import open_dataset
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import DataError, SpecError
 
 

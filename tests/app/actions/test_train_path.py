@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import oneformer_jax
 from oneformer_jax.app.cli.commands import app
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.training.step import TrainStep
 
 PACKAGE = Path(oneformer_jax.__file__).parent

@@ -30,7 +30,7 @@ from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import DatasetFiles
 from oneformer_jax.data.datasets.sources import Source, open_sources
-from oneformer_jax.data.synthetic.drawn_shapes import write_drawn_shapes
+from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import CheckpointError, SpecError
 from oneformer_jax.models import oneformer
 from oneformer_jax.training.distributed import Processes, find_processes

@@ -23,7 +23,7 @@ from oneformer_jax.errors import OneFormerError
 from oneformer_jax.losses.assignment import assign, pair_slots
 from oneformer_jax.losses.criterion import normalisers
 from oneformer_jax.models import oneformer
-from oneformer_jax.postprocess.thresholds import Thresholds
+from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.training.run import Recipe, TrainingRun
 from oneformer_jax.training.step import TrainState, TrainStep
 from oneformer_jax.training.step_memory import StepMemory, stand_in_step, training_memory

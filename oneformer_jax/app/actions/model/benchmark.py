@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from oneformer_jax.errors import EngineError
-from oneformer_jax.predict.latency import PERCENTILES, Latency, measure
-from oneformer_jax.predict.predictor import load_model
+from oneformer_jax.predict.predictor import PERCENTILES, Latency, load_model, measure
 from oneformer_jax.predict.runs import BenchmarkRun, ModelKind
 
 OF_CHECKPOINTS = (640, 640)

@@ -23,13 +23,10 @@ from converters.graphs.precision import with_precision
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_folder
-from oneformer_jax.deploy.calibration import calibration_feeds
-from oneformer_jax.deploy.tensorrt_build import BatchSizes, EngineRun, build_engine, write_engine
+from oneformer_jax.deploy.tensorrt_build import BatchSizes, EngineRun, build_engine, calibration_feeds, write_engine
 from oneformer_jax.errors import EngineError, SpecError
-from oneformer_jax.predict.cuda import CudaDevice
 from oneformer_jax.predict.metadata import ANY_BATCH, Metadata, metadata_of, sidecar, write_sidecar
-from oneformer_jax.predict.tensorrt_engine import engine_facts
-from oneformer_jax.predict.tensorrt_library import tensorrt
+from oneformer_jax.predict.tensorrt_engine import CudaDevice, engine_facts, tensorrt
 
 KEYS = "gen_trt_engine"
 IMAGES = f"{KEYS}.tensorrt.calibration.cal_image_dir"

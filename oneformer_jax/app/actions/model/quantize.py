@@ -23,11 +23,11 @@ from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.model import open_model
 from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_folder
-from oneformer_jax.deploy.calibration import calibration_feeds
+from oneformer_jax.deploy.tensorrt_build import calibration_feeds
 from oneformer_jax.errors import CheckpointError, EngineError
 from oneformer_jax.evaluation.report import headline
-from oneformer_jax.predict.latency import measure
 from oneformer_jax.predict.metadata import metadata_of
+from oneformer_jax.predict.predictor import measure
 from oneformer_jax.predict.runs import ComparisonRun, EvaluationRun
 
 IMAGES = "dataset.quant_calibration_dataset.images_dir"

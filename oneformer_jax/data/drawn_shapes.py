@@ -1,7 +1,7 @@
 """A small data set of drawn pictures whose classes differ by shape only.
 
 Every segment, stuff included, draws its colour from one and the same distribution, so colour says nothing about the
-class: what learns this has learned shapes (`data.colour_baseline` measures what colours alone give). Each picture
+class: what learns this has learned shapes (`nearest_colour_baseline` measures what colours alone give). Each picture
 holds two touching things of one class, and things may hide one another. Things stand upright, give or take a small
 tilt, and all borders are inked like those of a drawing: without them, between random colours, networks need far longer
 to notice that shape is what counts.
@@ -9,7 +9,7 @@ to notice that shape is what counts.
 
 import json
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Int32, UInt8
+from jaxtyping import Bool, Float, Int, Int32, UInt8
 
 from oneformer_jax.data.datasets.categories import Categories, Category
+from oneformer_jax.data.datasets.dataset import Dataset, front
 
 CATEGORIES = Categories(
     (
@@ -220,3 +221,33 @@ def _segments_info(ids: Int32[np.ndarray, "h w"]) -> list[dict[str, Any]]:
         category = int(segment) // 1000
         infos.append({"id": int(segment), "category_id": category, "iscrowd": 0, "area": len(xs), "bbox": box})
     return infos
+
+
+def nearest_colour_baseline(train_dataset: Dataset) -> Callable[[np.ndarray], np.ndarray]:
+    """How well colours alone predict the classes: the baseline that a segmentation model must exceed.
+
+    A classifier of single pixels: the most frequent training class of the pixel's colour, in a 16^3 histogram.
+
+    Returns a function from an image (H, W, 3) uint8 RGB to class indices (H, W); colours never seen get the class
+    with the most training pixels.
+    """
+    num_classes = len(train_dataset.categories)
+    counts = np.zeros((16**3, num_classes), np.int64)
+    for i, record in enumerate(train_dataset.records):
+        # Crowds and void (the last entry, for row -1) count for no class.
+        class_of = np.array([-1 if segment.iscrowd else segment.category for segment in record.segments] + [-1])
+        classes = class_of[front(train_dataset.read_segments(i))]
+        labelled = classes >= 0
+        cells = _cells(train_dataset.read_image(i))[labelled] * num_classes + classes[labelled]
+        counts += np.bincount(cells, minlength=counts.size).reshape(counts.shape)
+    table = np.where(counts.any(-1), counts.argmax(-1), counts.sum(0).argmax())
+
+    def predict(image: UInt8[np.ndarray, "h w 3"]) -> Int[np.ndarray, "h w"]:
+        return table[_cells(image)]
+
+    return predict
+
+
+def _cells(image: UInt8[np.ndarray, "h w 3"]) -> Int[np.ndarray, "h w"]:
+    red, green, blue = (image[..., c].astype(np.intp) >> 4 for c in range(3))
+    return (red << 8) | (green << 4) | blue

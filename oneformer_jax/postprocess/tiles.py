@@ -1,4 +1,4 @@
-"""Mask logits at stride 4 -> logits at the original size, tile by tile.
+"""Mask logits at stride 4 -> logits at the original size, tile by tile, and logits -> probabilities.
 
 The path of the reference is three steps: bilinear interpolation to the padded network input, a crop that removes the
 padding, and bilinear interpolation to the original size. All of it is linear and separable, so each axis is one small
@@ -17,6 +17,22 @@ import numpy as np
 from jaxtyping import Float
 
 from oneformer_jax.data.geometry import Geometry
+
+
+def softmax(logits: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch k"]:
+    """Softmax over the last axis."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """1 / (1 + exp(-x)) without overflow; large tiles are the hot path, so every step works in place."""
+    result = np.negative(logits)
+    np.minimum(result, 80.0, out=result)  # exp(80) is finite in float32, and 1 / exp(80) is 0 for any purpose
+    np.exp(result, out=result)
+    result += 1.0
+    return np.reciprocal(result, out=result)
+
 
 TILE = 64  # pixels a side: 150 queries fill 2.4 MB, which stays in the cache between the steps that use it
 

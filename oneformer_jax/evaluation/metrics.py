@@ -1,0 +1,277 @@
+"""The metrics of the three tasks against the annotation.
+
+semantic: mean intersection over union and pixel accuracy from one confusion matrix of pixel counts. instance: mask
+average precision by COCO's own code (pycocotools), against the whole masks of the annotated things. panoptic: panoptic
+quality (Kirillov et al. 2019), with the rules of COCO's panopticapi for void and crowd regions.
+"""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int16, Int32, Int64, Integer
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from oneformer_jax.data.datasets.dataset import Segment, front
+from oneformer_jax.postprocess.results import Instance, PanopticResult, RunLengths
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """`planes` hold, at the original size, the row of each pixel's segment in the tables; -1 is void. Masks that
+    overlap lie in several planes, each whole in one.
+
+    `categories` are class indices, `iscrowd` marks regions of uncounted things.
+    """
+
+    planes: Int16[np.ndarray, "r h w"]
+    categories: Int[np.ndarray, " t"]
+    iscrowd: Bool[np.ndarray, " t"]
+
+    @classmethod
+    def from_segments(cls, planes: Int16[np.ndarray, "r h w"], segments: Sequence[Segment]) -> "GroundTruth":
+        """From the planes of a data set (see `Dataset.read_segments`) and the segments of its record."""
+        categories = np.array([segment.category for segment in segments], np.int64)
+        return cls(planes, categories, np.array([segment.iscrowd for segment in segments], bool))
+
+    @cached_property
+    def index(self) -> Int16[np.ndarray, "h w"]:
+        """One segment a pixel: where masks overlap, the one in front. What mIoU and PQ are measured against."""
+        return front(self.planes)
+
+    def class_map(self) -> Int32[np.ndarray, "h w"]:
+        """Class index of every pixel, -1 where void. Crowd regions have a class like any other (as in the original's
+        semantic ground truth of COCO; TAO ignores them)."""
+        return np.append(self.categories, -1).astype(np.int32)[self.index]
+
+
+@dataclass(frozen=True)
+class SemanticScores:
+    """Fractions. `iou` per class is NaN where a class was neither annotated nor predicted; means skip these."""
+
+    mean_iou: float
+    pixel_accuracy: float
+    iou: Float[np.ndarray, " k"]
+
+
+def confusion_matrix(
+    prediction: Integer[np.ndarray, "h w"],
+    truth: Integer[np.ndarray, "h w"],
+    valid: Bool[np.ndarray, "h w"],
+    num_classes: int,
+) -> Int64[np.ndarray, "k k"]:
+    """Pixel counts [true class, predicted class] over the `valid` pixels; the others are void and count nowhere."""
+    joint = truth[valid].astype(np.int64) * num_classes + prediction[valid]
+    return np.bincount(joint, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64, copy=False)
+
+
+def semantic_scores(confusion: Int64[np.ndarray, "k k"]) -> SemanticScores:
+    """IoU of a class = intersection / union over all images together; accuracy = correct pixels / valid pixels."""
+    correct = np.diag(confusion)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - correct
+    present = union > 0
+    iou = np.full(len(union), np.nan)
+    iou[present] = correct[present] / union[present]
+    total = int(confusion.sum())
+    return SemanticScores(
+        mean_iou=float(iou[present].mean()) if present.any() else float("nan"),
+        pixel_accuracy=float(correct.sum() / total) if total else float("nan"),
+        iou=iou,
+    )
+
+
+MAX_DETECTIONS = 100  # an image, as in COCO
+
+
+@dataclass(frozen=True)
+class TrueInstance:
+    """An annotated thing or crowd region; `mask` covers the original image."""
+
+    category: int
+    iscrowd: bool
+    mask: RunLengths
+
+
+@dataclass(frozen=True)
+class InstanceScores:
+    """Fractions: AP is the mean over IoU 0.50, 0.55, ..., 0.95. `per_class` is its value for each class, NaN for stuff
+    and for things that are not annotated anywhere; the means skip these."""
+
+    ap: float
+    ap50: float
+    ap75: float
+    per_class: Float[np.ndarray, " k"]
+
+
+def true_instances(truth: GroundTruth, is_thing: Bool[np.ndarray, " k"]) -> tuple[TrueInstance, ...]:
+    """The things of one image, crowd regions included."""
+    columns_first = np.ascontiguousarray(truth.planes.transpose(0, 2, 1))  # the order in which run lengths go
+    return tuple(
+        TrueInstance(
+            category=int(truth.categories[row]),
+            iscrowd=bool(truth.iscrowd[row]),
+            mask=coco_mask.encode((columns_first == row).any(axis=0).view(np.uint8).T),
+        )
+        for row in np.flatnonzero(is_thing[truth.categories])
+    )
+
+
+def mask_average_precision(
+    predictions: Sequence[Sequence[Instance]],
+    truths: Sequence[Sequence[TrueInstance]],
+    sizes: Sequence[tuple[int, int]],
+    is_thing: Bool[np.ndarray, " k"],
+) -> InstanceScores:
+    """AP over all images: one sequence of predictions, one of annotations and one (height, width) per image."""
+    images = [{"id": i, "height": height, "width": width} for i, (height, width) in enumerate(sizes)]
+    categories = [{"id": int(index)} for index in np.flatnonzero(is_thing)]
+    undefined = InstanceScores(*(float("nan"),) * 3, np.full(len(is_thing), np.nan))
+    if not categories:
+        return undefined
+    found = [
+        {**_annotation(i, instance.category, instance.mask), "score": instance.score, "iscrowd": 0}
+        for i, instances in enumerate(predictions)
+        for instance in instances
+    ]
+    real = [
+        {**_annotation(i, instance.category, instance.mask), "iscrowd": int(instance.iscrowd)}
+        for i, instances in enumerate(truths)
+        for instance in instances
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress with print
+        scoring = COCOeval(_coco(images, categories, real), _coco(images, categories, found), "segm")
+        scoring.params.areaRng, scoring.params.areaRngLbl = [[0, 1e10]], ["all"]
+        scoring.params.maxDets = [MAX_DETECTIONS]
+        scoring.evaluate()
+        scoring.accumulate()
+
+    precision = scoring.eval["precision"][:, :, :, 0, 0]  # (IoU threshold, recall, category), -1 where undefined
+    defined = (precision > -1).all(axis=(0, 1))
+    if not defined.any():
+        return undefined
+    by_threshold = precision[:, :, defined].mean(axis=1)
+    per_class = np.full(len(is_thing), np.nan)
+    per_class[np.flatnonzero(is_thing)[defined]] = by_threshold.mean(axis=0)
+    thresholds = scoring.params.iouThrs
+    at50, at75 = (by_threshold[np.flatnonzero(np.isclose(thresholds, value))[0]].mean() for value in (0.5, 0.75))
+    return InstanceScores(float(by_threshold.mean()), float(at50), float(at75), per_class)
+
+
+def _annotation(image: int, category: int, mask: RunLengths) -> dict[str, Any]:
+    area, box = float(coco_mask.area(mask)), coco_mask.toBbox(mask).tolist()
+    return {"image_id": image, "category_id": category, "segmentation": mask, "area": area, "bbox": box}
+
+
+def _coco(images: list[dict[str, Any]], categories: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> COCO:
+    # Ids start at 1: COCOeval takes a match with annotation 0 for no match.
+    numbered = [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)]
+    coco = COCO()
+    coco.dataset = {"images": images, "categories": categories, "annotations": numbered}
+    coco.createIndex()
+    return coco
+
+
+@dataclass(frozen=True)
+class PanopticCounts:
+    """Matched, false positive and false negative segments per class, and the sum of IoU over the matches."""
+
+    true_positives: Int64[np.ndarray, " k"]
+    false_positives: Int64[np.ndarray, " k"]
+    false_negatives: Int64[np.ndarray, " k"]
+    iou: Float[np.ndarray, " k"]
+
+    def __add__(self, other: "PanopticCounts") -> "PanopticCounts":
+        return PanopticCounts(
+            self.true_positives + other.true_positives,
+            self.false_positives + other.false_positives,
+            self.false_negatives + other.false_negatives,
+            self.iou + other.iou,
+        )
+
+
+@dataclass(frozen=True)
+class PanopticAverage:
+    """Panoptic, segmentation and recognition quality: fractions, averaged over the classes that occur; NaN if none."""
+
+    pq: float
+    sq: float
+    rq: float
+
+
+@dataclass(frozen=True)
+class PanopticScores:
+    """Averages over all, thing and stuff classes, and the values per class (NaN where a class does not occur)."""
+
+    all: PanopticAverage
+    things: PanopticAverage
+    stuff: PanopticAverage
+    pq: Float[np.ndarray, " k"]
+    sq: Float[np.ndarray, " k"]
+    rq: Float[np.ndarray, " k"]
+
+
+def count_segments(prediction: PanopticResult, truth: GroundTruth, num_classes: int) -> PanopticCounts:
+    """Match the predicted segments of one image and the true ones, each pixel of which has one (`GroundTruth.index`).
+
+    A pair of one class matches if its IoU exceeds 0.5, where the predicted segment's void pixels do not count in the
+    union. Crowd regions never match and are never missed, nor is a segment of which no pixel is seen. An unmatched
+    prediction is no false positive if more than half of it lies on void or on the crowd region of its class (the last
+    one listed, if there are several).
+    """
+    categories = np.array([segment.category for segment in prediction.segments], np.int64)
+    columns = len(categories) + 1
+    joint = (truth.index.astype(np.int64) + 1) * columns + prediction.ids
+    overlap = np.bincount(joint.ravel(), minlength=(len(truth.categories) + 1) * columns).reshape(-1, columns)
+    # Row 0 is void, column 0 is what the prediction leaves open.
+    void, intersection, area = overlap[0, 1:], overlap[1:, 1:], overlap[:, 1:].sum(axis=0)
+
+    union = overlap[1:].sum(axis=1)[:, None] + (area - void)[None] - intersection
+    iou = intersection / np.maximum(union, 1)
+    same_class = truth.categories[:, None] == categories[None]
+    matches = (iou > 0.5) & same_class & ~truth.iscrowd[:, None]
+
+    forgiven = void.copy()
+    crowd_row = {int(truth.categories[row]): int(row) for row in np.flatnonzero(truth.iscrowd)}
+    for column, category in enumerate(categories.tolist()):
+        if category in crowd_row:
+            forgiven[column] += intersection[crowd_row[category], column]
+
+    def per_class(classes: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
+        return np.bincount(classes, minlength=num_classes).astype(np.int64, copy=False)
+
+    true_row, predicted_column = np.nonzero(matches)
+    missed = ~matches.any(axis=1) & ~truth.iscrowd & (overlap[1:].sum(axis=1) > 0)
+    wrong = ~matches.any(axis=0) & (forgiven <= 0.5 * area)
+    return PanopticCounts(
+        true_positives=per_class(truth.categories[true_row]),
+        false_positives=per_class(categories[wrong]),
+        false_negatives=per_class(truth.categories[missed]),
+        iou=np.bincount(
+            truth.categories[true_row], weights=iou[true_row, predicted_column], minlength=num_classes
+        ).astype(np.float64),
+    )
+
+
+def panoptic_scores(counts: PanopticCounts, is_thing: Bool[np.ndarray, " k"]) -> PanopticScores:
+    """PQ = sum of IoU / (TP + FP / 2 + FN / 2), SQ = sum of IoU / TP, RQ = TP / (TP + FP / 2 + FN / 2) per class."""
+    matched = counts.true_positives
+    weight = matched + 0.5 * counts.false_positives + 0.5 * counts.false_negatives
+    present = weight > 0
+    pq, sq, rq = (np.full(len(weight), np.nan) for _ in range(3))
+    pq[present] = counts.iou[present] / weight[present]
+    sq[present] = counts.iou[present] / np.maximum(matched[present], 1)  # 0 for a class without a match
+    rq[present] = matched[present] / weight[present]
+
+    def average(chosen: Bool[np.ndarray, " k"]) -> PanopticAverage:
+        chosen = chosen & present
+        if not chosen.any():
+            return PanopticAverage(float("nan"), float("nan"), float("nan"))
+        return PanopticAverage(float(pq[chosen].mean()), float(sq[chosen].mean()), float(rq[chosen].mean()))
+
+    return PanopticScores(average(np.ones_like(is_thing)), average(is_thing), average(~is_thing), pq, sq, rq)
