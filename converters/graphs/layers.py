@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from converters.graphs.settings import Mode
+from converters.onnx.settings import Mode
 from oneformer_jax.errors import SpecError
 
 INT8, FP8, FP8_WIDE, NATIVE = "int8", "fp8_e4m3fn", "fp8_e5m2", "native"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,9 +12,9 @@ from jaxtyping import Float32, UInt8
 from pycocotools import mask as coco_mask
 
 from converters.onnx.settings import Ending
+from converters.onnx.trace import logits
 from oneformer_jax.data.geometry import Geometry, letterbox, resize_and_pad
 from oneformer_jax.evaluation.evaluator import BatchLogits
-from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.postprocess.results import Result, finished_result, semantic_map
 from oneformer_jax.predict.exported import ExportedBackend, normalised
@@ -77,15 +78,10 @@ def jax_forward(params: Any, config: OneFormerConfig) -> Forward:
     two float32 runtimes that are both right may disagree. A reference in float64 adds no flips of its own.
     """
 
-    def forward(params: Any, images: jax.Array, task_tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
-        features = oneformer.encode(params, images.transpose(0, 2, 3, 1), config=config)
-        class_logits, mask_logits = oneformer.predict(params, features, task_tokens, config=config)
-        return class_logits, mask_logits
-
     def widened(tree: Any) -> Any:
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), tree)
 
-    jitted = jax.jit(forward)
+    jitted = jax.jit(partial(logits, config=config))
     with jax.enable_x64(True):
         exact = widened(params)
 

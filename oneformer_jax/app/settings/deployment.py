@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from converters.graphs.settings import QuantizationRun
-from converters.onnx.settings import OPSETS, Ending, ExportRun
+from converters.onnx.settings import OPSETS, Ending, ExportRun, QuantizationRun
 from oneformer_jax.app.settings.data import path_list
 from oneformer_jax.app.settings.evaluation import comparison_run, thresholds
 from oneformer_jax.app.settings.model_keys import stated_fields

@@ -1,7 +1,5 @@
 """The gen_trt_engine action: an exported ONNX file in, a TensorRT engine with its metadata out. Free of JAX."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -58,7 +56,9 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
     for reason, names in kept.items():
         console.print(f"float32: {len(names)} nodes ({reason})", highlight=False)
     console.print(f"building with TensorRT {trt.__version__} on {device.name}: this takes minutes", highlight=False)
-    with written(prepared) as file:
+    with TemporaryDirectory() as folder:  # the graph as a file, and beside it weights that protobuf cannot hold
+        file = Path(folder) / "model.onnx"
+        onnx.save(prepared, file, save_as_external_data=prepared.ByteSize() >= 2**31 - 1)
         plan = build_engine(trt, file, replace(settings.build, batch_sizes=batch_sizes))
     write_engine(target, plan)
     write_sidecar(
@@ -137,12 +137,3 @@ def calibrated(
 
     ranges = cached_ranges(calibration.cache, measured) if calibration.cache else measured()
     return with_8bit_activations(copy, chosen, ranges)
-
-
-@contextmanager
-def written(model: onnx.ModelProto) -> Iterator[Path]:
-    """The graph as a file, for as long as TensorRT reads it; weights lie beside it where protobuf cannot hold them."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        onnx.save(model, path, save_as_external_data=model.ByteSize() >= 2**31 - 1)
-        yield path

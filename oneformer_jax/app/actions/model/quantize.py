@@ -15,9 +15,8 @@ from rich.table import Table
 from converters.graphs.activations import measured_ranges, quantizable_layers, with_8bit_activations
 from converters.graphs.graph import Graph, read_graph
 from converters.graphs.layers import CONVOLUTION, LINEAR, Layer, chosen_layers
-from converters.graphs.settings import QuantizationRun
 from converters.graphs.weights import tables, weighted_layers, with_8bit_weights
-from converters.onnx.settings import ExportRun
+from converters.onnx.settings import QuantizationRun
 from oneformer_jax.app.actions.evaluate import evaluate
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.model import open_model
@@ -59,7 +58,11 @@ def quantize(settings: QuantizationRun, run: Run) -> Path:
     if not settings.is_graph and settings.mode == "weight_only_ptq":
         before, after = _quantize_checkpoint(settings, target, run.console)
     else:
-        source = settings.model if settings.export is None else _exported(settings.export, run)
+        source = settings.model
+        if settings.export is not None:
+            from oneformer_jax.app.actions.model.export import export  # imports JAX
+
+            source = export(settings.export, run)
         before, after = _quantize_graph(settings, source, target, run.console)
     report(settings.comparison, before, after, run)
     return target
@@ -144,12 +147,6 @@ def _providers(device: str, console: Console) -> tuple[str, ...]:
         console.print(f"this ONNX Runtime has no {device}: calibrating on the CPU", highlight=False)
         return ("CPUExecutionProvider",)
     return (wanted,) if device == "cpu" else (wanted, "CPUExecutionProvider")
-
-
-def _exported(settings: ExportRun, run: Run) -> Path:
-    from oneformer_jax.app.actions.model.export import export  # imports JAX
-
-    return export(settings, run)
 
 
 def report(settings: ComparisonRun, before: Subject, after: Subject, run: Run) -> dict[str, dict[str, float | None]]:
