@@ -17,7 +17,7 @@ from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.settings.training import optimizer_config, schedule_config, training_length
 from oneformer_jax.app.spec import Spec, unsupported_keys
-from oneformer_jax.app.spec.published.template import template
+from oneformer_jax.app.spec.published.schema import template
 from oneformer_jax.app.spec.spec import notes
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.errors import OneFormerError

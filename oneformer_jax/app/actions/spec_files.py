@@ -15,8 +15,8 @@ from rich.text import Text
 from oneformer_jax.app.spec import Spec, load_spec, unsupported_keys
 from oneformer_jax.app.spec.dotted import flat
 from oneformer_jax.app.spec.field import leaves, plain
-from oneformer_jax.app.spec.published.bundle import bundle, to_yaml
-from oneformer_jax.app.spec.published.template import template
+from oneformer_jax.app.spec.published.schema import template
+from oneformer_jax.app.spec.published.skill import bundle, to_yaml
 from oneformer_jax.app.spec.spec import notes
 from oneformer_jax.errors import OneFormerError
 

@@ -15,7 +15,7 @@ from oneformer_jax.app.spec import Spec
 from oneformer_jax.app.spec.automl_keys import Automl
 from oneformer_jax.app.spec.dotted import nested
 from oneformer_jax.app.spec.field import Leaf, expected, leaves, plain
-from oneformer_jax.app.spec.problems import nearest
+from oneformer_jax.app.spec.source import nearest
 from oneformer_jax.errors import SpecError
 
 LEAVES = {leaf.path: leaf for leaf in leaves(Spec)}

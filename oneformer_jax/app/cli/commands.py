@@ -209,7 +209,7 @@ def default_specs(
 ) -> None:
     """Write a spec with every key of an action (without one: of all actions) at TAO's default, to start from."""
     from oneformer_jax.app.actions.spec_files import write_default_spec as action
-    from oneformer_jax.app.spec.published.template import ACTIONS
+    from oneformer_jax.app.spec.published.schema import ACTIONS
 
     names = [text for text in arguments or [] if "=" not in text]
     if names[1:] or not set(names) <= set(ACTIONS):

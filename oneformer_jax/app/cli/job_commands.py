@@ -17,7 +17,7 @@ from oneformer_jax.app.cli.guard import guarded
 from oneformer_jax.app.jobs.plan import Request
 from oneformer_jax.app.jobs.run import create, follow, resume, run, state
 from oneformer_jax.app.jobs.workspace import Job, Workspace
-from oneformer_jax.app.spec.published.template import ACTIONS
+from oneformer_jax.app.spec.published.schema import ACTIONS
 from oneformer_jax.errors import OneFormerError
 
 app = typer.Typer(

@@ -27,14 +27,12 @@ from oneformer_jax.app.jobs.inputs import (
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.app.spec.automl_keys import LOSS
-from oneformer_jax.app.spec.dotted import get, merge, put, remove
+from oneformer_jax.app.spec.dotted import apply, get, merge, put, remove, rename_synonyms
 from oneformer_jax.app.spec.load import load_source
-from oneformer_jax.app.spec.overrides import apply
+from oneformer_jax.app.spec.published.schema import ACTIONS, MISSING
 from oneformer_jax.app.spec.published.skill import SHORTHANDS, data_keys, parameters
-from oneformer_jax.app.spec.published.template import ACTIONS, MISSING
 from oneformer_jax.app.spec.source import Source, read_yaml
 from oneformer_jax.app.spec.spec import REDACTED
-from oneformer_jax.app.spec.synonyms import rename_synonyms
 from oneformer_jax.errors import SpecError
 
 VERSIONS = ("oneformer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

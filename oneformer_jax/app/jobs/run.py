@@ -22,7 +22,7 @@ from oneformer_jax.app.package import COMMAND_LINE, environment
 from oneformer_jax.app.run.children import forwarding
 from oneformer_jax.app.run.lock import only_process_in
 from oneformer_jax.app.run.status import read_status, replace_text
-from oneformer_jax.app.spec.published.bundle import to_yaml
+from oneformer_jax.app.spec.published.skill import to_yaml
 from oneformer_jax.errors import OneFormerError
 
 PAUSE = 0.1  # seconds between looks at the log

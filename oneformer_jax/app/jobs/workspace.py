@@ -17,7 +17,7 @@ from typing import Any
 
 from oneformer_jax.app.run.lock import holder
 from oneformer_jax.app.run.status import replace_text
-from oneformer_jax.app.spec.problems import nearest
+from oneformer_jax.app.spec.source import nearest
 from oneformer_jax.errors import OneFormerError
 
 _ID = re.compile(r"([a-z_]+)-(\d+)")

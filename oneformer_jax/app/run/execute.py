@@ -14,7 +14,7 @@ from oneformer_jax.app.run.lock import only_process_in
 from oneformer_jax.app.run.status import StatusFile, StatusOfOther, result_folder
 from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.spec import Spec, dump_yaml, load_spec, unsupported_keys
-from oneformer_jax.app.spec.overrides import apply
+from oneformer_jax.app.spec.dotted import apply
 from oneformer_jax.app.spec.source import Source, read_yaml
 from oneformer_jax.app.spec.spec import notes
 from oneformer_jax.data.storage.cache import cache_folder

@@ -1,9 +1,35 @@
-"""Nested data by dotted keys: `train.optim.lr` in `{"train": {"optim": {"lr": 1e-4}}}`."""
+"""Spec data by dotted keys (`train.optim.lr` in `{"train": {"optim": {"lr": 1e-4}}}`): reading and changing it.
 
+What changes it before it is checked: overrides of the command line (`key=value`, `+key=value`, `~key`, with values in
+YAML), and the other names under which a key is accepted.
+"""
+
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import yaml
+
+from oneformer_jax.app.spec.source import Problem, Source, describe, parse_value
+
 Data = dict[Any, Any]
+ASSIGNMENT = re.compile(r"\+{0,2}(?P<key>[^\s=~+][^\s=]*)=(?P<value>.*)", re.DOTALL)
+REMOVAL = re.compile(r"~(?P<key>[^\s=]+)")
+# The first three names are those of TAO's guide, the fourth is where TAO's code looks for the key, the others are those
+# of TAO's AutoML settings.
+SYNONYMS = {
+    "model.task_toggling.semantic_on": "model.test.semantic_on",
+    "model.task_toggling.instance_on": "model.test.instance_on",
+    "model.task_toggling.panoptic_on": "model.test.panoptic_on",
+    "dataset.augmentation.cutmix_prob": "dataset.cutmix_prob",
+    "automl.automl_max_recommendations": "automl.max_recommendations",
+    "automl.num_recommendations": "automl.max_recommendations",
+    "automl.automl_hyperparameters": "automl.hyperparameters",
+    "automl.automl_reduction_factor": "automl.reduction_factor",
+    "automl.automl_max_concurrent": "automl.max_concurrent",
+    "automl.automl_delete_intermediate_ckpt": "automl.delete_intermediate_ckpt",
+}
+NOT_AVAILABLE = {"model.backbone.dinat": "DiNAT is not available; use D2SwinTransformer"}
 
 
 def nested(path: str, value: Any) -> Data:
@@ -56,3 +82,85 @@ def flat(data: Mapping[str, Any], leaves: Collection[str], prefix: str = "") -> 
         is_section = isinstance(value, Mapping) and path not in leaves
         found |= flat(value, leaves, f"{path}.") if is_section else {path: value}
     return found
+
+
+def apply(source: Source, text: str) -> None:
+    """Changes `source` by one override; `+` makes no difference, `~key` takes a key back to its default."""
+    place = f"command line: {text}"
+    if match := REMOVAL.fullmatch(text):
+        remove(source.data, SYNONYMS.get(match["key"], match["key"]))
+        return
+    match = ASSIGNMENT.fullmatch(text)
+    if match is None:
+        hint = "write key=value, or ~key to return a key to its default"
+        source.problems.append(Problem("not an override", place, hint))
+        return
+    try:
+        value = parse_value(match["value"])
+    except (yaml.YAMLError, ValueError):
+        hint = "quote text that holds : # [ ] { } or starts with a special character"
+        source.problems.append(Problem(f"{match['key']}: the value is not valid YAML", place, hint))
+        return
+    key = SYNONYMS.get(match["key"], match["key"])
+    if blocked := _blocked(source.data, key):
+        what = f"{match['key']}: {blocked} is written as a value in the file, not as a section"
+        source.problems.append(Problem(what, place, "write the section out, or override it as a whole"))
+        return
+    merge(source.data, nested(key, value))  # a mapping into the section that is there, as a spec file would be
+    _note(source.places, key, value, place)
+
+
+def rename_synonyms(source: Source) -> None:
+    """Moves values to the names of the spec. Two different values of one key are a problem."""
+    for other, path in SYNONYMS.items():
+        value = _pop(source.data, other)
+        if value is None or _blocked(source.data, path):  # not there, or under a plain value, which is reported later
+            continue
+        present = get(source.data, path)
+        if present not in (value, None):
+            what = f"{other} is {describe(value)} but {path} is {describe(present)}"
+            hint = "these are two names of one key: keep one"
+            source.problems.append(Problem(what, source.places.get(other, ""), hint))
+        put(source.data, path, value)
+        source.places[path] = source.places.get(other, "")
+
+
+def reason_not_available(path: str) -> str:
+    """Why a key of TAO does not exist here; "" for every other path."""
+    return next((why for name, why in NOT_AVAILABLE.items() if f"{path}.".startswith(f"{name}.")), "")
+
+
+def _blocked(data: dict[Any, Any], key: str) -> str:
+    """The section above a key that holds a plain value or an interpolation, "" when there is none."""
+    names = key.split(".")
+    for end, name in enumerate(names[:-1], start=1):
+        if data.get(name) is None:
+            return ""
+        data = data[name]
+        if not isinstance(data, dict):
+            return ".".join(names[:end])
+    return ""
+
+
+def _note(places: dict[str, str], key: str, value: Any, place: str) -> None:
+    """Every key that the override sets is found on the command line from now on."""
+    places[key] = place
+    for end in range(key.count(".")):
+        places.setdefault(key.rsplit(".", end + 1)[0], place)
+    if isinstance(value, dict):
+        for name, element in value.items():
+            _note(places, f"{key}.{name}", element, place)
+
+
+def _pop(data: dict[Any, Any], path: str) -> Any:
+    """Takes a dotted key out of nested data, with the section that it leaves empty; None when it is not there."""
+    name, _, rest = path.partition(".")
+    if not rest:
+        return data.pop(name, None)
+    child = data.get(name)
+    if not isinstance(child, dict):
+        return None
+    value = _pop(child, rest)
+    if value is not None and not child:
+        del data[name]
+    return value

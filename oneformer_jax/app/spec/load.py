@@ -1,19 +1,21 @@
-"""A spec file and overrides to a `Spec`."""
+"""A spec file and overrides to a `Spec`.
+
+Of the keys that are written, unknown ones are reported, `${...}` is resolved, blank and missing ones are left out.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from oneformer_jax.app.spec import overrides as command_line
-from oneformer_jax.app.spec.field import Section, expected, subsection
-from oneformer_jax.app.spec.problems import Problem, raise_all
-from oneformer_jax.app.spec.resolve import resolve
-from oneformer_jax.app.spec.source import Source, describe, read_yaml
+from oneformer_jax.app.spec.dotted import SYNONYMS, apply, merge, reason_not_available, rename_synonyms
+from oneformer_jax.app.spec.field import Section, expected, plain, subsection
+from oneformer_jax.app.spec.source import Problem, Source, describe, nearest, raise_all, read_yaml
 from oneformer_jax.app.spec.spec import Spec
-from oneformer_jax.app.spec.synonyms import rename_synonyms
 from oneformer_jax.app.spec.validate import disagreements
 
 
@@ -26,14 +28,14 @@ def load_spec(path: Path | None, overrides: Sequence[str] = ()) -> Spec:
     source = read_yaml(Path(path)) if path else Source({})
     rename_synonyms(source)
     for text in overrides:
-        command_line.apply(source, text)
+        apply(source, text)
     return load_source(source, str(path or "command line"))
 
 
 def load_source(source: Source, origin: str) -> Spec:
     """The spec of what was read from `origin`. Raises SpecError that lists every problem, those of the source too."""
     rename_synonyms(source)
-    values = resolve(Spec, source)
+    values = _Resolver(source).read()
     try:
         spec = Spec.model_validate(values)
     except ValidationError as error:
@@ -42,6 +44,99 @@ def load_source(source: Source, origin: str) -> Spec:
     spec._places.update(source.places)
     raise_all(source.problems + disagreements(spec), origin)
     return spec
+
+
+class _Resolver:
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.known = [*_known_paths(Spec), *SYNONYMS]
+
+    def read(self) -> dict[Any, Any]:
+        """Nested values by key. Interpolations see the spec over its defaults, and the environment
+        (`${oc.env:NAME}`)."""
+        given = _without_blanks(Spec, self.source.data)
+        whole = plain(Spec())
+        try:
+            merge(whole, given)  # OmegaConf's own merge would lose `???`
+            return self.section(Spec, given, OmegaConf.create(whole), "")
+        except OmegaConfBaseException as error:
+            path = error.full_key or ""
+            self.report(path, f"{path or 'the spec'}: {_first_line(error)}")
+        except RecursionError:
+            self.report("", "an interpolation leads back to itself")
+        return {}
+
+    def section(self, kind: type[Section], given: Any, config: Any, prefix: str) -> dict[Any, Any]:
+        """The values of one section. `given` names the keys, `config` holds them over the defaults."""
+        values = {}
+        for name in given:
+            path = f"{prefix}{name}"
+            field = kind.model_fields.get(name) if isinstance(name, str) else None
+            if field is None:
+                self.unknown(path)
+                continue
+            nested, value = subsection(field), self.value(path, name, config)
+            if value is None:
+                continue
+            if nested is None:
+                values[name] = OmegaConf.to_container(value, resolve=True) if isinstance(value, Container) else value
+            elif isinstance(value, DictConfig):
+                inner = given[name] if isinstance(given[name], dict) else value
+                values[name] = self.section(nested, inner, value, f"{path}.")
+            else:
+                self.report(
+                    path,
+                    f"{path}: found {describe(value)}, expected a section",
+                    f"it has {', '.join(nested.model_fields)}",
+                )
+        return values
+
+    def value(self, path: str, name: str, config: DictConfig) -> Any:
+        """The value of a key without interpolations; None when it has none or when it is wrong, which is reported."""
+        try:
+            value = None if OmegaConf.is_missing(config, name) else config[name]
+            if isinstance(value, Container) and not isinstance(value, DictConfig):
+                OmegaConf.to_container(value, resolve=True)  # elements that cannot be resolved belong to this key
+            return value
+        except InterpolationToMissingValueError:
+            return None
+        except OmegaConfBaseException as error:
+            self.report(path, f"{path}: {_first_line(error)}")
+            return None
+
+    def unknown(self, path: str) -> None:
+        reason = reason_not_available(path)
+        near = "" if reason else nearest(path, self.known)
+        self.report(path, f"{path}: {reason or 'unknown key'}", f"did you mean {near}?" if near else "")
+
+    def report(self, path: str, what: str, hint: str = "") -> None:
+        self.source.problems.append(Problem(what, self.source.place(path), hint))
+
+
+def _known_paths(kind: type[Section], prefix: str = "") -> list[str]:
+    """The dotted paths of all sections and keys that a spec may name."""
+    found = []
+    for name, field in kind.model_fields.items():
+        nested = subsection(field)
+        found += [prefix + name, *(_known_paths(nested, f"{prefix}{name}.") if nested else [])]
+    return found
+
+
+def _without_blanks(kind: type[Section], data: dict[Any, Any]) -> dict[Any, Any]:
+    """`data` without the keys of sections that are blank; free-form values keep their nulls."""
+    kept = {}
+    for name, value in data.items():
+        field = kind.model_fields.get(name) if isinstance(name, str) else None
+        nested = subsection(field) if field else None
+        if nested is not None and isinstance(value, dict):
+            kept[name] = _without_blanks(nested, value)
+        elif value is not None or field is None:
+            kept[name] = value
+    return kept
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _mismatches(error: ValidationError, values: dict[str, Any], source: Source) -> list[Problem]:

@@ -7,8 +7,7 @@ from oneformer_jax.app.spec.automl_keys import LOSS, Automl
 from oneformer_jax.app.spec.dataset_keys import Dataset
 from oneformer_jax.app.spec.field import expected, leaves, plain
 from oneformer_jax.app.spec.model_keys import Model, SemSegHead, Swin
-from oneformer_jax.app.spec.problems import Problem
-from oneformer_jax.app.spec.source import describe
+from oneformer_jax.app.spec.source import Problem, describe
 from oneformer_jax.app.spec.spec import Spec
 from oneformer_jax.app.spec.train_keys import Train
 

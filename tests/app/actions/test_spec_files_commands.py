@@ -7,8 +7,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from oneformer_jax.app.cli.commands import app
-from oneformer_jax.app.spec.published.bundle import bundle
-from oneformer_jax.app.spec.published.template import ACTIONS, template
+from oneformer_jax.app.spec.published.schema import ACTIONS, template
+from oneformer_jax.app.spec.published.skill import bundle
 
 
 def run(*arguments: object) -> Result:

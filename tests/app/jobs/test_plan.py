@@ -12,7 +12,7 @@ from servers import Bucket
 from oneformer_jax.app.automl.policy import SKILL
 from oneformer_jax.app.jobs.plan import Plan, Request, make_plan, resumed_spec
 from oneformer_jax.app.jobs.workspace import Job, Workspace
-from oneformer_jax.app.spec.published.bundle import to_yaml
+from oneformer_jax.app.spec.published.skill import to_yaml
 from oneformer_jax.errors import OneFormerError
 
 MODEL = ["evaluate.checkpoint=given"]

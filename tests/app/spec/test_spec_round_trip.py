@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oneformer_jax.app.spec import Spec, dump_yaml, load_spec
-from oneformer_jax.app.spec.problems import nearest
-from oneformer_jax.app.spec.source import parse_value
+from oneformer_jax.app.spec.source import nearest, parse_value
 
 # Any text that YAML can hold and that means itself (??? is a missing value).
 PIECES = st.lists(st.sampled_from(["\\", "${", "}", "a", " ", "'", ":"]), max_size=6).map("".join)

@@ -11,10 +11,8 @@ import yaml
 
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.app.spec.field import leaves
-from oneformer_jax.app.spec.published.bundle import bundle
-from oneformer_jax.app.spec.published.schema import manifest, schema
-from oneformer_jax.app.spec.published.skill import FILES, INPUTS, PARAMETERS, SHORTHANDS, skill_info
-from oneformer_jax.app.spec.published.template import ACTIONS, DEPLOYMENT, deployment_template, template
+from oneformer_jax.app.spec.published.schema import ACTIONS, DEPLOYMENT, deployment_template, manifest, schema, template
+from oneformer_jax.app.spec.published.skill import FILES, INPUTS, PARAMETERS, SHORTHANDS, bundle, skill_info
 
 ABSENT = "(absent)"
 UNORDERED = ("popular", "automl_default_parameters", "automl_disabled_parameters")

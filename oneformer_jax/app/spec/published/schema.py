@@ -1,27 +1,70 @@
-"""The schema of each action in TAO's dialect, and the manifest that lists them.
+"""The schema and the spec template of each action in TAO's dialect, and the manifest that lists them.
 
-One departure from the published files: `properties` holds nothing but properties. Keys beyond TAO's carry
-`x_extension`, and no default or list names them.
+One departure from the published schemas: `properties` holds nothing but properties. Keys beyond TAO's carry
+`x_extension`, and no default or list names them. A template holds every key of an action with the default that TAO
+publishes; short ones are for deployment.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from oneformer_jax.app.spec.dotted import put
 from oneformer_jax.app.spec.field import Branch, Leaf, children
-from oneformer_jax.app.spec.published.template import ACTIONS, belongs, published_values
 from oneformer_jax.app.spec.spec import Spec
 
 MODEL = "oneformer"
 VERSION = 1
+ACTIONS = ("train", "evaluate", "inference", "export", "quantize", "gen_trt_engine")
+# Every action's schema and template hold these too: quantize and evaluate read the settings of training.
+SHARED_ACTIONS = ("train", "quantize")
+MISSING = "???"  # to be filled in; a spec that still holds it counts as one without the key
+
+SCORING = {
+    "results_dir": "/results",
+    "dataset.label_map": MISSING,
+    "dataset.contiguous_id": True,
+    "dataset.val.annotations": MISSING,
+    "dataset.val.images": MISSING,
+    "dataset.val.panoptic": MISSING,
+    "dataset.val.batch_size": 1,
+    "dataset.val.num_workers": 2,
+    "dataset.test.images": MISSING,
+    "dataset.test.batch_size": 1,
+    "export.task": "semantic",
+    "model.test.object_mask_threshold": 0.5,
+    "model.test.overlap_threshold": 0.8,
+    "model.sem_seg_head.norm": "GN",
+    "model.sem_seg_head.num_classes": 133,
+    "inference.trt_engine": MISSING,
+    "evaluate.trt_engine": MISSING,
+}
+# The values of TAO's templates, which differ from the defaults here and there; paths are left to fill in.
+DEPLOYMENT: Mapping[str, Mapping[str, Any]] = {
+    "gen_trt_engine": {
+        "results_dir": "/results",
+        "gen_trt_engine.gpu_id": 0,
+        "gen_trt_engine.onnx_file": MISSING,
+        "gen_trt_engine.trt_engine": MISSING,
+        "gen_trt_engine.batch_size": 1,
+        "gen_trt_engine.verbose": True,
+        "gen_trt_engine.tensorrt.data_type": "fp16",
+        "gen_trt_engine.tensorrt.workspace_size": 8192,
+        "gen_trt_engine.tensorrt.max_batch_size": 1,
+        "gen_trt_engine.tensorrt.opt_batch_size": 1,
+        "gen_trt_engine.tensorrt.min_batch_size": 1,
+    },
+    "evaluate": SCORING,
+    "inference": SCORING,
+}
 
 
 def schema(action: str) -> dict[str, Any]:
     """The schema of one action: the shared sections and its own."""
-    nodes = [node for node in children(Spec) if belongs(node.name, action)]
+    nodes = [node for node in children(Spec) if _belongs(node.name, action)]
     return {
         "type": "object",
         "properties": _properties(nodes),
-        "default": published_values(nodes, _default),
+        "default": _published_values(nodes, _default),
         "required": [node.name for node in nodes if isinstance(node, Branch) and _required(node)],
         **_search_lists(_published(children(Spec))),
         "popular": _popular_defaults(),
@@ -59,6 +102,35 @@ def manifest() -> dict[str, Any]:
     }
 
 
+def template(action: str = "") -> dict[str, Any]:
+    """The keys of one action, or of all, with the values of TAO's template."""
+    values = _published_values(children(Spec), lambda leaf: leaf.template_default)
+    return {name: value for name, value in values.items() if not action or _belongs(name, action)}
+
+
+def deployment_template(action: str) -> dict[str, Any]:
+    """The few keys that building an engine, or running one, needs."""
+    data: dict[str, Any] = {}
+    for path, value in DEPLOYMENT[action].items():
+        put(data, path, value)
+    return data
+
+
+def _belongs(name: str, action: str) -> bool:
+    """Whether the section or key `name` at the top of a spec is part of what an action publishes."""
+    return name not in ACTIONS or name == action or name in SHARED_ACTIONS
+
+
+def _published_values(nodes: Iterable[Leaf | Branch], value: Callable[[Leaf], Any]) -> dict[str, Any]:
+    """`value` of every key that TAO publishes, nested by section, without the keys for which it is None."""
+    found = {
+        node.name: value(node) if isinstance(node, Leaf) else _published_values(node.children(), value)
+        for node in nodes
+        if not node.extension
+    }
+    return {name: element for name, element in found.items() if element is not None}
+
+
 def _properties(nodes: Iterable[Leaf | Branch]) -> dict[str, Any]:
     return {node.name: _key(node) if isinstance(node, Leaf) else _collection(node) for node in nodes}
 
@@ -86,7 +158,7 @@ def _collection(branch: Branch) -> dict[str, Any]:
     nodes = list(branch.children())
     return _without_none(
         type="collection",
-        default=None if branch.extension else published_values(nodes, _default),
+        default=None if branch.extension else _published_values(nodes, _default),
         title=branch.field.title,
         description=branch.field.description,
         automl_enabled=False,
@@ -129,7 +201,7 @@ def _popular(node: Leaf | Branch) -> bool:
 def _popular_defaults() -> dict[str, Any]:
     """The defaults of the keys that matter most, nested by section."""
     nodes = [node for node in children(Spec) if _popular(node)]
-    return _without_empty(published_values(nodes, lambda leaf: _default(leaf) if leaf.key.popular else None))
+    return _without_empty(_published_values(nodes, lambda leaf: _default(leaf) if leaf.key.popular else None))
 
 
 def _default(leaf: Leaf) -> Any:

@@ -1,14 +1,25 @@
 """What an orchestrator reads before it starts an action: the command, its inputs and outputs, and where data come from.
 
 The form is that of TAO's `skill_info.yaml`. Its keys are those of the spec, so a runner made for TAO fills in the same
-ones.
+ones. It is one file of the bundle that describes this project to TAO's tools, beside schemas and spec templates.
 """
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from oneformer_jax.app.spec.published.template import ACTIONS, DEPLOYMENT
+import yaml
+
+from oneformer_jax.app.spec.published.schema import (
+    ACTIONS,
+    DEPLOYMENT,
+    deployment_template,
+    manifest,
+    schema,
+    template,
+)
 
 IMAGES = "images.tar.gz"
 FILES = {
@@ -101,6 +112,22 @@ SHORTHANDS = {
     "trt_opt_batch_size": "gen_trt_engine.tensorrt.opt_batch_size",
     "trt_max_batch_size": "gen_trt_engine.tensorrt.max_batch_size",
 }
+
+
+def bundle() -> dict[str, str]:
+    """The text of every file, by its path below the folder."""
+    return {
+        **{f"schemas/{action}.schema.json": _json(schema(action)) for action in ACTIONS},
+        "schemas/manifest.json": _json(manifest()),
+        **{f"references/spec_template_{action}.yaml": to_yaml(template(action)) for action in ACTIONS},
+        **{f"references/spec_template_deploy_{name}.yaml": to_yaml(deployment_template(name)) for name in DEPLOYMENT},
+        "references/skill_info.yaml": to_yaml(skill_info()),
+    }
+
+
+def to_yaml(data: dict[str, Any]) -> str:
+    """Plain data as YAML in the order of the keys."""
+    return yaml.safe_dump(data, sort_keys=False, width=120)
 
 
 def skill_info() -> dict[str, Any]:
@@ -198,3 +225,9 @@ def _data_set(path: str, action: str) -> str:
     if path == "inference.images_dir" or (path == "dataset.test.images" and action == "inference"):
         return "inference_dataset"
     return "eval_dataset" if path.startswith(("dataset.val.", "dataset.test.")) else "train_datasets"
+
+
+def _json(data: dict[str, Any]) -> str:
+    """Strict JSON, keys sorted as in the published files. It has no word for infinity, but a number that reads as it:
+    for TAO's search "no upper bound" and a bound that is not there are different ranges."""
+    return re.sub(r"(?m): Infinity(,?)$", r": 1e999\1", json.dumps(data, indent=2, sort_keys=True)) + "\n"

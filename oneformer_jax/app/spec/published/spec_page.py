@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from oneformer_jax.app.spec.dotted import NOT_AVAILABLE, SYNONYMS
 from oneformer_jax.app.spec.field import Branch, Leaf, children, expected, leaves
 from oneformer_jax.app.spec.spec import Spec
-from oneformer_jax.app.spec.synonyms import NOT_AVAILABLE, SYNONYMS
 
 HEADER = """# The spec
 
