@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int, Int32, UInt8
 
 from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.data.datasets.dataset import Dataset, front
+from oneformer_jax.data.datasets.images import panoptic_colors
 
 CATEGORIES = Categories(
     (
@@ -84,7 +85,7 @@ def _write_picture(folder: Path, size: int, seed: tuple[int, int], i: int) -> di
     image, ids = draw_picture(size, np.random.default_rng((*seed, i)))
     name = f"{i:06d}.png"
     cv2.imwrite(str(folder / "images" / name), image[..., ::-1])
-    cv2.imwrite(str(folder / "panoptic" / name), _id_colors(ids)[..., ::-1])
+    cv2.imwrite(str(folder / "panoptic" / name), panoptic_colors(ids)[..., ::-1])
     return {"image_id": i, "file_name": name, "segments_info": _segments_info(ids)}
 
 
@@ -208,18 +209,12 @@ def _borders(index: UInt8[np.ndarray, "s s"]) -> Bool[np.ndarray, "s s"]:
     return cv2.dilate(index, kernel) != cv2.erode(index, kernel)
 
 
-def _id_colors(ids: Int32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
-
-
 def _segments_info(ids: Int32[np.ndarray, "h w"]) -> list[dict[str, Any]]:
     infos = []
-    for segment in np.unique(ids):
-        ys, xs = np.nonzero(ids == segment)
-        x, y = int(xs.min()), int(ys.min())
-        box = [x, y, int(xs.max()) - x + 1, int(ys.max()) - y + 1]
-        category = int(segment) // 1000
-        infos.append({"id": int(segment), "category_id": category, "iscrowd": 0, "area": len(xs), "bbox": box})
+    for segment in np.unique(ids).tolist():
+        mask = (ids == segment).view(np.uint8)
+        area, box = int(np.count_nonzero(mask)), list(cv2.boundingRect(mask))
+        infos.append({"id": segment, "category_id": segment // 1000, "iscrowd": 0, "area": area, "bbox": box})
     return infos
 
 

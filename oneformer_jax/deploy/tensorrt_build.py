@@ -98,7 +98,7 @@ def build_engine(trt: Any, onnx_file: Path, settings: BuildSettings) -> bytes:
             hint="with too little memory: raise gen_trt_engine.tensorrt.workspace_size or lower max_batch_size",
         )
     if settings.timing_cache is not None:
-        _write(settings.timing_cache, bytes(config.get_timing_cache().serialize()))
+        write_whole(settings.timing_cache, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
 
 
@@ -129,7 +129,7 @@ def _use_timing_cache(config: Any, path: Path) -> None:
         raise EngineError("the timing cache is damaged, or of another TensorRT or GPU", where=str(path), hint=hint)
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".part")
@@ -138,11 +138,6 @@ def _write(path: Path, content: bytes) -> None:
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
-
-
-def write_engine(path: Path, plan: bytes) -> None:
-    """Writes an engine whole or not at all."""
-    _write(path, plan)
 
 
 def calibration_feeds(

@@ -1,6 +1,6 @@
 """Scores any backend on a data set: each task with its own prediction, every image at its original size."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -13,10 +13,8 @@ from oneformer_jax.data.datasets.files import DatasetFiles
 from oneformer_jax.data.geometry import Geometry, Policy, Size, resize_and_pad
 from oneformer_jax.evaluation.metrics import (
     GroundTruth,
-    InstanceScores,
     PanopticCounts,
-    PanopticScores,
-    SemanticScores,
+    Scores,
     TrueInstance,
     confusion_matrix,
     count_segments,
@@ -47,7 +45,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Metrics:
-    """Scores of the tasks that ran; None for the others. `geometry` names the policy that sized the images.
+    """Scores of the tasks that ran. `geometry` names the policy that sized the images.
 
     The scores are taken over all images; `parts` are those of each data set where there are several.
     """
@@ -55,9 +53,7 @@ class Metrics:
     class_names: tuple[str, ...]
     num_images: int
     geometry: str
-    semantic: SemanticScores | None = None
-    instance: InstanceScores | None = None
-    panoptic: PanopticScores | None = None
+    scores: Mapping[Task, Scores] = field(default_factory=dict)
     parts: Mapping[str, "Metrics"] = field(default_factory=dict)
 
 
@@ -117,23 +113,27 @@ class Evaluator:
             DataError: an image or a panoptic PNG is unreadable or contradicts the annotations, or the model has fewer
                 classes than the data set.
         """
-        total = _Total(self)
+        names = self.dataset.parts if len(self.dataset.parts) > 1 else {}
+        sums = {name: _Sums() for name in (None, *names)}  # None: of all images
         with ThreadPoolExecutor(self.workers) as pool:
             batches = self._batches()
             loading = [pool.submit(self._load, index) for index in batches[0]] if batches else []
-            scoring: list[Future[_ImageScore]] = []
+            scoring: list[Future[_Sums]] = []
             for position, indices in enumerate(batches):
-                inputs = [future.result() for future in loading]
+                images, geometries = zip(*(future.result() for future in loading), strict=True)
                 if position + 1 < len(batches):
                     loading = [pool.submit(self._load, index) for index in batches[position + 1]]
-                logits = backend.predict(*self._stack(inputs), self.tasks)
-                total.add(scoring, progress)  # of the batch before: they ran beside the prediction
+                filled = np.minimum(np.arange(self.batch_size), len(indices) - 1)
+                sizes = np.array([geometry.resized for geometry in geometries], np.int32)
+                logits = backend.predict(np.stack(images)[filled], sizes[filled], self.tasks)
+                self._add(scoring, sums, progress)  # of the batch before: they ran beside the prediction
                 scoring = [
-                    pool.submit(self._score, index, inputs[row].geometry, row, logits)
-                    for row, index in enumerate(indices)
+                    pool.submit(self._score, index, geometries[row], row, logits) for row, index in enumerate(indices)
                 ]
-            total.add(scoring, progress)
-        return total.of_all(self.gather).metrics()
+            self._add(scoring, sums, progress)
+        of_processes = self.gather(sums)
+        whole, *parts = (self._metrics(_Sums.of(found[name] for found in of_processes)) for name in sums)
+        return replace(whole, parts=dict(zip(names, parts, strict=True)))
 
     def _batches(self) -> list[list[int]]:
         groups: dict[Size, list[int]] = {}
@@ -143,17 +143,13 @@ class Evaluator:
         size = self.batch_size
         return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
 
-    def _load(self, index: int) -> "_Input":
+    def _load(self, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], Geometry]:
         with naming(self.dataset.records[index]):
             image = self.dataset.read_image(index)
         geometry = self.policy(image.shape[:2])
-        return _Input(resize_and_pad(image, geometry), geometry)
+        return resize_and_pad(image, geometry), geometry
 
-    def _stack(self, inputs: list["_Input"]) -> tuple[UInt8[np.ndarray, "b h w 3"], Int[np.ndarray, "b 2"]]:
-        full = inputs + inputs[-1:] * (self.batch_size - len(inputs))
-        return np.stack([item.image for item in full]), np.array([item.geometry.resized for item in full], np.int32)
-
-    def _score(self, index: int, geometry: Geometry, row: int, logits: dict[Task, BatchLogits]) -> "_ImageScore":
+    def _score(self, index: int, geometry: Geometry, row: int, logits: dict[Task, BatchLogits]) -> "_Sums":
         record = self.dataset.records[index]
         with naming(record):
             truth = GroundTruth.from_segments(self.dataset.read_segments(index), record.segments)
@@ -162,101 +158,71 @@ class Evaluator:
         is_thing = self.dataset.categories.is_thing_of(num_classes)  # what has no name is always wrong
         of_image = {task: (classes[row], masks[row]) for task, (classes, masks) in logits.items()}
         result = finished_result(of_image, geometry, is_thing, self.thresholds)
-        score = _ImageScore(index, geometry.original, num_classes)
+        image, sums = _Image(index, geometry.original, num_classes), _Sums()
         if result.semantic is not None:
             classes = truth.class_map()
-            score = score._replace(confusion=confusion_matrix(result.semantic, classes, classes >= 0, num_classes))
+            sums.confusion = confusion_matrix(result.semantic, classes, classes >= 0, num_classes)
         if result.instance is not None:
-            score = score._replace(found=result.instance, true=true_instances(truth, is_thing))
+            image = image._replace(found=result.instance, true=true_instances(truth, is_thing))
         if result.panoptic is not None:
-            score = score._replace(counts=count_segments(result.panoptic, truth, num_classes))
-        return score
+            sums.counts = count_segments(result.panoptic, truth, num_classes)
+        sums.images = [image]
+        return sums
+
+    def _add(self, scoring: "list[Future[_Sums]]", sums: "dict[str | None, _Sums]", progress: Progress | None) -> None:
+        for future in scoring:
+            score = future.result()
+            for name, total in sums.items():
+                if name is None or score.images[0].number in self.dataset.parts[name]:
+                    total.add(score)
+            if progress is not None:
+                progress(len(sums[None].images), len(self.dataset))
+
+    def _metrics(self, sums: "_Sums") -> Metrics:
+        num_classes = sums.images[0].num_classes
+        is_thing = self.dataset.categories.is_thing_of(num_classes)
+        known = self.dataset.categories.names
+        extra = tuple(f"(output {index} of the model)" for index in range(len(known), num_classes))
+        scores: dict[Task, Scores] = {}
+        if sums.confusion is not None:
+            scores["semantic"] = semantic_scores(sums.confusion)
+        if sums.counts is not None:
+            scores["panoptic"] = panoptic_scores(sums.counts, is_thing)
+        if "instance" in self.tasks:
+            images = sorted(sums.images, key=lambda image: image.number)  # ties in AP must not depend on the batches
+            found, true, sizes = zip(*((image.found, image.true, image.size) for image in images), strict=True)
+            scores["instance"] = mask_average_precision(found, true, sizes, is_thing)
+        return Metrics(known + extra, len(sums.images), self.policy_name, scores)
 
 
-class _Input(NamedTuple):
-    image: UInt8[np.ndarray, "h w 3"]
-    geometry: Geometry
+class _Image(NamedTuple):
+    """What AP needs of all images at once; no instances where that task does not run."""
 
-
-class _ImageScore(NamedTuple):
-    """What one image contributes; None for a task that does not run."""
-
-    image: int
+    number: int
     size: Size
     num_classes: int
-    confusion: Int64[np.ndarray, "k k"] | None = None
-    counts: PanopticCounts | None = None
-    found: tuple[Instance, ...] | None = None
-    true: tuple[TrueInstance, ...] | None = None
+    found: tuple[Instance, ...] = ()
+    true: tuple[TrueInstance, ...] = ()
 
 
 @dataclass
 class _Sums:
-    """Running sums over images, and the instances, which AP needs all at once."""
+    """What images contribute to the scores; None for a task that does not run."""
 
-    scores: list[_ImageScore] = field(default_factory=list)  # without confusion and counts, which are summed
+    images: list[_Image] = field(default_factory=list)
     confusion: Int64[np.ndarray, "k k"] | None = None
     counts: PanopticCounts | None = None
 
-    def add(self, score: _ImageScore) -> None:
-        self.merge(_Sums([score._replace(confusion=None, counts=None)], score.confusion, score.counts))
-
-    def merge(self, other: "_Sums") -> None:
+    def add(self, other: "_Sums") -> None:
         if other.confusion is not None:
             self.confusion = other.confusion if self.confusion is None else self.confusion + other.confusion
         if other.counts is not None:
             self.counts = other.counts if self.counts is None else self.counts + other.counts
-        self.scores += other.scores
+        self.images += other.images
 
-    def metrics(self, evaluator: Evaluator) -> Metrics:
-        num_classes = self.scores[0].num_classes
-        is_thing = evaluator.dataset.categories.is_thing_of(num_classes)
-        known = evaluator.dataset.categories.names
-        extra = tuple(f"(output {index} of the model)" for index in range(len(known), num_classes))
-        instance = None
-        if "instance" in evaluator.tasks:
-            scores = sorted(self.scores, key=lambda score: score.image)  # ties in AP must not depend on the batches
-            found, true, sizes = zip(*((s.found, s.true, s.size) for s in scores), strict=True)
-            instance = mask_average_precision(found, true, sizes, is_thing)
-        return Metrics(
-            class_names=known + extra,
-            num_images=len(self.scores),
-            geometry=evaluator.policy_name,
-            semantic=None if self.confusion is None else semantic_scores(self.confusion),
-            instance=instance,
-            panoptic=None if self.counts is None else panoptic_scores(self.counts, is_thing),
-        )
-
-
-class _Total:
-    """The sums over all images and, where there are several data sets, over each of them."""
-
-    def __init__(self, evaluator: Evaluator) -> None:
-        self.evaluator = evaluator
-        self.whole = _Sums()
-        parts = evaluator.dataset.parts
-        self.parts = {name: _Sums() for name in parts} if len(parts) > 1 else {}
-
-    def add(self, scoring: list["Future[_ImageScore]"], progress: Progress | None) -> None:
-        dataset = self.evaluator.dataset
-        for future in scoring:
-            score = future.result()
-            self.whole.add(score)
-            for name, sums in self.parts.items():
-                if score.image in dataset.parts[name]:
-                    sums.add(score)
-            if progress is not None:
-                progress(len(self.whole.scores), len(dataset))
-
-    def of_all(self, gather: Callable[[Any], list[Any]]) -> "_Total":
-        """The sums over the images of all processes."""
-        total = _Total(self.evaluator)
-        for whole, parts in gather((self.whole, self.parts)):
-            total.whole.merge(whole)
-            for name, sums in total.parts.items():
-                sums.merge(parts[name])
+    @classmethod
+    def of(cls, several: "Iterable[_Sums]") -> "_Sums":
+        total = cls()
+        for sums in several:
+            total.add(sums)
         return total
-
-    def metrics(self) -> Metrics:
-        parts = {name: sums.metrics(self.evaluator) for name, sums in self.parts.items()}
-        return replace(self.whole.metrics(self.evaluator), parts=parts)

@@ -7,6 +7,7 @@ quality (Kirillov et al. 2019), with the rules of COCO's panopticapi for void an
 
 import contextlib
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,19 @@ from pycocotools.cocoeval import COCOeval
 
 from oneformer_jax.data.datasets.dataset import Segment, front
 from oneformer_jax.postprocess.results import Instance, PanopticResult, RunLengths
+
+MAX_DETECTIONS = 100  # an image, as in COCO
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Fractions by their usual names: `overall` over all classes, and of each class (K,).
+
+    NaN where a value is not defined, as of a class that does not occur; means over classes skip these.
+    """
+
+    overall: dict[str, float]
+    per_class: dict[str, Float[np.ndarray, " k"]]
 
 
 @dataclass(frozen=True)
@@ -51,15 +65,6 @@ class GroundTruth:
         return np.append(self.categories, -1).astype(np.int32)[self.index]
 
 
-@dataclass(frozen=True)
-class SemanticScores:
-    """Fractions. `iou` per class is NaN where a class was neither annotated nor predicted; means skip these."""
-
-    mean_iou: float
-    pixel_accuracy: float
-    iou: Float[np.ndarray, " k"]
-
-
 def confusion_matrix(
     prediction: Integer[np.ndarray, "h w"],
     truth: Integer[np.ndarray, "h w"],
@@ -71,22 +76,23 @@ def confusion_matrix(
     return np.bincount(joint, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64, copy=False)
 
 
-def semantic_scores(confusion: Int64[np.ndarray, "k k"]) -> SemanticScores:
-    """IoU of a class = intersection / union over all images together; accuracy = correct pixels / valid pixels."""
+def semantic_scores(confusion: Int64[np.ndarray, "k k"]) -> Scores:
+    """mIoU, pixel_accuracy and IoU of each class; a class occurs if it was annotated or predicted.
+
+    IoU of a class = intersection / union over all images together; accuracy = correct pixels / valid pixels.
+    """
     correct = np.diag(confusion)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - correct
     present = union > 0
     iou = np.full(len(union), np.nan)
     iou[present] = correct[present] / union[present]
     total = int(confusion.sum())
-    return SemanticScores(
-        mean_iou=float(iou[present].mean()) if present.any() else float("nan"),
-        pixel_accuracy=float(correct.sum() / total) if total else float("nan"),
-        iou=iou,
-    )
+    accuracy = float(correct.sum() / total) if total else math.nan
+    return Scores({"mIoU": _mean(iou, present), "pixel_accuracy": accuracy}, {"IoU": iou})
 
 
-MAX_DETECTIONS = 100  # an image, as in COCO
+def _mean(values: Float[np.ndarray, " k"], chosen: Bool[np.ndarray, " k"]) -> float:
+    return float(values[chosen].mean()) if chosen.any() else math.nan
 
 
 @dataclass(frozen=True)
@@ -96,17 +102,6 @@ class TrueInstance:
     category: int
     iscrowd: bool
     mask: RunLengths
-
-
-@dataclass(frozen=True)
-class InstanceScores:
-    """Fractions: AP is the mean over IoU 0.50, 0.55, ..., 0.95. `per_class` is its value for each class, NaN for stuff
-    and for things that are not annotated anywhere; the means skip these."""
-
-    ap: float
-    ap50: float
-    ap75: float
-    per_class: Float[np.ndarray, " k"]
 
 
 def true_instances(truth: GroundTruth, is_thing: Bool[np.ndarray, " k"]) -> tuple[TrueInstance, ...]:
@@ -127,11 +122,15 @@ def mask_average_precision(
     truths: Sequence[Sequence[TrueInstance]],
     sizes: Sequence[tuple[int, int]],
     is_thing: Bool[np.ndarray, " k"],
-) -> InstanceScores:
-    """AP over all images: one sequence of predictions, one of annotations and one (height, width) per image."""
+) -> Scores:
+    """AP, AP50 and AP75 over all images, and AP of each thing that is annotated anywhere.
+
+    AP is the mean over IoU 0.50, 0.55, ..., 0.95. Gets one sequence of predictions, one of annotations and one (height,
+    width) per image.
+    """
     images = [{"id": i, "height": height, "width": width} for i, (height, width) in enumerate(sizes)]
     categories = [{"id": int(index)} for index in np.flatnonzero(is_thing)]
-    undefined = InstanceScores(*(float("nan"),) * 3, np.full(len(is_thing), np.nan))
+    undefined = Scores(dict.fromkeys(("AP", "AP50", "AP75"), math.nan), {"AP": np.full(len(is_thing), np.nan)})
     if not categories:
         return undefined
     found = [
@@ -160,7 +159,7 @@ def mask_average_precision(
     per_class[np.flatnonzero(is_thing)[defined]] = by_threshold.mean(axis=0)
     thresholds = scoring.params.iouThrs
     at50, at75 = (by_threshold[np.flatnonzero(np.isclose(thresholds, value))[0]].mean() for value in (0.5, 0.75))
-    return InstanceScores(float(by_threshold.mean()), float(at50), float(at75), per_class)
+    return Scores({"AP": float(by_threshold.mean()), "AP50": float(at50), "AP75": float(at75)}, {"AP": per_class})
 
 
 def _annotation(image: int, category: int, mask: RunLengths) -> dict[str, Any]:
@@ -187,33 +186,7 @@ class PanopticCounts:
     iou: Float[np.ndarray, " k"]
 
     def __add__(self, other: "PanopticCounts") -> "PanopticCounts":
-        return PanopticCounts(
-            self.true_positives + other.true_positives,
-            self.false_positives + other.false_positives,
-            self.false_negatives + other.false_negatives,
-            self.iou + other.iou,
-        )
-
-
-@dataclass(frozen=True)
-class PanopticAverage:
-    """Panoptic, segmentation and recognition quality: fractions, averaged over the classes that occur; NaN if none."""
-
-    pq: float
-    sq: float
-    rq: float
-
-
-@dataclass(frozen=True)
-class PanopticScores:
-    """Averages over all, thing and stuff classes, and the values per class (NaN where a class does not occur)."""
-
-    all: PanopticAverage
-    things: PanopticAverage
-    stuff: PanopticAverage
-    pq: Float[np.ndarray, " k"]
-    sq: Float[np.ndarray, " k"]
-    rq: Float[np.ndarray, " k"]
+        return PanopticCounts(*map(np.add, vars(self).values(), vars(other).values()))
 
 
 def count_segments(prediction: PanopticResult, truth: GroundTruth, num_classes: int) -> PanopticCounts:
@@ -258,8 +231,11 @@ def count_segments(prediction: PanopticResult, truth: GroundTruth, num_classes: 
     )
 
 
-def panoptic_scores(counts: PanopticCounts, is_thing: Bool[np.ndarray, " k"]) -> PanopticScores:
-    """PQ = sum of IoU / (TP + FP / 2 + FN / 2), SQ = sum of IoU / TP, RQ = TP / (TP + FP / 2 + FN / 2) per class."""
+def panoptic_scores(counts: PanopticCounts, is_thing: Bool[np.ndarray, " k"]) -> Scores:
+    """Panoptic, segmentation and recognition quality of each class; averaged over all, thing and stuff classes.
+
+    PQ = sum of IoU / (TP + FP / 2 + FN / 2), SQ = sum of IoU / TP, RQ = TP / (TP + FP / 2 + FN / 2).
+    """
     matched = counts.true_positives
     weight = matched + 0.5 * counts.false_positives + 0.5 * counts.false_negatives
     present = weight > 0
@@ -267,11 +243,9 @@ def panoptic_scores(counts: PanopticCounts, is_thing: Bool[np.ndarray, " k"]) ->
     pq[present] = counts.iou[present] / weight[present]
     sq[present] = counts.iou[present] / np.maximum(matched[present], 1)  # 0 for a class without a match
     rq[present] = matched[present] / weight[present]
-
-    def average(chosen: Bool[np.ndarray, " k"]) -> PanopticAverage:
-        chosen = chosen & present
-        if not chosen.any():
-            return PanopticAverage(float("nan"), float("nan"), float("nan"))
-        return PanopticAverage(float(pq[chosen].mean()), float(sq[chosen].mean()), float(rq[chosen].mean()))
-
-    return PanopticScores(average(np.ones_like(is_thing)), average(is_thing), average(~is_thing), pq, sq, rq)
+    per_class = {"PQ": pq, "SQ": sq, "RQ": rq}
+    groups = {"": present, "_things": present & is_thing, "_stuff": present & ~is_thing}
+    overall = {
+        name + suffix: _mean(values, chosen) for suffix, chosen in groups.items() for name, values in per_class.items()
+    }
+    return Scores(overall, per_class)

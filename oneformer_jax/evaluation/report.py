@@ -52,28 +52,12 @@ def headline(metrics: Metrics) -> dict[str, float]:
 
 def mean_scores(metrics: Metrics) -> dict[str, float]:
     """The scores over all classes and images by their usual names."""
-    values: dict[str, float] = {}
-    if metrics.semantic is not None:
-        values |= {"mIoU": metrics.semantic.mean_iou, "pixel_accuracy": metrics.semantic.pixel_accuracy}
-    if metrics.panoptic is not None:
-        scores = metrics.panoptic
-        for suffix, average in (("", scores.all), ("_things", scores.things), ("_stuff", scores.stuff)):
-            values |= {f"PQ{suffix}": average.pq, f"SQ{suffix}": average.sq, f"RQ{suffix}": average.rq}
-    if metrics.instance is not None:
-        values |= {"AP": metrics.instance.ap, "AP50": metrics.instance.ap50, "AP75": metrics.instance.ap75}
-    return values
+    return {name: value for scores in metrics.scores.values() for name, value in scores.overall.items()}
 
 
 def class_scores(metrics: Metrics) -> dict[str, Any]:
     """Column name -> array (K,) of fractions."""
-    columns: dict[str, Any] = {}
-    if metrics.semantic is not None:
-        columns["IoU"] = metrics.semantic.iou
-    if metrics.panoptic is not None:
-        columns |= {"PQ": metrics.panoptic.pq, "SQ": metrics.panoptic.sq, "RQ": metrics.panoptic.rq}
-    if metrics.instance is not None:
-        columns["AP"] = metrics.instance.per_class
-    return columns
+    return {name: values for scores in metrics.scores.values() for name, values in scores.per_class.items()}
 
 
 def _unique(names: tuple[str, ...]) -> list[str]:

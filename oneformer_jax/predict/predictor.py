@@ -20,7 +20,6 @@ from oneformer_jax.extras import needs
 from oneformer_jax.postprocess.results import Result, Thresholds, finished_result
 from oneformer_jax.predict.exported import (
     EXPORTED_SUFFIXES,
-    ExportedBackend,
     OnnxBackend,
     check_batch_size,
     is_exported,
@@ -131,11 +130,8 @@ def load_model(path: Path | str, *, mesh: "Mesh | None" = None, device_id: int =
 
 
 def _exported(path: Path, device_id: int) -> Predictor:
-    backend: ExportedBackend
-    if path.suffix == ".onnx":
-        backend = OnnxBackend(path, device_id=device_id)
-    else:
-        backend = TensorRTBackend(path, device_id=device_id)
+    kind: type[OnnxBackend | TensorRTBackend] = OnnxBackend if path.suffix == ".onnx" else TensorRTBackend
+    backend = kind(path, device_id=device_id)
     metadata = backend.metadata
     return Predictor(
         str(path),

@@ -64,7 +64,6 @@ class CudaDevice:
         except ImportError as error:
             raise EngineError("the CUDA bindings are not installed", hint=install_hint("tensorrt")) from error
         self._cuda: Any = runtime
-        self.index = index
         (count,) = self._call("cudaGetDeviceCount")
         if index >= count:
             hint = "choose another one: gen_trt_engine.gpu_id, evaluate.gpu_ids or inference.gpu_ids"
@@ -74,36 +73,26 @@ class CudaDevice:
         name = properties.name
         self.name = (name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0")
         self.capability = f"{properties.major}.{properties.minor}"
-        (stream,) = self._call("cudaStreamCreate")
-        self._stream = stream
-
-    @property
-    def stream(self) -> int:
-        """The handle of the stream."""
-        return int(self._stream)
+        (self.stream,) = self._call("cudaStreamCreate")
 
     def allocate(self, size: int) -> int:
         """Memory of `size` bytes."""
         (address,) = self._call("cudaMalloc", size)
         return int(address)
 
-    def free(self, address: int) -> None:
-        """Returns memory."""
-        self._call("cudaFree", address)
-
     def upload(self, array: np.ndarray, address: int) -> None:
         """Starts to copy an array to the device; it must stay as it is until `wait` returned."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, self._stream)
+        self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, self.stream)
 
     def download(self, address: int, array: np.ndarray) -> None:
         """Starts to copy from the device into an array; it holds the values when `wait` returned."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self._stream)
+        self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self.stream)
 
     def wait(self) -> None:
         """Returns when all that was started is done. Raises EngineError where something of it failed."""
-        self._call("cudaStreamSynchronize", self._stream)
+        self._call("cudaStreamSynchronize", self.stream)
 
     def _call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
         error, *results = getattr(self._cuda, name)(*arguments)
@@ -140,10 +129,12 @@ class TensorRTBackend(ExportedBackend):
         if set(found) != {*INPUTS, *OUTPUTS}:
             raise EngineError(f"its inputs and outputs are {found}, not {[*INPUTS, *OUTPUTS]}", where=self.where)
         smallest, _, largest = (next(iter(shape)) for shape in self._engine.get_tensor_profile_shape(INPUTS[0], 0))
-        self._largest = int(largest)
-        self.batch_sizes = int(smallest), self._largest  # those of its profile
+        self.batch_sizes = int(smallest), int(largest)  # those of its profile
         self.provider = f"TensorRT {trt.__version__} on {self._device.name}"
-        self._buffers = self._allocate()
+        self._buffers = {}
+        for name in (*INPUTS, *OUTPUTS):  # as large as the largest batch needs
+            _, *rest = self._engine.get_tensor_shape(name)
+            self._buffers[name] = self._device.allocate(FLOAT * int(largest) * int(np.prod(rest)))
 
     def run(self, images: Float32[np.ndarray, "b 3 h w"], task_tokens: Float32[np.ndarray, "b n"]) -> BatchLogits:
         """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4). Raises EngineError: TensorRT failed."""
@@ -159,27 +150,13 @@ class TensorRTBackend(ExportedBackend):
         outputs = {name: np.empty(tuple(context.get_tensor_shape(name)), np.float32) for name in OUTPUTS}
         for name, address in self._buffers.items():
             context.set_tensor_address(name, address)
-        if not context.execute_async_v3(device.stream):
+        if not context.execute_async_v3(int(device.stream)):
             raise EngineError("TensorRT could not run it", where=self.where)
         for name, array in outputs.items():
             device.download(self._buffers[name], array)
         device.wait()
         class_logits, mask_logits = (outputs[name] for name in OUTPUTS)
         return class_logits, mask_logits
-
-    def close(self) -> None:
-        """Returns the buffers to the GPU."""
-        for address in self._buffers.values():
-            self._device.free(address)
-        self._buffers = {}
-
-    def _allocate(self) -> dict[str, int]:
-        """A buffer for each input and output, as large as the largest batch needs."""
-        sizes = {}
-        for name in (*INPUTS, *OUTPUTS):
-            _, *rest = self._engine.get_tensor_shape(name)
-            sizes[name] = FLOAT * self._largest * int(np.prod(rest))
-        return {name: self._device.allocate(size) for name, size in sizes.items()}
 
 
 def engine_facts(version: str, device: CudaDevice) -> dict[str, str]:

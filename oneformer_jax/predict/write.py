@@ -11,9 +11,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Int32, Shaped, UInt8
+from jaxtyping import Shaped, UInt8
 
 from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.datasets.images import panoptic_colors
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.postprocess.results import PanopticResult, Result
 from oneformer_jax.predict.draw import draw_instances, draw_panoptic, draw_semantic
@@ -101,17 +102,16 @@ class ResultWriter:
         height, width = result.ids.shape
         image_id = self._ids[path]
         self._images.append({"id": image_id, "file_name": path.name, "height": height, "width": width})
-        boxes = _segment_boxes(result.ids, len(result.segments))
         segments = [
             {
                 "id": segment.id,
                 "category_id": self._category_id(segment.category),
                 "iscrowd": 0,
                 "area": segment.area,
-                "bbox": box,
+                "bbox": list(cv2.boundingRect((result.ids == segment.id).view(np.uint8))),
                 "score": segment.score,
             }
-            for segment, box in zip(result.segments, boxes, strict=True)
+            for segment in result.segments
         ]
         self._annotations.append({"image_id": image_id, "file_name": file_name, "segments_info": segments})
 
@@ -121,11 +121,6 @@ class ResultWriter:
         if category < len(items):
             return items[category].id
         return max(item.id for item in items) + 1 + category - len(items)
-
-
-def panoptic_colors(ids: Int32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Segment ids as the RGB colours of a panoptic PNG."""
-    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
 
 
 def output_names(image_paths: Sequence[Path]) -> list[str]:
@@ -183,12 +178,3 @@ def _image_ids(image_paths: Sequence[Path]) -> list[int]:
     if all(stem.isascii() and stem.isdigit() for stem in stems) and len({int(stem) for stem in stems}) == len(stems):
         return [int(stem) for stem in stems]
     return list(range(1, len(stems) + 1))
-
-
-def _segment_boxes(ids: Int32[np.ndarray, "h w"], count: int) -> list[list[int]]:
-    """(x, y, width, height) of the segments 1..count."""
-    boxes = []
-    for number in range(1, count + 1):
-        x, y, width, height = cv2.boundingRect((ids == number).view(np.uint8))
-        boxes.append([x, y, width, height])
-    return boxes

@@ -21,7 +21,7 @@ from oneformer_jax.data.datasets.check_files import check_files, version_of
 from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.datasets.tfds_builder import INFO, prepare, shard_name
-from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset, RecordTable, open_prepared
+from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset, RecordTable
 from oneformer_jax.data.pipeline import PipelineSettings, train_batches
 from oneformer_jax.errors import DataError
 
@@ -93,7 +93,7 @@ def batches(dataset: Dataset, **changes: object) -> list[Batch]:
 
 @pytest.mark.parametrize("workers", [0, 2, 5])
 def test_batches_are_those_of_the_folders(mixed: Dataset, folder: Path, workers: int) -> None:
-    prepared = open_prepared(folder, "train")
+    prepared = PreparedDataset(folder, "train")
     assert len(shards(folder)) > 3
     assert prepared.planes == mixed.planes > 1
     for ours, theirs in zip(batches(prepared, num_workers=workers), batches(mixed), strict=True):
@@ -103,7 +103,7 @@ def test_batches_are_those_of_the_folders(mixed: Dataset, folder: Path, workers:
 
 
 def test_records_categories_and_pixels_are_those_of_the_folders(mixed: Dataset, folder: Path) -> None:
-    prepared = open_prepared(folder, "train")
+    prepared = PreparedDataset(folder, "train")
     assert prepared.categories == mixed.categories
     assert prepared.parts == mixed.parts
     fields = [field.name for field in dataclasses.fields(mixed.records[0]) if field.name != "panoptic_path"]
@@ -120,10 +120,10 @@ def test_records_categories_and_pixels_are_those_of_the_folders(mixed: Dataset, 
 
 
 def test_prepared_data_can_be_prepared_again(folder: Path, tmp_path: Path) -> None:
-    prepared = open_prepared(folder, "train")
+    prepared = PreparedDataset(folder, "train")
     prepare({"train": prepared}, tmp_path, shard_bytes=2**30)
     (shard,) = shards(tmp_path)
-    again = open_prepared(tmp_path, "train")
+    again = PreparedDataset(tmp_path, "train")
     assert [again.encoded(i) for i in range(len(again))] == [prepared.encoded(i) for i in range(len(prepared))]
     assert (shard.stat().st_size,) == tuple(json.loads((tmp_path / "metadata.json").read_text())["sizes"].values())
 
@@ -175,7 +175,7 @@ def test_an_interrupted_preparation_does_not_open_and_goes_on(mixed: Dataset, fo
     with pytest.raises(InterruptedError, match="at 9"):
         prepare({"train": Interrupted(mixed, 9)}, tmp_path, shard_bytes=SMALL)
     with pytest.raises(DataError, match=r"(?s)not completely prepared.*prepare` again"):
-        open_prepared(tmp_path, "train")
+        PreparedDataset(tmp_path, "train")
     finished = {path: path.stat().st_ino for path in shards(tmp_path) if path.suffix != ".part"}
     assert finished
     rest = Interrupted(mixed, -1)
@@ -210,11 +210,11 @@ def test_a_preparation_that_is_killed_goes_on(drawn: Path, train: Dataset, tmp_p
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     with pytest.raises(DataError, match="not completely prepared"):
-        open_prepared(tmp_path / "killed", "train")
+        PreparedDataset(tmp_path / "killed", "train")
     before = {path: path.stat().st_ino for path in shards(tmp_path / "killed") if path.suffix != ".part"}
     prepare({"train": train}, tmp_path / "killed", shard_bytes=SMALL)
     assert {path: path.stat().st_ino for path in before} == before
-    prepared = open_prepared(tmp_path / "killed", "train")
+    prepared = PreparedDataset(tmp_path / "killed", "train")
     assert [prepared.encoded(i) for i in range(len(train))] == [train.encoded(i) for i in range(len(train))]
     assert not list((tmp_path / "killed").glob("*.part"))
 
@@ -229,7 +229,7 @@ def test_nothing_is_written_twice(folder: Path, mixed: Dataset) -> None:
 
 def test_a_split_is_added(copied: Path, mixed: Dataset) -> None:
     prepare({"train": mixed, "val": mixed}, copied, shard_bytes=SMALL)
-    np.testing.assert_array_equal(open_prepared(copied, "val").read_image(3), mixed.read_image(3))
+    np.testing.assert_array_equal(PreparedDataset(copied, "val").read_image(3), mixed.read_image(3))
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
@@ -237,10 +237,10 @@ def test_a_damaged_shard_is_named_and_written_anew(copied: Path, mixed: Dataset,
     victim = shards(copied)[1]
     victim.write_bytes(victim.read_bytes()[:-9]) if damage == "cut" else victim.unlink()
     with pytest.raises(DataError, match=rf"(?s){victim.name}: .*prepare` again"):
-        open_prepared(copied, "train")
+        PreparedDataset(copied, "train")
     prepare({"train": mixed}, copied, shard_bytes=SMALL)
     assert victim.read_bytes() == (folder / victim.name).read_bytes()
-    open_prepared(copied, "train")
+    PreparedDataset(copied, "train")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -249,7 +249,7 @@ def test_a_damaged_record_is_named(copied: Path, mixed: Dataset, workers: int) -
     image = mixed.encoded(0).image
     content[content.index(image[-200:]) + 100] ^= 255
     shards(copied)[0].write_bytes(content)
-    dataset = open_prepared(copied, "train")
+    dataset = PreparedDataset(copied, "train")
     message = rf"record 0 \({mixed.records[0].image_path}\).*: the record cannot be read: .*hash mismatch"
     with pytest.raises(DataError, match=message):
         batches(dataset, num_workers=workers)
@@ -261,13 +261,13 @@ def test_an_example_of_another_image_is_refused(copied: Path, mixed: Dataset) ->
     table = copied / "train.records.npz"
     RecordTable.of(mixed.records[::-1]).save(table)
     with pytest.raises(DataError, match=r"record 0 .*: contains image 0: the shards and the table disagree"):
-        open_prepared(copied, "train").read_image(0)
+        PreparedDataset(copied, "train").read_image(0)
 
 
 def test_the_version_changes_with_the_shards(copied: Path) -> None:
-    dataset = open_prepared(copied, "train")
+    dataset = PreparedDataset(copied, "train")
     before = version_of(dataset)
-    assert version_of(open_prepared(copied, "train")) == before
+    assert version_of(PreparedDataset(copied, "train")) == before
     os.utime(shards(copied)[2], (1, 1))
     assert version_of(dataset) != before
 
@@ -283,7 +283,7 @@ def test_what_does_not_open(folder: Path, copied: Path, mixed: Dataset, drawn: P
     label_map[0]["name"] = "other"
     (tmp_path / "map.json").write_text(json.dumps(label_map))
     with pytest.raises(DataError, match=r"map\.json: class 0 is 1 'other'"):
-        open_prepared(folder, "train", label_maps=[tmp_path / "map.json"])
+        PreparedDataset(folder, "train", label_maps=[tmp_path / "map.json"])
     (copied / "train.records.npz").write_bytes(b"rubbish")
     with pytest.raises(DataError, match="the table of records cannot be read"):
         PreparedDataset(copied, "train")

@@ -73,10 +73,10 @@ def test_is_cocos_own_result_from_files(tmp_path: Path, capsys: pytest.CaptureFi
     reference.evaluate()
     reference.accumulate()
     reference.summarize()
-    assert (ours.ap, ours.ap50, ours.ap75) == pytest.approx(tuple(reference.stats[:3]), abs=1e-12)
-    assert 0.05 < ours.ap < 0.95
-    assert np.isnan(ours.per_class).tolist() == [False, True, False, True]
-    assert np.nanmean(ours.per_class) == pytest.approx(ours.ap)
+    assert list(ours.overall.values()) == pytest.approx(list(reference.stats[:3]), abs=1e-12)
+    assert 0.05 < ours.overall["AP"] < 0.95
+    assert np.isnan(ours.per_class["AP"]).tolist() == [False, True, False, True]
+    assert np.nanmean(ours.per_class["AP"]) == pytest.approx(ours.overall["AP"])
 
 
 def test_the_truth_as_prediction_is_perfect() -> None:
@@ -85,11 +85,11 @@ def test_the_truth_as_prediction_is_perfect() -> None:
         [Instance(t.category, 0.5, t.mask, (0.0, 0.0, 0.0, 0.0)) for t in image if not t.iscrowd] for image in truths
     ]
     scores = mask_average_precision(found, truths, [SIZE] * 3, IS_THING)
-    assert (scores.ap, scores.ap50, scores.ap75) == pytest.approx((1, 1, 1))
+    assert scores.overall == pytest.approx({"AP": 1, "AP50": 1, "AP75": 1})
 
 
 def test_no_prediction_is_zero_and_no_truth_is_undefined() -> None:
     truth, found = scene(0)
-    assert mask_average_precision([[]], [true_instances(truth, IS_THING)], [SIZE], IS_THING).ap == 0
-    assert math.isnan(mask_average_precision([found], [()], [SIZE], IS_THING).ap)
-    assert math.isnan(mask_average_precision([[]], [()], [SIZE], np.zeros(4, bool)).ap)
+    assert mask_average_precision([[]], [true_instances(truth, IS_THING)], [SIZE], IS_THING).overall["AP"] == 0
+    assert math.isnan(mask_average_precision([found], [()], [SIZE], IS_THING).overall["AP"])
+    assert math.isnan(mask_average_precision([[]], [()], [SIZE], np.zeros(4, bool)).overall["AP"])

@@ -15,23 +15,23 @@ def test_by_hand() -> None:
     confusion = confusion_matrix(prediction, truth, valid, 5)
     scores = semantic_scores(confusion)
     assert confusion.sum() == 7
-    assert scores.iou[:3] == pytest.approx([2 / 4, 2 / 3, 1 / 2])
-    assert np.isnan(scores.iou[3:]).all(), "class 3 was predicted on void only, class 4 nowhere"
-    assert scores.mean_iou == pytest.approx((2 / 4 + 2 / 3 + 1 / 2) / 3)
-    assert scores.pixel_accuracy == pytest.approx(5 / 7)
+    assert scores.per_class["IoU"][:3] == pytest.approx([2 / 4, 2 / 3, 1 / 2])
+    assert np.isnan(scores.per_class["IoU"][3:]).all(), "class 3 was predicted on void only, class 4 nowhere"
+    assert scores.overall["mIoU"] == pytest.approx((2 / 4 + 2 / 3 + 1 / 2) / 3)
+    assert scores.overall["pixel_accuracy"] == pytest.approx(5 / 7)
 
 
 def test_a_class_that_is_only_predicted_counts_as_zero() -> None:
     truth, prediction = np.zeros((2, 2), int), np.array([[0, 0], [0, 1]])
     scores = semantic_scores(confusion_matrix(prediction, truth, np.ones((2, 2), bool), 3))
-    assert scores.iou[:2] == pytest.approx([0.75, 0])
-    assert scores.mean_iou == pytest.approx(0.375)
+    assert scores.per_class["IoU"][:2] == pytest.approx([0.75, 0])
+    assert scores.overall["mIoU"] == pytest.approx(0.375)
 
 
 def test_nothing_but_void_is_undefined() -> None:
     scores = semantic_scores(confusion_matrix(np.ones((2, 2), int), np.zeros((2, 2), int), np.zeros((2, 2), bool), 3))
-    assert math.isnan(scores.mean_iou)
-    assert math.isnan(scores.pixel_accuracy)
+    assert math.isnan(scores.overall["mIoU"])
+    assert math.isnan(scores.overall["pixel_accuracy"])
 
 
 @given(seed=st.integers(0, 999), classes=st.integers(1, 9))
@@ -44,7 +44,11 @@ def test_is_the_set_definition(seed: int, classes: int) -> None:
     for k in range(classes):
         both = sum(((p == k) & (t == k) & valid).sum() for p, t in images)
         either = sum((((p == k) | (t == k)) & valid).sum() for p, t in images)
-        assert scores.iou[k] == pytest.approx(both / either) if either else np.isnan(scores.iou[k])
+        assert (
+            scores.per_class["IoU"][k] == pytest.approx(both / either)
+            if either
+            else np.isnan(scores.per_class["IoU"][k])
+        )
 
 
 @pytest.mark.tao(24)
@@ -54,8 +58,8 @@ def test_any_class_index_can_be_scored() -> None:
     prediction = np.array([[0, 254, 255, 256, 299, 255]])
     valid = np.array([[True, True, True, True, True, True]])
     scores = semantic_scores(confusion_matrix(prediction, truth, valid, 300))
-    assert scores.iou[[0, 254, 255, 256, 299]] == pytest.approx([1, 1, 1 / 2, 1, 1 / 2])
-    assert np.isfinite(scores.iou).sum() == 5
+    assert scores.per_class["IoU"][[0, 254, 255, 256, 299]] == pytest.approx([1, 1, 1 / 2, 1, 1 / 2])
+    assert np.isfinite(scores.per_class["IoU"]).sum() == 5
 
 
 @pytest.mark.tao(13)
@@ -65,4 +69,4 @@ def test_counts_stay_exact_beyond_single_precision() -> None:
     many = np.array([[0, 1], [0, 2**24]], np.int64)
     total = many + one_more
     assert (total.dtype, total[1, 1]) == (np.int64, 2**24 + 1)
-    assert semantic_scores(total).iou[1] == (2**24 + 1) / (2**24 + 2)
+    assert semantic_scores(total).per_class["IoU"][1] == (2**24 + 1) / (2**24 + 2)

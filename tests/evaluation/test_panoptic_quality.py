@@ -97,9 +97,8 @@ def test_the_truth_as_prediction_is_perfect(case) -> None:
     truth = truth_of(truth_ids, segments)
     perfect = result_of(truth.index + 1, [segment.category for segment in segments])
     scores = panoptic_scores(count_segments(perfect, truth, 3), np.array([True, False, True]))
-    for average in (scores.all, scores.things, scores.stuff):
-        assert np.isnan(average.pq) or (average.pq, average.sq, average.rq) == (1, 1, 1)
-    assert np.isnan(scores.all.pq) == (not segments)
+    assert all(np.isnan(value) or value == 1 for value in scores.overall.values())
+    assert np.isnan(scores.overall["PQ"]) == (not segments)
 
 
 def test_void_and_crowd_by_hand() -> None:
@@ -126,11 +125,11 @@ def test_averages_by_hand() -> None:
         iou=np.array([1.5, 0.0, 0.0, 0.75]),
     )
     scores = panoptic_scores(counts, np.array([True, True, False, False]))
-    assert scores.pq[[0, 1, 3]] == pytest.approx([0.5, 0, 0.75])
-    assert scores.sq[[0, 1, 3]] == pytest.approx([0.75, 0, 0.75])
-    assert scores.rq[[0, 1, 3]] == pytest.approx([2 / 3, 0, 1])
-    assert np.isnan(scores.pq[2]), "class 2 occurs nowhere"
-    assert (scores.all.pq, scores.things.pq, scores.stuff.pq) == pytest.approx((1.25 / 3, 0.25, 0.75))
+    assert scores.per_class["PQ"][[0, 1, 3]] == pytest.approx([0.5, 0, 0.75])
+    assert scores.per_class["SQ"][[0, 1, 3]] == pytest.approx([0.75, 0, 0.75])
+    assert scores.per_class["RQ"][[0, 1, 3]] == pytest.approx([2 / 3, 0, 1])
+    assert np.isnan(scores.per_class["PQ"][2]), "class 2 occurs nowhere"
+    assert [scores.overall[name] for name in ("PQ", "PQ_things", "PQ_stuff")] == pytest.approx([1.25 / 3, 0.25, 0.75])
 
 
 def test_void_has_no_class() -> None:

@@ -86,7 +86,7 @@ model = load_model(run)
 dataset = open_sources([Source(data / "annotations.json", data / "images", data / "panoptic")])
 policy = EvaluationPolicy(64, 64)
 metrics = Evaluator(dataset, policy, policy.name, batch_size=2, tasks=("semantic",)).run(model.backend)
-assert metrics.num_images == 2 and 0 <= metrics.semantic.pixel_accuracy <= 1
+assert metrics.num_images == 2 and 0 <= metrics.scores["semantic"].overall["pixel_accuracy"] <= 1
 
 step_dir = read.find_checkpoint(run)
 description = read.load_description(step_dir)

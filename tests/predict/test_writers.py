@@ -11,11 +11,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from oneformer_jax.data.datasets.categories import Categories, Category, load_label_map
+from oneformer_jax.data.datasets.images import panoptic_colors
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.postprocess.results import Instance, PanopticResult, PanopticSegment, Result
 from oneformer_jax.predict import write as writers
-from oneformer_jax.predict.write import ResultWriter, output_names, panoptic_colors, write_bytes
+from oneformer_jax.predict.write import ResultWriter, output_names, write_bytes
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

@@ -56,9 +56,8 @@ def test_the_pixels_of_the_original_are_scored(sky_and_pole: Path, policy: Evalu
     """There a truth of 32 x 32 pixels would be scored; here one column of fifty is wrong, however it was resized."""
     source = Source(sky_and_pole / "annotations.json", sky_and_pole, sky_and_pole / "panoptic")
     metrics = Evaluator(open_sources([source]), policy, policy.name, batch_size=1, tasks=("semantic",)).run(OnlySky())
-    assert metrics.semantic is not None
-    assert metrics.semantic.pixel_accuracy == 49 / 50
-    assert metrics.semantic.iou.tolist() == [49 / 50, 0]
+    assert metrics.scores["semantic"].overall["pixel_accuracy"] == 49 / 50
+    assert metrics.scores["semantic"].per_class["IoU"].tolist() == [49 / 50, 0]
 
 
 SCORE_WITH_ONE_AND_WITH_TWO = """

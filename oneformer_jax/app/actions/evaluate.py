@@ -73,7 +73,7 @@ def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
             table.add_row(name, *(_percent(float(values[index])) for values in rows.values()))
         table.add_section()
     table.add_row("all", *(_percent(means["mIoU" if key == "IoU" else key]) for key in rows), style="bold")
-    for group in ("things", "stuff") if metrics.panoptic is not None else ():
+    for group in ("things", "stuff") if "panoptic" in metrics.scores else ():
         table.add_row(group, *(_percent(means.get(f"{key}_{group}", math.nan)) for key in rows), style="bold")
     for name, part in metrics.parts.items():
         scores = mean_scores(part)

@@ -93,4 +93,4 @@ def baseline_miou(training: Dataset, validation: Dataset) -> float:
     for index, record in enumerate(validation.records):
         truth = GroundTruth.from_segments(validation.read_segments(index), record.segments).class_map()
         confusion += confusion_matrix(predict(validation.read_image(index)), truth, truth >= 0, num_classes)
-    return semantic_scores(confusion).mean_iou
+    return semantic_scores(confusion).overall["mIoU"]

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -37,14 +36,6 @@ class Findings:
     pixels: Int[np.ndarray, " k1"]
 
 
-class _Checked(NamedTuple):
-    """One image. `pixels` is None where they were not read."""
-
-    errors: list[DataError]
-    warnings: list[DataError]
-    pixels: Int[np.ndarray, " k1"] | None
-
-
 def sampled(count: int) -> list[int]:
     """The images whose pixels are read, out of `count`: always the same `SAMPLED` ones."""
     chosen = np.random.default_rng(0).choice(count, min(count, SAMPLED), replace=False)
@@ -62,15 +53,14 @@ def check_files(dataset: Dataset, *, strict: bool, advance: Callable[[], None] =
         for checked in pool.map(partial(_check, dataset, read), range(len(dataset))):
             findings.errors.extend(checked.errors)
             findings.warnings.extend(checked.warnings)
-            if checked.pixels is not None:
-                findings.pixels[:] += checked.pixels
+            findings.pixels[:] += checked.pixels
             advance()
     return findings
 
 
-def _check(dataset: Dataset, read: set[int], i: int) -> _Checked:
+def _check(dataset: Dataset, read: set[int], i: int) -> Findings:
     record = dataset.records[i]
-    problems, warnings, pixels = Problems(), [], None
+    problems, warnings, pixels = Problems(), [], np.zeros(len(dataset.categories) + 1, np.int64)
     # What lies in files with others was checked when it was stored there.
     for path in record.files[:1]:
         with problems.collected(), naming(record):
@@ -82,7 +72,7 @@ def _check(dataset: Dataset, read: set[int], i: int) -> _Checked:
         with problems.collected(), naming(record):
             pixels, empty = _read_pixels(dataset, i)
             warnings += empty
-    return _Checked(problems.errors, warnings, pixels)
+    return Findings(problems.errors, warnings, int(i in read), pixels)
 
 
 def _check_image_header(record: Record, path: Path) -> list[DataError]:

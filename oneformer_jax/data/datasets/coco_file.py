@@ -146,13 +146,8 @@ def _image_id(entry: Any, key: str, where: str) -> int | str:
 
 def check_unique(ids: Sequence[int | str], what: str, where: str) -> None:
     """Raises DataError naming the ids that appear more than once."""
-    if len(set(ids)) == len(ids):
-        return
-    problems = Problems()
-    for value in (value for value, count in Counter(ids).items() if count > 1):
-        with problems.collected():
-            raise DataError(f"{what} id {value} appears twice", where=where)
-    problems.raise_all()
+    repeated = [value for value, count in Counter(ids).items() if count > 1]
+    Problems(DataError(f"{what} id {value} appears twice", where=where) for value in repeated).raise_all()
 
 
 def stated_size(image: dict[str, Any], path: Path, where: str) -> tuple[int, int]:
@@ -184,12 +179,8 @@ def located(names: Sequence[str], folder: Path, what: str) -> list[Path]:
 
 
 def _check_present(missing: list[Path], what: str, where: str) -> None:
-    problems = Problems()
-    for path in missing:
-        with problems.collected():
-            raise DataError(
-                f"the annotations list the {what} {path.name}, but there is no such file",
-                where=where,
-                hint="check that the folder belongs to these annotations and is unpacked completely",
-            )
-    problems.raise_all()
+    hint = "check that the folder belongs to these annotations and is unpacked completely"
+    Problems(
+        DataError(f"the annotations list the {what} {path.name}, but there is no such file", where=where, hint=hint)
+        for path in missing
+    ).raise_all()

@@ -3,7 +3,7 @@
 What is wrong with a data set is collected, and reported together in one error (`Problems`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,8 +144,8 @@ class Problems:
     problems.raise_all()
     """
 
-    def __init__(self) -> None:
-        self.errors: list[DataError] = []
+    def __init__(self, errors: Iterable[DataError] = ()) -> None:
+        self.errors = list(errors)
 
     @contextmanager
     def collected(self) -> Iterator[None]:

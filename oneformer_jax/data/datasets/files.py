@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from oneformer_jax.data.datasets import images
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
-from oneformer_jax.data.datasets.tfds_dataset import open_prepared
+from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset
 from oneformer_jax.data.storage import addresses
 from oneformer_jax.data.storage.addresses import explained, is_address, shown
 from oneformer_jax.data.storage.archives import SUFFIXES, is_archive
@@ -65,7 +65,7 @@ def open_dataset(files: DatasetFiles) -> Dataset:
     dataset: Dataset
     if files.prepared:
         folder = local_folder(files.prepared, what=f"{key}.images")
-        dataset = open_prepared(folder, files.split, contiguous_id=files.contiguous_id, label_maps=list(maps.values()))
+        dataset = PreparedDataset(folder, files.split, contiguous_id=files.contiguous_id, label_maps=maps.values())
     else:
         sources = [_found(source, key) for source in files.sources]
         dataset = open_sources(sources, contiguous_id=files.contiguous_id, label_maps=maps)

@@ -43,7 +43,6 @@ def _open(file: ImageFile) -> Image.Image:
         # In memory a file is known to Pillow by an address, which would differ each time.
         what = "it is not an image" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"the image cannot be read: {what}", where=str(file)) from error
-    return image
 
 
 def read_image(file: ImageFile) -> UInt8[np.ndarray, "h w 3"]:
@@ -60,6 +59,11 @@ def read_panoptic(file: ImageFile) -> Int32[np.ndarray, "h w"]:
     # Read as RGBX, a pixel is one little-endian word whose low three bytes are the id.
     words = (image if image.mode == "RGB" else image.convert("RGB")).tobytes("raw", "RGBX")
     return np.frombuffer(words, "<i4").reshape(image.height, image.width) & np.int32(0xFFFFFF)
+
+
+def panoptic_colors(ids: Int32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Segment ids as the RGB colours of a panoptic PNG: the inverse of `read_panoptic`."""
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
 
 
 class Header(NamedTuple):

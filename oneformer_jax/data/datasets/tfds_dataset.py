@@ -71,20 +71,14 @@ class RecordTable(Sequence[Record]):
     @classmethod
     def of(cls, records: Iterable[Record]) -> "RecordTable":
         """The table of any records."""
-        image_ids, paths, sizes, starts = [], [], [], [0]
-        segments: list[Segment] = []
-        for record in records:
-            image_ids.append(record.image_id)
-            paths.append(str(record.image_path))
-            sizes.append((record.height, record.width))
-            segments += record.segments
-            starts.append(len(segments))
+        records = list(records)
+        segments = [segment for record in records for segment in record.segments]
         ids, categories, crowds = zip(*segments, strict=True) if segments else ((), (), ())
         return cls(
-            tuple(image_ids),
-            tuple(paths),
-            np.array(sizes, np.int32).reshape(-1, 2),
-            np.array(starts, np.int64),
+            tuple(record.image_id for record in records),
+            tuple(str(record.image_path) for record in records),
+            np.array([(record.height, record.width) for record in records], np.int32).reshape(-1, 2),
+            np.cumsum([0, *(len(record.segments) for record in records)], dtype=np.int64),
             np.array(ids, np.int64),
             np.array(categories, np.int32),
             np.array(crowds, bool),
@@ -136,10 +130,13 @@ class PreparedDataset(Dataset):
 
     Raises:
         DataError: no complete data set of this layout, without that split, with shards that are missing or cut short,
-            or class indices that were counted otherwise than `contiguous_id` says.
+            categories other than those of a label map, or class indices that were counted otherwise than
+            `contiguous_id` says.
     """
 
-    def __init__(self, folder: Path, split: str, *, contiguous_id: bool = True) -> None:
+    def __init__(
+        self, folder: Path, split: str, *, contiguous_id: bool = True, label_maps: Iterable[Path] = ()
+    ) -> None:
         metadata = _metadata(folder)
         if split not in metadata["parts"]:
             raise DataError(
@@ -156,6 +153,8 @@ class PreparedDataset(Dataset):
             )
         self.where = f"{SCHEME}{folder} ({split})"
         self.categories = Categories.from_json(metadata["categories"], where=str(folder))
+        for path in label_maps:
+            check_agreement(self.categories, load_label_map(path, contiguous_id=contiguous_id), where=str(path))
         self.parts = {name: range(*ends) for name, ends in metadata["parts"][split].items()}
         self._planes: int = metadata["planes"][split]
         shards = _shards(folder, split)
@@ -201,16 +200,6 @@ class PreparedDataset(Dataset):
         return EncodedRecord(example["image"], example["panoptic"], masks)
 
 
-def open_prepared(
-    folder: Path, split: str, *, contiguous_id: bool = True, label_maps: Sequence[Path] = ()
-) -> PreparedDataset:
-    """`split` of `folder`; its categories must be those of the label maps. Raises DataError."""
-    dataset = PreparedDataset(folder, split, contiguous_id=contiguous_id)
-    for path in label_maps:
-        check_agreement(dataset.categories, load_label_map(path, contiguous_id=contiguous_id), where=str(path))
-    return dataset
-
-
 def _pixels(record: Record, example: dict[str, Any], where: str) -> UInt8[np.ndarray, "h w 3"]:
     file = EncodedImage(example["image"], where)
     image = read_image(file)
@@ -254,14 +243,11 @@ def _shards(folder: Path, split: str) -> list[Path]:
     prefix = shard_name(split, 0, 0).rpartition("-00000-")[0]
     paths = sorted(folder / name for name in sizes if name.startswith(prefix))
     for path in paths:
-        with problems.collected():
-            found = path.stat().st_size if path.is_file() else None
-            if found != sizes[path.name]:
-                raise DataError(
-                    "the shard is missing" if found is None else f"found {found} bytes, expected {sizes[path.name]}",
-                    where=str(path),
-                    hint="run `oneformer prepare` again: it writes what is missing or damaged",
-                )
+        found = path.stat().st_size if path.is_file() else None
+        if found != sizes[path.name]:
+            what = "the shard is missing" if found is None else f"found {found} bytes, expected {sizes[path.name]}"
+            hint = "run `oneformer prepare` again: it writes what is missing or damaged"
+            problems.errors.append(DataError(what, where=str(path), hint=hint))
     problems.raise_all()
     return paths
 

@@ -96,20 +96,15 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int], object] = lamb
                     _write(member, path, folder, allowance)
                 progress(raw.tell())
         _link_all(links, folder)  # only now: no file can be written through a link
-    except _DAMAGE as error:
-        raise _damaged(error) from error
-    except OSError as error:
-        if error.errno in _DAMAGE_NUMBERS:
-            raise _damaged(error) from error
-        raise
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _DAMAGE_NUMBERS:
+            raise
+        what = str(error) or type(error).__name__
+        raise DataError(f"damaged, incomplete or not an archive: {what}") from error
 
 
 def _unsafe(what: str) -> DataError:
     return DataError(what, hint="an archive of data contains nothing of the kind: do not trust its source")
-
-
-def _damaged(error: Exception) -> DataError:
-    return DataError(f"damaged, incomplete or not an archive: {str(error) or type(error).__name__}")
 
 
 @dataclass

@@ -21,7 +21,7 @@ from converters.graphs.precision import with_precision
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_folder
-from oneformer_jax.deploy.tensorrt_build import BatchSizes, EngineRun, build_engine, calibration_feeds, write_engine
+from oneformer_jax.deploy.tensorrt_build import BatchSizes, EngineRun, build_engine, calibration_feeds, write_whole
 from oneformer_jax.errors import EngineError, SpecError
 from oneformer_jax.predict.metadata import ANY_BATCH, Metadata, metadata_of, sidecar, write_sidecar
 from oneformer_jax.predict.tensorrt_engine import CudaDevice, engine_facts, tensorrt
@@ -60,7 +60,7 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
         file = Path(folder) / "model.onnx"
         onnx.save(prepared, file, save_as_external_data=prepared.ByteSize() >= 2**31 - 1)
         plan = build_engine(trt, file, replace(settings.build, batch_sizes=batch_sizes))
-    write_engine(target, plan)
+    write_whole(target, plan)
     write_sidecar(
         target,
         metadata,
