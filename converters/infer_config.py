@@ -72,7 +72,6 @@ def infer_architecture(
             where=shapes.where,
             hint="give the number of heads that the model was trained with",
         )
-    enc_layers = shapes.count(r"predictor/class_transformer/encoder_(\d+)_")
     return OneFormerConfig(
         num_classes=shapes.of("predictor/class_embed/bias", 1)[-1] - 1,
         backbone=infer_swin(shapes, hf_config=hf.get("backbone_config")),
@@ -92,7 +91,7 @@ def infer_architecture(
             dim_feedforward=shapes.of("predictor/class_transformer/decoder_0_feed_forward/linear1/bias", 1)[-1],
             dec_layers=shapes.count(r"predictor/layer_(\d+)/") + 1,
             class_dec_layers=shapes.count(r"predictor/class_transformer/decoder_(\d+)_"),
-            enc_layers=enc_layers,
+            enc_layers=shapes.count(r"predictor/class_transformer/encoder_(\d+)_"),
             dropout=hf.get("dropout", TransformerConfig.dropout),
             pre_norm=hf.get("pre_norm", "predictor/class_transformer/encoder_norm/scale" in shapes),
             enforce_input_proj=conv_dim == hidden and "predictor/input_proj_0/kernel" in shapes,

@@ -1,17 +1,110 @@
-"""Weights from anywhere: our own checkpoints and all that `converters` reads."""
+"""Weights from anywhere: our own checkpoints, and all that `converters` reads, by which of the known sources it is."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from converters.convert import Kind, convert
-from converters.files.read import read_source
-from converters.rules import Report
+import jax
+import jax.numpy as jnp
+
+from converters.files.read import Source, read_source
+from converters.infer_config import Shapes, infer_architecture, infer_swin
+from converters.names import huggingface, original, swin
+from converters.rules import Params, Report, Rule, StateDict, carry_over
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import find_checkpoint, is_checkpoint, load_description, load_params
+from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.models.oneformer import PARTS
+from oneformer_jax.models.oneformer import PARTS, TRAINING_ONLY, shapes
+
+Kind = Literal["shi", "tao", "huggingface", "swin", "timm"]
+
+HEADS = "sem_seg_head.predictor."
+PATCHES = "patch_embed.proj.weight"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Parameters with their architecture: a whole model, or a Swin backbone alone under the key `backbone`."""
+
+    kind: Kind
+    config: OneFormerConfig | SwinConfig
+    params: Params
+    report: Report
+
+
+def identify(arrays: StateDict, *, where: str = "") -> Kind:
+    """The source of a state dict, by its names.
+
+    The original's names without a sign of TAO (`names.original.is_tao`) count as the original's: bare weights of TAO
+    that lack the backbone's unused head cannot be distinguished from them. Raises CheckpointError with the first names
+    where nothing fits.
+    """
+    if any(name.startswith("model.pixel_level_module.") for name in arrays):
+        return "huggingface"
+    if any(name.removeprefix(original.PREFIX).startswith(HEADS) for name in arrays):
+        return "tao" if original.is_tao(arrays) else "shi"
+    if PATCHES in arrays:
+        return "timm" if swin.is_newer_timm(arrays) else "swin"
+    names = list(arrays)
+    raise CheckpointError(
+        f"weights from no known source: {len(names)} arrays, the first ones {', '.join(names[:8]) or '(none)'}",
+        where=where,
+        hint="known sources are OneFormer with a Swin backbone (SHI-Labs, NVIDIA TAO, Hugging Face) and Swin "
+        "transformers (Microsoft, timm)",
+    )
+
+
+def convert(source: Source, kind: Kind | Literal["auto"] = "auto", num_heads: int | None = None) -> Converted:
+    """Parameters and architecture of a source, of a kind that is recognised from its names unless it is given.
+
+    `num_heads` are the attention heads of the decoders (see `infer_architecture`). Parts for training alone may be
+    absent; a backbone lacks the norms of its stages' outputs. Raises CheckpointError where the architecture cannot be
+    read and ConversionError for names that are missing or unexpected and shapes that do not fit.
+    """
+    where = source.location
+    kind = identify(source.arrays, where=where) if kind == "auto" else kind
+    arrays = huggingface.published_names(source.arrays) if kind == "huggingface" else source.arrays
+    carried = carry_over(arrays, _rules_for(kind, arrays))
+    found = Shapes(carried.shapes, where)
+    config: OneFormerConfig | SwinConfig
+    if kind in ("swin", "timm"):
+        config = infer_swin(found)
+    else:
+        pad = original.TASK_PAD_ID if kind == "tao" else 0
+        config = infer_architecture(found, hf_config=source.config, num_heads=num_heads, task_pad_id=pad)
+    optional = swin.OUTPUT_NORMS if isinstance(config, SwinConfig) else TRAINING_ONLY
+    params, report = carried.fit(template(config, where), optional=optional, where=where)
+    return Converted(kind, config, params, report)
+
+
+def template(config: OneFormerConfig | SwinConfig, where: str) -> Params:
+    """Shapes and dtypes of the parameters: those of a backbone are under the key `backbone`."""
+    try:
+        if isinstance(config, SwinConfig):
+            init = partial(config.build().init, deterministic=True)
+            return {"backbone": jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]}
+        return shapes(config)
+    except (TypeError, ValueError) as error:  # such as heads that do not divide a width
+        message = f"no model has the architecture that the shapes imply: {str(error).splitlines()[0]}"
+        raise CheckpointError(f"{message} ({config})", where=where) from error
+
+
+def _rules_for(kind: Kind, names: Iterable[str]) -> Sequence[Rule]:
+    match kind:
+        case "shi":
+            return original.RULES
+        case "tao":
+            return original.tao_rules(names)
+        case "huggingface":
+            return huggingface.RULES
+        case "swin":
+            return swin.RULES
+        case "timm":
+            return swin.NEWER_TIMM_RULES if swin.is_newer_timm(names) else swin.RULES
 
 
 @dataclass(frozen=True)

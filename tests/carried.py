@@ -6,7 +6,7 @@ import numpy as np
 
 from converters.names.huggingface import RULES as HUGGING_FACE
 from converters.names.huggingface import published_names
-from converters.names.shi_labs import RULES as ORIGINAL
+from converters.names.original import RULES as ORIGINAL
 from converters.rules import Params, Report, Rule, carry_over
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import TRAINING_ONLY, shapes

@@ -1,6 +1,7 @@
 """Files, folders and addresses of weights, read into one mapping from names to arrays."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from converters.files.mapped_file import map_file
-from converters.files.pickle_reader import read_pickle
-from converters.files.remote import fetch
-from converters.files.safetensors_reader import read_safetensors
+from converters.files.weight_files import map_file, read_pickle, read_safetensors
 from oneformer_jax.data.storage.addresses import is_address
-from oneformer_jax.errors import CheckpointError
+from oneformer_jax.data.storage.cache import fetch_file
+from oneformer_jax.errors import CheckpointError, DataError
+from oneformer_jax.extras import install_hint
 
 CLASS_INFO = "class_info.json"
 """What we call the file of the classes in a Hugging Face folder; `preprocessor_config.json` may name another."""
@@ -24,6 +24,8 @@ _FOLDER = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.b
 
 # Where training tools put the state dict: Lightning, the original Swin and timm, detectron2, others.
 _WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "module")
+
+_HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def read_source(location: str | Path) -> Source:
     location = str(location)
     if not is_address(location):
         return _read(Path(location).expanduser(), location)
-    path = fetch(location)
+    path = _fetch(location)
     try:
         return _read(path, location)
     except CheckpointError as error:
@@ -82,13 +84,10 @@ def _read(path: Path, location: str) -> Source:
 
 
 def _read_file(path: Path) -> dict[str, np.ndarray]:
-    arrays = read_safetensors(path) if _is_safetensors(path) else _state_dict(read_pickle(path), path)
+    # JSON follows eight bytes; in a pickle those would be the low bytes of something huge.
+    is_safetensors = map_file(path)[8:9].tobytes() == b"{"
+    arrays = read_safetensors(path) if is_safetensors else _state_dict(read_pickle(path), path)
     return {name: _as_float32(array) for name, array in arrays.items()}
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Whether JSON follows eight bytes; in a pickle those would be the low bytes of something huge."""
-    return map_file(path)[8:9].tobytes() == b"{"
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, np.ndarray]:
@@ -156,3 +155,47 @@ def _read_json(path: Path, *, needed: bool = True) -> Any:
 def _as_float32(array: np.ndarray) -> np.ndarray:
     is_float = array.dtype.kind == "f" or array.dtype == ml_dtypes.bfloat16
     return np.asarray(array, np.float32) if is_float else array
+
+
+def _fetch(address: str) -> Path:
+    """The local copy of hf://owner/name[@revision][/file] or of a file at any address that fsspec knows.
+
+    Without a file, a Hugging Face repository becomes a folder with its configuration and weights. Raises
+    CheckpointError when the address is wrong, the package for it is not installed or the file cannot be had.
+    """
+    if address.startswith("hf://"):
+        return _from_hub(address)
+    try:
+        return fetch_file(address)
+    except DataError as error:
+        raise CheckpointError(error.what, where=error.where, hint=error.hint) from error
+
+
+def _from_hub(address: str) -> Path:
+    match = _HUB.fullmatch(address)
+    if match is None:
+        raise CheckpointError("not an address of Hugging Face", where=address, hint="hf://owner/name[@revision][/file]")
+    try:
+        return _download(match["repo"], match["revision"], match["file"])
+    except ImportError as error:
+        hint = install_hint("remote")
+        raise CheckpointError(f"needs a package that is missing: {error}", where=address, hint=hint) from error
+    except Exception as error:  # of any of the libraries below huggingface_hub
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        hint = "check the address, the network and, for private files, your credentials (`hf auth login`)"
+        raise CheckpointError(f"cannot be fetched: {reason}", where=address, hint=hint) from error
+
+
+def _download(repo: str, revision: str | None, file: str | None) -> Path:
+    import huggingface_hub
+
+    if file:
+        return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
+
+    def snapshot(weights: str) -> Path:
+        patterns = ["config.json", weights]
+        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns))
+
+    folder = snapshot("model*.safetensors*")
+    # Many repositories hold the same weights twice: the other format is fetched only in want of this one.
+    return folder if any(folder.glob("model*.safetensors")) else snapshot("pytorch_model*.bin*")

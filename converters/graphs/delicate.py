@@ -1,6 +1,6 @@
 """The nodes of a OneFormer graph that fewer bits would spoil, found by what they compute, with the reason."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from onnx import NodeProto
 
@@ -52,11 +52,7 @@ def _normalisation(graph: Graph) -> Iterator[NodeProto]:
         elif node.op_type in ("ReduceMean", "ReduceSumSquare", "ReduceL2", "Sqrt"):
             yield node
             yield from (reader for reader in graph.before(node) if reader.op_type in ELEMENTWISE)
-            yield from _onward(graph, node, (*ELEMENTWISE, *LAYOUT, *SUMS), until=_scales)
-
-
-def _scales(node: NodeProto) -> bool:
-    return node.op_type in ("Div", "Mul")
+            yield from _onward(graph, node, (*ELEMENTWISE, *LAYOUT, *SUMS), until=("Div", "Mul"))
 
 
 def _softmax(graph: Graph) -> Iterator[NodeProto]:
@@ -68,7 +64,7 @@ def _softmax(graph: Graph) -> Iterator[NodeProto]:
             yield node
             yield from (before for before in graph.before(node) if before.op_type == "Sub")
             follow = (*SUMS, "MatMul", "Einsum", "Div", *LAYOUT)
-            yield from _onward(graph, node, follow, until=lambda reader: reader.op_type == "Div")
+            yield from _onward(graph, node, follow, until=("Div",))
 
 
 def _mask(graph: Graph) -> Iterator[NodeProto]:
@@ -101,16 +97,13 @@ def _back_to_product(graph: Graph, node: NodeProto, inputs: tuple[int, ...] | No
                 open_nodes += graph.before(current)
 
 
-def _onward(
-    graph: Graph, node: NodeProto, follow: tuple[str, ...], until: Callable[[NodeProto], bool]
-) -> Iterator[NodeProto]:
-    """The readers of `node` and their readers of the kinds `follow`, up to and including those for which `until`
-    holds."""
+def _onward(graph: Graph, node: NodeProto, follow: tuple[str, ...], until: tuple[str, ...]) -> Iterator[NodeProto]:
+    """The readers of `node` and their readers of the kinds `follow`, up to and including those of the kinds `until`."""
     open_nodes, seen = list(graph.after(node)), set()
     while open_nodes:
         current = open_nodes.pop()
         if current.name not in seen and current.op_type in follow:
             seen.add(current.name)
             yield current
-            if not until(current):
+            if current.op_type not in until:
                 open_nodes += graph.after(current)

@@ -4,7 +4,7 @@ TensorRT 11 has no weak typing and no precision of layers: an engine computes wh
 serves TensorRT 10 too. Inputs and outputs stay float32.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import ml_dtypes
@@ -98,7 +98,7 @@ class _Rewriter:
         self.outputs = {value.name for value in graph.model.graph.output}
         self.actual: dict[str, int] = dict.fromkeys(graph.inputs, TensorProto.FLOAT)  # of the float tensors so far
         self.nodes: list[NodeProto] = []
-        self.made: dict[tuple[str, int], str] = {}
+        self.made: set[str] = set()
 
     def run(self) -> None:
         for node in self.graph.nodes:
@@ -114,28 +114,19 @@ class _Rewriter:
 
     def _as(self, name: str, wanted: int) -> str:
         """The tensor in a format: itself, a converted constant, or a cast."""
-        if name in self.graph.constants:
-            if wanted == TensorProto.FLOAT:
-                return name
-            return self._made(name, wanted, lambda new: self._constant(name, new, wanted))
-        if self.actual[name] == wanted:
+        constant = name in self.graph.constants
+        if wanted == (TensorProto.FLOAT if constant else self.actual[name]):
             return name
-        return self._made(name, wanted, lambda new: self._cast(name, new, wanted))
-
-    def _made(self, name: str, wanted: int, make: Callable[[str], None]) -> str:
         new = f"{name}_{SUFFIX[wanted]}"
-        if (name, wanted) not in self.made:
-            make(new)
-            self.made[name, wanted] = new
-        return self.made[name, wanted]
-
-    def _constant(self, name: str, new: str, wanted: int) -> None:
-        values = self.graph.array(name).astype(NUMPY[wanted])
-        self.graph.model.graph.initializer.append(numpy_helper.from_array(values, new))
-
-    def _cast(self, name: str, new: str, wanted: int) -> None:
-        self.nodes.append(helper.make_node("Cast", [name], [new], f"cast_{new}", to=wanted))
-        self.actual[new] = wanted
+        if new not in self.made:
+            self.made.add(new)
+            if constant:
+                values = self.graph.array(name).astype(NUMPY[wanted])
+                self.graph.model.graph.initializer.append(numpy_helper.from_array(values, new))
+            else:
+                self.nodes.append(helper.make_node("Cast", [name], [new], f"cast_{new}", to=wanted))
+                self.actual[new] = wanted
+        return new
 
     def _outputs(self, node: NodeProto, produced: int) -> None:
         for position, name in enumerate(node.output):

@@ -17,6 +17,7 @@ CLASSES = {"Conv": CONVOLUTION, "Gemm": ("Gemm", *LINEAR), "MatMul": ("MatMul", 
 SMALLEST_TABLE = 1024
 """Entries of a constant that is worth fewer bits."""
 FP8_OPSET = 19
+"""The first operator set that knows 8-bit floats."""
 LARGEST = {INT8: 127.0, FP8: float(ml_dtypes.finfo(ml_dtypes.float8_e4m3fn).max)}
 STORED = {INT8: TensorProto.INT8, FP8: TensorProto.FLOAT8E4M3FN}
 
@@ -57,8 +58,8 @@ def with_8bit_weights(model: onnx.ModelProto, chosen: Mapping[str, str]) -> onnx
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = Graph(copy)
-    if FP8 in chosen.values():
-        graph = Graph(with_fp8_opset(graph))
+    if FP8 in chosen.values() and graph.opset < FP8_OPSET:
+        graph = Graph(onnx.version_converter.convert_version(graph.model, FP8_OPSET))
     nodes: list[NodeProto] = []
     done: dict[tuple[str, int, str], str] = {}
     renamed = {name: f"{name}_{dtype}" for name, dtype in chosen.items() if name in graph.constants}
@@ -80,11 +81,6 @@ def with_8bit_weights(model: onnx.ModelProto, chosen: Mapping[str, str]) -> onnx
     drop_unread(graph.model)
     onnx.checker.check_model(graph.model)
     return graph.model
-
-
-def with_fp8_opset(graph: Graph) -> onnx.ModelProto:
-    """The model in an operator set that knows 8-bit floats."""
-    return graph.model if graph.opset >= FP8_OPSET else onnx.version_converter.convert_version(graph.model, FP8_OPSET)
 
 
 def scaled(values: np.ndarray, axis: int, largest: float) -> tuple[np.ndarray, np.ndarray]:

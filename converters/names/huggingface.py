@@ -1,5 +1,6 @@
 """Weights of Hugging Face's OneFormer (`OneFormerForUniversalSegmentation`)."""
 
+from converters.names.original import DECODER_NORMS, class_layer
 from converters.names.swin import classifier, patch_merging
 from converters.rules import Rule, StateDict, conv, fused_attention, linear, norm, skip
 
@@ -60,13 +61,7 @@ _DECODER = "model.transformer_module.decoder"
 _QUERY, _OUR_QUERY = f"{_DECODER}.query_transformer.decoder", "predictor/class_transformer/decoder"
 _LAYER, _OUR_LAYER = f"{_DECODER}.layers.{{i}}", "predictor/layer_{i}"
 PREDICTOR = [
-    *fused_attention(f"{_QUERY}.layers.{{i}}.self_attn", f"{_OUR_QUERY}_{{i}}_self_attention/attention"),
-    *norm(f"{_QUERY}.layers.{{i}}.norm1", f"{_OUR_QUERY}_{{i}}_self_attention/norm"),
-    *fused_attention(f"{_QUERY}.layers.{{i}}.multihead_attn", f"{_OUR_QUERY}_{{i}}_cross_attention/attention"),
-    *norm(f"{_QUERY}.layers.{{i}}.norm2", f"{_OUR_QUERY}_{{i}}_cross_attention/norm"),
-    *linear(f"{_QUERY}.layers.{{i}}.linear1", f"{_OUR_QUERY}_{{i}}_feed_forward/linear1"),
-    *linear(f"{_QUERY}.layers.{{i}}.linear2", f"{_OUR_QUERY}_{{i}}_feed_forward/linear2"),
-    *norm(f"{_QUERY}.layers.{{i}}.norm3", f"{_OUR_QUERY}_{{i}}_feed_forward/norm"),
+    *class_layer(f"{_QUERY}.layers.{{i}}", f"{_OUR_QUERY}_{{i}}_", DECODER_NORMS),
     *norm(f"{_QUERY}.norm", f"{_OUR_QUERY}_norm"),
     *fused_attention(f"{_LAYER}.cross_attn.multihead_attn", f"{_OUR_LAYER}/cross_attention/attention"),
     *norm(f"{_LAYER}.cross_attn.norm", f"{_OUR_LAYER}/cross_attention/norm"),

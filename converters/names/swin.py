@@ -1,12 +1,14 @@
-"""Weights of Microsoft's Swin transformers (ImageNet), and the table of names that other sources share."""
+"""Weights of Swin transformers (ImageNet), Microsoft's and timm's, and the table of names that other sources share.
 
-from functools import partial
+Older versions of timm (0.4 to 0.6) keep Microsoft's names. Newer ones (assumed as of 0.9; no release is at hand in the
+tests) put the patch merging at the start of the stage that it leads to instead of the end of the one before, call the
+classifier `head.fc` and store neither attention masks nor position indices. Their feature maps are channels-last,
+which no weight depends on, and both concatenate the four pixels of a merged patch in the same order.
+"""
 
-import jax
-import jax.numpy as jnp
+from collections.abc import Iterable
 
-from converters.rules import Layout, Params, Rule, conv, linear, norm, skip
-from oneformer_jax.models.backbones import SwinConfig
+from converters.rules import Layout, Rule, conv, linear, norm, skip
 
 OUTPUT_NORMS = tuple(f"backbone/norm{i}" for i in range(4))
 """The norm of each stage's output: a classifier has none, so its weights leave them absent."""
@@ -50,9 +52,13 @@ RULES = [
     *patch_merging("layers.{stage}.downsample", "backbone/merging{stage}"),
     *classifier("norm", "head"),
 ]
+NEWER_TIMM_RULES = [
+    *swin_stages("", Layout.TOKENS),
+    *(rule for i in range(3) for rule in patch_merging(f"layers.{i + 1}.downsample", f"backbone/merging{i}")),
+    *classifier("norm", "head.fc"),
+]
 
 
-def backbone_template(config: SwinConfig) -> Params:
-    """Shapes and dtypes of a backbone, under the key `backbone`."""
-    init = partial(config.build().init, deterministic=True)
-    return {"backbone": jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]}
+def is_newer_timm(names: Iterable[str]) -> bool:
+    """Whether names are those of a newer version of timm: there the last stage starts with a patch merging."""
+    return "layers.3.downsample.reduction.weight" in set(names)

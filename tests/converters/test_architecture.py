@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from state_dicts import in_memory, rows, shape_of
 from tiers import examples
 
-from converters.convert import convert
 from converters.infer_config import Shapes, infer_architecture, infer_swin
-from converters.names.swin import backbone_template
+from converters.weights import convert, template
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import (
@@ -42,7 +41,7 @@ def shapes_of(config: OneFormerConfig) -> dict[str, tuple[int, ...]]:
 
 
 def swin_shapes(config: SwinConfig) -> Shapes:
-    return Shapes({"/".join(path): leaf.shape for path, leaf in flatten_dict(backbone_template(config)).items()})
+    return Shapes({"/".join(path): leaf.shape for path, leaf in flatten_dict(template(config, "")).items()})
 
 
 @pytest.mark.parametrize(

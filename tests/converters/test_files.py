@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.files.read import read_classes, read_source
-from converters.files.safetensors_reader import read_safetensors
+from converters.files.weight_files import read_safetensors
 from oneformer_jax.errors import CheckpointError
 
 STATE = {

@@ -14,8 +14,8 @@ from pycocotools import mask as coco_mask
 from transformers import OneFormerForUniversalSegmentation, OneFormerProcessor
 from transformers.models.oneformer.image_processing_pil_oneformer import OneFormerImageProcessorPil
 
-from converters.convert import convert
 from converters.files.read import Source, read_classes, read_source
+from converters.weights import convert
 from converters.write_huggingface import write_huggingface
 from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.data.geometry import Geometry

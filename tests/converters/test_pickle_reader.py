@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.files.pickle_names import Inert
-from converters.files.pickle_reader import read_pickle
+from converters.files.weight_files import read_pickle
 from oneformer_jax.errors import CheckpointError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,7 +223,7 @@ def test_a_lightning_file_without_the_classes_in_it(zipped: bool, tmp_path: Path
     read = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from converters.files.pickle_reader import read_pickle
+        from converters.files.weight_files import read_pickle
         loaded = read_pickle(Path(sys.argv[1]))
         assert loaded["state_dict"]["w"].tolist() == [1, 1], loaded
         assert list(loaded) == ["state_dict", "hyper_parameters", "loops", "callbacks"], loaded

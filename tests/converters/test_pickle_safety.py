@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from converters.files.pickle_reader import read_pickle
+from converters.files.weight_files import read_pickle
 from oneformer_jax.errors import CheckpointError
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from state_dicts import array, in_memory, rows, shape_of
 
-from converters.convert import convert, identify
 from converters.names.swin import OUTPUT_NORMS
 from converters.rules import ConversionError
+from converters.weights import convert, identify
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from goldens import Golden, channels_last, load_golden
 
-from converters.convert import Converted, convert
 from converters.files.read import Source
-from converters.names import huggingface, shi_labs, tao
+from converters.names import huggingface, original
 from converters.rules import Rule, from_params
+from converters.weights import Converted, convert
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.layers import MLP
 from oneformer_jax.models.oneformer import decode, encode, encode_text, predict
@@ -25,7 +25,7 @@ from oneformer_jax.models.predictions import Features, LayerPredictions, Predict
 pytestmark = [pytest.mark.slow, pytest.mark.again]
 
 FEATURES, LOGITS, MASKS = 5e-5, 3e-4, 1e-3
-RULES = {"shi": shi_labs.RULES, "tao": tao.RULES, "hf": huggingface.RULES}
+RULES = {"shi": original.RULES, "tao": original.TAO_RULES, "hf": huggingface.RULES}
 Outputs = tuple[dict[str, jax.Array], Features, LayerPredictions, jax.Array]
 
 
@@ -133,7 +133,7 @@ def test_the_padding_of_the_task_matters(shared: Path) -> None:
     converted = convert(Source("tao", golden.state, None))
     assert np.abs(golden["out/pred_logits"] - golden["out_taskpad0/pred_logits"]).max() > 1
     tokens = golden["in/task_tokens"]
-    padded_with_zeros = np.where(np.cumsum(tokens == tao.TASK_PAD_ID, axis=1) > 1, 0, tokens)
+    padded_with_zeros = np.where(np.cumsum(tokens == original.TASK_PAD_ID, axis=1) > 1, 0, tokens)
 
     @jax.jit
     def predicted(params: dict[str, Any], images: jax.Array, tasks: jax.Array) -> Predictions:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import jax
 import numpy as np
 
-from converters.names.tao import RULES
+from converters.names.original import RULES
 from converters.rules import from_params
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.errors import SpecError

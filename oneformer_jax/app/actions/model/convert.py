@@ -6,9 +6,8 @@ from typing import Literal
 
 from rich.console import Console
 
-from converters.convert import Kind
 from converters.files.read import read_classes
-from converters.weights import Weights, read_weights
+from converters.weights import Kind, Weights, read_weights
 from converters.write_huggingface import write_huggingface
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.store import Checkpoints

@@ -1,22 +1,27 @@
-"""Reads what torch.save and pickle wrote, without PyTorch and without running anything.
+"""Reads what torch.save, pickle and safetensors wrote, without PyTorch and without running anything.
 
 Since version 1.6 a file of torch.save is a zip archive: `data.pkl` holds the objects and `data/<key>` the values of
 each storage. Before, it was a chain of pickles (magic number, version, system, objects, storage keys) and then the
 storages, each with its length in front. See torch/serialization.py.
+
+A safetensors file is eight bytes with the length of a JSON header, the header (dtype, shape and byte range of every
+tensor) and the values: https://huggingface.co/docs/safetensors. Its own library copies every tensor it hands out; here
+they are views of the file.
 """
 
 import io
+import json
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from converters.files.mapped_file import map_file
-from converters.files.pickle_names import Storage, dtype_of, resolve
+from converters.files.pickle_names import DTYPES, Storage, dtype_of, resolve
 from oneformer_jax.errors import CheckpointError
 
 ZIP = b"PK\x03\x04"
@@ -24,7 +29,49 @@ _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
+# The dtypes of a safetensors file.
+_CODES = {
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "BOOL": "bool",
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+}
+
 _FindStorage = Callable[[str, str, int], np.ndarray]
+
+
+def map_file(path: Path) -> np.ndarray:
+    """The bytes of `path`, read-only; arrays cut from them cost no memory of their own.
+
+    Raises CheckpointError when there is no such file, or it is empty or cannot be opened.
+    """
+    try:
+        return np.asarray(np.memmap(path, np.uint8, "r"))
+    except FileNotFoundError:
+        raise CheckpointError("no such file", where=str(path), hint="check the path") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot be opened: {error.strerror}", where=str(path)) from error
+    except ValueError as error:
+        raise CheckpointError("the file is empty", where=str(path), hint="copy or download it again") from error
+
+
+@contextmanager
+def _naming(path: Path, data: np.ndarray, kind: str, expected: str = "") -> Iterator[None]:
+    """Errors within it become CheckpointErrors that name the file."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(error.what, where=str(path), hint=error.hint) from error
+    except Exception as error:  # damaged bytes bring up nearly every kind
+        raise CheckpointError(
+            f"damaged, incomplete or not a {kind} ({type(error).__name__}: {error}); "
+            f"{expected}found {data.size} bytes that start with {data[:16].tobytes()!r}",
+            where=str(path),
+            hint="download or copy it again; the first bytes show whether it is a web page or a Git LFS pointer",
+        ) from error
 
 
 def read_pickle(path: Path) -> Any:
@@ -36,21 +83,11 @@ def read_pickle(path: Path) -> Any:
     tensors.
     """
     data = map_file(path)
-    head = data[:16].tobytes()
-    try:
-        if head.startswith(ZIP):
+    with _naming(path, data, "PyTorch checkpoint", "expected a file of torch.save, "):
+        if data[: len(ZIP)].tobytes() == ZIP:
             return _read_zip(path, data)
         with path.open("rb") as file:
             return _read_stream(file, data.size)
-    except CheckpointError as error:
-        raise CheckpointError(error.what, where=str(path), hint=error.hint) from error
-    except Exception as error:  # damaged bytes bring up nearly every kind
-        raise CheckpointError(
-            f"damaged, incomplete or not a PyTorch checkpoint ({type(error).__name__}: {error}); "
-            f"expected a file of torch.save, found {data.size} bytes that start with {head!r}",
-            where=str(path),
-            hint="download or copy it again; the first bytes show whether it is a web page or a Git LFS pointer",
-        ) from error
 
 
 class _Unpickler(pickle.Unpickler):
@@ -144,3 +181,28 @@ def _read_stream(file: io.BufferedReader, size: int) -> Any:
         if file.readinto(storages[key].data) != storages[key].size:
             raise EOFError(f"the file ends within storage {key}")
     return result
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Every tensor by name, as a read-only view of the file that is read when touched.
+
+    Raises CheckpointError for files that are missing, damaged or something else, and for tensors of other dtypes.
+    """
+    data = map_file(path)
+    with _naming(path, data, "safetensors file"):
+        start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+        header = json.loads(data[8:start].tobytes())
+        header.pop("__metadata__", None)
+        return {name: _tensor(name, data[start:], **entry) for name, entry in header.items()}
+
+
+def _tensor(name: str, values: np.ndarray, dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:
+    if dtype not in _CODES:
+        raise CheckpointError(
+            f"tensor {name} is of dtype {dtype}, which cannot be read",
+            hint="save the weights as float32, float16 or bfloat16",
+        )
+    start, stop = data_offsets
+    if not 0 <= start <= stop <= values.size:
+        raise ValueError(f"tensor {name} lies at {start}:{stop} of {values.size} bytes")
+    return values[start:stop].view(DTYPES[_CODES[dtype]]).reshape(shape)

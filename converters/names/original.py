@@ -1,6 +1,12 @@
-"""Weights of the original OneFormer (SHI-Labs, PyTorch on detectron2)."""
+"""Weights of the original OneFormer (SHI-Labs, PyTorch on detectron2) and of NVIDIA TAO's.
 
-from converters.names.swin import patch_merging, swin_stages
+TAO has the original's names, with a prefix in the files of its training.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from converters.names.swin import classifier, patch_merging, swin_stages
 from converters.rules import Layout, Rule, conv, fused_attention, linear, norm, skip
 
 SWIN = [
@@ -32,8 +38,8 @@ PIXEL_DECODER = [
 _CLASS, _OUR_CLASS = "sem_seg_head.predictor.class_transformer", "predictor/class_transformer"
 
 
-def _class_layer(side: str, norms: dict[str, str]) -> list[Rule]:
-    source, target = f"{_CLASS}.{side}.layers.{{i}}", f"{_OUR_CLASS}/{side}_{{i}}_"
+def class_layer(source: str, target: str, norms: dict[str, str]) -> list[Rule]:
+    """Rules of a DETR layer; `norms` are the names of its norms, with ours of what they belong to."""
     return [
         *fused_attention(f"{source}.self_attn", f"{target}self_attention/attention"),
         *fused_attention(f"{source}.multihead_attn", f"{target}cross_attention/attention"),
@@ -43,10 +49,15 @@ def _class_layer(side: str, norms: dict[str, str]) -> list[Rule]:
     ]
 
 
+DECODER_NORMS = {"norm1": "self_attention", "norm2": "cross_attention", "norm3": "feed_forward"}
 CLASS_TRANSFORMER = [
-    *_class_layer("encoder", {"norm1": "self_attention", "norm2": "feed_forward"}),
+    *class_layer(
+        f"{_CLASS}.encoder.layers.{{i}}",
+        f"{_OUR_CLASS}/encoder_{{i}}_",
+        {"norm1": "self_attention", "norm2": "feed_forward"},
+    ),
     *norm(f"{_CLASS}.encoder.norm", f"{_OUR_CLASS}/encoder_norm"),
-    *_class_layer("decoder", {"norm1": "self_attention", "norm2": "cross_attention", "norm3": "feed_forward"}),
+    *class_layer(f"{_CLASS}.decoder.layers.{{i}}", f"{_OUR_CLASS}/decoder_{{i}}_", DECODER_NORMS),
     *norm(f"{_CLASS}.decoder.norm", f"{_OUR_CLASS}/decoder_norm"),
 ]
 
@@ -91,3 +102,24 @@ TASK_AND_TEXT = [
 ]
 
 RULES = [*SWIN, *PIXEL_DECODER, *PREDICTOR, *TASK_AND_TEXT]
+
+PREFIX = "model."
+"""What PyTorch Lightning puts before every parameter of the network, but not of the criterion."""
+
+TASK_PAD_ID = 49407
+"""TAO pads task texts with the end token, and the task MLP of its weights has learnt that."""
+
+TAO_RULES = [*RULES, *classifier("backbone.head")]
+PREFIXED_TAO_RULES = [
+    rule if rule.source.startswith("criterion.") else replace(rule, source=PREFIX + rule.source) for rule in TAO_RULES
+]
+
+
+def is_tao(names: Iterable[str]) -> bool:
+    """Whether names in the style of the original come from TAO: only there are the prefix and the backbone's head."""
+    return any(name.startswith((PREFIX, "backbone.head.")) for name in names)
+
+
+def tao_rules(names: Iterable[str]) -> list[Rule]:
+    """The rules of a file of TAO's training (with the prefix) or of bare weights."""
+    return PREFIXED_TAO_RULES if any(name.startswith(PREFIX) for name in names) else TAO_RULES
