@@ -23,10 +23,8 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.losses.assignment import Pairs, assign, pair_slots
-from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.losses.criterion import criterion, normalisers
-from oneformer_jax.losses.matching import matching_costs
+from oneformer_jax.losses.matching import CriterionConfig, Pairs, assign, matching_costs, pair_slots
 from oneformer_jax.models.predictions import LayerPredictions, TrainingOutputs
 
 

@@ -29,7 +29,7 @@ from benchmarks.workload import (
 from oneformer_jax.app.run.execute import enable_compilation_cache
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.task_text import task_tokens
-from oneformer_jax.losses.objective import OneFormerObjective
+from oneformer_jax.losses.criterion import OneFormerObjective
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig

@@ -13,7 +13,7 @@ from converters.files.read import Source, read_source
 from converters.infer_config import Shapes, infer_architecture, infer_swin
 from converters.names import huggingface, original, swin
 from converters.rules import Params, Report, Rule, StateDict, carry_over
-from oneformer_jax.checkpoints.description import Description
+from oneformer_jax.checkpoints.contents import Description
 from oneformer_jax.checkpoints.read import find_checkpoint, is_checkpoint, load_description, load_params
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import SwinConfig

@@ -24,7 +24,7 @@ from converters.rules import Params, from_params
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import CheckpointError
-from oneformer_jax.losses.config import CriterionConfig
+from oneformer_jax.losses.matching import CriterionConfig
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import PARTS, TEMPERATURE, TRAINING_ONLY

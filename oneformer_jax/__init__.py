@@ -9,7 +9,7 @@ __version__ = "0.2.0"
 
 # Public name -> module; resolved on first use, so that the parts that need no JAX import without it.
 _PUBLIC = {
-    "load_checkpoint": "oneformer_jax.checkpoints.load",
+    "load_checkpoint": "oneformer_jax.checkpoints.read",
     "load_model": "oneformer_jax.predict.predictor",
     "load_spec": "oneformer_jax.app.spec",
     "OneFormerConfig": "oneformer_jax.models.config",

@@ -22,8 +22,8 @@ from jax2onnx.plugins.plugin_system import PrimitiveLeafPlugin, import_all_plugi
 from jaxtyping import Float
 
 from oneformer_jax.models.deformable_attention import Shapes
+from oneformer_jax.models.layers import Dropout
 from oneformer_jax.models.ops import Method, Ops, interpolation_matrix
-from oneformer_jax.models.random_bits import Dropout
 
 import_all_plugins()
 

@@ -1,20 +1,25 @@
-"""Checkpoints: which folder is one, and what is in it."""
+"""Checkpoints: which folder is one, what is in it, and a whole model out of it."""
 
 import logging
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree, Shaped
 
-from oneformer_jax.checkpoints.description import Description
-from oneformer_jax.checkpoints.quantized import restored
+from oneformer_jax.checkpoints.contents import Description, restored
+from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.errors import CheckpointError
+from oneformer_jax.models import oneformer
+from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params
+from oneformer_jax.models.predictions import Predictions
 
 FOLDER = "checkpoints"
 LOGGERS, ORBAX = ("absl", "asyncio"), str(Path("orbax", "checkpoint"))
@@ -133,3 +138,51 @@ def _restore(step_dir: Path, item: str, args: ocp.args.CheckpointArgs) -> Any:
             hint="the checkpoint is damaged or of another architecture: use another step of the same run "
             "(a run whose newest step is damaged resumes from the one before if this folder is removed)",
         ) from error
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model in memory. `params` is a plain nested dictionary of arrays for `models.oneformer`'s functions."""
+
+    params: Params
+    description: Description
+
+    @property
+    def config(self) -> OneFormerConfig:
+        """The architecture."""
+        return self.description.model
+
+    @property
+    def categories(self) -> Categories:
+        """The classes that it was trained on."""
+        return self.description.categories
+
+    @cached_property
+    def _forward(self) -> Any:
+        def forward(params: Params, images: jax.Array, tokens: jax.Array) -> Predictions:
+            features = oneformer.encode(params, images, config=self.config)
+            return oneformer.predict(params, features, tokens, config=self.config)
+
+        return jax.jit(forward)
+
+    def forward(self, images: Float[Any, "b h w 3"], task_tokens: Shaped[Any, "b n"]) -> Predictions:
+        """Raw logits of normalised float32 images, H and W multiples of 32, and task token rows."""
+        return self._forward(self.params, jnp.asarray(images), jnp.asarray(task_tokens))
+
+
+def load_checkpoint(path: Path | str, *, device: jax.Device | None = None) -> Checkpoint:
+    """Reads a step folder, or a run folder (its best checkpoint, else its latest), onto a device, by default the first.
+
+    Raises CheckpointError: no checkpoint there, a damaged one, or a backbone alone.
+    """
+    step_dir = find_checkpoint(Path(path))
+    description = load_description(step_dir)
+    needed = set(description.absent) - set(oneformer.TRAINING_ONLY)
+    if needed:
+        raise CheckpointError(
+            f"does not contain a whole model: {', '.join(sorted(needed))} missing",
+            where=str(step_dir),
+            hint="to train from a backbone, use train.pretrained_backbone",
+        )
+    with jax.default_device(device or jax.local_devices()[0]):
+        return Checkpoint(load_params(step_dir, description.shapes()), description)

@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers as managers
 
-from oneformer_jax.checkpoints.description import Description
+from oneformer_jax.checkpoints.contents import Description
 from oneformer_jax.checkpoints.read import FOLDER, WithoutOrbaxLogs
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.oneformer import Params

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from oneformer_jax.losses.assignment import BLOCK
-from oneformer_jax.losses.config import CriterionConfig
+from oneformer_jax.losses.matching import BLOCK, CriterionConfig
 from oneformer_jax.losses.points import sample_masks, sample_segment, uncertain_weights
 
 # Slots whose losses are computed at once, a divisor of BLOCK. Two to four are fastest on CPU.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, Num
 
-from oneformer_jax.models.random_bits import random_bits
+from oneformer_jax.models.layers import random_bits
 
 
 def uniform_points(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "... 2"]:

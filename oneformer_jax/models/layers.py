@@ -1,22 +1,32 @@
-"""The small layers that all parts are made of, and the initial distributions that the original's layers start from.
+"""The small layers that all parts are made of, the initial distributions that the original's layers start from, the
+sine position encoding, and random words that are cheap to draw, for dropout masks and sampled points.
+
+These need far less randomness than the generator of `jax.random` provides, whose twenty rounds a number are a sizeable
+part of a training step on CPU. Here a word is an integer hash of its position and of two words of the key. XLA fuses it
+into whatever uses it, draws it again for the backward pass instead of storing it, and splits it over devices without
+communication: a word depends on the key and on its position in the global array alone.
 
 Axes: b images, h w pixels, c channels in, d channels out, g groups of channels, n any leading axes.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key, UInt32
 
 from oneformer_jax.models.precision import as_kernel, widened
 
 EPSILON = 1e-5
+TEMPERATURE = 10000.0
+"""Of the position encoding: the longest wave is this many times as long as the shortest."""
 
 # PyTorch's default for linear and convolution weights: uniform within 1 / sqrt(fan_in).
 fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -177,3 +187,69 @@ def _products_of_places(x: Array, cotangent: Array) -> Array:
 
 
 convolved_3x3.defvjp(_forward, _backward)
+
+
+def random_bits(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, "..."]:
+    """Uniform 32-bit words. The hash is triple32 (C. Wellons, 2018), keyed before and between its rounds; with
+    two rounds (lowbias32) words at some distances are visibly dependent.
+
+    Positions are counted modulo 2^32: an array of more entries repeats itself.
+    """
+    first, second = jax.random.bits(key, (2,), jnp.uint32)
+    x = jnp.full(shape, first)
+    for axis in range(len(shape)):
+        stride = math.prod(shape[axis + 1 :]) % 2**32
+        x += lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride)
+    x = (x ^ (x >> 17)) * jnp.uint32(0xED5AD4BB)
+    x = ((x ^ (x >> 11)) + second) * jnp.uint32(0xAC4C1B51)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x31848BAB)
+    return x ^ (x >> 14)
+
+
+class Dropout(nn.Module):
+    """Sets entries to 0 with probability `rate` and scales the others by 1 / (1 - rate) (Srivastava et al. 2014)."""
+
+    rate: float
+    deterministic: bool
+
+    def __call__(self, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+        """Draws from the stream `dropout`; unchanged when `deterministic`."""
+        if self.deterministic or self.rate == 0:
+            return x
+        if self.rate == 1:
+            return jnp.zeros_like(x)
+        kept = random_bits(self.make_rng("dropout"), x.shape) >= jnp.uint32(round(self.rate * 2**32))
+        return jnp.where(kept, x * (1 / (1 - self.rate)), 0)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): a sample's whole branch is dropped with probability `rate`."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], deterministic: bool) -> Float[Array, "b h w c"]:
+        if deterministic or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0], 1, 1, 1))
+        return jnp.where(kept, x / keep, 0.0)
+
+
+def sine_positions(height: int, width: int, dim: int) -> Float[Array, "height width dim"]:
+    """Sine position encoding (Carion et al. 2020) of a whole map: the first half of the channels encodes y, the rest x.
+
+    Coordinates count from 1, normalised to 2 pi at the last row and column. Only the two axes are constants; the map
+    is broadcast from them.
+    """
+    rows = np.broadcast_to(_sine_axis(height, dim // 2)[:, None], (height, 1, dim // 2))
+    columns = np.broadcast_to(_sine_axis(width, dim // 2)[None], (1, width, dim // 2))
+    shape = (height, width, dim // 2)
+    return jnp.concatenate([jnp.broadcast_to(rows, shape), jnp.broadcast_to(columns, shape)], axis=-1)
+
+
+def _sine_axis(length: int, dim: int) -> Float[np.ndarray, "length dim"]:
+    coordinate = np.arange(1, length + 1) / (length + 1e-6) * 2 * math.pi
+    channel = np.arange(dim)
+    angle = coordinate[:, None] / (TEMPERATURE ** (2 * (channel // 2) / dim))[None]
+    return np.where(channel[None] % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)

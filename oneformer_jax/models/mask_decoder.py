@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from oneformer_jax.models.attention import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 from oneformer_jax.models.config import TransformerConfig
 from oneformer_jax.models.layers import (
     MLP,
@@ -17,11 +16,12 @@ from oneformer_jax.models.layers import (
     fan_in_uniform,
     fan_in_xavier,
     layer_norm,
+    sine_positions,
     uniform_bias,
 )
 from oneformer_jax.models.ops import resize
-from oneformer_jax.models.positions import sine_positions
 from oneformer_jax.models.predictions import DecodedLayers, Features, mask_logits
+from oneformer_jax.models.transformer import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 
 
 class MaskDecoder(nn.Module):

@@ -26,7 +26,7 @@ from oneformer_jax.models.layers import MLP
 from oneformer_jax.models.mask_decoder import MaskDecoder
 from oneformer_jax.models.pixel_decoder import PixelDecoder
 from oneformer_jax.models.predictions import DecodedLayers, Features, LayerPredictions, Predictions, mask_logits
-from oneformer_jax.models.text_encoder import TextEncoder
+from oneformer_jax.models.transformer import TextEncoder
 
 Params = dict[str, Any]
 

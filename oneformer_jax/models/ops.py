@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from oneformer_jax.models.deformable_attention import Shapes, weighted_gathers
+from oneformer_jax.models.layers import Dropout
 from oneformer_jax.models.precision import rounded_exp, wide_product, widened
-from oneformer_jax.models.random_bits import Dropout
 
 Method = Literal["bilinear", "bicubic"]
 BICUBIC_A = -0.75  # PyTorch's; jax.image uses -0.5

@@ -13,22 +13,22 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from oneformer_jax.models.attention import FeedForwardLayer
 from oneformer_jax.models.config import PixelDecoderConfig
 from oneformer_jax.models.layers import (
     Convolution1x1,
     Convolution3x3,
     Dense,
+    Dropout,
     GroupNorm,
     fan_in_xavier,
     layer_norm,
+    sine_positions,
     xavier_uniform,
 )
 from oneformer_jax.models.ops import deformable_attention, resize
-from oneformer_jax.models.positions import reference_points, sine_positions
 from oneformer_jax.models.precision import widened
 from oneformer_jax.models.predictions import Features
-from oneformer_jax.models.random_bits import Dropout
+from oneformer_jax.models.transformer import FeedForwardLayer
 
 LEVELS = ("res5", "res4", "res3")  # the order of the tokens and of the decoder's layers
 
@@ -165,3 +165,12 @@ def directional_offsets(heads: int, levels: int, points: int) -> Initializer:
         return jnp.asarray(np.broadcast_to(grid, (heads, levels, points, 2)).reshape(shape), dtype or jnp.float32)
 
     return initialize
+
+
+def reference_points(shapes: tuple[tuple[int, int], ...]) -> Float[np.ndarray, "s 2"]:
+    """Pixel centres (x, y) in [0, 1] of all levels, in the order of the flattened tokens."""
+    levels = []
+    for height, width in shapes:
+        y, x = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
+        levels.append(np.stack([x.ravel(), y.ravel()], axis=-1))
+    return np.concatenate(levels).astype(np.float32)

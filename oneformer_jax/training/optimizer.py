@@ -1,20 +1,27 @@
-"""One Optax chain: clipping, AdamW, parameter groups by name rules; and the moving average of what it trains.
+"""One Optax chain: clipping, AdamW, parameter groups by name rules, the learning rate over the steps; the moving
+average of what it trains; and what being frozen means for parameters.
 
 The groups are those of the original: backbone and queries learn at a multiple of the learning rate; normalisation
-layers, embeddings and position tables are not decayed. Frozen parameters have neither updates nor optimizer state.
+layers, embeddings and position tables are not decayed. A frozen parameter has no gradient, no decay and no
+optimizer state; what is frozen runs as in evaluation, without dropout and drop path.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
+from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params
+
+Names = frozenset[str]
+"""Slash-joined names of parameters."""
 
 # What may learn at a multiple of the learning rate.
 OWN_RATE = re.compile(r"^(?P<backbone>backbone)/|/(?P<queries>query_embed)$")
@@ -36,6 +43,51 @@ class OptimizerConfig:
     clip_type: Literal["full_model", "value"] = "full_model"
     clip_value: float = 1.0
     clip_norm_type: float = 2.0
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over a training whose length is not known yet: `lr` at its largest, times a linear warm-up from
+    `warmup_factor` to 1 over `warmup_iters` steps, times the decay.
+
+    The decay of `Warmuppoly` is (1 - step / (total_steps + 1)) ** 0.9; `MultiStep` multiplies by `gamma` at each of
+    `decay_steps`, or of `decay_epochs` where these are given.
+    """
+
+    lr: float = 1e-5
+    kind: Literal["Warmuppoly", "MultiStep"] = "Warmuppoly"
+    warmup_iters: int = 1000
+    warmup_factor: float = 0.001
+    gamma: float = 0.1
+    decay_steps: tuple[int, ...] = (327778, 355092)
+    decay_epochs: tuple[int, ...] | None = None
+
+    def decays(self, steps_per_epoch: int) -> tuple[int, ...]:
+        """The steps at which `MultiStep` decays."""
+        if self.decay_epochs is None:
+            return self.decay_steps
+        return tuple(epoch * steps_per_epoch for epoch in self.decay_epochs)
+
+    def build(self, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
+        """The learning rate of a training of this length as a function of the step."""
+        decays = sorted(self.decays(steps_per_epoch))
+
+        def schedule(count: int | Int[Array, ""]) -> Float[Array, ""]:
+            step = jnp.asarray(count, float)
+            if self.kind == "MultiStep":
+                reached = jnp.sum(jnp.asarray(decays, float) <= step) if decays else jnp.zeros(())
+                return self.lr * self._warmup(step) * self.gamma**reached
+            # The one step beyond the end keeps the last update above zero, as the reference does.
+            decay = jnp.maximum(1.0 - step / (total_steps + 1), 0.0) ** 0.9
+            return self.lr * self._warmup(step) * decay
+
+        return schedule
+
+    def _warmup(self, step: Float[Array, ""]) -> Float[Array, ""]:
+        if self.warmup_iters <= 0:
+            return jnp.ones_like(step)
+        progress = jnp.minimum(step / self.warmup_iters, 1.0)
+        return self.warmup_factor * (1.0 - progress) + progress
 
 
 def parameter_names(params: PyTree) -> PyTree[str]:
@@ -67,7 +119,7 @@ def _clip_by_norm(max_norm: float, norm_type: float) -> optax.GradientTransforma
 
 
 def make_optimizer(
-    config: OptimizerConfig, schedule: optax.Schedule, *, frozen: frozenset[str] = frozenset()
+    config: OptimizerConfig, schedule: optax.Schedule, *, frozen: Names = frozenset()
 ) -> optax.GradientTransformation:
     """The chain of one run; its state is initialised from the parameters as usual. `frozen` are parameter names."""
     clip = optax.identity()
@@ -113,7 +165,7 @@ class ParameterGroup(NamedTuple):
     parameters: int
 
 
-def parameter_groups(params: Params, config: OptimizerConfig, frozen: frozenset[str]) -> list[ParameterGroup]:
+def parameter_groups(params: Params, config: OptimizerConfig, frozen: Names) -> list[ParameterGroup]:
     """How `make_optimizer` treats every top-level part of the model, in the order of their names."""
     sizes: dict[tuple[str, float, float], list[int]] = {}
     names = jax.tree.leaves(parameter_names(params))
@@ -132,3 +184,26 @@ def averaged(average: Params, params: Params, updates: Int[Array, ""], decay: fl
     """
     share = jnp.minimum(decay, (1.0 + updates) / (10.0 + updates))
     return jax.tree.map(lambda mean, new: mean + (1.0 - share) * (new - mean), average, params)
+
+
+def without_gradient(params: Params, frozen: Names) -> Params:
+    """`params`, through whose frozen ones no gradient flows."""
+    if not frozen:
+        return params
+    return jax.tree.map(
+        lambda name, leaf: lax.stop_gradient(leaf) if name in frozen else leaf, parameter_names(params), params
+    )
+
+
+def in_evaluation_mode(config: OneFormerConfig, shapes: Params, frozen: Names) -> OneFormerConfig:
+    """The model to train: `config` without the dropout of its frozen parts."""
+    names = jax.tree.leaves(parameter_names(shapes))
+
+    def is_frozen(part: str) -> bool:
+        return all(name in frozen for name in names if name.startswith(part))
+
+    if is_frozen("pixel_decoder/layer_"):
+        config = replace(config, pixel_decoder=replace(config.pixel_decoder, dropout=0.0))
+    if is_frozen("predictor/class_transformer/"):
+        config = replace(config, transformer=replace(config.transformer, dropout=0.0))
+    return replace(config, backbone=config.backbone.with_frozen(lambda part: is_frozen(f"backbone/{part}")))

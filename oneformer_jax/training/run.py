@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from oneformer_jax.checkpoints.description import Description
+from oneformer_jax.checkpoints.contents import Description
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import DatasetFiles
@@ -27,16 +27,14 @@ from oneformer_jax.data.pipeline import (
 from oneformer_jax.data.task_text import prompt_table, task_tokens
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.evaluation.evaluator import Scoring
-from oneformer_jax.losses.config import CriterionConfig
-from oneformer_jax.losses.objective import OneFormerObjective
+from oneformer_jax.losses.criterion import OneFormerObjective
+from oneformer_jax.losses.matching import CriterionConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import TEMPERATURE
 from oneformer_jax.postprocess.results import Thresholds
-from oneformer_jax.training.loop import LoopSettings
-from oneformer_jax.training.optimizer import OptimizerConfig, make_optimizer
-from oneformer_jax.training.schedule import ScheduleConfig
+from oneformer_jax.training.loop import ImageNames, LoopSettings
+from oneformer_jax.training.optimizer import OptimizerConfig, ScheduleConfig, make_optimizer
 from oneformer_jax.training.step import StepInputs, StepSettings, TrainStep
-from oneformer_jax.training.step_reports import ImageNames
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.losses.assignment import Pairs
+from oneformer_jax.losses.matching import Pairs
 from oneformer_jax.models.oneformer import Params
 
 DATA_AXIS = "data"

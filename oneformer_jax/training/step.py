@@ -21,18 +21,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.losses.assignment import Pairs, assign, pair_slots
-from oneformer_jax.losses.objective import Objective
+from oneformer_jax.losses.criterion import Objective
+from oneformer_jax.losses.matching import Pairs, assign, pair_slots
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params, normalise
+from oneformer_jax.models.precision import with_kernels_in
 from oneformer_jax.models.predictions import TrainingOutputs
-from oneformer_jax.training.frozen import Names, in_evaluation_mode, without_gradient
-from oneformer_jax.training.optimizer import averaged, global_norm
-from oneformer_jax.training.precision import LossScale, in_kernel_dtype, unscaled
+from oneformer_jax.training.optimizer import Names, averaged, global_norm, in_evaluation_mode, without_gradient
 from oneformer_jax.training.sharding import (
     Strategy,
     batch_sharding,
@@ -49,8 +49,37 @@ from oneformer_jax.training.sharding import (
 # Dropout draws apart from the losses, which use the streams below this one of the same key of the step.
 DROPOUT_STREAM = 2
 
+KERNEL_DTYPES: dict[str, DTypeLike | None] = {"32": None, "bf16-mixed": jnp.bfloat16, "16-mixed": jnp.float16}
+"""Value of `train.precision` -> what products are computed in (see `models.precision`); None: as parameters are."""
+FIRST_SCALE = 2.0**16
+STEPS_BEFORE_GROWTH = 2000
+
 Scalars = dict[str, Float[Array, ""]]
 """Numbers of a step by name, on the device."""
+
+
+class LossScale(NamedTuple):
+    """What the loss is multiplied by, lest its gradients vanish in float16 (Micikevicius et al. 2018, section 3.2).
+
+    It doubles after 2000 updates without an overflow, and halves, down to 1, at each overflow, whose update is left
+    out. `good_steps` counts the updates since it changed.
+    """
+
+    value: Float[Array, ""]
+    good_steps: Int[Array, ""]
+
+    def after(self, finite: Bool[Array, ""]) -> "LossScale":
+        """The scale of the next step, where the gradients of this one were finite or not."""
+        grows = self.good_steps + 1 >= STEPS_BEFORE_GROWTH
+        value = jnp.where(finite, jnp.where(grows, 2 * self.value, self.value), jnp.maximum(self.value / 2, 1.0))
+        return LossScale(value, jnp.where(finite & ~grows, self.good_steps + 1, 0))
+
+
+def first_loss_scale(precision: str) -> LossScale | None:
+    """None where gradients need no scale."""
+    if precision != "16-mixed":
+        return None
+    return LossScale(jnp.asarray(FIRST_SCALE, jnp.float32), jnp.zeros((), jnp.int32))
 
 
 class TrainState(NamedTuple):
@@ -196,14 +225,17 @@ class TrainStep:
 
     def _network(self, batch: Batch, dropout: Key[Array, ""]) -> Callable[[Params], TrainingOutputs]:
         """The outputs of a batch as a function of the parameters."""
-        config, inputs, (frozen, precision) = self.config, self.inputs, (self.settings.frozen, self.settings.precision)
+        config, inputs, frozen = self.config, self.inputs, self.settings.frozen
+        dtype = KERNEL_DTYPES[self.settings.precision]
         encoder_rng, decoder_rng = jax.random.split(dropout)
         images = normalise(batch.images, inputs.pixel_mean, inputs.pixel_std)
         tokens = jnp.asarray(inputs.task_rows)[batch.task]
 
         def network(params: Params) -> TrainingOutputs:
             # Cast first: halves are gathered at half the bytes, and none is kept whole for the backward pass.
-            params = in_kernel_dtype(without_gradient(params, frozen), precision)
+            params = without_gradient(params, frozen)
+            if dtype is not None:
+                params = with_kernels_in(params, dtype)
             params = gathered(params, self.mesh, self.settings.strategy)
             features = oneformer.encode(params, images, config=config, rng=encoder_rng)
             layers = oneformer.decode(params, features, tokens, config=config, rng=decoder_rng)
@@ -247,7 +279,8 @@ class TrainStep:
     def updated(self, state: TrainState, gradients: Params, loss: Float[Array, ""]) -> tuple[TrainState, Scalars]:
         """The state after the step; where loss or gradients are not finite only its counters and its scale change."""
         scale = state.loss_scale
-        gradients = unscaled(gradients, scale)
+        if scale is not None:
+            gradients = jax.tree.map(lambda gradient: gradient / scale.value, gradients)
         norm = global_norm(gradients)
         finite = jnp.isfinite(norm) & jnp.isfinite(loss)
         new = jax.lax.cond(finite, self._stepped, lambda state, _: state, state, gradients)

@@ -10,17 +10,16 @@ import numpy as np
 from jax.stages import Lowered
 from jax.typing import DTypeLike
 
-from oneformer_jax.checkpoints.quantized import bytes_of
+from oneformer_jax.checkpoints.contents import bytes_of
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.losses.assignment import BLOCK, Pairs, pair_slots
+from oneformer_jax.losses.matching import BLOCK, Pairs, pair_slots
 from oneformer_jax.models import oneformer
 from oneformer_jax.training.loop import LoopSettings
-from oneformer_jax.training.precision import first_loss_scale
 from oneformer_jax.training.run import Recipe
 from oneformer_jax.training.sharding import make_mesh
-from oneformer_jax.training.step import TrainState, TrainStep
+from oneformer_jax.training.step import TrainState, TrainStep, first_loss_scale
 
 
 class StepMemory(NamedTuple):
@@ -72,7 +71,7 @@ def batch_shapes(size: int, crop: Sequence[int], *, planes: int, segments: int, 
 def step_memory(
     step: TrainStep, state: TrainState, batch: Batch, *, slots: int, batches_per_step: int = 1
 ) -> StepMemory:
-    """`state` and `batch` are shapes; `slots` of pairs are matched (`losses.assignment.pair_slots`).
+    """`state` and `batch` are shapes; `slots` of pairs are matched (`losses.matching.pair_slots`).
 
     Raises OneFormerError where the backend has no plan of its programs' memory.
     """

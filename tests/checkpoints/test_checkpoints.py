@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from oneformer_jax.checkpoints import store as checkpoints
-from oneformer_jax.checkpoints.description import Description
+from oneformer_jax.checkpoints.contents import Description
 from oneformer_jax.checkpoints.read import (
     LOGGERS,
     find_checkpoint,

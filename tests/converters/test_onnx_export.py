@@ -23,7 +23,7 @@ from oneformer_jax.data.drawn_shapes import draw_picture
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import EngineError
 from oneformer_jax.models import oneformer, ops
-from oneformer_jax.models.random_bits import Dropout
+from oneformer_jax.models.layers import Dropout
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.metadata import Metadata
 from oneformer_jax.predict.predictor import load_model

@@ -9,7 +9,7 @@ import pytest
 
 from oneformer_jax import load_checkpoint
 from oneformer_jax.checkpoints import read as ckpt
-from oneformer_jax.training.precision import first_loss_scale
+from oneformer_jax.training.step import first_loss_scale
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from oneformer_jax.losses.assignment import BLOCK, assign, pair_slots
+from oneformer_jax.losses.matching import BLOCK, assign, pair_slots
 
 
 def test_each_segment_gets_its_cheapest_query_when_these_differ() -> None:

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.losses.assignment import Pairs, assign, pair_slots
-from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.losses.criterion import class_loss, contrastive_loss, criterion, normalisers
 from oneformer_jax.losses.mask_losses import weighted_losses
-from oneformer_jax.losses.matching import costs_at_points, matching_costs
+from oneformer_jax.losses.matching import CriterionConfig, Pairs, assign, costs_at_points, matching_costs, pair_slots
 from oneformer_jax.models.predictions import LayerPredictions, TrainingOutputs
 
 CONFIG = CriterionConfig(num_points=40)

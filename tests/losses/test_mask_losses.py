@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oneformer_jax.losses.assignment import BLOCK
-from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.losses.mask_losses import pair_losses, point_weights, weighted_losses
+from oneformer_jax.losses.matching import BLOCK, CriterionConfig
 from oneformer_jax.losses.points import sample_masks, sample_segment
 
 LAYERS, SIDE = 3, 8

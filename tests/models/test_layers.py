@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from oneformer_jax.models.attention import FeedForwardLayer, MultiHeadAttention, SelfAttentionLayer
-from oneformer_jax.models.layers import GroupNorm
+from oneformer_jax.models.layers import GroupNorm, reference_points, sine_positions
 from oneformer_jax.models.pixel_decoder import directional_offsets
-from oneformer_jax.models.positions import reference_points, sine_positions
+from oneformer_jax.models.transformer import FeedForwardLayer, MultiHeadAttention, SelfAttentionLayer
 
 
 def attention_params(module: torch.nn.MultiheadAttention) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import numpy as np
 from tiny import TINY
 
 from oneformer_jax.models import ops
+from oneformer_jax.models.layers import Dropout
 from oneformer_jax.models.oneformer import encode, init, predict
-from oneformer_jax.models.random_bits import Dropout
 
 LOGITS, VALUES = (jax.random.normal(jax.random.key(i), (2, 3, 4)) for i in range(2))
 

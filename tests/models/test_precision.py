@@ -13,11 +13,11 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from tiny import TINY
 
 from oneformer_jax.models import oneformer
+from oneformer_jax.models.layers import Dropout
 from oneformer_jax.models.oneformer import Params
 from oneformer_jax.models.ops import attend, deformable_attention
 from oneformer_jax.models.precision import wide_product, with_kernels_in
 from oneformer_jax.models.predictions import LayerPredictions, mask_logits
-from oneformer_jax.models.random_bits import Dropout
 
 pytestmark = pytest.mark.slow
 

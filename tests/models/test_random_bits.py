@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from oneformer_jax.models.random_bits import Dropout, random_bits
+from oneformer_jax.models.layers import Dropout, random_bits
 
 COUNT = 1 << 20
 # The chance that a sound generator fails a test, so small that none of them ever should.
@@ -65,7 +65,7 @@ def test_words_depend_on_the_position_in_the_array_alone() -> None:
 SHARDED = """
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from oneformer_jax.models.random_bits import random_bits
+from oneformer_jax.models.layers import random_bits
 
 split = NamedSharding(jax.make_mesh((2,), ("data",)), PartitionSpec("data"))
 key = jax.random.key(1)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.losses import criterion, matching
-from oneformer_jax.losses.config import CriterionConfig
+from oneformer_jax.losses.matching import CriterionConfig
 from oneformer_jax.losses.points import uniform_points
 
 

@@ -12,11 +12,9 @@ from carried import from_original
 from goldens import Golden, channels_last, load_golden
 
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.losses.assignment import Pairs, assign, pair_slots
-from oneformer_jax.losses.config import CriterionConfig
 from oneformer_jax.losses.criterion import criterion_at_points, normalisers
 from oneformer_jax.losses.mask_losses import pair_mask_logits, point_weights
-from oneformer_jax.losses.matching import costs_at_points
+from oneformer_jax.losses.matching import CriterionConfig, Pairs, assign, costs_at_points, pair_slots
 from oneformer_jax.losses.points import sample_masks
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.predictions import TrainingOutputs

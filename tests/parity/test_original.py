@@ -18,7 +18,7 @@ from oneformer_jax.models.oneformer import decode, encode, encode_text, predict
 from oneformer_jax.models.ops import resize
 from oneformer_jax.models.pixel_decoder import PixelDecoder
 from oneformer_jax.models.predictions import Features, LayerPredictions
-from oneformer_jax.models.text_encoder import TextEncoder
+from oneformer_jax.models.transformer import TextEncoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.again]
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oneformer_jax.losses.assignment import Pairs
 from oneformer_jax.losses.criterion import Normalisers
+from oneformer_jax.losses.matching import Pairs
 from oneformer_jax.training.sharding import put_batch, put_pairs, put_replicated
 
 KINDS = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute|collective-broadcast"

@@ -5,15 +5,15 @@ import signal
 import pytest
 
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.training import stopping
+from oneformer_jax.training import distributed
 from oneformer_jax.training.distributed import (
     Processes,
+    agreed_stop,
     coordination_client,
     find_processes,
     gather,
     kubernetes_cluster,
 )
-from oneformer_jax.training.stopping import agreed_stop
 
 K8S = ("is_env_present", "get_process_count", "get_process_id")
 TAO = {"WORLD_SIZE": "3", "NODE_RANK": "2", "MASTER_ADDR": "head", "MASTER_PORT": "29500"}
@@ -112,10 +112,10 @@ class Store(dict):
 def test_all_stop_before_the_same_step(monkeypatch: pytest.MonkeyPatch, second: int | None) -> None:
     """One gets a signal before step 7; the other has asked before, is in step 7, and may get one there itself."""
     client = Store()
-    monkeypatch.setattr(stopping, "coordination_client", lambda: client)
+    monkeypatch.setattr(distributed, "coordination_client", lambda: client)
 
     def ask(process: int, own: int | None, step: int) -> int | None:
-        monkeypatch.setattr(stopping.jax, "process_index", lambda: process)
+        monkeypatch.setattr(distributed.jax, "process_index", lambda: process)
         return agreed_stop(own, step)
 
     assert ask(0, None, 7) is None

@@ -10,8 +10,15 @@ import pytest
 from test_step import CONFIG
 
 from oneformer_jax.models import oneformer
-from oneformer_jax.training.frozen import Names, in_evaluation_mode, without_gradient
-from oneformer_jax.training.optimizer import OptimizerConfig, make_optimizer, parameter_groups, parameter_names
+from oneformer_jax.training.optimizer import (
+    Names,
+    OptimizerConfig,
+    in_evaluation_mode,
+    make_optimizer,
+    parameter_groups,
+    parameter_names,
+    without_gradient,
+)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from oneformer_jax.training.optimizer import averaged
-from oneformer_jax.training.precision import FIRST_SCALE, STEPS_BEFORE_GROWTH, LossScale, first_loss_scale
+from oneformer_jax.training.step import FIRST_SCALE, STEPS_BEFORE_GROWTH, LossScale, first_loss_scale
 
 
 def test_the_scale_doubles_after_many_good_steps_and_halves_at_an_overflow() -> None:

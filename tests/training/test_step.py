@@ -18,9 +18,8 @@ from tiers import tier
 
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.task_text import prompt_table, task_tokens
-from oneformer_jax.losses.assignment import Pairs
-from oneformer_jax.losses.config import CriterionConfig
-from oneformer_jax.losses.objective import OneFormerObjective
+from oneformer_jax.losses.criterion import OneFormerObjective
+from oneformer_jax.losses.matching import CriterionConfig, Pairs
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import (
@@ -30,11 +29,9 @@ from oneformer_jax.models.config import (
     TransformerConfig,
 )
 from oneformer_jax.models.predictions import TrainingOutputs
-from oneformer_jax.training.optimizer import OptimizerConfig, make_optimizer
-from oneformer_jax.training.precision import LossScale
-from oneformer_jax.training.schedule import warmup_poly
+from oneformer_jax.training.optimizer import OptimizerConfig, ScheduleConfig, make_optimizer
 from oneformer_jax.training.sharding import make_mesh, put_replicated
-from oneformer_jax.training.step import StepInputs, StepSettings, TrainState, TrainStep
+from oneformer_jax.training.step import LossScale, StepInputs, StepSettings, TrainState, TrainStep
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +68,7 @@ def batch_of(size: int, first_sample: int = 0) -> Batch:
     )
 
 
-SCHEDULE = warmup_poly(1e-3, total_steps=20, warmup_iters=2, warmup_factor=0.5)
+SCHEDULE = ScheduleConfig(1e-3, warmup_iters=2, warmup_factor=0.5).build(total_steps=20, steps_per_epoch=20)
 
 
 @cache  # compiles once for all tests

@@ -13,7 +13,7 @@ import pytest
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.training.logbook import Logbook
-from oneformer_jax.training.step_reports import StepReports
+from oneformer_jax.training.loop import StepReports
 
 
 class Watcher:

@@ -13,9 +13,9 @@ from clusters import ended
 ROOT = Path(__file__).resolve().parents[2]
 WAITING = """
 import ctypes, signal, sys, time
-from oneformer_jax.training import stopping
-stopping.SECONDS_TO_UNWIND = 0.5
-with stopping.stop_requests() as stop:
+from oneformer_jax.training import distributed
+distributed.SECONDS_TO_UNWIND = 0.5
+with distributed.stop_requests() as stop:
     print("ready", flush=True)
     while stop.signal is None:
         time.sleep(0.01)

@@ -13,8 +13,7 @@ from oneformer_jax.errors import SpecError
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params
-from oneformer_jax.training.frozen import Names
-from oneformer_jax.training.optimizer import parameter_names
+from oneformer_jax.training.optimizer import Names, parameter_names
 
 
 def frozen_names(spec: Spec, model: OneFormerConfig) -> Names:

@@ -13,10 +13,9 @@ from oneformer_jax.app.spec.model_keys import OneFormer
 from oneformer_jax.app.spec.train_keys import Optim, Train
 from oneformer_jax.data.augmentation import AugmentationSettings
 from oneformer_jax.data.pipeline import PipelineSettings
-from oneformer_jax.losses.config import CriterionConfig
-from oneformer_jax.training.optimizer import OptimizerConfig
+from oneformer_jax.losses.matching import CriterionConfig
+from oneformer_jax.training.optimizer import OptimizerConfig, ScheduleConfig
 from oneformer_jax.training.run import Length, Recipe, Start, Tracking, TrainingRun
-from oneformer_jax.training.schedule import ScheduleConfig
 from oneformer_jax.training.step import StepSettings
 
 

@@ -14,10 +14,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from oneformer_jax.models.backbones.registry import BackboneConfig
-from oneformer_jax.models.layers import Conv, Dense, fan_in_uniform, layer_norm, uniform_bias
+from oneformer_jax.models.layers import Conv, Dense, Dropout, DropPath, fan_in_uniform, layer_norm, uniform_bias
 from oneformer_jax.models.ops import attend, contract, resize
 from oneformer_jax.models.precision import widened
-from oneformer_jax.models.random_bits import Dropout, DropPath
 
 # The original truncates at +-2, which is 100 standard deviations: no truncation.
 narrow_normal = nn.initializers.normal(0.02)

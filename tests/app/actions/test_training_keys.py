@@ -25,7 +25,7 @@ from oneformer_jax.app.settings.training import (
 )
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints import read as ckpt
-from oneformer_jax.checkpoints.description import Description
+from oneformer_jax.checkpoints.contents import Description
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import DatasetFiles

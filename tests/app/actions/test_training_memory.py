@@ -14,14 +14,14 @@ from oneformer_jax.app.actions.train import report
 from oneformer_jax.app.actions.train.report import explaining_out_of_memory, what_to_change
 from oneformer_jax.app.settings.training import pipeline_settings, training_recipe
 from oneformer_jax.app.spec import Spec
-from oneformer_jax.checkpoints.quantized import bytes_of
+from oneformer_jax.checkpoints.contents import bytes_of
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets.files import DatasetFiles
 from oneformer_jax.data.geometry import EvaluationPolicy
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.losses.assignment import assign, pair_slots
 from oneformer_jax.losses.criterion import normalisers
+from oneformer_jax.losses.matching import assign, pair_slots
 from oneformer_jax.models import oneformer
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.training.run import Recipe, TrainingRun

@@ -9,7 +9,7 @@ from rich.console import Console
 from converters.files.read import read_classes
 from converters.weights import Kind, Weights, read_weights
 from converters.write_huggingface import write_huggingface
-from oneformer_jax.checkpoints.description import Description
+from oneformer_jax.checkpoints.contents import Description
 from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets.categories import Categories, read_json

@@ -15,7 +15,7 @@ from rich.table import Table
 from oneformer_jax.app.run.execute import enable_compilation_cache
 from oneformer_jax.app.settings.training import training_recipe
 from oneformer_jax.app.spec import load_spec
-from oneformer_jax.checkpoints.quantized import bytes_of
+from oneformer_jax.checkpoints.contents import bytes_of
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.oneformer import normalise

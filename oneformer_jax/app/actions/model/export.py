@@ -14,7 +14,7 @@ from rich.table import Table
 from converters.onnx.settings import ExportRun
 from oneformer_jax.app.run.execute import Run, enable_compilation_cache
 from oneformer_jax.app.settings.model import contradictions
-from oneformer_jax.checkpoints.load import Checkpoint, load_checkpoint
+from oneformer_jax.checkpoints.read import Checkpoint, load_checkpoint
 from oneformer_jax.data.datasets.images import list_images, read_image
 from oneformer_jax.data.drawn_shapes import draw_picture
 from oneformer_jax.data.storage.cache import local_folder

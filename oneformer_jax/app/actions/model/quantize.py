@@ -71,7 +71,7 @@ def quantize(settings: QuantizationRun, run: Run) -> Path:
 def _quantize_checkpoint(settings: QuantizationRun, target: Path, console: Console) -> tuple[Subject, Subject]:
     """Writes a checkpoint whose kernels are in 8 bits, without the parts that are for training alone."""
     from oneformer_jax.app.run.execute import enable_compilation_cache
-    from oneformer_jax.checkpoints import quantized
+    from oneformer_jax.checkpoints import contents
     from oneformer_jax.checkpoints.read import find_checkpoint, load_description, load_params
     from oneformer_jax.checkpoints.store import Checkpoints
     from oneformer_jax.models.oneformer import PARTS, TRAINING_ONLY
@@ -85,7 +85,7 @@ def _quantize_checkpoint(settings: QuantizationRun, target: Path, console: Conso
     params = {part: tree for part, tree in held.items() if part not in TRAINING_ONLY}
     layers = [
         Layer(name, (name,), CONVOLUTION if len(kernel.shape) == 4 else LINEAR)
-        for name, kernel in quantized.kernels(params)
+        for name, kernel in contents.kernels(params)
     ]
     chosen = _chosen(settings, layers, console)
     absent = tuple(part for part in PARTS if part not in params)
@@ -93,14 +93,14 @@ def _quantize_checkpoint(settings: QuantizationRun, target: Path, console: Conso
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         store = Checkpoints(fresh, keep=0, monitor="mIoU")
-        store.save(quantized.quantized(params, chosen), None, replace(description, quantized=chosen, absent=absent))
+        store.save(contents.quantized(params, chosen), None, replace(description, quantized=chosen, absent=absent))
         store.close()
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     written = sum(file.stat().st_size for file in target.glob("checkpoints/*/params/**/*") if file.is_file())
-    return Subject(step_dir, quantized.bytes_of(params)), Subject(target, written)
+    return Subject(step_dir, contents.bytes_of(params)), Subject(target, written)
 
 
 def _quantize_graph(settings: QuantizationRun, source: Path, target: Path, console: Console) -> tuple[Subject, Subject]:

@@ -26,10 +26,9 @@ from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params
 from oneformer_jax.training.distributed import gather
 from oneformer_jax.training.loop import LoopSettings
-from oneformer_jax.training.precision import first_loss_scale
 from oneformer_jax.training.run import TrainingRun
 from oneformer_jax.training.sharding import put, put_replicated, state_shardings
-from oneformer_jax.training.step import TrainState
+from oneformer_jax.training.step import TrainState, first_loss_scale
 
 
 @dataclass(frozen=True)
