@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.losses.criterion import criterion, normalisers
+from oneformer_jax.losses.criterion import OneFormerObjective
 from oneformer_jax.losses.matching import CriterionConfig, Pairs, assign, matching_costs, pair_slots
 from oneformer_jax.models.predictions import LayerPredictions, TrainingOutputs
 
@@ -81,7 +81,8 @@ def random_inputs(size: Size) -> tuple[LayerPredictions, Batch]:
 def jax_stages(size: Size, outputs: LayerPredictions, batch: Batch) -> dict[str, Callable[[], Any]]:
     config = CriterionConfig(num_points=size.points)
     outputs, batch = jax.tree.map(jnp.asarray, (outputs, batch))
-    over = normalisers([batch.segment_class], outputs.class_logits.shape[2], config.no_object_weight)
+    objective = OneFormerObjective(config)
+    over = objective.normalisers([batch.segment_class], outputs.class_logits.shape[2])
     key, scale = jax.random.key(0), jnp.float32(np.log(1 / 0.07))
     costs = jax.jit(partial(matching_costs, config=config))
     num_segments = np.full(size.batch, size.segments)
@@ -90,7 +91,7 @@ def jax_stages(size: Size, outputs: LayerPredictions, batch: Batch) -> dict[str,
     def gradients(outputs: LayerPredictions, batch: Batch, pairs: Pairs) -> Any:
 
         def losses(layers: LayerPredictions) -> Any:
-            return criterion(TrainingOutputs(layers, layers.object_queries, scale), batch, pairs, over, key, config)
+            return objective.loss(TrainingOutputs(layers, layers.object_queries, scale), batch, pairs, over, key)
 
         return jax.value_and_grad(losses, has_aux=True)(outputs)
 

@@ -35,7 +35,7 @@ def fit_backbone(params: Params, template: Params) -> tuple[Params, Report]:
     than 90 % of the names agree (the norms of the stages' outputs apart, which classifiers lack) or shapes differ
     otherwise.
     """
-    model, weights = _flatten(template), _flatten(params)
+    model, weights = flatten_dict(template, sep="/"), flatten_dict(params, sep="/")
     norms = {path for path in model if any(within(f"backbone/{path}", part) for part in OUTPUT_NORMS)}
     names = (model.keys() | weights.keys()) - norms
     agreeing = len(names & model.keys() & weights.keys())
@@ -56,7 +56,7 @@ def fit_model(params: Params, template: Params) -> tuple[Params, Report]:
     interpolated as by `fit_backbone`. Parts for training alone may be absent on either side. Raises ConversionError
     for all other differences in names or shapes.
     """
-    model, weights = _flatten(template), _flatten(params)
+    model, weights = flatten_dict(template, sep="/"), flatten_dict(params, sep="/")
     fresh = {path for path in model.keys() - weights.keys() if path.split("/")[0] in TRAINING_ONLY}
     dropped = {path for path in weights.keys() - model.keys() if path.split("/")[0] in TRAINING_ONLY}
 
@@ -95,7 +95,7 @@ def _fit(weights: Flat, model: Flat, adapt: Adapt, *, fresh: set[str], dropped: 
     )
     if report.complaints():
         raise ConversionError(report, where="pretrained weights")
-    return unflatten_dict({tuple(path.split("/")): leaf for path, leaf in flat.items()}), report
+    return unflatten_dict(flat, sep="/"), report
 
 
 def _interpolate(path: str, array: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray | None, str]:
@@ -110,7 +110,3 @@ def _interpolate(path: str, array: np.ndarray, shape: tuple[int, ...]) -> tuple[
     matrix = interpolation_matrix(*sides, "bicubic")
     resized = np.einsum("ph,qw,hwc->pqc", matrix, matrix, grid, optimize=True)
     return resized.reshape(shape), f"bicubic, {sides[0]}x{sides[0]} to {sides[1]}x{sides[1]}"
-
-
-def _flatten(tree: Params) -> dict[str, Any]:
-    return {"/".join(path): leaf for path, leaf in flatten_dict(tree).items()}

@@ -175,7 +175,7 @@ class Carried:
         Parts named in `optional`, paths at any depth, may be absent as a whole; the result then lacks them. Raises
         ConversionError for names that are missing or unexpected and for shapes that do not fit.
         """
-        expected = {"/".join(path): leaf for path, leaf in flatten_dict(template).items()}
+        expected = flatten_dict(template, sep="/")
         absent = tuple(
             part
             for part in optional
@@ -196,8 +196,8 @@ class Carried:
         )
         if report.complaints():
             raise ConversionError(report, where=where)
-        flat = {tuple(p.split("/")): self.arrays[p].astype(x.dtype, copy=False) for p, x in wanted.items()}
-        return unflatten_dict(flat), report
+        flat = {path: self.arrays[path].astype(leaf.dtype, copy=False) for path, leaf in wanted.items()}
+        return unflatten_dict(flat, sep="/"), report
 
 
 def carry_over(state: StateDict, rules: Sequence[Rule]) -> Carried:
@@ -241,8 +241,8 @@ def from_params(params: Params, rules: Sequence[Rule]) -> dict[str, np.ndarray]:
             rules_of.setdefault(rule.target, []).append(rule)
     patterns = [(_pattern(target), group) for target, group in rules_of.items()]
     state, unknown = {}, []
-    for keys, leaf in flatten_dict(params).items():
-        path, array = "/".join(keys), np.asarray(leaf)
+    for path, leaf in flatten_dict(params, sep="/").items():
+        array = np.asarray(leaf)
         group, numbers = _first_match(patterns, path)
         if group is None:
             unknown.append(path)

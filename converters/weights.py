@@ -1,6 +1,5 @@
 """Weights from anywhere: our own checkpoints, and all that `converters` reads, by which of the known sources it is."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -68,7 +67,14 @@ def convert(source: Source, kind: Kind | Literal["auto"] = "auto", num_heads: in
     where = source.location
     kind = identify(source.arrays, where=where) if kind == "auto" else kind
     arrays = huggingface.published_names(source.arrays) if kind == "huggingface" else source.arrays
-    carried = carry_over(arrays, _rules_for(kind, arrays))
+    rules: dict[Kind, list[Rule]] = {
+        "shi": original.RULES,
+        "tao": original.tao_rules(arrays),
+        "huggingface": huggingface.RULES,
+        "swin": swin.RULES,
+        "timm": swin.NEWER_TIMM_RULES if swin.is_newer_timm(arrays) else swin.RULES,
+    }
+    carried = carry_over(arrays, rules[kind])
     found = Shapes(carried.shapes, where)
     config: OneFormerConfig | SwinConfig
     if kind in ("swin", "timm"):
@@ -91,20 +97,6 @@ def template(config: OneFormerConfig | SwinConfig, where: str) -> Params:
     except (TypeError, ValueError) as error:  # such as heads that do not divide a width
         message = f"no model has the architecture that the shapes imply: {str(error).splitlines()[0]}"
         raise CheckpointError(f"{message} ({config})", where=where) from error
-
-
-def _rules_for(kind: Kind, names: Iterable[str]) -> Sequence[Rule]:
-    match kind:
-        case "shi":
-            return original.RULES
-        case "tao":
-            return original.tao_rules(names)
-        case "huggingface":
-            return huggingface.RULES
-        case "swin":
-            return swin.RULES
-        case "timm":
-            return swin.NEWER_TIMM_RULES if swin.is_newer_timm(names) else swin.RULES
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Weights of Hugging Face's OneFormer (`OneFormerForUniversalSegmentation`)."""
 
-from converters.names.original import DECODER_NORMS, class_layer
+from converters.names.original import DECODER_NORMS, class_layer, encoder_layer, text_encoder
 from converters.names.swin import classifier, patch_merging
 from converters.rules import Rule, StateDict, conv, fused_attention, linear, norm, skip
 
@@ -37,19 +37,11 @@ SWIN = [
 ]
 
 _PIXEL = "model.pixel_level_module.decoder"
-_ENCODER, _OUR_ENCODER = f"{_PIXEL}.encoder.layers.{{i}}", "pixel_decoder/layer_{i}"
 PIXEL_DECODER = [
     *conv(f"{_PIXEL}.input_projections.{{i}}.0", "pixel_decoder/input_proj_{i}/conv"),
     *norm(f"{_PIXEL}.input_projections.{{i}}.1", "pixel_decoder/input_proj_{i}/norm"),
     Rule(f"{_PIXEL}.level_embed", "pixel_decoder/level_embed"),
-    *linear(f"{_ENCODER}.self_attn.sampling_offsets", f"{_OUR_ENCODER}/attention/sampling_offsets"),
-    *linear(f"{_ENCODER}.self_attn.attention_weights", f"{_OUR_ENCODER}/attention/attention_weights"),
-    *linear(f"{_ENCODER}.self_attn.value_proj", f"{_OUR_ENCODER}/attention/value_proj"),
-    *linear(f"{_ENCODER}.self_attn.output_proj", f"{_OUR_ENCODER}/attention/output_proj"),
-    *norm(f"{_ENCODER}.self_attn_layer_norm", f"{_OUR_ENCODER}/norm"),
-    *linear(f"{_ENCODER}.fc1", f"{_OUR_ENCODER}/feed_forward/linear1"),
-    *linear(f"{_ENCODER}.fc2", f"{_OUR_ENCODER}/feed_forward/linear2"),
-    *norm(f"{_ENCODER}.final_layer_norm", f"{_OUR_ENCODER}/feed_forward/norm"),
+    *encoder_layer(f"{_PIXEL}.encoder.layers.{{i}}", ("self_attn_layer_norm", "fc1", "fc2", "final_layer_norm")),
     *conv(f"{_PIXEL}.mask_projection", "pixel_decoder/mask_features"),
     *conv(f"{_PIXEL}.adapter_1.0", "pixel_decoder/lateral/conv"),
     *norm(f"{_PIXEL}.adapter_1.1", "pixel_decoder/lateral/norm"),
@@ -81,21 +73,11 @@ PREDICTOR = [
     Rule("model.transformer_module.level_embed.weight", "predictor/level_embed"),
 ]
 
-_TEXT, _OUR_TEXT = "model.text_mapper.text_encoder.transformer.layers.{i}", "text_encoder/layer_{i}"
+_TEXT_LAYER = ("self_attn", "layer_norm1", "mlp.fc1", "mlp.fc2", "layer_norm2")
 TASK_AND_TEXT = [
     *linear("model.task_encoder.task_mlp.layers.{i}.0", "task_mlp/layer_{i}"),
-    Rule("model.text_mapper.text_encoder.token_embedding.weight", "text_encoder/token_embedding"),
-    Rule("model.text_mapper.text_encoder.positional_embedding", "text_encoder/positional_embedding"),
-    *fused_attention(f"{_TEXT}.self_attn", f"{_OUR_TEXT}/attention"),
-    *norm(f"{_TEXT}.layer_norm1", f"{_OUR_TEXT}/norm1"),
-    *linear(f"{_TEXT}.mlp.fc1", f"{_OUR_TEXT}/linear1"),
-    *linear(f"{_TEXT}.mlp.fc2", f"{_OUR_TEXT}/linear2"),
-    *norm(f"{_TEXT}.layer_norm2", f"{_OUR_TEXT}/norm2"),
-    *norm("model.text_mapper.text_encoder.ln_final", "text_encoder/norm"),
+    *text_encoder("model.text_mapper.", "transformer.layers.{i}", _TEXT_LAYER),
     *linear("model.text_mapper.text_projector.layers.{i}.0", "text_projector/layer_{i}"),
-    Rule("model.text_mapper.prompt_ctx.weight", "prompt_ctx"),
-    Rule("criterion.logit_scale", "logit_scale"),
-    skip("criterion.empty_weight", "follows from the number of classes and the no-object weight"),
 ]
 
 RULES = [*SWIN, *PIXEL_DECODER, *PREDICTOR, *TASK_AND_TEXT]

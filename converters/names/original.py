@@ -15,19 +15,26 @@ SWIN = [
 ]
 
 _PIXEL = "sem_seg_head.pixel_decoder"
-_ENCODER, _OUR_ENCODER = f"{_PIXEL}.transformer.encoder.layers.{{i}}", "pixel_decoder/layer_{i}"
+
+
+def encoder_layer(source: str, names: tuple[str, str, str, str]) -> list[Rule]:
+    """Rules of a layer of the pixel decoder; `names` are those of its first norm, linear layers and second norm."""
+    target, (norm1, linear1, linear2, norm2) = "pixel_decoder/layer_{i}", names
+    attention = ("sampling_offsets", "attention_weights", "value_proj", "output_proj")
+    return [
+        *(rule for name in attention for rule in linear(f"{source}.self_attn.{name}", f"{target}/attention/{name}")),
+        *norm(f"{source}.{norm1}", f"{target}/norm"),
+        *linear(f"{source}.{linear1}", f"{target}/feed_forward/linear1"),
+        *linear(f"{source}.{linear2}", f"{target}/feed_forward/linear2"),
+        *norm(f"{source}.{norm2}", f"{target}/feed_forward/norm"),
+    ]
+
+
 PIXEL_DECODER = [
     *conv(f"{_PIXEL}.input_proj.{{i}}.0", "pixel_decoder/input_proj_{i}/conv"),
     *norm(f"{_PIXEL}.input_proj.{{i}}.1", "pixel_decoder/input_proj_{i}/norm"),
     Rule(f"{_PIXEL}.transformer.level_embed", "pixel_decoder/level_embed"),
-    *linear(f"{_ENCODER}.self_attn.sampling_offsets", f"{_OUR_ENCODER}/attention/sampling_offsets"),
-    *linear(f"{_ENCODER}.self_attn.attention_weights", f"{_OUR_ENCODER}/attention/attention_weights"),
-    *linear(f"{_ENCODER}.self_attn.value_proj", f"{_OUR_ENCODER}/attention/value_proj"),
-    *linear(f"{_ENCODER}.self_attn.output_proj", f"{_OUR_ENCODER}/attention/output_proj"),
-    *norm(f"{_ENCODER}.norm1", f"{_OUR_ENCODER}/norm"),
-    *linear(f"{_ENCODER}.linear1", f"{_OUR_ENCODER}/feed_forward/linear1"),
-    *linear(f"{_ENCODER}.linear2", f"{_OUR_ENCODER}/feed_forward/linear2"),
-    *norm(f"{_ENCODER}.norm2", f"{_OUR_ENCODER}/feed_forward/norm"),
+    *encoder_layer(f"{_PIXEL}.transformer.encoder.layers.{{i}}", ("norm1", "linear1", "linear2", "norm2")),
     *conv(f"{_PIXEL}.mask_features", "pixel_decoder/mask_features"),
     *norm(f"{_PIXEL}.adapter_1.norm", "pixel_decoder/lateral/norm"),
     *conv(f"{_PIXEL}.adapter_1", "pixel_decoder/lateral/conv"),
@@ -84,21 +91,31 @@ PREDICTOR = [
     *linear(f"{_DECODER}.mask_embed.layers.{{i}}", "predictor/mask_embed/layer_{i}"),
 ]
 
-_TEXT, _OUR_TEXT = "text_encoder.transformer.resblocks.{i}", "text_encoder/layer_{i}"
+
+def text_encoder(prefix: str, layer: str, names: tuple[str, str, str, str, str]) -> list[Rule]:
+    """Rules of the text encoder, its context and the criterion; `names` are those of a layer's attention, first norm,
+    linear layers and second norm."""
+    source, target = f"{prefix}text_encoder.{layer}", "text_encoder/layer_{i}"
+    attention, norm1, linear1, linear2, norm2 = names
+    return [
+        Rule(f"{prefix}text_encoder.token_embedding.weight", "text_encoder/token_embedding"),
+        Rule(f"{prefix}text_encoder.positional_embedding", "text_encoder/positional_embedding"),
+        *fused_attention(f"{source}.{attention}", f"{target}/attention"),
+        *norm(f"{source}.{norm1}", f"{target}/norm1"),
+        *linear(f"{source}.{linear1}", f"{target}/linear1"),
+        *linear(f"{source}.{linear2}", f"{target}/linear2"),
+        *norm(f"{source}.{norm2}", f"{target}/norm2"),
+        *norm(f"{prefix}text_encoder.ln_final", "text_encoder/norm"),
+        Rule(f"{prefix}prompt_ctx.weight", "prompt_ctx"),
+        Rule("criterion.logit_scale", "logit_scale"),
+        skip("criterion.empty_weight", "follows from the number of classes and the no-object weight"),
+    ]
+
+
 TASK_AND_TEXT = [
     *linear("task_mlp.layers.{i}", "task_mlp/layer_{i}"),
-    Rule("text_encoder.token_embedding.weight", "text_encoder/token_embedding"),
-    Rule("text_encoder.positional_embedding", "text_encoder/positional_embedding"),
-    *fused_attention(f"{_TEXT}.attn", f"{_OUR_TEXT}/attention"),
-    *norm(f"{_TEXT}.ln_1", f"{_OUR_TEXT}/norm1"),
-    *linear(f"{_TEXT}.mlp.c_fc", f"{_OUR_TEXT}/linear1"),
-    *linear(f"{_TEXT}.mlp.c_proj", f"{_OUR_TEXT}/linear2"),
-    *norm(f"{_TEXT}.ln_2", f"{_OUR_TEXT}/norm2"),
-    *norm("text_encoder.ln_final", "text_encoder/norm"),
+    *text_encoder("", "transformer.resblocks.{i}", ("attn", "ln_1", "mlp.c_fc", "mlp.c_proj", "ln_2")),
     *linear("text_projector.layers.{i}", "text_projector/layer_{i}"),
-    Rule("prompt_ctx.weight", "prompt_ctx"),
-    Rule("criterion.logit_scale", "logit_scale"),
-    skip("criterion.empty_weight", "follows from the number of classes and the no-object weight"),
 ]
 
 RULES = [*SWIN, *PIXEL_DECODER, *PREDICTOR, *TASK_AND_TEXT]

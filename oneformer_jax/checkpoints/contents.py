@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float32, PyTree
 
@@ -81,13 +82,11 @@ class Description:
         return quantized_shapes(held, self.quantized)
 
 
-def kernels(params: Params, prefix: str = "") -> Iterator[tuple[str, Leaf]]:
+def kernels(params: Params) -> Iterator[tuple[str, Leaf]]:
     """The kernels of linear layers and convolutions: dotted name of the layer, array (or shape)."""
-    for name, leaf in params.items():
-        if isinstance(leaf, dict):
-            yield from kernels(leaf, f"{prefix}.{name}" if prefix else name)
-        elif name == "kernel" and len(leaf.shape) >= 2:
-            yield prefix, leaf
+    for path, leaf in flatten_dict(params).items():
+        if path[-1] == "kernel" and len(leaf.shape) >= 2:
+            yield ".".join(path[:-1]), leaf
 
 
 def quantized(params: Params, chosen: Mapping[str, str]) -> Params:
@@ -122,16 +121,13 @@ def bytes_of(tree: PyTree) -> int:
     return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _replaced(
-    tree: Params, chosen: Mapping[str, str], replacement: Callable[[Any, str], Params], prefix: str = ""
-) -> Params:
-    result: Params = {}
-    for name, leaf in tree.items():
-        if isinstance(leaf, dict):
-            result[name] = _replaced(leaf, chosen, replacement, f"{prefix}.{name}" if prefix else name)
-        else:
-            result[name] = replacement(leaf, chosen[prefix]) if name == "kernel" and prefix in chosen else leaf
-    return result
+def _replaced(tree: Params, chosen: Mapping[str, str], replacement: Callable[[Any, str], Params]) -> Params:
+    flat = flatten_dict(tree)
+    for path, leaf in flat.items():
+        layer = ".".join(path[:-1])
+        if path[-1] == "kernel" and layer in chosen:
+            flat[path] = replacement(leaf, chosen[layer])
+    return unflatten_dict(flat)
 
 
 def _quantize(kernel: ArrayLike, dtype: str) -> dict[str, np.ndarray]:

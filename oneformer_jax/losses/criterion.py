@@ -66,7 +66,14 @@ class OneFormerObjective:
     config: CriterionConfig = field(default_factory=CriterionConfig)
 
     def normalisers(self, segment_classes: Sequence[Int[Array, "_ t"]], num_queries: int) -> Normalisers:
-        return normalisers(segment_classes, num_queries, self.config.no_object_weight)
+        """The normalisers of an update with batches of these (global) segment tables."""
+        segments = jnp.concatenate([jnp.sum(classes >= 0, axis=1) for classes in segment_classes])
+        matched = jnp.sum(jnp.minimum(segments, num_queries))  # each segment gets a query, while there are any
+        without = len(segments) * num_queries - matched
+        # The mean number of segments a device times the number of devices: what the original's processes agree on.
+        masks = jnp.maximum(jnp.sum(segments), 1)
+        numbers = masks, matched + self.config.no_object_weight * without, len(segment_classes)
+        return Normalisers(*(jnp.asarray(number, float) for number in numbers))
 
     def costs(self, outputs: TrainingOutputs, batch: Batch, key: Key[Array, ""]) -> Float[Array, "l b q t"]:
         return matching_costs(outputs.layers, batch, key, self.config)
@@ -74,35 +81,14 @@ class OneFormerObjective:
     def loss(
         self, outputs: TrainingOutputs, batch: Batch, pairs: Pairs, normalisers: Normalisers, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        return criterion(outputs, batch, pairs, normalisers, key, self.config)
+        """The weighted sum of the losses, and each of them unweighted.
 
-
-def normalisers(segment_classes: Sequence[Int[Array, "_ t"]], num_queries: int, no_object_weight: float) -> Normalisers:
-    """The normalisers of an update with batches of these (global) segment tables."""
-    segments = jnp.concatenate([jnp.sum(classes >= 0, axis=1) for classes in segment_classes])
-    matched = jnp.sum(jnp.minimum(segments, num_queries))  # each segment gets a query, while there are any
-    without = len(segments) * num_queries - matched
-    # The mean number of segments a device times the number of devices: what the original's processes agree on.
-    numbers = jnp.maximum(jnp.sum(segments), 1), matched + no_object_weight * without, len(segment_classes)
-    return Normalisers(*(jnp.asarray(number, float) for number in numbers))
-
-
-def criterion(
-    outputs: TrainingOutputs,
-    batch: Batch,
-    pairs: Pairs,
-    over: Normalisers,
-    key: Key[Array, ""],
-    config: CriterionConfig,
-) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The weighted sum of the losses, and each of them unweighted.
-
-    `key` belongs to the step; the points of a pair depend on it, on the sample and on the row of the segment table,
-    not on how images are grouped. Only the sum is differentiable. The others are `loss_ce`, `loss_mask` and `loss_dice`
-    with one value a supervised layer, the last being the model's output, and the scalar `loss_contrastive`.
-    """
-    points = _pair_points(batch, pairs, jax.random.fold_in(key, STREAM), config)
-    return criterion_at_points(outputs, batch, pairs, over, points, config)
+        The points of a pair depend on the key, on the sample and on the row of the segment table, not on how images
+        are grouped. Only the sum is differentiable. The others are `loss_ce`, `loss_mask` and `loss_dice` with one
+        value a supervised layer, the last being the model's output, and the scalar `loss_contrastive`.
+        """
+        points = _pair_points(batch, pairs, jax.random.fold_in(key, STREAM), self.config)
+        return criterion_at_points(outputs, batch, pairs, normalisers, points, self.config)
 
 
 def criterion_at_points(
@@ -113,7 +99,7 @@ def criterion_at_points(
     points: Float[Array, "g m l s 2"],
     config: CriterionConfig,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """`criterion` at given points: the oversampled ones of each pair, then its random ones."""
+    """`OneFormerObjective.loss` at given points: the oversampled ones of each pair, then its random ones."""
     layers, text_queries, logit_scale = outputs
     layers = config.supervised(layers)
     target_class = _target_class(layers, batch, pairs)

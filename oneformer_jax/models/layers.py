@@ -116,33 +116,21 @@ def _group_mean(x: Float[Array, "b h w g c"]) -> Float[Array, "b 1 1 g 1"]:
 Conv = partial(nn.Conv, promote_dtype=as_kernel)
 
 
-class Convolution1x1(nn.Module):
-    """A convolution of one pixel."""
+class Convolution(nn.Module):
+    """A convolution of `side` by `side` pixels, 1 or 3; zeros around the borders keep the size."""
 
     features: int
     kernel_init: Initializer
+    side: int = 1
     use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        kernel = self.param("kernel", self.kernel_init, (1, 1, x.shape[-1], self.features))
+        kernel = self.param("kernel", self.kernel_init, (self.side, self.side, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
         x, kernel, bias = as_kernel(x, kernel, bias)
-        y = x @ kernel[0, 0]
+        y = x @ kernel[0, 0] if self.side == 1 else convolved_3x3(x, kernel)
         return y if bias is None else y + bias[None, None, None]
-
-
-class Convolution3x3(nn.Module):
-    """A convolution of three by three pixels without bias; zeros around the borders keep the size."""
-
-    features: int
-    kernel_init: Initializer
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features))
-        x, kernel, _ = as_kernel(x, kernel, None)
-        return convolved_3x3(x, kernel)
 
 
 @jax.custom_vjp

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from oneformer_jax.models.config import TransformerConfig
 from oneformer_jax.models.layers import (
     MLP,
-    Convolution1x1,
+    Convolution,
     Dense,
     fan_in_uniform,
     fan_in_xavier,
@@ -49,7 +49,7 @@ class MaskDecoder(nn.Module):
 
         if config.use_task_norm:
             task = decoder_norm(task)
-        projected = Convolution1x1(hidden, fan_in_xavier, name="class_input_proj")(mask_features)
+        projected = Convolution(hidden, fan_in_xavier, name="class_input_proj")(mask_features)
         task_queries = ClassTransformer(config, name="class_transformer")(
             task if config.use_task_norm else None,
             query_embed[:-1],
@@ -62,7 +62,7 @@ class MaskDecoder(nn.Module):
         memories = []
         for i, x in enumerate(maps):
             if x.shape[-1] != hidden or config.enforce_input_proj:
-                x = Convolution1x1(hidden, fan_in_xavier, name=f"input_proj_{i}")(x)
+                x = Convolution(hidden, fan_in_xavier, name=f"input_proj_{i}")(x)
             memories.append((flatten(x) + level_embed[i][None, None], flatten(positions_of(x))))
         # Interpolation and the product with mask embeddings commute: the features are resized, once a level.
         level_features = [resize(jax.lax.stop_gradient(mask_features), (x.shape[1], x.shape[2])) for x in maps]

@@ -15,8 +15,7 @@ from jaxtyping import Array, Float
 
 from oneformer_jax.models.config import PixelDecoderConfig
 from oneformer_jax.models.layers import (
-    Convolution1x1,
-    Convolution3x3,
+    Convolution,
     Dense,
     Dropout,
     GroupNorm,
@@ -69,33 +68,23 @@ class PixelDecoder(nn.Module):
         )
         lateral = ConvNorm(config.conv_dim, name="lateral")(features["res2"])
         finest = lateral + resize(res3, (lateral.shape[1], lateral.shape[2]))
-        finest = nn.relu(Conv3x3Norm(config.conv_dim, name="output")(finest))
-        mask_features = Convolution1x1(config.mask_dim, fan_in_xavier, name="mask_features")(finest)
+        finest = nn.relu(ConvNorm(config.conv_dim, side=3, name="output")(finest))
+        mask_features = Convolution(config.mask_dim, fan_in_xavier, name="mask_features")(finest)
         return Features(mask_features, (res5, res4, res3))
 
 
 class ConvNorm(nn.Module):
-    """A convolution and group normalisation; the size is kept."""
+    """A convolution of `side` by `side` pixels and group normalisation; the size is kept."""
 
     features: int
     kernel_init: Initializer = fan_in_xavier
+    side: int = 1
     use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        x = Convolution1x1(self.features, self.kernel_init, self.use_bias, name="conv")(x)
+        x = Convolution(self.features, self.kernel_init, self.side, self.use_bias, name="conv")(x)
         return GroupNorm(name="norm")(x)
-
-
-class Conv3x3Norm(nn.Module):
-    """The same with three by three pixels."""
-
-    features: int
-    kernel_init: Initializer = fan_in_xavier
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        return GroupNorm(name="norm")(Convolution3x3(self.features, self.kernel_init, name="conv")(x))
 
 
 class EncoderLayer(nn.Module):

@@ -111,11 +111,11 @@ def global_norm(tree: PyTree, norm_type: float = 2.0) -> Float[Array, ""]:
 
 
 def _clip_by_norm(max_norm: float, norm_type: float) -> optax.GradientTransformation:
-    def update(updates: Params, state: optax.EmptyState, _: Params | None = None) -> tuple[Params, optax.EmptyState]:
+    def update(updates: Params, _: Params | None) -> Params:
         scale = jnp.minimum(1.0, max_norm / (global_norm(updates, norm_type) + 1e-6))
-        return jax.tree.map(lambda u: u * scale, updates), state
+        return jax.tree.map(lambda u: u * scale, updates)
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.stateless(update)
 
 
 def make_optimizer(

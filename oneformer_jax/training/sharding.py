@@ -56,17 +56,15 @@ def local_mesh(mesh: Mesh) -> Mesh:
 
 def available_devices(wanted: int) -> list[jax.Device]:
     """The devices of this process; a processor makes `wanted` of itself, but one for each of its cores at most, unless
-    JAX_NUM_CPU_DEVICES or XLA_FLAGS have divided it."""
-    _split_processor(wanted)
-    return jax.local_devices()
+    JAX_NUM_CPU_DEVICES or XLA_FLAGS have divided it, or JAX has started.
 
-
-def _split_processor(num_devices: int) -> None:
-    """On CPU two devices of one core each are faster than one of two cores. Without effect once JAX has started."""
+    On CPU two devices of one core each are faster than one of two cores.
+    """
     divided = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if num_devices > 1 and not divided:
+    if wanted > 1 and not divided:
         with suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", min(num_devices, os.cpu_count() or 1))
+            jax.config.update("jax_num_cpu_devices", min(wanted, os.cpu_count() or 1))
+    return jax.local_devices()
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

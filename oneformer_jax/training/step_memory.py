@@ -1,6 +1,5 @@
 """How much memory of one device a training step needs, by what XLA plans for its programs. Nothing is run."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,6 +19,10 @@ from oneformer_jax.training.loop import LoopSettings
 from oneformer_jax.training.run import Recipe
 from oneformer_jax.training.sharding import make_mesh
 from oneformer_jax.training.step import TrainState, TrainStep, first_loss_scale
+
+SEGMENTS = 16
+"""Of an image, where no data is there to say."""
+_PROMPT_LENGTH = 12  # tokens of the longest prompt; names of classes are short
 
 
 class StepMemory(NamedTuple):
@@ -58,46 +61,43 @@ class StepMemory(NamedTuple):
         return sum(self.parts.values())
 
 
-def batch_shapes(size: int, crop: Sequence[int], *, planes: int, segments: int, prompts: int) -> Batch:
-    """A batch of `size` images without its values."""
+def training_memory(recipe: Recipe, batch: int, size: Size, batches_per_step: int = 1) -> StepMemory:
+    """Of a step that takes `batch` images of `size` (height, width) a device, with 16 segments in each.
+
+    Raises OneFormerError: the backend does not say how much memory its programs need.
+    """
 
     def array(*shape: int, dtype: DTypeLike = jnp.int32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((size, *shape), dtype)
+        return jax.ShapeDtypeStruct((batch, *shape), dtype)
 
-    images, maps = array(*crop, 3, dtype=jnp.uint8), array(planes, *crop, dtype=jnp.int16)
-    return Batch(images, maps, array(segments), array(segments), array(), array(prompts), array())
-
-
-def step_memory(
-    step: TrainStep, state: TrainState, batch: Batch, *, slots: int, batches_per_step: int = 1
-) -> StepMemory:
-    """`state` and `batch` are shapes; `slots` of pairs are matched (`losses.matching.pair_slots`).
-
-    Raises OneFormerError where the backend has no plan of its programs' memory.
-    """
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    queries, context = recipe.model.transformer.num_queries, recipe.model.text_encoder.n_ctx
+    images, maps = array(*size, 3, dtype=jnp.uint8), array(1, *size, dtype=jnp.int16)
+    segments = array(min(queries, -(-SEGMENTS // BLOCK) * BLOCK))
+    shapes = Batch(images, maps, segments, segments, array(), array(queries - context), array())
+    slots = pair_slots(np.full(batch, min(SEGMENTS, queries)), 1)
+    step, state = stand_in_step(recipe)
     place = jax.ShapeDtypeStruct((1, slots), jnp.int32)
-    forward = step.forward.lower(state.params, state.step, batch)
+    forward = step.forward.lower(state.params, state.step, shapes)
     outputs, costs, _, pullback = forward.out_info
     pairs = Pairs(jax.ShapeDtypeStruct((costs.shape[0], 1, slots), jnp.int32), place, place)
-    normalisers = jax.eval_shape(step.normalisers, (batch.segment_class,))
-    losses = step.losses.lower(outputs, state.step, batch, pairs, normalisers, state.loss_scale)
+    normalisers = jax.eval_shape(step.normalisers, (segments,))
+    losses = step.losses.lower(outputs, state.step, shapes, pairs, normalisers, state.loss_scale)
     backward = step.backward.lower(pullback, losses.out_info.cotangents)
-    update = step.update.lower(state, backward.out_info, scalar)
+    update = step.update.lower(state, backward.out_info, jax.ShapeDtypeStruct((), jnp.float32))
     programs = (forward, losses, backward, update)
-    plans = dict(zip(("forward", "losses", "backward", "update"), map(planned, programs), strict=True))
+    plans = [planned(program) for program in programs]
+    temporary = [plan.temp_size_in_bytes for plan in plans]
+    kept, cotangents, _, written = (plan.output_size_in_bytes for plan in plans)
+    written -= plans[-1].alias_size_in_bytes  # over its arguments
 
-    gradients, kept = bytes_of(state.params), plans["forward"].output
+    gradients = bytes_of(state.params)
     summed = gradients if batches_per_step > 1 else 0  # of the batches before
-    cotangents = plans["losses"].output
-    made = plans["update"]
-    written = made.temporary + made.output - made.alias  # besides its arguments and what it writes over them
     # What a program holds besides its arguments, which gradients there are, and what waits for the backward pass.
     moments = {
-        "the forward pass": (plans["forward"].temporary, summed, kept),
-        "the losses": (plans["losses"].temporary + cotangents, summed, kept),
-        "the backward pass": (plans["backward"].temporary + cotangents, summed + gradients, kept),
-        "the update": (written, gradients, 0),
+        "the forward pass": (temporary[0], summed, kept),
+        "the losses": (temporary[1] + cotangents, summed, kept),
+        "the backward pass": (temporary[2] + cotangents, summed + gradients, kept),
+        "the update": (temporary[3] + written, gradients, 0),
     }
     moment, (working, held, waiting) = max(moments.items(), key=lambda item: sum(item[1]))
     counts = [(program.cost_analysis() or {}).get("flops") for program in programs]
@@ -109,51 +109,21 @@ def step_memory(
         average=bytes_of(state.average),
         gradients=held,
         kept=waiting,
-        batch=bytes_of(batch) if waiting else 0,
+        batch=bytes_of(shapes) if waiting else 0,
         working=working,
         operations=None if None in counts else sum(share) + counts[3],
     )
 
 
-class Plan(NamedTuple):
-    """Bytes of a compiled program: of its arguments, temporary, returned, and returned in place of arguments."""
+def planned(lowered: Lowered) -> Any:
+    """What XLA plans for a program, in bytes (`CompiledMemoryStats`).
 
-    arguments: int
-    temporary: int
-    output: int
-    alias: int
-
-
-def planned(lowered: Lowered) -> Plan:
-    """What XLA plans for a program. Raises OneFormerError where the backend does not say it."""
+    Raises OneFormerError where the backend does not say it.
+    """
     plan = lowered.compile().memory_analysis()
     if plan is None:
         raise OneFormerError(f"the backend {jax.default_backend()} does not say how much memory its programs need")
-    return Plan(
-        plan.argument_size_in_bytes, plan.temp_size_in_bytes, plan.output_size_in_bytes, plan.alias_size_in_bytes
-    )
-
-
-SEGMENTS = 16
-"""Of an image, where no data is there to say."""
-_PROMPT_LENGTH = 12  # tokens of the longest prompt; names of classes are short
-
-
-def training_memory(recipe: Recipe, batch: int, size: Size, batches_per_step: int = 1) -> StepMemory:
-    """Of a step that takes `batch` images of `size` (height, width) a device, with 16 segments in each.
-
-    Raises OneFormerError: the backend does not say how much memory its programs need.
-    """
-    transformer, context = recipe.model.transformer, recipe.model.text_encoder.n_ctx
-    segments = min(transformer.num_queries, -(-SEGMENTS // BLOCK) * BLOCK)
-    step, state = stand_in_step(recipe)
-    return step_memory(
-        step,
-        state,
-        batch_shapes(batch, size, planes=1, segments=segments, prompts=transformer.num_queries - context),
-        slots=pair_slots(np.full(batch, min(SEGMENTS, transformer.num_queries)), 1),
-        batches_per_step=batches_per_step,
-    )
+    return plan
 
 
 def stand_in_step(recipe: Recipe) -> tuple[TrainStep, TrainState]:

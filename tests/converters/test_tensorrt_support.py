@@ -7,8 +7,8 @@ from small_graph import feeds, small_model
 
 from converters.graphs.activations import measured_ranges, quantizable_layers, with_8bit_activations
 from converters.graphs.graph import Graph
-from converters.graphs.precision import with_precision
 from converters.graphs.layers import FP8, INT8
+from converters.graphs.precision import with_precision
 from converters.graphs.weights import tables, weighted_layers, with_8bit_weights
 from converters.onnx.tensorrt_support import unsupported
 

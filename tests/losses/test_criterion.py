@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.losses.criterion import class_loss, contrastive_loss, criterion, normalisers
+from oneformer_jax.losses.criterion import OneFormerObjective, class_loss, contrastive_loss
 from oneformer_jax.losses.mask_losses import weighted_losses
 from oneformer_jax.losses.matching import CriterionConfig, Pairs, assign, costs_at_points, matching_costs, pair_slots
 from oneformer_jax.models.predictions import LayerPredictions, TrainingOutputs
@@ -46,16 +46,17 @@ def matched(outputs: LayerPredictions, batch: Batch, num_groups: int = 1, slots:
 def total_and_gradients(
     outputs: LayerPredictions, batch: Batch, pairs: Pairs, config: CriterionConfig = CONFIG
 ) -> tuple[jax.Array, dict[str, jax.Array], LayerPredictions]:
-    over = normalisers([batch.segment_class], outputs.class_logits.shape[2], config.no_object_weight)
+    objective = OneFormerObjective(config)
+    over = objective.normalisers([batch.segment_class], outputs.class_logits.shape[2])
 
     @jax.jit
     def run(outputs: LayerPredictions) -> tuple[tuple[jax.Array, dict[str, jax.Array]], LayerPredictions]:
-        def objective(outputs: LayerPredictions) -> tuple[jax.Array, dict[str, jax.Array]]:
+        def loss(outputs: LayerPredictions) -> tuple[jax.Array, dict[str, jax.Array]]:
             text_queries = jnp.ones_like(outputs.object_queries)
             whole = TrainingOutputs(outputs, text_queries, jnp.float32(1))
-            return criterion(whole, batch, pairs, over, jax.random.key(0), config)
+            return objective.loss(whole, batch, pairs, over, jax.random.key(0))
 
-        return jax.value_and_grad(objective, has_aux=True)(outputs)
+        return jax.value_and_grad(loss, has_aux=True)(outputs)
 
     (total, losses), gradients = run(outputs)
     return total, losses, gradients
@@ -92,9 +93,10 @@ def test_class_loss_weighs_no_object_less() -> None:
 
 def test_normalisers_count_the_segments_and_queries_of_all_batches(batch: Batch) -> None:
     empty = batch._replace(segment_class=jnp.full_like(batch.segment_class, -1))
-    over = normalisers([batch.segment_class, empty.segment_class], num_queries=5, no_object_weight=0.1)
+    objective = OneFormerObjective(CriterionConfig(no_object_weight=0.1))
+    over = objective.normalisers([batch.segment_class, empty.segment_class], num_queries=5)
     np.testing.assert_allclose(over, [6, 6 + 0.1 * (40 - 6), 2], rtol=1e-6)
-    assert normalisers([empty.segment_class], num_queries=5, no_object_weight=0.1).masks == 1
+    assert objective.normalisers([empty.segment_class], num_queries=5).masks == 1
 
 
 @pytest.mark.tao(41)

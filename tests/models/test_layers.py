@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from oneformer_jax.models.layers import GroupNorm, reference_points, sine_positions
-from oneformer_jax.models.pixel_decoder import directional_offsets
+from oneformer_jax.models.layers import GroupNorm, sine_positions
+from oneformer_jax.models.pixel_decoder import directional_offsets, reference_points
 from oneformer_jax.models.transformer import FeedForwardLayer, MultiHeadAttention, SelfAttentionLayer
 
 

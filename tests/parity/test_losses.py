@@ -12,7 +12,7 @@ from carried import from_original
 from goldens import Golden, channels_last, load_golden
 
 from oneformer_jax.data.batch import Batch
-from oneformer_jax.losses.criterion import criterion_at_points, normalisers
+from oneformer_jax.losses.criterion import OneFormerObjective, criterion_at_points
 from oneformer_jax.losses.mask_losses import pair_mask_logits, point_weights
 from oneformer_jax.losses.matching import CriterionConfig, Pairs, assign, costs_at_points, pair_slots
 from oneformer_jax.losses.points import sample_masks
@@ -136,7 +136,7 @@ def test_losses_and_gradients(
     points = golden_points(pairs, golden)
     device_batch, device_pairs = jax.tree.map(jnp.asarray, (batch, pairs))
     tables, num_queries = [device_batch.segment_class], golden.config.transformer.num_queries
-    over = normalisers(tables, num_queries, CRITERION.no_object_weight)
+    over = OneFormerObjective(CRITERION).normalisers(tables, num_queries)
 
     @jax.jit
     def gradients(params: dict[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from oneformer_jax.data.datasets.files import DatasetFiles
 from oneformer_jax.data.geometry import EvaluationPolicy
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.losses.criterion import normalisers
+from oneformer_jax.losses.criterion import OneFormerObjective
 from oneformer_jax.losses.matching import assign, pair_slots
 from oneformer_jax.models import oneformer
 from oneformer_jax.postprocess.results import Thresholds
@@ -123,7 +123,7 @@ def one_batch(watch: Watch, step: TrainStep, state: TrainState, host: Batch, sum
     outputs, costs, num_segments, pullback = watch.run(step.forward, state.params, state.step, batch)
     counts = jax.device_get(num_segments)
     pairs = assign(jax.device_get(costs), counts, num_groups=1, slots=pair_slots(counts, 1))
-    over = normalisers([batch.segment_class], 12, 0.1)
+    over = OneFormerObjective().normalisers([batch.segment_class], 12)
     parts, cotangents = watch.run(step.losses, outputs, state.step, batch, pairs, over, state.loss_scale)
     gradients = watch.run(step.backward, pullback, cotangents)
     if summed is not None:

@@ -100,11 +100,11 @@ def inference_cost(recipe: Recipe, batch: int, size: Size) -> Cost:
     tokens = jax.ShapeDtypeStruct((batch, config.task_seq_len), jnp.int32)
     lowered = jax.jit(predict).lower(shapes, images, tokens)
     plan = planned(lowered)
-    inputs = plan.arguments - bytes_of(shapes)
+    inputs = plan.argument_size_in_bytes - bytes_of(shapes)
     memory = {
         "parameters": bytes_of(shapes),
-        "images and results": inputs + plan.output,
-        "working memory": plan.temporary,
+        "images and results": inputs + plan.output_size_in_bytes,
+        "working memory": plan.temp_size_in_bytes,
     }
     return Cost((lowered.cost_analysis() or {}).get("flops"), memory)
 

@@ -16,8 +16,8 @@ from converters.graphs.activations import (
     with_8bit_activations,
 )
 from converters.graphs.graph import Graph, read_graph
-from converters.graphs.precision import with_precision
 from converters.graphs.layers import FP8, INT8
+from converters.graphs.precision import with_precision
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_folder
