@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from oneformer_jax.extras import needs
+from oneformer_jax.errors import needs
 
 __version__ = "0.2.0"
 

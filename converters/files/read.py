@@ -13,8 +13,7 @@ import numpy as np
 from converters.files.weight_files import map_file, read_pickle, read_safetensors
 from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.data.storage.cache import fetch_file
-from oneformer_jax.errors import CheckpointError, DataError
-from oneformer_jax.extras import install_hint
+from oneformer_jax.errors import CheckpointError, DataError, install_hint
 
 CLASS_INFO = "class_info.json"
 """What we call the file of the classes in a Hugging Face folder; `preprocessor_config.json` may name another."""

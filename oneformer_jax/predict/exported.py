@@ -11,9 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
-from oneformer_jax.errors import EngineError
+from oneformer_jax.errors import EngineError, needs
 from oneformer_jax.evaluation.evaluator import BatchLogits
-from oneformer_jax.extras import needs
 from oneformer_jax.predict.metadata import ANY_BATCH, INPUTS, OUTPUTS, Metadata, metadata_of
 from oneformer_jax.tasks import Task
 

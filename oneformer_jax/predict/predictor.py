@@ -14,9 +14,8 @@ from jaxtyping import Bool, UInt8
 
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size, resize_and_pad
-from oneformer_jax.errors import EngineError
+from oneformer_jax.errors import EngineError, needs
 from oneformer_jax.evaluation.evaluator import Backend
-from oneformer_jax.extras import needs
 from oneformer_jax.postprocess.results import Result, Thresholds, finished_result
 from oneformer_jax.predict.exported import (
     EXPORTED_SUFFIXES,

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from oneformer_jax.errors import EngineError
+from oneformer_jax.errors import EngineError, install_hint
 from oneformer_jax.evaluation.evaluator import BatchLogits
-from oneformer_jax.extras import install_hint
 from oneformer_jax.predict.exported import ExportedBackend
 from oneformer_jax.predict.metadata import INPUTS, OUTPUTS, read_sidecar
 

@@ -14,7 +14,7 @@ from oneformer_jax.app.actions.train.report import TrainingProgress
 from oneformer_jax.app.run.devices import mesh_of
 from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.run.status import StatusFile
-from oneformer_jax.app.settings.devices import device_choice
+from oneformer_jax.app.settings.model_choice import device_choice
 from oneformer_jax.app.settings.training import optimizer_config, schedule_config, training_length
 from oneformer_jax.app.spec import Spec, unsupported_keys
 from oneformer_jax.app.spec.published.schema import template

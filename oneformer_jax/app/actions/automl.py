@@ -15,9 +15,9 @@ from oneformer_jax.app.automl.display import draw_page, line, space_table, trial
 from oneformer_jax.app.automl.request import SearchRun
 from oneformer_jax.app.automl.study import Record, Study
 from oneformer_jax.app.automl.training import Place, Training, find_places, progress, trial_folder
-from oneformer_jax.app.package import TRIAL
-from oneformer_jax.app.run.checked_data import checked_datasets
+from oneformer_jax.app.run.children import TRIAL
 from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.opened import checked_datasets
 from oneformer_jax.app.run.status import replace_text
 from oneformer_jax.app.spec import to_yaml
 from oneformer_jax.app.spec.automl_keys import LOSS

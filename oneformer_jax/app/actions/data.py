@@ -16,9 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from oneformer_jax.app.run.checked_data import check_split, checked_datasets, open_splits
-from oneformer_jax.app.run.lock import only_process_in
-from oneformer_jax.app.run.status import result_folder
+from oneformer_jax.app.run.opened import check_split, checked_datasets, open_splits
+from oneformer_jax.app.run.status import only_process_in, result_folder
 from oneformer_jax.app.settings.data import splits_with_data
 from oneformer_jax.app.settings.training import pipeline_settings
 from oneformer_jax.app.spec import load_spec

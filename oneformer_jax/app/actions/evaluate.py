@@ -8,7 +8,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.model import open_model
+from oneformer_jax.app.run.opened import open_model
 from oneformer_jax.app.run.status import kpi
 from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.geometry import Letterbox

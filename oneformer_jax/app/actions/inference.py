@@ -7,7 +7,7 @@ import numpy as np
 from rich.progress import Progress
 
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.model import open_model
+from oneformer_jax.app.run.opened import open_model
 from oneformer_jax.data.datasets.images import list_images, read_image
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.storage.cache import local_folder

@@ -11,12 +11,11 @@ from typing import Any, Literal
 import yaml
 from rich.console import Console
 
-from oneformer_jax.app.package import CONFIGS
+from oneformer_jax.app.run.children import CONFIGS
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.app.spec.published.schema import schema
 from oneformer_jax.app.spec.published.skill import skill_info
-from oneformer_jax.errors import OneFormerError, SpecError
-from oneformer_jax.extras import install_hint
+from oneformer_jax.errors import OneFormerError, SpecError, install_hint
 
 Policy = Literal["auto", "on", "off"]
 SKILL = CONFIGS / "skill"

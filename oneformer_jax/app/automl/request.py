@@ -10,8 +10,8 @@ from oneformer_jax.app.automl.parameter import Parameter
 from oneformer_jax.app.automl.policy import require_optuna, train_schema
 from oneformer_jax.app.automl.search_space import LEAVES, flatten, left_out, search_space
 from oneformer_jax.app.settings.data import dataset_files
-from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.settings.evaluation import refuse_unknown_score, validation_tasks
+from oneformer_jax.app.settings.model_choice import device_choice
 from oneformer_jax.app.spec import Spec, given_values, load_spec, to_yaml
 from oneformer_jax.app.spec.automl_keys import LOSS, Automl
 from oneformer_jax.app.spec.dotted import flat, put, remove

@@ -19,8 +19,7 @@ from typing import Any
 
 from oneformer_jax.app.automl.request import SPEC, SearchRun
 from oneformer_jax.app.automl.study import Trial
-from oneformer_jax.app.package import environment
-from oneformer_jax.app.run.children import VISIBLE, gpu_names, whole_groups
+from oneformer_jax.app.run.children import VISIBLE, environment, gpu_names, whole_groups
 from oneformer_jax.app.run.status import read_status
 from oneformer_jax.app.spec.automl_keys import LOSS
 from oneformer_jax.devices import DeviceChoice

@@ -11,9 +11,9 @@ import typer
 
 from oneformer_jax import __version__
 from oneformer_jax.app.automl.policy import Policy, action_for_training
-from oneformer_jax.app.cli.guard import guarded
-from oneformer_jax.app.package import CONFIGS
+from oneformer_jax.app.run.children import CONFIGS
 from oneformer_jax.app.run.execute import running
+from oneformer_jax.app.run.failures import guarded
 from oneformer_jax.tasks import Task
 
 app = typer.Typer(

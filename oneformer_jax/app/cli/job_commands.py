@@ -13,10 +13,10 @@ from rich.table import Table
 
 from oneformer_jax.app.automl.policy import Policy
 from oneformer_jax.app.cli.commands import Overrides
-from oneformer_jax.app.cli.guard import guarded
 from oneformer_jax.app.jobs.plan import Request
 from oneformer_jax.app.jobs.run import create, follow, resume, run, state
 from oneformer_jax.app.jobs.workspace import Job, Workspace
+from oneformer_jax.app.run.failures import guarded
 from oneformer_jax.app.spec.published.schema import ACTIONS
 from oneformer_jax.errors import OneFormerError
 

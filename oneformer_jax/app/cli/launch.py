@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from oneformer_jax.app.package import COMMAND_LINE, environment
-from oneformer_jax.app.run.children import VISIBLE, forwarding, gpu_names, whole_groups
+from oneformer_jax.app.run.children import COMMAND_LINE, VISIBLE, environment, forwarding, gpu_names, whole_groups
 from oneformer_jax.errors import OneFormerError
 
 GRACE_SECONDS = 10.0

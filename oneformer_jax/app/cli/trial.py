@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from oneformer_jax.app.cli.guard import guarded
 from oneformer_jax.app.run.execute import running
-from oneformer_jax.app.run.lock import FolderInUseError, only_process_in
+from oneformer_jax.app.run.failures import guarded
+from oneformer_jax.app.run.status import FolderInUseError, only_process_in
 
 
 def trial(spec_path: Path) -> None:

@@ -18,10 +18,8 @@ from typing import IO
 from oneformer_jax.app.jobs.inputs import KEY_VARIABLE, model_of
 from oneformer_jax.app.jobs.plan import Request, make_plan, resumed_spec
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
-from oneformer_jax.app.package import COMMAND_LINE, environment
-from oneformer_jax.app.run.children import forwarding
-from oneformer_jax.app.run.lock import only_process_in
-from oneformer_jax.app.run.status import read_status, replace_text
+from oneformer_jax.app.run.children import COMMAND_LINE, environment, forwarding
+from oneformer_jax.app.run.status import only_process_in, read_status, replace_text
 from oneformer_jax.app.spec.published.skill import to_yaml
 from oneformer_jax.errors import OneFormerError
 

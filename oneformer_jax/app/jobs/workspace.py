@@ -15,8 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from oneformer_jax.app.run.lock import holder
-from oneformer_jax.app.run.status import replace_text
+from oneformer_jax.app.run.status import holder, replace_text
 from oneformer_jax.app.spec.source import nearest
 from oneformer_jax.errors import OneFormerError
 

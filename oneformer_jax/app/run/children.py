@@ -1,10 +1,24 @@
-"""Child processes: the signals that reach them, and the GPUs that each of them sees."""
+"""Child processes that run the installed package: its command line, the signals and the GPUs that reach them.
 
+Nothing here depends on the current folder, which is the user's, nor on how this process was started.
+"""
+
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+_PACKAGE = Path(__file__).resolve().parents[2]
+
+CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir())
+"""Specs, and in `skill/` what TAO's tools read: inside an installed package, at the top of a checkout."""
+
+# -P: no file of the current folder takes the place of a module.
+COMMAND_LINE = (sys.executable, "-P", "-m", "oneformer_jax")
+TRIAL = (sys.executable, "-P", "-m", "oneformer_jax.app.cli.trial")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
@@ -44,6 +58,16 @@ def forwarding() -> Iterator[Children]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def environment() -> dict[str, str]:
+    """The variables of this process, for a child that is to run the same code: a checkout may not be installed."""
+    root = _PACKAGE.parent
+    variables = dict(os.environ)
+    if root.name not in ("site-packages", "dist-packages"):
+        others = variables.get("PYTHONPATH", "").split(os.pathsep)
+        variables["PYTHONPATH"] = os.pathsep.join([str(root), *(it for it in others if it not in ("", str(root)))])
+    return variables
 
 
 def gpu_names(count: int, visible: str) -> list[str]:

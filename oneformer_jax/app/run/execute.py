@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from oneformer_jax.app.run.failures import explained, reason
-from oneformer_jax.app.run.lock import only_process_in
-from oneformer_jax.app.run.status import StatusFile, StatusOfOther, result_folder
-from oneformer_jax.app.settings.devices import device_choice
+from oneformer_jax.app.run.status import StatusFile, StatusOfOther, only_process_in, result_folder
 from oneformer_jax.app.spec import Spec, dump_yaml, load_spec, unsupported_keys
 from oneformer_jax.app.spec.dotted import apply
 from oneformer_jax.app.spec.source import Source, read_yaml
@@ -81,6 +79,7 @@ def _processes(name: str) -> "Processes | None":
 
 def _join(spec: Spec, processes: "Processes") -> None:
     from oneformer_jax.app.run.devices import join_processes
+    from oneformer_jax.app.settings.model_choice import device_choice
 
     nodes = spec.train.num_nodes if spec.is_changed("train.num_nodes") else None
     join_processes(nodes, device_choice(spec, "train"), processes)

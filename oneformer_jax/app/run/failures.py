@@ -1,10 +1,17 @@
-"""What an exception means to the person who ran the action: the message, and the words for status.json."""
+"""What an exception means to the person who ran the action: the message, the words for status.json, the exit code."""
 
 import re
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from oneformer_jax.errors import DISK_FULL, OneFormerError
-from oneformer_jax.extras import missing_extra
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from oneformer_jax.data.storage.cache import Advance, show_progress_with
+from oneformer_jax.errors import DISK_FULL, OneFormerError, missing_extra
 
 CONNECTION_LOST = re.compile(r"gloo|nccl|connection (closed|reset)|coordination service|heartbeat", re.IGNORECASE)
 LESS_MEMORY = {
@@ -15,6 +22,30 @@ LESS_MEMORY = {
 }
 EXTRAS = {"automl": "automl", "export": "export", "gen_trt_engine": "tensorrt"}
 """What an action needs beyond what its first import that fails belongs to."""
+
+
+@contextmanager
+def guarded() -> Iterator[Console]:
+    """Turns what a person can meet into one message and an exit code; a defect keeps its traceback."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    if sys.stderr.isatty():
+        show_progress_with(_bar)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield console
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted", style="red")
+        raise typer.Exit(128 + signal.SIGINT) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        known = explained(error)
+        if known is None:
+            _leave_others(error)
+            raise
+        Console(stderr=True).print(f"error: {known}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _leave_others()
+        raise typer.Exit(1) from None
 
 
 def explained(error: BaseException, action: str = "") -> OneFormerError | None:
@@ -67,3 +98,26 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _is_of_jax(error: BaseException) -> bool:
     # By name: an action that failed before it imported JAX need not wait for it now.
     return type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+
+
+@contextmanager
+def _bar(description: str, total: int | None) -> Iterator[Advance]:
+    """The progress of a download or an archive."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda position: bar.update(task, completed=position)
+
+
+def _leave_others(defect: Exception | None = None) -> None:
+    """Ends the process here if it is one of several; `defect`: what nobody has printed yet."""
+    if "oneformer_jax.training.distributed" in sys.modules:  # else it is alone
+        from oneformer_jax.training.distributed import leave_the_others
+
+        leave_the_others(1, defect)

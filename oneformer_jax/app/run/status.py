@@ -1,16 +1,19 @@
-"""The result folder of an action and its status.json: JSON lines with TAO's fields, in TAO's order.
+"""The result folder of an action, in which one process at a time works, and its status.json: JSON lines with TAO's
+fields, in TAO's order.
 
 TAO repeats the last `kpi` on every later line. Here a value stands on the line of the event that measured it, and the
 SUCCESS line repeats the last value of every name: each line can be read alone, and no value seems measured twice.
 """
 
+import errno
+import fcntl
 import json
 import math
 import os
 import platform
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +24,8 @@ from oneformer_jax.errors import OneFormerError
 
 State = Literal["STARTED", "RUNNING", "SUCCESS", "FAILURE"]
 Verbosity = Literal["INFO", "WARNING", "ERROR"]
+LOCK = ".lock"
+WITHOUT_LOCKS = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)
 TAO_NAMES = {"pixel_accuracy": "ACC_all"}
 
 
@@ -41,6 +46,54 @@ def result_folder(results_dir: str, action_results_dir: str, action: str) -> Pat
             hint="set results_dir to a folder that can be written",
         ) from error
     return folder
+
+
+class FolderInUseError(OneFormerError):
+    """Another process works in this result folder."""
+
+
+@contextmanager
+def only_process_in(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock file, which the system gives free however this process ends.
+
+    Raises FolderInUseError that names the process which holds it, OSError when the file cannot be opened. A file system
+    without locks is used without one.
+    """
+    with (folder / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise FolderInUseError(
+                f"in use by {file.read().strip() or 'another process'}",
+                where=str(folder),
+                hint="wait until it ends, stop it, or use another results_dir",
+            ) from None
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+        _name_holder(file.fileno(), f"process {os.getpid()} on {platform.node()}\n")
+        try:
+            yield
+        finally:
+            _name_holder(file.fileno(), "")
+
+
+def holder(folder: Path) -> str:
+    """The process that holds the folder's lock file, "" where none does: what a dead one has left there is not held."""
+    path = folder / LOCK
+    name = path.read_text() if path.is_file() else ""
+    if not name:
+        return ""
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return name.strip()
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+    return ""
 
 
 def read_status(path: Path) -> list[dict[str, Any]]:
@@ -193,3 +246,9 @@ def _append(path: Path, line: str) -> None:
         except OSError:
             file.truncate(start)
             raise
+
+
+def _name_holder(descriptor: int, text: str) -> None:
+    with suppress(OSError):  # a full disk: the lock holds without a name
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, text.encode())

@@ -1,11 +1,9 @@
 """How images are predicted and scored: model, tasks, thresholds, geometry. Free of JAX."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from oneformer_jax.app.settings.data import dataset_files, has_data, num_workers, path_list
-from oneformer_jax.app.settings.devices import device_choice
-from oneformer_jax.app.settings.model_keys import stated_fields
+from oneformer_jax.app.settings.model_choice import chosen_model, model_choice
 from oneformer_jax.app.spec import Spec, require
 from oneformer_jax.data.datasets.files import DatasetFiles, Split
 from oneformer_jax.data.geometry import EvaluationPolicy, Letterbox, Policy
@@ -13,8 +11,7 @@ from oneformer_jax.errors import SpecError
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.evaluation.report import SCORES
 from oneformer_jax.postprocess.results import Thresholds
-from oneformer_jax.predict.exported import EXPORTED_SUFFIXES, is_exported
-from oneformer_jax.predict.runs import ComparisonRun, EvaluationRun, InferenceRun, ModelChoice
+from oneformer_jax.predict.runs import ComparisonRun, EvaluationRun, InferenceRun
 from oneformer_jax.tasks import TASKS, Task
 
 
@@ -127,31 +124,7 @@ def comparison_run(spec: Spec) -> ComparisonRun:
     split = _scored_split(spec)
     scored = scoring(spec, dataset_files(spec, split), tasks(spec)) if has_data(spec, split) else None
     size = spec.export.input_height, spec.export.input_width
-    return ComparisonRun(_model_choice(spec, "evaluate", ""), size, scored)
-
-
-def model_choice(spec: Spec, action: str) -> ModelChoice:
-    """`<action>.trt_engine` where it is set, else `<action>.checkpoint`; -1 as its batch size means the usual.
-
-    Raises SpecError: neither is set, or one names what the other is for.
-    """
-    section = spec.value(action)
-    if not section.trt_engine:
-        require(spec, f"{action}.checkpoint")
-        if is_exported(section.checkpoint):
-            where, hint = f"{action}.checkpoint", f"name it in {action}.trt_engine"
-            raise SpecError(f"'{section.checkpoint}' is the name of an exported model", where=where, hint=hint)
-        return _model_choice(spec, action, section.checkpoint)
-    if not is_exported(section.trt_engine):
-        hint = f"expected a file {', '.join(EXPORTED_SUFFIXES)}; a checkpoint is {action}.checkpoint"
-        what = f"'{section.trt_engine}' is not the name of an exported model"
-        raise SpecError(what, where=f"{action}.trt_engine", hint=hint)
-    return replace(_model_choice(spec, action, section.trt_engine), unused=section.checkpoint)
-
-
-def _model_choice(spec: Spec, action: str, path: str) -> ModelChoice:
-    size = spec.value(f"{action}.batch_size")
-    return ModelChoice(path, device_choice(spec, action), size if size > 0 else None, stated_fields(spec))
+    return ComparisonRun(chosen_model(spec, "evaluate", ""), size, scored)
 
 
 def _scored_split(spec: Spec) -> Split:

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from oneformer_jax.app.settings.data import dataset_files, has_data, num_workers
-from oneformer_jax.app.settings.devices import device_choice
 from oneformer_jax.app.settings.evaluation import evaluation_policy, monitor, scoring, thresholds, validation_tasks
-from oneformer_jax.app.settings.frozen import frozen_names
-from oneformer_jax.app.settings.model import model_config
+from oneformer_jax.app.settings.model import frozen_names, model_config
+from oneformer_jax.app.settings.model_choice import device_choice
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.app.spec.action_keys import Wandb
 from oneformer_jax.app.spec.model_keys import OneFormer

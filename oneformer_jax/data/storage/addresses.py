@@ -10,8 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from oneformer_jax.data.storage.archives import inside
-from oneformer_jax.errors import DISK_FULL, DataError
-from oneformer_jax.extras import install_hint
+from oneformer_jax.errors import DISK_FULL, DataError, install_hint
 
 BLOCK = 2**25  # bytes of one request
 FILES_AT_ONCE = 256

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from oneformer_jax.app.cli.commands import app
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.lock import only_process_in
+from oneformer_jax.app.run.status import only_process_in
 from oneformer_jax.app.settings import evaluation, training
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.errors import DataError

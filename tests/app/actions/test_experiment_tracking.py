@@ -12,7 +12,7 @@ from oneformer_jax.app.actions.train.wandb import init_arguments, wandb_writers
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.training import training_run
 from oneformer_jax.app.spec import load_spec
-from oneformer_jax.extras import install_hint
+from oneformer_jax.errors import install_hint
 from oneformer_jax.training.logbook import Logbook
 from oneformer_jax.training.run import TrainingRun
 

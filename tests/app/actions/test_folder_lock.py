@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from oneformer_jax.app.run.lock import FolderInUseError, only_process_in
+from oneformer_jax.app.run.status import FolderInUseError, only_process_in
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from oneformer_jax.app.run.lock import only_process_in
+from oneformer_jax.app.run.status import only_process_in
 with only_process_in(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

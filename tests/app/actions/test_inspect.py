@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from oneformer_jax.app.actions.model.cost import parameter_counts
 from oneformer_jax.app.cli.commands import app
-from oneformer_jax.app.run.checked_data import checked_datasets
+from oneformer_jax.app.run.opened import checked_datasets
 from oneformer_jax.app.settings.data import splits_with_data
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import load_spec

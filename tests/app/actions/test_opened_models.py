@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from small_graph import SIZE, small_model
 
-from oneformer_jax.app.run.model import open_model
+from oneformer_jax.app.run.opened import open_model
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.evaluation import evaluation_run, inference_run, model_choice
 from oneformer_jax.app.spec import Spec

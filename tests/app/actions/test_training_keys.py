@@ -13,9 +13,8 @@ from oneformer_jax.app.run import devices
 from oneformer_jax.app.run.devices import join_processes, mesh_of, own_devices, refuse_different_specs
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings import evaluation as scoring
-from oneformer_jax.app.settings.devices import device_choice
-from oneformer_jax.app.settings.frozen import frozen_names
-from oneformer_jax.app.settings.model import model_config
+from oneformer_jax.app.settings.model import frozen_names, model_config
+from oneformer_jax.app.settings.model_choice import device_choice
 from oneformer_jax.app.settings.training import (
     optimizer_config,
     pipeline_settings,

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from oneformer_jax.app.automl.policy import SKILL, Policy, action_for_training, route_training, train_schema
 from oneformer_jax.app.cli.commands import app
-from oneformer_jax.errors import OneFormerError
-from oneformer_jax.extras import install_hint
+from oneformer_jax.errors import OneFormerError, install_hint
 
 SCHEMA, TEMPLATE = "schemas/train.schema.json", "references/spec_template_train.yaml"
 

@@ -18,7 +18,7 @@ from oneformer_jax.app.jobs import run as runner
 from oneformer_jax.app.jobs.plan import Request, make_plan
 from oneformer_jax.app.jobs.run import state
 from oneformer_jax.app.jobs.workspace import Job, Workspace
-from oneformer_jax.app.run.lock import only_process_in
+from oneformer_jax.app.run.status import only_process_in
 
 ROOT = Path(__file__).resolve().parents[3]
 # Stands for the command line, `oneformer ACTION -e SPEC`, before the code of a test.

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from oneformer_jax.app.settings.frozen import frozen_parameters
+from oneformer_jax.app.settings.model import frozen_parameters
 from oneformer_jax.errors import SpecError
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig

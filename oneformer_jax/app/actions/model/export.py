@@ -19,8 +19,7 @@ from oneformer_jax.data.datasets.images import list_images, read_image
 from oneformer_jax.data.drawn_shapes import draw_picture
 from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.data.task_text import task_tokens
-from oneformer_jax.errors import OneFormerError, SpecError
-from oneformer_jax.extras import needs
+from oneformer_jax.errors import OneFormerError, SpecError, needs
 from oneformer_jax.predict.metadata import Metadata
 from oneformer_jax.training.sharding import Mesh, make_mesh
 

@@ -19,7 +19,7 @@ from converters.graphs.weights import tables, weighted_layers, with_8bit_weights
 from converters.onnx.settings import QuantizationRun
 from oneformer_jax.app.actions.evaluate import evaluate
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.model import open_model
+from oneformer_jax.app.run.opened import open_model
 from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.deploy.tensorrt_build import calibration_feeds

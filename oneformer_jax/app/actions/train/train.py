@@ -14,9 +14,9 @@ from oneformer_jax.app.actions.train.report import (
 )
 from oneformer_jax.app.actions.train.start import newest_checkpoint, starting_point
 from oneformer_jax.app.actions.train.validation import dry_run, validation
-from oneformer_jax.app.run.checked_data import training_data
 from oneformer_jax.app.run.devices import mesh_of, refuse_different_specs, topology_table
 from oneformer_jax.app.run.execute import Run, enable_compilation_cache
+from oneformer_jax.app.run.opened import training_data
 from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.training.loop import train_loop
 from oneformer_jax.training.run import TrainingRun, prepare

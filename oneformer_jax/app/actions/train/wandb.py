@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from oneformer_jax.app.run.status import StatusFile
-from oneformer_jax.extras import install_hint
+from oneformer_jax.errors import install_hint
 from oneformer_jax.training.logbook import ScalarWriter
 from oneformer_jax.training.run import Tracking, TrainingRun
 

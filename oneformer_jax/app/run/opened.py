@@ -1,4 +1,5 @@
-"""Data sets that are opened and checked before long work: every problem of all splits in one error."""
+"""What an action works on, opened: data sets, checked before long work, with every problem of all splits in one error;
+and the model that an evaluation or an inference runs, with JAX only for a checkpoint."""
 
 import time
 from collections.abc import Sequence
@@ -7,12 +8,16 @@ from dataclasses import replace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.data.datasets.check_files import Findings, Passes, check_files, version_of
 from oneformer_jax.data.datasets.dataset import Dataset, Problems, listing
 from oneformer_jax.data.datasets.files import DatasetFiles, Split, open_dataset
 from oneformer_jax.data.storage.cache import cache_folder
-from oneformer_jax.errors import OneFormerError
+from oneformer_jax.errors import OneFormerError, SpecError
 from oneformer_jax.evaluation.evaluator import Scoring
+from oneformer_jax.predict.exported import is_exported
+from oneformer_jax.predict.predictor import Predictor, load_model
+from oneformer_jax.predict.runs import ModelChoice
 
 
 def checked_datasets(splits: Sequence[DatasetFiles], console: Console) -> dict[Split, Dataset]:
@@ -41,6 +46,32 @@ def training_data(train: DatasetFiles, validation: Scoring | None, console: Cons
     elif validated.categories.names != dataset.categories.names:
         raise OneFormerError("dataset.train and dataset.val have different categories", where="dataset.val.annotations")
     return dataset, validated
+
+
+def open_model(choice: ModelChoice, usual_batch_size: int, status: StatusFile) -> tuple[Predictor, int]:
+    """The model, and the batch size of all its devices together. `usual_batch_size` is that of one device, for a choice
+    that gives none. What does not count is a warning. Raises OneFormerError."""
+    section = choice.devices.section
+    if choice.unused:
+        status.warning(f"{section}.trt_engine and {section}.checkpoint are both set: the engine is used")
+    if is_exported(choice.path):
+        if choice.devices.count > 1:
+            raise SpecError("an engine runs on one device", where=f"{section}.num_gpus", hint="set it to 1")
+        model = load_model(choice.path, device_id=choice.devices.indices[0] if choice.devices.indices else 0)
+        return model, model.batch_size(choice.batch_size, usual_batch_size)
+
+    from oneformer_jax.app.run.devices import mesh_of
+    from oneformer_jax.app.run.execute import enable_compilation_cache
+    from oneformer_jax.app.settings.model import contradictions
+    from oneformer_jax.predict.jax_backend import JaxBackend
+
+    enable_compilation_cache()
+    mesh = mesh_of(choice.devices, status)
+    model = load_model(choice.path, mesh=mesh)
+    assert isinstance(model.backend, JaxBackend)
+    for contradiction in contradictions(choice.stated, model.backend.config):
+        status.warning(contradiction)
+    return model, model.batch_size(choice.batch_size, usual_batch_size) * mesh.size
 
 
 def open_splits(splits: Sequence[DatasetFiles], problems: Problems) -> dict[Split, Dataset]:

@@ -1,0 +1,92 @@
+"""Which model an action opens, on which devices, and what the spec says of its architecture. Free of JAX."""
+
+from dataclasses import replace
+from typing import Any
+
+from oneformer_jax.app.spec import Spec, require
+from oneformer_jax.devices import DeviceChoice
+from oneformer_jax.errors import SpecError
+from oneformer_jax.predict.exported import EXPORTED_SUFFIXES, is_exported
+from oneformer_jax.predict.runs import ModelChoice
+
+SWIN, FORMER = "model.backbone.swin", "model.one_former"
+HEAD, TEXT = "model.sem_seg_head", "model.text_encoder"
+
+KEYS = {
+    "num_classes": f"{HEAD}.num_classes",
+    "task_seq_len": "dataset.task_seq_len",
+    **{
+        f"backbone.{name}": f"{SWIN}.{name}"
+        for name in (
+            *("embed_dim", "depths", "num_heads", "window_size", "patch_size", "mlp_ratio", "qkv_bias", "qk_scale"),
+            *("drop_rate", "attn_drop_rate", "drop_path_rate", "ape", "patch_norm", "pretrain_img_size"),
+            *("use_checkpoint", "init"),
+        )
+    },
+    "pixel_decoder.conv_dim": f"{HEAD}.convs_dim",
+    "pixel_decoder.mask_dim": f"{HEAD}.mask_dim",
+    "pixel_decoder.num_layers": f"{HEAD}.transformer_enc_layers",
+    "pixel_decoder.num_heads": f"{FORMER}.nheads",
+    "pixel_decoder.dropout": f"{FORMER}.dropout",
+    "transformer.num_queries": f"{FORMER}.num_object_queries",
+    "transformer.num_heads": f"{FORMER}.nheads",
+    **{
+        f"transformer.{name}": f"{FORMER}.{name}"
+        for name in (
+            *("hidden_dim", "dim_feedforward", "dec_layers", "class_dec_layers", "enc_layers", "dropout", "pre_norm"),
+            *("enforce_input_proj", "use_task_norm"),
+        )
+    },
+    **{
+        f"text_encoder.{name}": f"{TEXT}.{name}"
+        for name in ("width", "num_layers", "vocab_size", "context_length", "n_ctx", "proj_num_layers")
+    },
+}
+"""Field of `OneFormerConfig` -> key of the spec."""
+
+
+def model_choice(spec: Spec, action: str) -> ModelChoice:
+    """`<action>.trt_engine` where it is set, else `<action>.checkpoint`; -1 as its batch size means the usual.
+
+    Raises SpecError: neither is set, or one names what the other is for.
+    """
+    section = spec.value(action)
+    if not section.trt_engine:
+        require(spec, f"{action}.checkpoint")
+        if is_exported(section.checkpoint):
+            where, hint = f"{action}.checkpoint", f"name it in {action}.trt_engine"
+            raise SpecError(f"'{section.checkpoint}' is the name of an exported model", where=where, hint=hint)
+        return chosen_model(spec, action, section.checkpoint)
+    if not is_exported(section.trt_engine):
+        hint = f"expected a file {', '.join(EXPORTED_SUFFIXES)}; a checkpoint is {action}.checkpoint"
+        what = f"'{section.trt_engine}' is not the name of an exported model"
+        raise SpecError(what, where=f"{action}.trt_engine", hint=hint)
+    return replace(chosen_model(spec, action, section.trt_engine), unused=section.checkpoint)
+
+
+def chosen_model(spec: Spec, action: str, path: str) -> ModelChoice:
+    """The model at `path` with the devices and the batch size of an action."""
+    size = spec.value(f"{action}.batch_size")
+    return ModelChoice(path, device_choice(spec, action), size if size > 0 else None, stated_fields(spec))
+
+
+def device_choice(spec: Spec, action: str) -> DeviceChoice:
+    """`<action>.gpu_ids` where it is changed, else `<action>.num_gpus`."""
+    section = spec.value(action)
+    by_index = spec.is_changed(f"{action}.gpu_ids")
+    return DeviceChoice(
+        count=len(section.gpu_ids) if by_index else section.num_gpus,
+        indices=tuple(section.gpu_ids) if by_index else None,
+        chosen=by_index or spec.is_changed(f"{action}.num_gpus"),
+        section=action,
+    )
+
+
+def stated_fields(spec: Spec) -> dict[str, Any]:
+    """The fields of the architecture that the spec sets."""
+    return {field: plain(spec.value(key)) for field, key in KEYS.items() if spec.is_set(key)}
+
+
+def plain(value: Any) -> Any:
+    """Tuples as JSON has them."""
+    return list(value) if isinstance(value, tuple) else value
