@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from oneformer_jax.app.spec.field import Section, key
+from oneformer_jax.app.spec.field import Section, key, own_key, results_folder
 from oneformer_jax.tasks import Task
 
 ONE_HOST = "this action runs on one host"
@@ -60,11 +60,7 @@ class OnImages(Section):
         "Exported model (.onnx) or engine to run instead of a checkpoint, without JAX.",
         tao="read only by the deployment tool",
     )
-    results_dir: str = key(
-        "",
-        "Results directory",
-        "Folder for the results of this action; empty: a folder named after the action in <results_dir>.",
-    )
+    results_dir: str = results_folder()
     batch_size: int = key(
         -1,
         "batch size",
@@ -78,11 +74,10 @@ class Evaluate(OnImages):
     """`evaluate`"""
 
     iou_per_class: bool = key(True, "IoU per class", "Report the IoU of each class.")
-    task: Literal["", "semantic", "instance", "panoptic"] = key(
+    task: Literal["", "semantic", "instance", "panoptic"] = own_key(
         "",
         "task",
         "The only task to score; empty: the tasks that model.test enables.",
-        extension=True,
         tao="in later versions: semantic or panoptic",
     )
 
@@ -108,11 +103,7 @@ class Inference(OnImages):
 class Export(Section):
     """`export`"""
 
-    results_dir: str = key(
-        "",
-        "Results directory",
-        "Folder for the results of this action; empty: a folder named after the action in <results_dir>.",
-    )
+    results_dir: str = results_folder()
     gpu_id: NonNegativeInt = key(0, "GPU ID", "Index of the device on which JAX and ONNX Runtime are compared.")
     checkpoint: str = key("", "checkpoint", "Checkpoint to export.")
     onnx_file: str = key(
@@ -144,13 +135,10 @@ class Export(Section):
         "Task that is built into the graph when include_postprocess is set; otherwise the task is an input.",
         tao="read only by the deployment tool",
     )
-    include_postprocess: Literal["none", "semantic", "instance", "panoptic"] = key(
+    include_postprocess: Literal["none", "semantic", "instance", "panoptic"] = own_key(
         "none",
         "include post-processing",
         "Export a graph that takes uint8 images [B, H, W, 3] and returns results instead of logits: normalisation"
         " and post-processing are part of it.",
-        extension=True,
     )
-    overwrite: bool = key(
-        False, "overwrite", "Replace an existing file.", extension=True, tao="an existing file is an error"
-    )
+    overwrite: bool = own_key(False, "overwrite", "Replace an existing file.", tao="an existing file is an error")

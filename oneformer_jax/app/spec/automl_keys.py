@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from oneformer_jax.app.spec.field import Section, key
+from oneformer_jax.app.spec.field import Section, own_key, results_folder
 
 LOSS = "train_loss"
 """The one metric that is better when it is smaller: the mean training loss of an epoch."""
@@ -26,7 +26,7 @@ class Automl(Section):
         "llm",
         "hybrid",
         "autoresearch",
-    ] = key(
+    ] = own_key(
         "bayesian",
         "algorithm",
         "bayesian: a model of the trials so far proposes values; random: random values; hyperband, asha: random "
@@ -34,86 +34,67 @@ class Automl(Section):
         only=("bayesian", "random", "hyperband", "asha"),
         note="TAO's other algorithms are not available, and none is silently replaced by another",
         aliases=(("b", "bayesian"), ("h", "hyperband"), ("hes", "hyperband_es")),
-        extension=True,
         tao="bayesian maximises even a loss",
     )
-    surrogate: Literal["tpe", "gp"] = key(
+    surrogate: Literal["tpe", "gp"] = own_key(
         "tpe",
         "surrogate",
         "Model used by the algorithm bayesian: tree-structured Parzen estimators (tpe) or a Gaussian process (gp,"
         " which needs PyTorch).",
-        extension=True,
         tao="a Gaussian process",
     )
-    metric: str = key(
+    metric: str = own_key(
         "mIoU",
         "metric",
         f"Validation score to optimise, taking the best value of each trial; or {LOSS}, the mean loss of an epoch.",
-        extension=True,
         tao="the last value of a trial is used, not its best",
     )
-    direction: Literal["maximize", "minimize"] = key(
+    direction: Literal["maximize", "minimize"] = own_key(
         "maximize",
         "direction",
         f"Scores must be maximized and {LOSS} must be minimized; anything else is refused.",
-        extension=True,
         tao="guessed from the metric's name and ignored by bayesian",
     )
-    max_recommendations: PositiveInt = key(
-        20, "trials", "Number of trials in the study, including those that fail or are stopped early.", extension=True
+    max_recommendations: PositiveInt = own_key(
+        20, "trials", "Number of trials in the study, including those that fail or are stopped early."
     )
-    min_epochs: PositiveInt = key(
-        1, "smallest budget", "hyperband and asha: number of epochs before a trial can be stopped.", extension=True
+    min_epochs: PositiveInt = own_key(
+        1, "smallest budget", "hyperband and asha: number of epochs before a trial can be stopped."
     )
-    reduction_factor: int = key(
+    reduction_factor: int = own_key(
         3,
         "reduction factor",
         "hyperband and asha: about one in this many trials is continued at each decision (rung), and the next "
         "decision comes after this many times as many epochs.",
         minimum=2,
-        extension=True,
     )
-    max_concurrent: NonNegativeInt = key(
+    max_concurrent: NonNegativeInt = own_key(
         0,
         "trials side by side",
         "Largest number of trials that run at the same time; 0: as many as there are devices for. On CPU one "
         "trial runs at a time unless this is larger; the trials then share the cores.",
-        extension=True,
     )
-    hyperparameters: tuple[str, ...] = key(
-        (), "searched keys", "Keys to search; empty: those that the schema offers.", extension=True
+    hyperparameters: tuple[str, ...] = own_key(
+        (), "searched keys", "Keys to search; empty: those that the schema offers."
     )
-    add_hyperparameters: tuple[str, ...] = key((), "more keys", "Additional keys to search.", extension=True)
-    remove_hyperparameters: tuple[str, ...] = key((), "fewer keys", "Keys to leave out of the search.", extension=True)
-    custom_param_ranges: dict[str, dict[str, Any]] = key(
+    add_hyperparameters: tuple[str, ...] = own_key((), "more keys", "Additional keys to search.")
+    remove_hyperparameters: tuple[str, ...] = own_key((), "fewer keys", "Keys to leave out of the search.")
+    custom_param_ranges: dict[str, dict[str, Any]] = own_key(
         {},
         "custom ranges",
         "Ranges by key: valid_min, valid_max, log, valid_options, option_weights, math_cond, depends_on. A key "
         "that is listed here is searched.",
-        extension=True,
     )
-    run_baseline: bool = key(
+    run_baseline: bool = own_key(
         True,
         "baseline",
         "Train the spec unchanged as the first trial, so that the best trial is never worse than the spec.",
-        extension=True,
     )
-    delete_intermediate_ckpt: bool = key(
-        True,
-        "delete checkpoints",
-        "Keep the checkpoints of the best trial only.",
-        extension=True,
-    )
-    skill_dir: str = key(
+    delete_intermediate_ckpt: bool = own_key(True, "delete checkpoints", "Keep the checkpoints of the best trial only.")
+    skill_dir: str = own_key(
         "",
         "skill folder",
         "Folder with schemas/train.schema.json and references/spec_template_train.yaml, which define what the "
         "search may change; empty: the schema of this project.",
-        extension=True,
     )
-    results_dir: str = key(
-        "",
-        "Results directory",
-        "Folder for the results of this action; empty: a folder named after the action in <results_dir>.",
-        extension=True,
-    )
+    results_dir: str = results_folder(extension=True)

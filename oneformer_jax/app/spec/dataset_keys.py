@@ -1,16 +1,25 @@
 """The section `dataset`: where the images lie, how they are augmented and which tasks are drawn."""
 
+from functools import partial
 from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from oneformer_jax.app.spec.field import Paths, Probability, SearchRange, Section, key, section
+from oneformer_jax.app.spec.field import Paths, Probability, SearchRange, Section, key, own_key, section
 from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets import Format
 
 Color = tuple[float, float, float]
 """R, G, B."""
-MEASURED = "it changes the size at which images are scored, so scores would not be comparable"
+
+_test_size = partial(
+    key,
+    minimum=32,
+    maximum=float("inf"),
+    automl=True,
+    unsearched="it changes the size at which images are scored, so scores would not be comparable",
+    tao="metrics are computed at this size",
+)
 
 
 class Split(Section):
@@ -32,11 +41,10 @@ class Split(Section):
         "panoptic root",
         "Folder, archive or address (URL) of the panoptic PNGs; empty for COCO instances; a list as for images.",
     )
-    names: tuple[str, ...] = key(
+    names: tuple[str, ...] = own_key(
         (),
         "data set names",
         "Names of the data sets in the metrics when there are several; default: derived from their files.",
-        extension=True,
         tao="read, but not in the schema",
     )
 
@@ -67,49 +75,30 @@ class Augmentation(Section):
         "Train crop size",
         "Size of the training crop as [height, width] in pixels, rounded up to multiples of 32.",
     )
-    test_min_size: int = key(
+    test_min_size: int = _test_size(
         800,
         "Test min size",
         "Short side in pixels to which an image is resized for evaluation.",
-        minimum=32,
-        maximum=float("inf"),
-        automl=True,
         search=SearchRange(480, 1024),
-        unsearched=MEASURED,
-        tao="metrics are computed at this size",
     )
-    test_max_size: int = key(
-        1333,
-        "Test max size",
-        "Largest long side in pixels of an image in evaluation.",
-        minimum=32,
-        maximum=float("inf"),
-        automl=True,
-        search=SearchRange(1024, 2048),
-        unsearched=MEASURED,
-        tao="metrics are computed at this size",
+    test_max_size: int = _test_size(
+        1333, "Test max size", "Largest long side in pixels of an image in evaluation.", search=SearchRange(1024, 2048)
     )
-    test_geometry: Literal["auto", "short_edge", "square", "letterbox"] = key(
+    test_geometry: Literal["auto", "short_edge", "square", "letterbox"] = own_key(
         "auto",
         "Test geometry",
         "How images are resized for evaluation. short_edge: the aspect ratio is kept; square: images are "
         "stretched to dataset.image_size first; letterbox: images are fitted into dataset.image_size, keeping "
         "their aspect ratio, as exported models do; auto: square if dataset.image_size is changed, otherwise "
         "short_edge.",
-        extension=True,
     )
-    flip_prob: Probability = key(0.5, "flip probability", "Probability of a horizontal flip.", extension=True)
-    color_prob: Probability = key(1.0, "colour probability", "Probability of colour jitter.", extension=True)
-    rotation_prob: Probability = key(0.0, "rotation probability", "Probability of a small rotation.", extension=True)
-    blur_prob: Probability = key(0.0, "blur probability", "Probability of a Gaussian blur.", extension=True)
-    erasing_prob: Probability = key(
-        0.0, "erasing probability", "Probability that a rectangle is erased.", extension=True
-    )
-    crop_max_area: Probability = key(
-        0.6,
-        "crop max area",
-        "A crop is drawn again if one segment covers more than this share of it.",
-        extension=True,
+    flip_prob: Probability = own_key(0.5, "flip probability", "Probability of a horizontal flip.")
+    color_prob: Probability = own_key(1.0, "colour probability", "Probability of colour jitter.")
+    rotation_prob: Probability = own_key(0.0, "rotation probability", "Probability of a small rotation.")
+    blur_prob: Probability = own_key(0.0, "blur probability", "Probability of a Gaussian blur.")
+    erasing_prob: Probability = own_key(0.0, "erasing probability", "Probability that a rectangle is erased.")
+    crop_max_area: Probability = own_key(
+        0.6, "crop max area", "A crop is drawn again if one segment covers more than this share of it."
     )
 
 

@@ -1,28 +1,28 @@
 """The sections of `gen_trt_engine` and `quantize`."""
 
+from functools import partial
 from typing import Any, Literal
 
-from oneformer_jax.app.spec.field import Paths, Section, key, section
+from oneformer_jax.app.spec.field import Paths, Section, key, own_key, results_folder, section
 
 OWN_BACKEND = "a single backend of this project does the work of TAO's three and has no further options"
 LANGUAGE_MODELS = "it is meant for 4-bit weights of language models"
+
+_batch = partial(key, minimum=1, popular=True, tao="ignored where the ONNX file is static")
 
 
 class Calibration(Section):
     """`gen_trt_engine.tensorrt.calibration`: the keys that TAO's Mask2Former has."""
 
-    cal_image_dir: Paths = key(
+    cal_image_dir: Paths = own_key(
         (),
         "",
         "Folder or folders of the images with which int8 and fp8 are calibrated.",
-        extension=True,
         tao="not available for OneFormer",
     )
-    cal_cache_file: str = key(
-        "", "", "File of the calibrated ranges: read if it exists, otherwise written.", extension=True
-    )
-    cal_batch_size: int = key(1, "", "Images per calibration batch.", minimum=1, extension=True)
-    cal_batches: int = key(1, "", "Number of batches to calibrate with; 0: all images.", minimum=0, extension=True)
+    cal_cache_file: str = own_key("", "", "File of the calibrated ranges: read if it exists, otherwise written.")
+    cal_batch_size: int = own_key(1, "", "Images per calibration batch.", minimum=1)
+    cal_batches: int = own_key(1, "", "Number of batches to calibrate with; 0: all images.", minimum=0)
 
 
 class TensorRT(Section):
@@ -37,20 +37,9 @@ class TensorRT(Section):
     workspace_size: int = key(
         1024, "workspace size", "Memory that the builder may use, in MiB.", minimum=1, tao="rounded down to whole GiB"
     )
-    min_batch_size: int = key(
-        1, "Min batch size", "Smallest batch.", minimum=1, popular=True, tao="ignored where the ONNX file is static"
-    )
-    opt_batch_size: int = key(
-        1,
-        "Optimum batch size",
-        "Batch to optimise for.",
-        minimum=1,
-        popular=True,
-        tao="ignored where the ONNX file is static",
-    )
-    max_batch_size: int = key(
-        1, "Maximum batch size", "Largest batch.", minimum=1, popular=True, tao="ignored where the ONNX file is static"
-    )
+    min_batch_size: int = _batch(1, "Min batch size", "Smallest batch.")
+    opt_batch_size: int = _batch(1, "Optimum batch size", "Batch to optimise for.")
+    max_batch_size: int = _batch(1, "Maximum batch size", "Largest batch.")
     layers_precision: tuple[str, ...] = key(
         (),
         "layers_precision",
@@ -64,11 +53,7 @@ class TensorRT(Section):
 class GenTrtEngine(Section):
     """`gen_trt_engine`"""
 
-    results_dir: str = key(
-        "",
-        "Results directory",
-        "Folder for the results of this action; empty: a folder named after the action in <results_dir>.",
-    )
+    results_dir: str = results_folder()
     gpu_id: int = key(
         0, "GPU ID", "Index of the GPU on which, and for which, the engine is built.", minimum=0, popular=True
     )
@@ -90,7 +75,7 @@ class GenTrtEngine(Section):
         tao="ignored: the ONNX file decides",
     )
     verbose: bool = key(False, "Verbose", "Print what TensorRT reports while it builds.")
-    overwrite: bool = key(False, "", "Replace an existing engine.", extension=True)
+    overwrite: bool = own_key(False, "", "Replace an existing engine.")
     tensorrt: TensorRT = section(TensorRT, "How the engine is built.", "TensorRT hyper params.")
 
 
@@ -128,12 +113,7 @@ class Quantize(Section):
     )
     skip_names: tuple[str, ...] = key((), "Skip names", "Names or classes of layers that are not quantized.")
     model_path: str = key("", "Model path", "Model to quantize: a checkpoint or an ONNX file.", required=True)
-    results_dir: str = key(
-        "",
-        "Results directory",
-        "Folder for the results of this action; empty: a folder named after the action in <results_dir>.",
-        required=True,
-    )
+    results_dir: str = results_folder(required=True)
     backend_kwargs: dict[str, Any] = key(
         {}, "Backend kwargs", "Further options of the backend.", only=({},), note=OWN_BACKEND
     )
@@ -144,4 +124,4 @@ class Quantize(Section):
         pattern="^(cuda|cpu|trt|cuda:[0-9]+)$",
         tao="read only by the modelopt backends",
     )
-    overwrite: bool = key(False, "", "Replace an existing result.", extension=True)
+    overwrite: bool = own_key(False, "", "Replace an existing result.")

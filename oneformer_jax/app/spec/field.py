@@ -10,11 +10,11 @@ what TAO's schema and templates say; where it differs, a fact of `Key` holds it,
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
-import annotated_types
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
@@ -85,6 +85,16 @@ def key(default: Any, title: str, description: str, *, pattern: str | None = Non
         pattern=pattern,
         json_schema_extra={"key": meta},  # type: ignore[dict-item]
     )
+
+
+own_key = partial(key, extension=True)
+"""A key that TAO's schema does not have."""
+
+
+def results_folder(**facts: Any) -> Any:
+    """The key `results_dir` of an action."""
+    text = "Folder for the results of this action; empty: a folder named after the action in <results_dir>."
+    return key("", "Results directory", text, **facts)
 
 
 def section(kind: type["Section"], description: str, title: str = "") -> Any:
@@ -283,8 +293,7 @@ def expected(field: FieldInfo) -> str:
     if is_key(field) and key_of(field).only:
         return " or ".join(str(plain(value)) for value in key_of(field).only)
     text = " or ".join(_describe(member) for member in _members(field.annotation))
-    signs = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
-    bounds = [f"{sign} {getattr(rule, name)}" for rule in field.metadata for name, sign in signs if hasattr(rule, name)]
+    bounds = _bounds(field.metadata)
     patterns = [f"that matches {rule.pattern}" for rule in field.metadata if getattr(rule, "pattern", None)]
     return " ".join([text, " and ".join(dict.fromkeys(bounds)), *patterns]).replace("  ", " ").strip()
 
@@ -321,15 +330,9 @@ def _describe(annotation: Any) -> str:
                 "string": "text",
                 "collection": "mapping",
             }
-            signs = {annotated_types.Gt: ">", annotated_types.Ge: ">="}
-            bounds = [
-                f" {sign} {getattr(rule, sign_name(rule))}"
-                for rule in rules
-                for cls, sign in signs.items()
-                if isinstance(rule, cls)
-            ]
-            return words[kind] + "".join(bounds)
+            return " ".join([words[kind], *_bounds(rules)])
 
 
-def sign_name(rule: Any) -> str:
-    return "gt" if isinstance(rule, annotated_types.Gt) else "ge"
+def _bounds(rules: Iterable[Any]) -> list[str]:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    return [f"{sign} {getattr(rule, name)}" for rule in rules for name, sign in signs.items() if hasattr(rule, name)]

@@ -1,14 +1,19 @@
 """The section `model`: backbone, segmentation head, transformer, text encoder, and what a test run switches on."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from oneformer_jax.app.spec.field import Probability, Section, key, section
+from oneformer_jax.app.spec.field import Probability, Section, key, own_key, section
 
 LEVELS = ("res3", "res4", "res5")
 STAGES = ("res2", "res3", "res4", "res5")
-NO_RADIO = "the RADIO backbone is not available; model.backbone.name is D2SwinTransformer"
+
+_radio = partial(
+    key, honoured=False, note="the RADIO backbone is not available; model.backbone.name is D2SwinTransformer"
+)
+_task = partial(key, tao="ignored: each image is scored on a task drawn at random")
 
 
 class Swin(Section):
@@ -27,12 +32,11 @@ class Swin(Section):
     )
     window_size: PositiveInt = key(12, "window size", "Side of an attention window, in patches.")
     mlp_ratio: PositiveFloat = key(4.0, "mlp ratio", "Hidden width of a block's MLP relative to its channels.")
-    init: Literal["original", "fan_in"] = key(
+    init: Literal["original", "fan_in"] = own_key(
         "original",
         "initial weights",
         "Distribution of random weights. original: normal with standard deviation 0.02; fan_in: normal with 1 / "
         "sqrt(inputs), for narrow backbones without pretrained weights.",
-        extension=True,
     )
     qkv_bias: bool = key(True, "qkv bias", "Add a bias to queries, keys and values.")
     qk_scale: PositiveFloat | None = key(
@@ -71,39 +75,17 @@ class Swin(Section):
 class Radio(Section):
     """`model.backbone.radio`"""
 
-    resolution: tuple[PositiveInt, ...] = key(
-        (1024, 1024),
-        "resolution",
-        "Input size.",
-        honoured=False,
-        note=NO_RADIO,
+    resolution: tuple[PositiveInt, ...] = _radio((1024, 1024), "resolution", "Input size.")
+    backbone: str = _radio("vit_base_patch16_224", "backbone", "Vision transformer.")
+    summary_idxs: tuple[NonNegativeInt, ...] = _radio((0, 1, 2), "summary idxs", "Indices of the summary tokens.")
+    window_size: PositiveInt | None = _radio(None, "window size", "Attention window.")
+    num_teacher: NonNegativeInt = _radio(4, "num teacher", "Teachers.")
+    cpe_max_size: PositiveInt = _radio(2048, "cpe max size", "Largest size of the cropped position embedding.")
+    register_multiple: NonNegativeInt = _radio(
+        8, "register multiple", "The number of register tokens is padded to a multiple of this."
     )
-    backbone: str = key("vit_base_patch16_224", "backbone", "Vision transformer.", honoured=False, note=NO_RADIO)
-    summary_idxs: tuple[NonNegativeInt, ...] = key(
-        (0, 1, 2),
-        "summary idxs",
-        "Indices of the summary tokens.",
-        honoured=False,
-        note=NO_RADIO,
-    )
-    window_size: PositiveInt | None = key(None, "window size", "Attention window.", honoured=False, note=NO_RADIO)
-    num_teacher: NonNegativeInt = key(4, "num teacher", "Teachers.", honoured=False, note=NO_RADIO)
-    cpe_max_size: PositiveInt = key(
-        2048,
-        "cpe max size",
-        "Largest size of the cropped position embedding.",
-        honoured=False,
-        note=NO_RADIO,
-    )
-    register_multiple: NonNegativeInt = key(
-        8,
-        "register multiple",
-        "The number of register tokens is padded to a multiple of this.",
-        honoured=False,
-        note=NO_RADIO,
-    )
-    out_features: tuple[str, ...] = key(STAGES, "out features", "Output features.", honoured=False, note=NO_RADIO)
-    use_checkpoint: bool = key(False, "use checkpoint", "Recompute activations.", honoured=False, note=NO_RADIO)
+    out_features: tuple[str, ...] = _radio(STAGES, "out features", "Output features.")
+    use_checkpoint: bool = _radio(False, "use checkpoint", "Recompute activations.")
 
 
 class Backbone(Section):
@@ -276,24 +258,9 @@ class Test(Section):
         "Smallest share of its mask that a panoptic segment must keep after overlaps are resolved.",
     )
     test_topk_per_image: PositiveInt = key(100, "top k per image", "Largest number of instances kept per image.")
-    semantic_on: bool = key(
-        True,
-        "semantic on",
-        "Evaluate the semantic task.",
-        tao="ignored: each image is scored on a task drawn at random",
-    )
-    instance_on: bool = key(
-        False,
-        "instance on",
-        "Evaluate the instance task.",
-        tao="ignored: each image is scored on a task drawn at random",
-    )
-    panoptic_on: bool = key(
-        False,
-        "panoptic on",
-        "Evaluate the panoptic task.",
-        tao="ignored: each image is scored on a task drawn at random",
-    )
+    semantic_on: bool = _task(True, "semantic on", "Evaluate the semantic task.")
+    instance_on: bool = _task(False, "instance on", "Evaluate the instance task.")
+    panoptic_on: bool = _task(False, "panoptic on", "Evaluate the panoptic task.")
     detection_on: bool = key(
         False,
         "detect on",

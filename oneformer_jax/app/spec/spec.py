@@ -10,7 +10,7 @@ from oneformer_jax.app.spec.action_keys import Evaluate, Export, Inference, Wand
 from oneformer_jax.app.spec.automl_keys import Automl
 from oneformer_jax.app.spec.dataset_keys import Dataset
 from oneformer_jax.app.spec.deploy_keys import GenTrtEngine, Quantize
-from oneformer_jax.app.spec.field import Section, key, leaves, plain, section
+from oneformer_jax.app.spec.field import Section, key, leaves, own_key, plain, section
 from oneformer_jax.app.spec.model_keys import Model
 from oneformer_jax.app.spec.train_keys import Train
 from oneformer_jax.errors import SpecError
@@ -47,12 +47,11 @@ class Spec(Section):
     export: Export = section(Export, "Export to ONNX.")
     gen_trt_engine: GenTrtEngine = section(GenTrtEngine, "TensorRT engine.")
     quantize: Quantize = section(Quantize, "Quantization.")
-    automl_policy: Literal["", "auto", "on", "off"] = key(
+    automl_policy: Literal["", "auto", "on", "off"] = own_key(
         "",
         "AutoML policy",
         "Whether the action train runs an AutoML search instead of a single training: auto (if a search can run),"
         " on or off; empty: off.",
-        extension=True,
         tao="an option of the tool that starts the training; auto by default",
     )
     automl: Automl = section(Automl, "AutoML: the search for good values of keys.")

@@ -1,13 +1,16 @@
 """The section `train`: length, devices, optimizer, schedule, clipping, checkpoints."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from oneformer_jax.app.spec.field import SearchRange, Section, key, section
+from oneformer_jax.app.spec.field import SearchRange, Section, key, own_key, section
 
 ClipType = Literal["full_model", "value"]
+
+_share = partial(key, minimum=0.0, maximum=1.0, math_cond="> 0.0", automl=True)
 
 
 class Optim(Section):
@@ -22,54 +25,37 @@ class Optim(Section):
         note="neither schedule monitors a metric: both depend on the iteration alone",
         tao="ignored",
     )
-    lr: float = key(
+    lr: float = _share(
         1e-5,
         "learning rate",
         "Peak learning rate of all parameters except the backbone's.",
-        minimum=0.0,
-        maximum=1.0,
-        math_cond="> 0.0",
-        automl=True,
         search=SearchRange(1e-6, 1e-2, log=True),
     )
-    backbone_multiplier: float = key(
+    backbone_multiplier: float = _share(
         0.1,
         "backbone learning rate multiplier",
         "Learning rate of the backbone as a share of lr.",
-        minimum=0.0,
-        maximum=1.0,
-        math_cond="> 0.0",
-        automl=True,
         search=SearchRange(0.01, 1.0, log=True),
         popular=True,
     )
-    query_multiplier: NonNegativeFloat = key(
+    query_multiplier: NonNegativeFloat = own_key(
         1.0,
         "query learning rate multiplier",
         "Learning rate of the query embeddings as a multiple of lr.",
-        extension=True,
         tao="meant to be 2, but is effectively 1",
     )
-    momentum: float = key(
+    momentum: float = _share(
         0.9,
         "momentum - AdamW",
         "Decay rate of AdamW's first moment (beta 1).",
-        minimum=0.0,
-        maximum=1.0,
-        math_cond="> 0.0",
-        automl=True,
         search=SearchRange(0.8, 0.99),
         popular=True,
         tao="ignored",
     )
-    weight_decay: float = key(
+    weight_decay: float = _share(
         0.05,
         "weight decay",
         "Decoupled weight decay; not applied to normalisation and embedding weights.",
-        minimum=0.0,
-        maximum=1.0,
-        math_cond="> 0.0",
-        automl=True,
         search=SearchRange(1e-4, 0.5, log=True),
         popular=True,
     )
@@ -195,39 +181,32 @@ class Train(Section):
         "Checkpoint interval unit",
         "Unit of checkpoint_interval.",
     )
-    checkpoint_keep: NonNegativeInt = key(
-        3,
-        "checkpoints kept",
-        "Number of newest checkpoints to keep in addition to the best one; 0 keeps all.",
-        extension=True,
+    checkpoint_keep: NonNegativeInt = own_key(
+        3, "checkpoints kept", "Number of newest checkpoints to keep in addition to the best one; 0 keeps all."
     )
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = key(
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = own_key(
         0.0,
         "moving average",
         "Decay of an exponential moving average of the parameters, which replaces them in validation, evaluation,"
         " export and conversion; 0: no average.",
-        extension=True,
     )
-    profile_steps: NonNegativeInt = key(
+    profile_steps: NonNegativeInt = own_key(
         0,
         "profiled steps",
         "Number of steps that JAX's profiler traces to <results_dir>/train/profile, beginning after the third step.",
-        extension=True,
     )
     validation_interval: PositiveInt = key(1, "validation interval", "Number of epochs between validations.")
-    val_check_interval: Annotated[float, Field(gt=0.0, le=1.0)] = key(
+    val_check_interval: Annotated[float, Field(gt=0.0, le=1.0)] = own_key(
         1.0,
         "validation check interval",
         "If below 1: validate after this share of an epoch, instead of at validation_interval.",
-        extension=True,
         tao="read, but not in the schema",
     )
-    monitor: str = key(
+    monitor: str = own_key(
         "",
         "monitor",
         "Score by which the best checkpoint is chosen; empty: mIoU, AP or PQ, depending on the first task that is"
         " validated.",
-        extension=True,
     )
     resume_training_checkpoint_path: str = key("", "", "Checkpoint to continue from.")
     results_dir: str = key(
@@ -254,11 +233,10 @@ class Train(Section):
         math_cond="> 0.0",
         tao="ignored",
     )
-    clip_grad_norm_type: PositiveFloat = key(
+    clip_grad_norm_type: PositiveFloat = own_key(
         2.0,
         "clip gradient norm type",
         "Order of the norm that clip_grad_norm limits.",
-        extension=True,
         tao="in the code, not in the schema; ignored",
     )
     clip_grad_type: str = key(
