@@ -12,7 +12,7 @@ from rich.console import Console
 from oneformer_jax.app.run.failures import explained, reason
 from oneformer_jax.app.run.status import StatusFile, StatusOfOther, only_process_in, result_folder
 from oneformer_jax.app.spec import Spec, dump_yaml, load_spec, unsupported_keys
-from oneformer_jax.app.spec.dotted import apply
+from oneformer_jax.app.spec.dotted import apply, get
 from oneformer_jax.app.spec.source import Source, read_yaml
 from oneformer_jax.app.spec.spec import notes
 from oneformer_jax.data.storage.cache import cache_folder
@@ -104,8 +104,7 @@ def _report_refused_spec(name: str, spec_path: Path, overrides: list[str], why: 
         source = Source({})
     for text in overrides:
         apply(source, text)
-    section = source.data.get(name)
-    folders = [source.data.get("results_dir"), section.get("results_dir") if isinstance(section, dict) else None]
+    folders = [get(source.data, path) for path in ("results_dir", f"{name}.results_dir")]
     parent, own = (text if isinstance(text, str) and "${" not in text and text != "???" else "" for text in folders)
     with suppress(OneFormerError, OSError):  # the error of the spec is the one to report
         folder = result_folder(parent, own, name)

@@ -1,13 +1,15 @@
 """A spec to the settings of a training: the one place that reads it for `train`, but for model, data and devices."""
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from oneformer_jax.app.settings.data import dataset_files, has_data, num_workers
 from oneformer_jax.app.settings.evaluation import evaluation_policy, monitor, scoring, thresholds, validation_tasks
 from oneformer_jax.app.settings.model import frozen_names, model_config
 from oneformer_jax.app.settings.model_choice import device_choice
 from oneformer_jax.app.spec import Spec
-from oneformer_jax.app.spec.action_keys import Wandb
+from oneformer_jax.app.spec.field import Section
 from oneformer_jax.app.spec.model_keys import OneFormer
 from oneformer_jax.app.spec.train_keys import Optim, Train
 from oneformer_jax.data.augmentation import AugmentationSettings
@@ -39,7 +41,9 @@ def training_run(spec: Spec, folder: Path) -> TrainingRun:
         Start(train.resume_training_checkpoint_path, train.pretrained_model, train.pretrained_backbone),
         checkpoints_kept=train.checkpoint_keep,
         monitor=monitor(spec),
-        tracking=_tracking(spec.wandb, requested=spec.is_set("wandb")) if spec.wandb.enable else None,
+        tracking=Tracking(**_same_names(spec.wandb, Tracking), requested=spec.is_set("wandb"))
+        if spec.wandb.enable
+        else None,
         dry_run=train.is_dry_run,
         verbose=train.verbose,
         spec=spec.to_dict(),
@@ -78,61 +82,47 @@ def pipeline_settings(spec: Spec) -> PipelineSettings:
         cutmix_prob=dataset.cutmix_prob,
         task_prob=dict(dataset.task_prob_train),
         augmentation=AugmentationSettings(
+            **_same_names(augmentation, AugmentationSettings),
             crop=(augmentation.train_crop_size[0], augmentation.train_crop_size[1]),
             min_scale=dataset.min_scale,
             max_scale=dataset.max_scale,
             short_sizes=augmentation.train_min_size if by_short_edge else (),
             longest=augmentation.train_max_size,
-            flip_prob=augmentation.flip_prob,
-            color_prob=augmentation.color_prob,
-            rotation_prob=augmentation.rotation_prob,
-            blur_prob=augmentation.blur_prob,
-            erasing_prob=augmentation.erasing_prob,
-            crop_max_area=augmentation.crop_max_area,
         ),
     )
 
 
 def criterion_config(former: OneFormer) -> CriterionConfig:
     """Loss weights and point counts."""
-    return CriterionConfig(
-        class_weight=former.class_weight,
-        mask_weight=former.mask_weight,
-        dice_weight=former.dice_weight,
-        contrastive_weight=former.contrastive_weight,
-        no_object_weight=former.no_object_weight,
-        num_points=former.train_num_points,
-        oversample_ratio=former.oversample_ratio,
-        importance_sample_ratio=former.importance_sample_ratio,
-        deep_supervision=former.deep_supervision,
-    )
+    return CriterionConfig(**_same_names(former, CriterionConfig), num_points=former.train_num_points)
 
 
 def optimizer_config(train: Train) -> OptimizerConfig:
-    """AdamW and its clipping."""
-    optim, clip = train.optim, train.gradient_clip()
+    """AdamW and its clipping.
+
+    `clip_gradients` decides (norm 1.0 by default) unless `clip_grad_norm` differs from its default: then that one does,
+    and 0 switches clipping off. Both changed is a contradiction which loading refuses.
+    """
+    clip = train.clip_gradients
+    if train.is_changed("clip_grad_norm"):
+        value, order, by_entry = train.clip_grad_norm, train.clip_grad_norm_type, False
+    else:
+        value, order, by_entry = clip.clip_value if clip.enabled else 0.0, clip.norm_type, clip.clip_type == "value"
     return OptimizerConfig(
-        weight_decay=optim.weight_decay,
-        momentum=optim.momentum,
-        backbone_multiplier=optim.backbone_multiplier,
-        query_multiplier=optim.query_multiplier,
-        clip_type=clip.clip_type if clip else OptimizerConfig.clip_type,
-        clip_value=clip.max_norm if clip else 0.0,
-        clip_norm_type=clip.norm_type if clip else OptimizerConfig.clip_norm_type,
+        **_same_names(train.optim, OptimizerConfig),
+        clip_type="value" if by_entry else "full_model",
+        clip_value=value,
+        clip_norm_type=order,
     )
 
 
 def schedule_config(optim: Optim) -> ScheduleConfig:
     """The learning rate over the run; `milestones`, epochs, count where they are changed."""
-    changed = optim.milestones != type(optim).model_fields["milestones"].default
     return ScheduleConfig(
-        lr=optim.lr,
+        **_same_names(optim, ScheduleConfig),
         kind=optim.lr_scheduler,
-        warmup_iters=optim.warmup_iters,
-        warmup_factor=optim.warmup_factor,
-        gamma=optim.gamma,
         decay_steps=optim.steps,
-        decay_epochs=optim.milestones if changed else None,
+        decay_epochs=optim.milestones if optim.is_changed("milestones") else None,
     )
 
 
@@ -151,16 +141,6 @@ def training_length(train: Train) -> Length:
     )
 
 
-def _tracking(wandb: Wandb, *, requested: bool) -> Tracking:
-    return Tracking(
-        project=wandb.project,
-        entity=wandb.entity,
-        group=wandb.group,
-        name=wandb.name,
-        run_id=wandb.run_id,
-        tags=wandb.tags,
-        reinit=wandb.reinit,
-        sync_tensorboard=wandb.sync_tensorboard,
-        save_code=wandb.save_code,
-        requested=requested,
-    )
+def _same_names(section: Section, settings: type) -> dict[str, Any]:
+    """The keys of a section that fields of a dataclass are called after."""
+    return section.model_dump(include={field.name for field in fields(settings)})

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from oneformer_jax.app.spec.field import Section, key, own_key, results_folder
+from oneformer_jax.app.spec.field import Section, device_indices, key, own_key, results_folder
 from oneformer_jax.tasks import Task
 
 ONE_HOST = "this action runs on one host"
@@ -43,13 +43,7 @@ class OnImages(Section):
         minimum=1,
         popular=True,
     )
-    gpu_ids: tuple[NonNegativeInt, ...] = key(
-        (0,),
-        "GPU IDs",
-        "Indices of the devices to use, among the visible ones. Takes effect only when changed; num_gpus must "
-        "then agree or be 1.",
-        popular=True,
-    )
+    gpu_ids: tuple[NonNegativeInt, ...] = device_indices()
     num_nodes: int = key(
         1, "Number of nodes", "Number of hosts.", minimum=1, popular=True, only=(1,), note=ONE_HOST, tao="ignored"
     )

@@ -1,6 +1,6 @@
 """The section `automl`: what a search varies, how it proposes values, and when it ends."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -9,29 +9,20 @@ from oneformer_jax.app.spec.field import Section, own_key, results_folder
 LOSS = "train_loss"
 """The one metric that is better when it is smaller: the mean training loss of an epoch."""
 
+Algorithm = Literal["bayesian", "random", "hyperband", "asha"]
+OtherAlgorithm = Literal["hyperband_es", "bohb", "dehb", "pbt", "bfbo", "llm", "hybrid", "autoresearch"]
+"""TAO's algorithms that do not exist here."""
+
 
 class Automl(Section):
     """`automl`: keys of this project. Where TAO's AutoML settings have a name for the same, it is accepted too."""
 
-    algorithm: Literal[
-        "bayesian",
-        "random",
-        "hyperband",
-        "asha",
-        "hyperband_es",
-        "bohb",
-        "dehb",
-        "pbt",
-        "bfbo",
-        "llm",
-        "hybrid",
-        "autoresearch",
-    ] = own_key(
+    algorithm: Literal[Algorithm, OtherAlgorithm] = own_key(
         "bayesian",
         "algorithm",
         "bayesian: a model of the trials so far proposes values; random: random values; hyperband, asha: random "
         "values, and trials that are behind after a given number of epochs are stopped early.",
-        only=("bayesian", "random", "hyperband", "asha"),
+        only=get_args(Algorithm),
         note="TAO's other algorithms are not available, and none is silently replaced by another",
         aliases=(("b", "bayesian"), ("h", "hyperband"), ("hes", "hyperband_es")),
         tao="bayesian maximises even a loss",

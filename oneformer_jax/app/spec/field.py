@@ -97,6 +97,12 @@ def results_folder(**facts: Any) -> Any:
     return key("", "Results directory", text, **facts)
 
 
+def device_indices(**facts: Any) -> Any:
+    """The key `gpu_ids` of an action."""
+    text = "Indices of the devices to use, among the visible ones. Takes effect only when changed; num_gpus must then "
+    return key((0,), "GPU IDs", text + "agree or be 1.", popular=True, **facts)
+
+
 def section(kind: type["Section"], description: str, title: str = "") -> Any:
     """A nested section, present with its defaults when the spec does not name it."""
     return Field(default_factory=kind, title=title or None, description=description)
@@ -277,7 +283,9 @@ def plain(value: Any) -> Any:
 
 def tao_type(annotation: Any) -> str:
     """TAO's name of a type. Of a union the first member counts (`str | tuple[str, ...]` is a string)."""
-    annotation = _member(annotation)
+    annotation = _members(annotation)[0]
+    if typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
     origin = typing.get_origin(annotation) or annotation
     if origin is Literal:
         return "categorical"
@@ -303,11 +311,6 @@ def _members(annotation: Any) -> list[Any]:
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         return [member for member in typing.get_args(annotation) if member is not type(None)]
     return [annotation]
-
-
-def _member(annotation: Any) -> Any:
-    first = _members(annotation)[0]
-    return typing.get_args(first)[0] if typing.get_origin(first) is Annotated else first
 
 
 def _describe(annotation: Any) -> str:

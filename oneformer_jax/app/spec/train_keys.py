@@ -1,14 +1,11 @@
 """The section `train`: length, devices, optimizer, schedule, clipping, checkpoints."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from oneformer_jax.app.spec.field import SearchRange, Section, key, own_key, section
-
-ClipType = Literal["full_model", "value"]
+from oneformer_jax.app.spec.field import SearchRange, Section, device_indices, key, own_key, section
 
 _share = partial(key, minimum=0.0, maximum=1.0, math_cond="> 0.0", automl=True)
 
@@ -133,16 +130,6 @@ class Cudnn(Section):
     )
 
 
-@dataclass(frozen=True)
-class GradientClip:
-    """`full_model`: all gradients are scaled so that their norm of order `norm_type` is at most `max_norm`; `value`:
-    each entry is cut to [-max_norm, max_norm]."""
-
-    max_norm: float
-    norm_type: float = 2.0
-    clip_type: ClipType = "full_model"
-
-
 class Train(Section):
     """`train`"""
 
@@ -153,14 +140,7 @@ class Train(Section):
         published=8,
         tao="1 if the spec leaves it out, regardless of the schema",
     )
-    gpu_ids: tuple[NonNegativeInt, ...] = key(
-        (0,),
-        "GPU IDs",
-        "Indices of the devices to use, among the visible ones. Takes effect only when changed; num_gpus must "
-        "then agree or be 1.",
-        popular=True,
-        tao="the larger of num_gpus and the number of gpu_ids is used",
-    )
+    gpu_ids: tuple[NonNegativeInt, ...] = device_indices(tao="the larger of num_gpus and the number of gpu_ids is used")
     num_nodes: PositiveInt = key(
         1,
         "number of nodes",
@@ -300,20 +280,3 @@ class Train(Section):
     @classmethod
     def _unset(cls, value: Any) -> Any:
         return None if value == -1 else value
-
-    def gradient_clip(self) -> GradientClip | None:
-        """The clipping that both groups of keys ask for; None: no clipping.
-
-        `clip_gradients` decides (norm 1.0 by default) unless `clip_grad_norm` differs from its default: then that one
-        does, and 0 switches clipping off. Both changed is a contradiction which loading refuses.
-        """
-        if self.clips_by_grad_norm:
-            return GradientClip(self.clip_grad_norm, self.clip_grad_norm_type) if self.clip_grad_norm > 0 else None
-        clip = self.clip_gradients
-        kind: ClipType = "value" if clip.clip_type == "value" else "full_model"
-        return GradientClip(clip.clip_value, clip.norm_type, kind) if clip.enabled else None
-
-    @property
-    def clips_by_grad_norm(self) -> bool:
-        """Whether `clip_grad_norm` was changed and so decides."""
-        return bool(self.clip_grad_norm != type(self).model_fields["clip_grad_norm"].default)

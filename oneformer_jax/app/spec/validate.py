@@ -130,7 +130,7 @@ def _batch_sizes(evaluate: Evaluate, inference: Inference, export: Export) -> It
 
 def _clipping(train: Train) -> Iterator[Finding]:
     clip = train.clip_gradients
-    if train.clips_by_grad_norm and (clip.is_changed("clip_value") or clip.is_changed("clip_type")):
+    if train.is_changed("clip_grad_norm") and (clip.is_changed("clip_value") or clip.is_changed("clip_type")):
         paths = ("train.clip_grad_norm", "train.clip_gradients")
         yield f"{paths[0]} {train.clip_grad_norm} and {paths[1]} both ask for clipping: change only one of them", paths
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from oneformer_jax.app.spec.train_keys import GradientClip
+from oneformer_jax.app.settings.training import optimizer_config
 
 
 @pytest.mark.tao(38)
@@ -50,18 +50,19 @@ dataset:
 @pytest.mark.parametrize(
     ("keys", "clip"),
     [
-        ("", GradientClip(1.0)),
-        ("{clip_grad_norm: 0.1}", GradientClip(1.0)),
-        ("{clip_grad_norm: 0.01}", GradientClip(0.01)),
-        ("{clip_grad_norm: 0}", None),
-        ("{clip_grad_norm: 0.01, clip_gradients: {enabled: false}}", GradientClip(0.01)),
-        ("{clip_gradients: {enabled: false}}", None),
-        ("{clip_gradients: {clip_value: 0.5, norm_type: 1}}", GradientClip(0.5, 1.0)),
-        ("{clip_gradients: {clip_value: 0.5, clip_type: value}}", GradientClip(0.5, 2.0, "value")),
+        ("", ("full_model", 1.0, 2.0)),
+        ("{clip_grad_norm: 0.1}", ("full_model", 1.0, 2.0)),
+        ("{clip_grad_norm: 0.01}", ("full_model", 0.01, 2.0)),
+        ("{clip_grad_norm: 0}", ("full_model", 0.0, 2.0)),
+        ("{clip_grad_norm: 0.01, clip_gradients: {enabled: false}}", ("full_model", 0.01, 2.0)),
+        ("{clip_gradients: {enabled: false}}", ("full_model", 0.0, 2.0)),
+        ("{clip_gradients: {clip_value: 0.5, norm_type: 1}}", ("full_model", 0.5, 1.0)),
+        ("{clip_gradients: {clip_value: 0.5, clip_type: value}}", ("value", 0.5, 2.0)),
     ],
 )
-def test_gradient_clip(load, keys: str, clip: GradientClip | None) -> None:
-    assert load(f"train: {keys}\n").train.gradient_clip() == clip
+def test_gradient_clip(load, keys: str, clip: tuple[str, float, float]) -> None:
+    config = optimizer_config(load(f"train: {keys}\n").train)
+    assert (config.clip_type, config.clip_value, config.clip_norm_type) == clip
 
 
 @pytest.mark.tao(2)

@@ -151,8 +151,9 @@ def skill_info() -> dict[str, Any]:
 
 
 def _action(action: str) -> dict[str, Any]:
+    folders = {key.path for key in data_keys(action) if key.is_folder}
     inputs = {
-        path: {"type": "folder" if _is_folder(path) else "file", **({"optional": True} if path in OPTIONAL else {})}
+        path: {"type": "folder" if path in folders else "file", **({"optional": True} if path in OPTIONAL else {})}
         for path in INPUTS[action]
     }
     return {
@@ -213,10 +214,6 @@ def _sources(action: str) -> dict[str, Any]:
         }
         for key in data_keys(action)
     }
-
-
-def _is_folder(path: str) -> bool:
-    return FILES.get(path.rpartition(".")[2], "").endswith(".tar.gz")
 
 
 def _data_set(path: str, action: str) -> str:
