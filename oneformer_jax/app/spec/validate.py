@@ -88,10 +88,8 @@ def _text(model: Model, max_seq_len: int) -> Iterator[Finding]:
     text, transformer = model.text_encoder, model.one_former
     if text.n_ctx > 0 and text.width != transformer.hidden_dim:
         paths = (f"{TEXT}.width", f"{TRANSFORMER}.hidden_dim")
-        what = (
-            f"{paths[0]} is {text.width} but {paths[1]} is {transformer.hidden_dim}: they must be equal while n_ctx > 0"
-        )
-        yield what, paths
+        what = f"{paths[0]} is {text.width} but {paths[1]} is {transformer.hidden_dim}: they must be equal"
+        yield f"{what} while n_ctx > 0", paths
     if text.width % max(1, text.width // TEXT_HEAD_WIDTH):
         yield f"{TEXT}.width {text.width} does not divide into heads of {TEXT_HEAD_WIDTH}", (f"{TEXT}.width",)
     if transformer.num_object_queries <= text.n_ctx:
@@ -99,20 +97,17 @@ def _text(model: Model, max_seq_len: int) -> Iterator[Finding]:
         yield f"{paths[0]} is {transformer.num_object_queries}: it must exceed {paths[1]}, {text.n_ctx}", paths
     if text.context_length != max_seq_len:
         paths = (f"{TEXT}.context_length", "dataset.max_seq_len")
-        yield (
-            f"{paths[0]} is {text.context_length} but {paths[1]} is {max_seq_len}: they must be equal",
-            paths,
-        )
+        yield f"{paths[0]} is {text.context_length} but {paths[1]} is {max_seq_len}: they must be equal", paths
 
 
 def _data(data: Dataset) -> Iterator[Finding]:
     if data.min_scale > data.max_scale:
         paths = ("dataset.min_scale", "dataset.max_scale")
         yield f"{paths[0]} {data.min_scale} exceeds {paths[1]} {data.max_scale}", paths
-    if data.augmentation.test_min_size > data.augmentation.test_max_size:
-        paths = ("dataset.augmentation.test_min_size", "dataset.augmentation.test_max_size")
-        sizes = data.augmentation.test_min_size, data.augmentation.test_max_size
-        yield f"{paths[0]} {sizes[0]} exceeds {paths[1]} {sizes[1]}", paths
+    smallest, largest = data.augmentation.test_min_size, data.augmentation.test_max_size
+    if smallest > largest:
+        paths = (f"{AUGMENTATION}.test_min_size", f"{AUGMENTATION}.test_max_size")
+        yield f"{paths[0]} {smallest} exceeds {paths[1]} {largest}", paths
     for name, chances in (("task_prob_train", data.task_prob_train), ("task_prob_val", data.task_prob_val)):
         if chances.semantic + chances.instance + chances.panoptic <= 0:
             path = f"dataset.{name}"

@@ -206,12 +206,9 @@ def _files(path: str, action: str) -> Mapping[str, str]:
 
 def _sources(action: str) -> dict[str, Any]:
     """The file of a data set that becomes the value of each key; archives are unpacked into a folder."""
+    folder = {"runtime": "extracted_folder"}
     return {
-        key.path: {
-            "source": key.source,
-            "path": key.name,
-            **({"runtime": "extracted_folder"} if key.is_folder else {}),
-        }
+        key.path: {"source": key.source, "path": key.name} | (folder if key.is_folder else {})
         for key in data_keys(action)
     }
 
