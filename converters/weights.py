@@ -21,9 +21,6 @@ from oneformer_jax.models.oneformer import PARTS, TRAINING_ONLY, shapes
 
 Kind = Literal["shi", "tao", "huggingface", "swin", "timm"]
 
-HEADS = "sem_seg_head.predictor."
-PATCHES = "patch_embed.proj.weight"
-
 
 @dataclass(frozen=True)
 class Converted:
@@ -44,9 +41,9 @@ def identify(arrays: StateDict, *, where: str = "") -> Kind:
     """
     if any(name.startswith("model.pixel_level_module.") for name in arrays):
         return "huggingface"
-    if any(name.removeprefix(original.PREFIX).startswith(HEADS) for name in arrays):
+    if any(name.removeprefix(original.PREFIX).startswith("sem_seg_head.predictor.") for name in arrays):
         return "tao" if original.is_tao(arrays) else "shi"
-    if PATCHES in arrays:
+    if "patch_embed.proj.weight" in arrays:
         return "timm" if swin.is_newer_timm(arrays) else "swin"
     names = list(arrays)
     raise CheckpointError(

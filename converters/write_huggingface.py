@@ -29,7 +29,6 @@ from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import PARTS, TEMPERATURE, TRAINING_ONLY
 
-STAGES = ["stage1", "stage2", "stage3", "stage4"]
 _LAYER_NORM = "model.pixel_level_module.encoder.swin.layernorm"
 
 
@@ -179,7 +178,7 @@ def model_json(config: OneFormerConfig, labels: Sequence[str], *, training: bool
             "hidden_dropout_prob": backbone.drop_rate,
             "attention_probs_dropout_prob": backbone.attn_drop_rate,
             "drop_path_rate": backbone.drop_path_rate,
-            "out_features": STAGES,
+            "out_features": ["stage1", "stage2", "stage3", "stage4"],
         },
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},

@@ -1,6 +1,7 @@
 """An ONNX model with the look-ups that rewriting it needs."""
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 
@@ -104,7 +105,7 @@ class Graph:
 
 def replace_nodes(model: onnx.ModelProto, nodes: list[NodeProto]) -> None:
     """Puts `nodes` in the place of those of `model`, whose inferred types and shapes are forgotten."""
-    copies = [_copy(node) for node in nodes]
+    copies = deepcopy(nodes)
     del model.graph.node[:]
     model.graph.node.extend(copies)
     del model.graph.value_info[:]
@@ -115,15 +116,9 @@ def drop_unread(model: onnx.ModelProto) -> None:
     read = {name for node in model.graph.node for name in node.input} | {v.name for v in model.graph.output}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
     if len(kept) < len(model.graph.initializer):
-        copies = [_copy(tensor) for tensor in kept]
+        copies = deepcopy(kept)
         del model.graph.initializer[:]
         model.graph.initializer.extend(copies)
-
-
-def _copy(message: onnx.NodeProto | onnx.TensorProto) -> onnx.NodeProto | onnx.TensorProto:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy
 
 
 def read_graph(path: Path) -> onnx.ModelProto:

@@ -5,6 +5,7 @@ serves TensorRT 10 too. Inputs and outputs stay float32.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from fnmatch import fnmatchcase
 
 import ml_dtypes
@@ -40,9 +41,7 @@ def with_precision(
     `choices` are NAME:FORMAT; NAME is the name or operator of nodes and may hold * and ?; later ones win, and all win
     over the reasons. Raises SpecError for a choice that is malformed or names nothing.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    graph = Graph(copy)
+    graph = Graph(deepcopy(model))
     reasons = delicate_nodes(graph) if data_type != "fp32" else {}
     formats: dict[str, int] = {node.name: FORMATS[data_type] for node in graph.nodes}
     formats |= {name: TensorProto.FLOAT for names in reasons.values() for name in names}
@@ -62,8 +61,8 @@ def with_precision(
     kept[CHOSEN] = tuple(name for name, value in chosen.items() if value == TensorProto.FLOAT)
     if set(formats.values()) - {TensorProto.FLOAT}:
         _Rewriter(graph, formats).run()
-    onnx.checker.check_model(copy)
-    return copy, {reason: names for reason, names in kept.items() if names}
+    onnx.checker.check_model(graph.model)
+    return graph.model, {reason: names for reason, names in kept.items() if names}
 
 
 def _chosen(graph: Graph, choices: Sequence[str]) -> dict[str, int]:

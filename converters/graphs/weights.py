@@ -2,6 +2,7 @@
 channel."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 
 import ml_dtypes
 import numpy as np
@@ -27,7 +28,7 @@ def weighted_layers(graph: Graph) -> list[Layer]:
     in a checkpoint."""
     layers = []
     for node in graph.nodes:
-        if node.op_type in CLASSES and _weight(node) in graph.constants and graph.array(_weight(node)).ndim >= 2:
+        if node.op_type in CLASSES and node.input[1] in graph.constants and graph.array(node.input[1]).ndim >= 2:
             module = node.name.rpartition("/")[0].replace("/", ".")
             names = (node.name, module) if module else (node.name,)
             layers.append(Layer(node.name, names, CLASSES[node.op_type]))
@@ -55,9 +56,7 @@ def with_8bit_weights(model: onnx.ModelProto, chosen: Mapping[str, str]) -> onnx
     if unknown := set(chosen.values()) - set(STORED):
         hint = f"use {' or '.join(STORED)}"
         raise SpecError(f"{unknown.pop()}: not available for ONNX files", where="quantize.layers", hint=hint)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    graph = Graph(copy)
+    graph = Graph(deepcopy(model))
     if FP8 in chosen.values() and graph.opset < FP8_OPSET:
         graph = Graph(onnx.version_converter.convert_version(graph.model, FP8_OPSET))
     nodes: list[NodeProto] = []
@@ -69,7 +68,7 @@ def with_8bit_weights(model: onnx.ModelProto, chosen: Mapping[str, str]) -> onnx
         for index, name in enumerate(node.input):
             node.input[index] = renamed.get(name, name)
         if node.name in chosen:
-            weight, dtype = _weight(node), chosen[node.name]
+            weight, dtype = node.input[1], chosen[node.name]
             axis = _output_axis(node, graph.array(weight).ndim)
             if (weight, axis, dtype) not in done:
                 new = f"{weight}_{dtype}_{axis}"
@@ -104,10 +103,6 @@ def _dequantized(graph: Graph, weight: str, axis: int, dtype: str, name: str) ->
         stored = numpy_helper.from_array(values.astype(ml_dtypes.float8_e4m3fn), f"{name}_values")
     graph.model.graph.initializer.extend([stored, numpy_helper.from_array(scale.ravel(), f"{name}_scale")])
     return helper.make_node("DequantizeLinear", [stored.name, f"{name}_scale"], [name], f"dequantize_{name}", axis=axis)
-
-
-def _weight(node: NodeProto) -> str:
-    return node.input[1]
 
 
 def _output_axis(node: NodeProto, rank: int) -> int:

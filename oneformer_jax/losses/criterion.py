@@ -184,29 +184,15 @@ def _mask_losses(
     """`mask_losses.pair_losses` of every slot, 0 where it holds no pair. Groups do not see each other's images."""
 
     def group(
-        mask_embeddings: Array,
-        mask_features: Array,
-        segment_index: Array,
-        segment_plane: Array,
-        query: Array,
-        image: Array,
-        target: Array,
-        points: Array,
-    ) -> tuple[Array, ...]:
-        logits = pair_mask_logits(mask_embeddings, mask_features, query, image)
-        return pair_losses(logits, segment_index, segment_plane, image, target, points, config)
+        masks: tuple[Array, Array], segments: tuple[Array, Array], pairs: Pairs, points: Array
+    ) -> Sequence[Array]:
+        logits = pair_mask_logits(*masks, pairs.query, pairs.image)
+        return pair_losses(logits, *segments, pairs.image, pairs.target, points, config)
 
     num_groups = pairs.query.shape[1]
-    losses = jax.vmap(group, in_axes=(1, 0, 0, 0, 1, 0, 0, 0))(
-        _groups(outputs.mask_embeddings, num_groups, axis=1),
-        _groups(outputs.mask_features, num_groups),
-        _groups(batch.segment_index, num_groups),
-        _groups(batch.segment_plane, num_groups),
-        pairs.query,
-        pairs.image,
-        pairs.target,
-        points,
-    )
+    masks = _groups(outputs.mask_embeddings, num_groups, axis=1), _groups(outputs.mask_features, num_groups)
+    segments = _groups(batch.segment_index, num_groups), _groups(batch.segment_plane, num_groups)
+    losses = jax.vmap(group, in_axes=((1, 0), 0, Pairs(1, 0, 0), 0))(masks, segments, pairs, points)
     return tuple(jnp.where(pairs.valid, jnp.moveaxis(loss, 2, 0), 0) for loss in losses)
 
 
@@ -221,7 +207,6 @@ def _target_class(outputs: LayerPredictions, batch: Batch, pairs: Pairs) -> Int[
         row = jnp.where(query >= 0, query, queries)
         return empty.at[image, row].set(segment_class[image, target].astype(jnp.int32), mode="drop")
 
-    over_groups = jax.vmap(group)
-    over_layers = jax.vmap(over_groups, in_axes=(None, 0, None, None))
+    over_layers = jax.vmap(jax.vmap(group), in_axes=(None, 0, None, None))
     target_class = over_layers(_groups(batch.segment_class, num_groups), pairs.query, pairs.image, pairs.target)
     return target_class.reshape(layers, images, queries)

@@ -176,13 +176,11 @@ def encode_text(
 
 
 def _task_mlp(config: OneFormerConfig) -> MLP:
-    hidden = config.transformer.hidden_dim
-    return MLP(hidden, hidden, 2)
+    return MLP(config.transformer.hidden_dim, config.transformer.hidden_dim, 2)
 
 
 def _text_projector(config: OneFormerConfig) -> MLP:
-    hidden = config.transformer.hidden_dim
-    return MLP(hidden, hidden, config.text_encoder.proj_num_layers)
+    return MLP(config.transformer.hidden_dim, config.transformer.hidden_dim, config.text_encoder.proj_num_layers)
 
 
 def _apply(module: nn.Module, params: Params, *inputs: Any, rng: jax.Array | None = None, **modes: Any) -> Any:

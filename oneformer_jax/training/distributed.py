@@ -142,16 +142,10 @@ def _evenly(processes: Processes) -> Processes:
 
 
 def _number(environment: Mapping[str, str], name: str, smallest: int, largest: int | None = None) -> int:
-    text = environment.get(name)
+    text = environment.get(name, "")
     bounds = f">= {smallest}" if largest is None else f"from {smallest} to {largest}"
-    if (
-        text is None
-        or not text.isascii()
-        or not text.isdigit()
-        or int(text) < smallest
-        or int(text) > (largest or 2**31)
-    ):
-        found = "is not set, and WORLD_SIZE is" if text is None else f"found '{text}'"
+    if not (text.isascii() and text.isdigit() and smallest <= int(text) <= (largest or 2**31)):
+        found = f"found '{text}'" if name in environment else "is not set, and WORLD_SIZE is"
         raise OneFormerError(
             f"{found}, expected a whole number {bounds}",
             where=f"environment variable {name}",

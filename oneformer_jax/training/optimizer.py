@@ -188,8 +188,6 @@ def averaged(average: Params, params: Params, updates: Int[Array, ""], decay: fl
 
 def without_gradient(params: Params, frozen: Names) -> Params:
     """`params`, through whose frozen ones no gradient flows."""
-    if not frozen:
-        return params
     return jax.tree.map(
         lambda name, leaf: lax.stop_gradient(leaf) if name in frozen else leaf, parameter_names(params), params
     )

@@ -26,35 +26,15 @@ _PROMPT_LENGTH = 12  # tokens of the longest prompt; names of classes are short
 
 
 class StepMemory(NamedTuple):
-    """Bytes at the moment when the most are in use, which is during `moment`, by what they hold.
+    """Bytes at the moment when the most are in use, which is during `moment`, by what they hold in words.
 
-    `working` is all that the running program makes besides; `operations` counts those of the whole step (None where the
-    backend does not say).
+    Working memory is all that the running program makes besides; `operations` counts those of the whole step (None
+    where the backend does not say).
     """
 
     moment: str
-    parameters: int
-    optimizer: int
-    average: int
-    gradients: int
-    kept: int
-    batch: int
-    working: int
+    parts: dict[str, int]
     operations: float | None
-
-    @property
-    def parts(self) -> dict[str, int]:
-        """Bytes by what they hold in words, where there are any."""
-        parts = {
-            "parameters": self.parameters,
-            "optimizer": self.optimizer,
-            "average": self.average,
-            "gradients": self.gradients,
-            "batch": self.batch,
-            "kept for the backward pass": self.kept,
-            "working memory": self.working,
-        }
-        return {name: size for name, size in parts.items() if size}
 
     @property
     def total(self) -> int:
@@ -102,17 +82,17 @@ def training_memory(recipe: Recipe, batch: int, size: Size, batches_per_step: in
     moment, (working, held, waiting) = max(moments.items(), key=lambda item: sum(item[1]))
     counts = [(program.cost_analysis() or {}).get("flops") for program in programs]
     share = [batches_per_step * count for count in counts[:3] if count is not None]
-    return StepMemory(
-        moment,
-        parameters=gradients,
-        optimizer=bytes_of((state.opt_state, state.loss_scale)),
-        average=bytes_of(state.average),
-        gradients=held,
-        kept=waiting,
-        batch=bytes_of(shapes) if waiting else 0,
-        working=working,
-        operations=None if None in counts else sum(share) + counts[3],
-    )
+    parts = {
+        "parameters": gradients,
+        "optimizer": bytes_of((state.opt_state, state.loss_scale)),
+        "average": bytes_of(state.average),
+        "gradients": held,
+        "batch": bytes_of(shapes) if waiting else 0,
+        "kept for the backward pass": waiting,
+        "working memory": working,
+    }
+    operations = None if None in counts else sum(share) + counts[3]
+    return StepMemory(moment, {name: size for name, size in parts.items() if size}, operations)
 
 
 def planned(lowered: Lowered) -> Any:

@@ -139,11 +139,22 @@ def test_the_estimate_is_what_a_step_needs(spec_of: Any, case: str) -> None:
     needed = training_memory(recipe, batch, (size[0], size[1]), batches)
     assert needed.total == pytest.approx(most_in_use(recipe, (batch, size[0], size[1]), batches), rel=0.15)
     shapes = oneformer.shapes(recipe.model)
-    assert needed.parameters == bytes_of(shapes)
-    assert needed.average == (bytes_of(shapes) if recipe.step.average_decay else 0)
+    assert needed.parts["parameters"] == bytes_of(shapes)
+    assert needed.parts.get("average", 0) == (bytes_of(shapes) if recipe.step.average_decay else 0)
 
 
-NEEDED = StepMemory("the backward pass", 4 << 20, 8 << 20, 0, 4 << 20, 100 << 20, 2 << 20, 30 << 20, None)
+NEEDED = StepMemory(
+    "the backward pass",
+    {
+        "parameters": 4 << 20,
+        "optimizer": 8 << 20,
+        "gradients": 4 << 20,
+        "batch": 2 << 20,
+        "kept for the backward pass": 100 << 20,
+        "working memory": 30 << 20,
+    },
+    None,
+)
 
 
 def run_of(spec: Spec) -> TrainingRun:
