@@ -102,20 +102,7 @@ LAYER_NORM = Primitive("oneformer.layer_norm")
 MATMUL = Primitive("oneformer.matmul")
 
 
-def _lowering_of(primitive: str) -> Callable[[type], type]:
-    """Registers the decorated class with jax2onnx, without entries for its own pages and tests."""
-    return register_primitive(
-        jaxpr_primitive=primitive,
-        jax_doc="",
-        onnx=[],
-        since="0",
-        context="primitives.oneformer",
-        component=primitive.removeprefix("oneformer."),
-        testcases=[],
-    )
-
-
-@_lowering_of(GRID_SAMPLE.name)
+@register_primitive(jaxpr_primitive=GRID_SAMPLE.name)
 class GridSample(PrimitiveLeafPlugin):
     """Bilinear samples of (N, C, H, W) at a grid (N, P, Q, 2) of x, y from -1 to 1, zeros outside."""
 
@@ -132,7 +119,7 @@ class GridSample(PrimitiveLeafPlugin):
         _lower(ctx, eqn, lambda *inputs, **outputs: builder.GridSample(*inputs, **outputs, **facts))
 
 
-@_lowering_of(LAYER_NORM.name)
+@register_primitive(jaxpr_primitive=LAYER_NORM.name)
 class LayerNorm(PrimitiveLeafPlugin):
     """Normalisation over the last axis (opset 17)."""
 
@@ -147,7 +134,7 @@ class LayerNorm(PrimitiveLeafPlugin):
         _lower(ctx, eqn, lambda *inputs, **outputs: ctx.builder.LayerNormalization(*inputs, **outputs, **facts))
 
 
-@_lowering_of(MATMUL.name)
+@register_primitive(jaxpr_primitive=MATMUL.name)
 class MatMul(PrimitiveLeafPlugin):
     """NumPy's `matmul`, of operands whose leading axes are equal or lacking."""
 
@@ -166,7 +153,7 @@ for _lowering in (GridSample, LayerNorm, MatMul):
     _lowering.ensure_abstract_eval_bound()  # jax2onnx does it when it traces; the model can so be traced without it
 
 
-@_lowering_of("jax.numpy.mean")
+@register_primitive(jaxpr_primitive="jax.numpy.mean")
 class Mean(JnpMeanPlugin):
     """`jnp.mean` with the axes as an attribute before opset 18, where jax2onnx writes an input at all times."""
 
@@ -178,7 +165,7 @@ class Mean(JnpMeanPlugin):
         _lower(ctx, eqn, lambda x, **outputs: ctx.builder.ReduceMean(x, **outputs, **facts))
 
 
-@_lowering_of("dot_general")
+@register_primitive(jaxpr_primitive="dot_general")
 class DotGeneral(DotGeneralPlugin):
     """`x @ kernel` of any rank as `MatMul`, where jax2onnx writes an `Einsum`."""
 

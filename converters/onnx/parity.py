@@ -1,7 +1,7 @@
 """JAX in float64 beside ONNX Runtime, before a file may be used: logits, masks, and the label maps they give."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -44,8 +44,8 @@ class Parity:
     """The comparison. `agreement` is the share of pixels with the same label on each kind of images."""
 
     images: dict[str, int]
-    differences: dict[str, Difference] = field(default_factory=dict)
-    agreement: dict[str, float] = field(default_factory=dict)
+    differences: dict[str, Difference]
+    agreement: dict[str, float]
 
     @property
     def failures(self) -> list[str]:
@@ -104,7 +104,6 @@ def compare(reference: Forward, model: ExportedBackend, pictures: Sequence[UInt8
     noise = np.random.default_rng(0).normal(size=(2 * together, 3, *metadata.image_size)).astype(np.float32)
     batches: list[tuple[str, np.ndarray, Any]] = [("random", half, ...) for half in np.split(noise, 2)]
     batches += [("real", *_letterboxed(picture, metadata)) for picture in pictures]
-    report = Parity({"random": len(noise), "real": len(pictures)})
     errors: dict[str, list[np.ndarray]] = {"pred_logits": [], "pred_masks": []}
     scales = dict.fromkeys(errors, 0.0)
     equal: dict[str, list[np.ndarray]] = {"random": [], "real": []}
@@ -118,12 +117,12 @@ def compare(reference: Forward, model: ExportedBackend, pictures: Sequence[UInt8
             errors[name].append(np.abs(a - b).ravel())
             scales[name] = max(scales[name], float(np.abs(a).max()))
         equal[kind].append((_labels(expected, metadata) == _labels(found, metadata))[inside].ravel())
+    differences = {}
     for name, parts in errors.items():
         error, scale = np.concatenate(parts), scales[name]
         within = float(np.mean(error <= TOLERANCE * scale))
-        report.differences[name] = Difference(float(error.max()), float(error.mean()), scale, within)
-    report.agreement = {kind: float(np.concatenate(parts).mean()) for kind, parts in equal.items() if parts}
-    return report
+        differences[name] = Difference(float(error.max()), float(error.mean()), scale, within)
+    return Parity({"random": len(noise), "real": len(pictures)}, differences, _shares(equal))
 
 
 def compare_labels(
@@ -141,7 +140,6 @@ def compare_labels(
     batches = [("random", noise)]
     for picture in pictures:
         batches.append(("real", resize_and_pad(picture, letterbox(picture.shape[:2], metadata.image_size))[None]))
-    report = Parity({"random": 1, "real": len(pictures)})
     equal: dict[str, list[np.ndarray]] = {"random": [], "real": []}
     count = max(metadata.batch_size, 1)
     sizes, tokens = np.tile(metadata.image_size, (count, 1)), np.tile(metadata.tokens_of(ending.task), (count, 1))
@@ -150,13 +148,15 @@ def compare_labels(
         images = np.repeat(images, count, axis=0)
         found = session.run(None, {"images": images})
         classes, masks = reference(normalised(images, sizes, metadata), tokens)
-        task = metadata.postprocess
-        assert task != "none"
-        logits = {task: (classes[0], masks[0])}
-        expected = finished_result(logits, whole, metadata.is_thing, ending.thresholds)
+        task = ending.postprocess
+        expected = finished_result({task: (classes[0], masks[0])}, whole, metadata.is_thing, ending.thresholds)
         equal[kind].append((_painted_result(expected, whole) == _painted(task, found)).ravel())
-    report.agreement = {kind: float(np.concatenate(parts).mean()) for kind, parts in equal.items() if parts}
-    return report
+    return Parity({"random": 1, "real": len(pictures)}, {}, _shares(equal))
+
+
+def _shares(equal: dict[str, list[np.ndarray]]) -> dict[str, float]:
+    """Of pixels that are equal, for each kind of images that there are."""
+    return {kind: float(np.concatenate(parts).mean()) for kind, parts in equal.items() if parts}
 
 
 def _painted_result(result: Result, whole: Geometry) -> np.ndarray:

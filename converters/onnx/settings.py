@@ -26,7 +26,7 @@ class Ending:
     results: Task | None = None
 
     @property
-    def postprocess(self) -> Postprocess:
+    def postprocess(self) -> Task:
         """The kind of the results."""
         return self.results or self.task
 

@@ -23,8 +23,9 @@ from flax.traverse_util import flatten_dict
 from jax2onnx import to_onnx
 from onnx import numpy_helper
 
-from converters.onnx import postprocess
 from converters.onnx.operators import ONNX, layer_norms_as_nodes
+from converters.onnx.postprocess import OUTPUTS as FINISHED
+from converters.onnx.postprocess import finish
 from converters.onnx.settings import Ending
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
@@ -43,13 +44,24 @@ def logits(params: Params, images: jax.Array, task_tokens: jax.Array, *, config:
     return oneformer.predict(params, features, task_tokens, config=config)
 
 
+def results(
+    params: Params, images: jax.Array, *, config: OneFormerConfig, metadata: Metadata, ending: Ending
+) -> tuple[jax.Array, ...]:
+    """What a graph with post-processing computes of uint8 images (B, H, W, 3)."""
+    pixels = normalise(images, metadata.pixel_mean, metadata.pixel_std)
+    tokens = jnp.broadcast_to(metadata.tokens_of(ending.task)[None], (images.shape[0], config.task_seq_len))
+    features = oneformer.encode(params, pixels, config=config)
+    finished = finish(ending.postprocess, metadata.is_thing, metadata.image_size, ending.thresholds)
+    return finished(*oneformer.predict(params, features, tokens, config=config))
+
+
 def build_graph(
     params: Any, config: OneFormerConfig, metadata: Metadata, *, opset: int, ending: Ending | None = None
 ) -> onnx.ModelProto:
     """Images (B, 3, H, W), normalised, and task tokens (B, T) to class and mask logits, all float32.
 
-    `metadata` says the size and the batch (-1: any) and goes into the file. Where it says `postprocess`, uint8 images
-    (B, H, W, 3) to the results of that, with the `ending`.
+    `metadata` says the size and the batch (-1: any) and goes into the file. With an `ending`, uint8 images (B, H, W, 3)
+    to the results that it says.
     """
     params = {part: tree for part, tree in params.items() if part not in oneformer.TRAINING_ONLY}
     # Recomputation is for training and would be a jitted call in the graph.
@@ -57,21 +69,15 @@ def build_graph(
     height, width = metadata.image_size
     batch = "B" if metadata.batch_size == ANY_BATCH else metadata.batch_size
 
-    def finished(images: jax.Array) -> tuple[jax.Array, ...]:
-        assert ending is not None
-        assert metadata.postprocess != "none"
-        finish = postprocess.finish(metadata.postprocess, metadata.is_thing, metadata.image_size, ending.thresholds)
-        normalised = normalise(images, metadata.pixel_mean, metadata.pixel_std)
-        tokens = jnp.broadcast_to(metadata.tokens_of(ending.task)[None], (images.shape[0], config.task_seq_len))
-        features = oneformer.encode(params, normalised, config=config)
-        return finish(*oneformer.predict(params, features, tokens, config=config))
-
-    function: Any = partial(logits, params, config=config)
-    inputs: list[Any] = [(batch, 3, height, width), (batch, config.task_seq_len)]
-    names: tuple[tuple[str, ...], tuple[str, ...]] = (INPUTS, OUTPUTS)
-    if metadata.postprocess != "none":
-        function, inputs = finished, [jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8)]
-        names = INPUTS[:1], postprocess.OUTPUTS[metadata.postprocess]
+    function: Any
+    inputs: list[Any]
+    outputs: tuple[str, ...]
+    if ending is None:
+        function, outputs = partial(logits, params, config=config), OUTPUTS
+        inputs = [(batch, 3, height, width), (batch, config.task_seq_len)]
+    else:
+        function = partial(results, params, config=config, metadata=metadata, ending=ending)
+        inputs, outputs = [jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8)], FINISHED[ending.postprocess]
     # jax2onnx's own convolutions add biases of rank 1.
     with jax.numpy_rank_promotion("allow"), layer_norms_as_nodes(), _without_warnings_of_types():
         traced = to_onnx(
@@ -79,8 +85,8 @@ def build_graph(
             inputs,
             model_name="oneformer",
             opset=opset,
-            input_names=list(names[0]),
-            output_names=list(names[1]),
+            input_names=list(INPUTS[: len(inputs)]),
+            output_names=list(outputs),
         )
     return _finished(traced, params, metadata)
 

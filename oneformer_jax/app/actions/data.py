@@ -105,11 +105,9 @@ def _sizes(dataset: Dataset) -> Iterator[str]:
 
 def _classes(dataset: Dataset, findings: Findings) -> Table:
     """One row a class."""
-    pairs = Counter((s.category, i) for i, record in enumerate(dataset.records) for s in record.segments)
-    images = Counter(category for category, _ in pairs)
-    segments = Counter[int]()
-    for (category, _), count in pairs.items():
-        segments[category] += count
+    categories = [[segment.category for segment in record.segments] for record in dataset.records]
+    images = Counter(category for found in categories for category in set(found))
+    segments = Counter(category for found in categories for category in found)
     share = findings.pixels / max(1, findings.pixels.sum())
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("", "class", "", "images", "segments", "pixels", ""):

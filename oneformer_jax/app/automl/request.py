@@ -15,7 +15,6 @@ from oneformer_jax.app.settings.model_choice import device_choice
 from oneformer_jax.app.spec import Spec, given_values, load_spec, to_yaml
 from oneformer_jax.app.spec.automl_keys import LOSS, Automl
 from oneformer_jax.app.spec.dotted import flat, put, remove
-from oneformer_jax.app.spec.train_keys import Train
 from oneformer_jax.data.datasets.files import DatasetFiles, Split
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import SpecError
@@ -108,16 +107,25 @@ def search_run(spec: Spec) -> SearchRun:
     section = spec.automl
     schema = train_schema(Path(section.skill_dir) if section.skill_dir else None)
     parameters = search_space(spec, schema)
-    searched = {parameter.path for parameter in parameters}
+    searched = [parameter.path for parameter in parameters]
     limits = {parameter.relation.other for parameter in parameters if parameter.relation is not None}
     advice = left_out(flatten(schema["properties"]))
     splits: tuple[Split, ...] = ("train", "val") if spec.dataset.val.annotations else ("train",)
     num_classes = spec.model.sem_seg_head.num_classes
     return SearchRun(
-        _study(section, spec.train),
+        SearchSettings(
+            algorithm=section.algorithm,  # type: ignore[arg-type]  # the spec refuses those that do not exist here
+            direction=section.direction,
+            max_trials=section.max_recommendations,
+            max_epochs=spec.train.num_epochs,
+            surrogate=section.surrogate,
+            min_epochs=section.min_epochs,
+            reduction_factor=section.reduction_factor,
+            seed=spec.train.seed,
+        ),
         section.metric,
         parameters,
-        {path: spec.value(path) for path in (*(parameter.path for parameter in parameters), *limits)},
+        {path: spec.value(path) for path in (*searched, *limits)},
         _identity(given_values(spec), section, parameters),
         _trials(spec),
         tuple(dataset_files(spec, split, num_classes=num_classes) for split in splits),
@@ -127,19 +135,6 @@ def search_run(spec: Spec) -> SearchRun:
         section.delete_intermediate_ckpt,
         {path: why for path, why in advice.items() if path in searched},
         {} if section.hyperparameters else {path: why for path, why in advice.items() if path not in searched},
-    )
-
-
-def _study(section: Automl, train: Train) -> SearchSettings:
-    return SearchSettings(
-        algorithm=section.algorithm,  # type: ignore[arg-type]  # the spec refuses those that do not exist here
-        direction=section.direction,
-        max_trials=section.max_recommendations,
-        max_epochs=train.num_epochs,
-        surrogate=section.surrogate,
-        min_epochs=section.min_epochs,
-        reduction_factor=section.reduction_factor,
-        seed=train.seed,
     )
 
 

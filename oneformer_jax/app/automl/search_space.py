@@ -64,7 +64,8 @@ def _no_use(leaf: Leaf) -> str:
         return "training does not read it"
     if leaf.key.honoured is False:
         return f"it is not honoured ({leaf.key.note})"
-    if len(leaf.key.only) == 1 or len(_accepted_choices(leaf)) == 1:
+    choices = typing.get_args(leaf.field.annotation) if leaf.type == "categorical" else ()
+    if len(leaf.key.only) == 1 or len(choices) == 1:
         return "it has only one value"
     return ""
 
@@ -246,10 +247,6 @@ def _after_their_limits(parameters: list[Parameter]) -> Iterator[Parameter]:
             raise SpecError(f"{', '.join(waiting)} depend on each other", where=RANGES)
         for parameter in free:
             yield waiting.pop(parameter.path)
-
-
-def _accepted_choices(leaf: Leaf) -> tuple[Any, ...]:
-    return typing.get_args(leaf.field.annotation) if leaf.type == "categorical" else ()
 
 
 def _accepted_interval(leaf: Leaf) -> tuple[Real, Real]:

@@ -159,21 +159,17 @@ class Study:
 
     def _take(self, trial: optuna.Trial) -> "Trial | None":
         """Draws the values; None where there are none. Optuna keeps those drawn before the process ended."""
+        drawn: dict[str, Any] = {}
         try:
-            drawn = self._draw(trial)
+            with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+                for parameter in self.parameters:
+                    drawn[parameter.path] = parameter.value(trial, self.base | drawn)
         except OneFormerError as error:
             Trial(self, trial, {}).fail(str(error))
             return None
         values = {} if trial.user_attrs.get("baseline") else drawn
         trial.set_user_attr("values", values)
         return Trial(self, trial, values)
-
-    def _draw(self, trial: optuna.Trial) -> dict[str, Any]:
-        drawn: dict[str, Any] = {}
-        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-            for parameter in self.parameters:
-                drawn[parameter.path] = parameter.value(trial, self.base | drawn)
-        return drawn
 
     def records(self) -> list[Record]:
         """All trials that have begun, in their order."""
@@ -230,15 +226,13 @@ class Trial:
             return False
         self._trial.report(score, epoch)
         self.reported.add(epoch)
+        # The baseline goes to its end, that the best is never worse than it; and no trial is stopped at its last epoch.
+        goes_on = bool(self._trial.user_attrs.get("baseline")) or epoch >= self._study.settings.max_epochs
         # Asked in any case: the pruner notes by it that the trial came to this rung.
-        behind = self._trial.should_prune() and not self._goes_to_its_end(epoch)
+        behind = self._trial.should_prune() and not goes_on
         if behind:
             self._study._study.tell(self._trial, state=TrialState.PRUNED)
-        return bool(behind)
-
-    def _goes_to_its_end(self, epoch: int) -> bool:
-        """The baseline does, that the best is never worse than it; and no trial is stopped at its last epoch."""
-        return bool(self._trial.user_attrs.get("baseline")) or epoch >= self._study.settings.max_epochs
+        return behind
 
     def complete(self, score: float) -> None:
         """The trial came to its end."""

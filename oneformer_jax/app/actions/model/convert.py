@@ -40,7 +40,14 @@ def convert(
         console.print("\n".join(weights.report.lines()), highlight=False, soft_wrap=True)
         if report is not None:
             report.write_text(json.dumps(weights.report.to_json(), indent=2) + "\n")
-    description = _describe(weights, label_map, console)
+    description = weights.description or Description(
+        model=weights.config,
+        categories=_categories(weights, label_map, console),
+        pixel_mean=PIXEL_MEAN,
+        pixel_std=PIXEL_STD,
+        spec={},
+        absent=weights.absent,
+    )
     if target == "huggingface":
         adapted = write_huggingface(
             destination,
@@ -57,19 +64,6 @@ def convert(
         store.save(weights.params, None, description)
         store.close()
     console.print(f"{target}: {destination}", highlight=False)
-
-
-def _describe(weights: Weights, label_map: Path | None, console: Console) -> Description:
-    if weights.description is not None:
-        return weights.description
-    return Description(
-        model=weights.config,
-        categories=_categories(weights, label_map, console),
-        pixel_mean=PIXEL_MEAN,
-        pixel_std=PIXEL_STD,
-        spec={},
-        absent=weights.absent,
-    )
 
 
 def _categories(weights: Weights, label_map: Path | None, console: Console) -> Categories:

@@ -1,13 +1,11 @@
 """What a spec's model costs: parameters, operations, memory. Nothing is run; XLA compiles for the device at hand."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -31,12 +29,8 @@ PARTS = {
 """Parts of the model -> top-level keys of the parameters."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Floating-point operations (None where the backend does not tell), and bytes by what they hold."""
-
-    flops: float | None
-    memory: Mapping[str, int]
+Cost = tuple[float | None, Mapping[str, int]]
+"""Floating-point operations (None where the backend does not tell), and bytes by what they hold."""
 
 
 def inspect_model(
@@ -56,14 +50,16 @@ def inspect_model(
     enable_compilation_cache()
     with console.status("compiling (nothing is run) ..."):
         needed = training_memory(recipe, batch, (height, width), spec.train.accumulate_grad_batches)
-        training = Cost(needed.operations, needed.parts)
-        costs = {"inference, one task": inference_cost(recipe, batch, (height, width)), "training step": training}
+        inference = inference_cost(recipe, batch, (height, width))
     device = jax.devices()[0].device_kind
     console.print(f"{batch} x {height} x {width} pixels, precision {recipe.step.precision}, on {device}:\n")
-    for name, cost in costs.items():
-        flops = "operations unknown here" if cost.flops is None else f"{cost.flops / 1e9:,.2f} GFLOP"
-        rows = dict(cost.memory) | {"all": sum(cost.memory.values())}
-        _print(console, f"{name}: {flops}", {part: f"{size / 2**20:,.0f} MiB" for part, size in rows.items()})
+    for name, flops, memory in (
+        ("inference, one task", *inference),
+        ("training step", needed.operations, needed.parts),
+    ):
+        operations = "operations unknown here" if flops is None else f"{flops / 1e9:,.2f} GFLOP"
+        rows = {**memory, "all": sum(memory.values())}
+        _print(console, f"{name}: {operations}", {part: f"{size / 2**20:,.0f} MiB" for part, size in rows.items()})
     console.print(
         "Operations: XLA's count, a multiplication and an addition are two. Memory: what is in use at most, in "
         f"training during {needed.moment}, by what XLA plans for its programs on this device, with {SEGMENTS} segments "
@@ -83,7 +79,10 @@ def _print(console: Console, title: str, rows: Mapping[str, str]) -> None:
 
 def parameter_counts(shapes: Any) -> dict[str, int]:
     """How many numbers each part of the model has, and all."""
-    counts = {name: _count({key: shapes[key] for key in keys if key in shapes}) for name, keys in PARTS.items()}
+    counts = {
+        name: sum(leaf.size for key in keys if key in shapes for leaf in jax.tree.leaves(shapes[key]))
+        for name, keys in PARTS.items()
+    }
     return counts | {"all": sum(counts.values())}
 
 
@@ -106,8 +105,4 @@ def inference_cost(recipe: Recipe, batch: int, size: Size) -> Cost:
         "images and results": inputs + plan.output_size_in_bytes,
         "working memory": plan.temp_size_in_bytes,
     }
-    return Cost((lowered.cost_analysis() or {}).get("flops"), memory)
-
-
-def _count(shapes: Any) -> int:
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+    return (lowered.cost_analysis() or {}).get("flops"), memory

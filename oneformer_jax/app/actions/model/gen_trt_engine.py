@@ -45,9 +45,8 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
     model = read_graph(source)
     metadata = metadata_of({entry.key: entry.value for entry in model.metadata_props}, where=str(source))
     if metadata.postprocess != "none":
-        what = (
-            f"it was exported with post-processing ({metadata.postprocess}), which evaluate and inference do themselves"
-        )
+        kind = metadata.postprocess
+        what = f"it was exported with post-processing ({kind}), which evaluate and inference do themselves"
         raise EngineError(what, where=str(source), hint="export with export.include_postprocess=none")
     batch_sizes = batch_sizes_of(settings, metadata)
     trt = tensorrt()

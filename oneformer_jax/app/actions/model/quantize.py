@@ -149,24 +149,21 @@ def _providers(device: str, console: Console) -> tuple[str, ...]:
     return (wanted,) if device == "cpu" else (wanted, "CPUExecutionProvider")
 
 
-def report(settings: ComparisonRun, before: Subject, after: Subject, run: Run) -> dict[str, dict[str, float | None]]:
+def report(settings: ComparisonRun, before: Subject, after: Subject, run: Run) -> None:
     """Prints the table and writes `quantization.json`; without annotated data the scores are missing: a warning."""
+    subjects = {"before": before, "after": after}
     measured = {
         name: _measured(settings, subject, replace(run, folder=run.folder / name, console=Console(quiet=True)))
-        for name, subject in (("before", before), ("after", after))
+        for name, subject in subjects.items()
     }
     if settings.scoring is None:
         run.status.warning("neither dataset.test nor dataset.val has annotations: the loss of accuracy is not measured")
-    content = {
-        "before": measured["before"] | {"path": str(before.path)},
-        "after": measured["after"] | {"path": str(after.path)},
-    }
+    content = {name: facts | {"path": str(subjects[name].path)} for name, facts in measured.items()}
     (run.folder / "quantization.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     run.console.print(_table(measured))
     run.console.print(f"quantized: {after.path}", highlight=False)
     kpi = {f"{key}_{name}": value for name, facts in measured.items() for key, value in facts.items()}
     run.status.write("RUNNING", "Quantized model evaluated.", kpi=kpi)
-    return measured
 
 
 def _measured(settings: ComparisonRun, subject: Subject, run: Run) -> dict[str, float | None]:

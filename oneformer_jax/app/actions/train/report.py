@@ -65,13 +65,13 @@ def what_is_trained(recipe: Recipe, dataset: Dataset, loop: LoopSettings, device
 class TrainingProgress:
     """A bar with the numbers of the last step (a `training.logbook.Reporter`); a line each where there is no terminal.
 
-    As a context it shows the bar while it lasts.
+    `bar`, as a context, is shown while it lasts.
     """
 
     def __init__(self, console: Console, *, total_steps: int, start_step: int) -> None:
         self._console, self._total = console, total_steps
         self._first: tuple[int, float] | None = None  # step and time of the first report, which includes compilation
-        self._progress = Progress(
+        self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
@@ -80,14 +80,7 @@ class TrainingProgress:
             refresh_per_second=2,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task("train", total=total_steps, completed=start_step, numbers="")
-
-    def __enter__(self) -> "TrainingProgress":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._task = self.bar.add_task("train", total=total_steps, completed=start_step, numbers="")
 
     def step(self, step: int, scalars: Mapping[str, float], images_per_second: float) -> None:
         """`step` updates are done."""
@@ -97,7 +90,7 @@ class TrainingProgress:
         elif step > self._first[0]:
             seconds_per_step = (time.monotonic() - self._first[1]) / (step - self._first[0])
             numbers += f"  ETA {_duration(seconds_per_step * (self._total - step))}"
-        self._progress.update(self._task, completed=step, numbers=numbers)
+        self.bar.update(self._task, completed=step, numbers=numbers)
         if not self._console.is_terminal:
             self._console.print(f"step {step}/{self._total}  {numbers}", highlight=False)
 
@@ -133,7 +126,7 @@ def logbook_of(
     with wandb_writers(settings, run.status, run.console) as writers:
         progress = TrainingProgress(run.console, total_steps=loop.total_steps, start_step=start_step)
         logbook = Logbook(settings.folder, start_step=start_step, reporter=progress, writers=writers)
-        with closing(logbook), progress:  # the bar ends before the curves are drawn
+        with closing(logbook), progress.bar:  # the bar ends before the curves are drawn
             yield logbook, on_epoch
 
 
