@@ -139,12 +139,14 @@ def profiler(folder: Path, start: int, steps: int) -> Iterator[Callable[[int, Py
     It traces `steps` steps (0: none) of a training that began at `start`, or as many as there are.
     """
     first, running = start + STEPS_BEFORE_PROFILE, False
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # it enters all threads, and crashes where one is just starting or ending
 
     def before(step: int, arrays: PyTree) -> None:
         nonlocal running
         if steps and step == first:
             jax.block_until_ready(arrays)
-            jax.profiler.start_trace(str(folder))
+            jax.profiler.start_trace(str(folder), profiler_options=options)
             running = True
         elif running and step == first + steps:
             jax.block_until_ready(arrays)

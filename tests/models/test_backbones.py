@@ -104,9 +104,10 @@ assert int(state.step) == 2 and np.isfinite(float(scalars["loss"]))
 def test_a_backbone_of_another_module_is_trained_saved_read_back_evaluated_and_trained_on(tmp_path: Path) -> None:
     (tmp_path / "my_backbone.py").write_text(MY_BACKBONE)
     write_drawn_shapes(tmp_path, {"val": 2}, size=64)
-    run, step_tests = tmp_path / "run", Path(__file__).parents[1] / "training"
-    python(TRAIN, run, path=(tmp_path, step_tests))
-    python(GO_ON, run, tmp_path / "val", path=(tmp_path, step_tests))
+    run, tests = tmp_path / "run", Path(__file__).parents[1]
+    path = (tmp_path, tests, tests / "training")
+    python(TRAIN, run, path=path)
+    python(GO_ON, run, tmp_path / "val", path=path)
     with pytest.raises(CheckpointError, match=r"kind 'my'; registered are swin"):
         load_description(find_checkpoint(run))  # in this process nobody has registered it
 

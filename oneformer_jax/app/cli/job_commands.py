@@ -107,7 +107,7 @@ def show_logs(
     with guarded():
         found = Workspace(workspace.absolute()).job(job)
         if not found.log_path.is_file():
-            raise OneFormerError("there is there is there is no log: the action did not start", where=str(found.folder))
+            raise OneFormerError("there is no log: the action did not start", where=str(found.folder))
         with found.log_path.open("rb") as log:
             follow(log, _write, lambda: to_its_end and found.is_running())
 

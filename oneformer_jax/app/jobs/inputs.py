@@ -220,7 +220,7 @@ def pretrained_backbone(about: Circumstances, values: Mapping[str, Any]) -> dict
     if differs:
         about.notes.append(f"{path} stays empty: {link} does not fit: {differs[0]}")
         return {}
-    about.notes.append(f"{path} is {link}; `{path}=` trains without it it it")
+    about.notes.append(f"{path} is {link}; `{path}=` trains without it")
     return {path: link}
 
 

@@ -1,6 +1,5 @@
 """The memory that is told for a training step, against what XLA plans and what is alive in a step that runs."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from oneformer_jax.app.actions.train import report
 from oneformer_jax.app.actions.train.report import explaining_out_of_memory, what_to_change
@@ -50,24 +48,6 @@ CASES: dict[str, tuple[tuple[int, int, int], list[str]]] = {
         ],
     ),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is estimated is what runs: the second compilation of the same program is read from a folder."""
-    keys = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {key: getattr(jax.config, key) for key in keys}
-    for key, value in keys.items():
-        jax.config.update(key, value)
-    compilation_cache.reset_cache()
-    yield
-    for key, value in before.items():
-        jax.config.update(key, value)
-    compilation_cache.reset_cache()
 
 
 def alive() -> int:
