@@ -19,6 +19,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.undo()
 
 
+@pytest.mark.prove  # `make test`: by hand below
 def test_nothing_is_compiled_after_the_first_use_of_a_number_of_slots(tmp_path: Path) -> None:
     large_dataset.make(tmp_path / "data", 1000, "shards")
     found = large_dataset.measure(tmp_path, large_dataset.keys_of(tmp_path / "data", "shards"), steps=40)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from clusters import ROOT, ended, start_nodes
+from tiers import tier
 
 from oneformer_jax.checkpoints.read import load_description
 
@@ -54,11 +55,12 @@ def arguments(workspace: Path) -> list[str]:
     return ["train", "-e", str(workspace / "spec.yaml"), "dataset.train.batch_size=2", "train.num_nodes=2", FSDP]
 
 
+@pytest.mark.again
 @pytest.mark.tao(12)
 def test_two_processes_train_validate_and_leave_what_one_leaves(
     workspace: Path, arguments: list[str], tmp_path: Path, command_line
 ) -> None:
-    """Then one goes on with what they have split between them, and so do four."""
+    """In `make prove` one goes on with what they have split between them, and so do four."""
     result = command_line("launch", "--num-processes", "2", "--", *arguments, f"results_dir={tmp_path}", timeout=1200)
     assert result.returncode == 0, result.stdout + result.stderr
     folder = tmp_path / "train"
@@ -78,6 +80,8 @@ def test_two_processes_train_validate_and_leave_what_one_leaves(
     assert alone["num_images"] == 3
     assert {name: alone[name] for name in metrics} == pytest.approx(metrics, abs=1e-6)
 
+    if tier() != "prove":
+        return
     shutil.copytree(folder, tmp_path / "four" / "train", symlinks=True)
     further = ["-e", workspace / "spec.yaml", "train.num_epochs=3", "dataset.val.annotations="]
     alone_again = command_line("train", *further, f"results_dir={tmp_path}")
@@ -93,6 +97,7 @@ def test_two_processes_train_validate_and_leave_what_one_leaves(
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 
+@pytest.mark.prove  # `make test`: training/test_distributed.py for the agreement, e2e/test_interrupts.py for the signal
 def test_a_signal_to_one_stops_both_at_the_same_step_and_a_lost_one_ends_the_other(
     arguments: list[str], tmp_path: Path
 ) -> None:
@@ -122,7 +127,7 @@ def test_a_signal_to_one_stops_both_at_the_same_step_and_a_lost_one_ends_the_oth
 def test_the_launcher_names_the_lost_process_and_goes_on(arguments: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "train"
     command = ["launch", "--num-processes", "2", "--max-restarts", "1", "--", *arguments, *ENDLESS]
-    limits = [f"results_dir={tmp_path}", "train.checkpoint_interval=4", "train.optim.max_iter=40"]
+    limits = [f"results_dir={tmp_path}", "train.checkpoint_interval=4", "train.optim.max_iter=16"]
     launcher = subprocess.Popen(
         [sys.executable, "cli.py", *command, *limits],
         env=os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "160"},
@@ -140,5 +145,5 @@ def test_the_launcher_names_the_lost_process_and_goes_on(arguments: list[str], t
     assert "process 1 has ended (SIGKILL)" in text
     assert "restarting all processes from the last checkpoint (1 of 1)" in text
     assert "resuming from step" in text
-    assert (folder / "latest").resolve().name == "40"
+    assert (folder / "latest").resolve().name == "16"
     assert statuses(folder)[-1]["status"] == "SUCCESS"

@@ -213,6 +213,7 @@ def differences(logged: dict[str, float], spec: Spec, batch: Batch) -> Differenc
     return measure
 
 
+@pytest.mark.prove  # `make test`: test_losses.py with the reference arrays
 def test_the_run_starts_at_pytorchs_loss(spec: Spec, differences: Differences) -> None:
     found = differences(load(spec), SEED)
     assert len(found) == 1 + len(PARTS)

@@ -1,12 +1,10 @@
 """Spec files: what one says, a template to start from, and what describes the actions to TAO."""
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +14,8 @@ from oneformer_jax.app.spec import Spec, load_spec, unsupported_keys
 from oneformer_jax.app.spec.dotted import flat
 from oneformer_jax.app.spec.field import leaves, plain
 from oneformer_jax.app.spec.published.schema import template
-from oneformer_jax.app.spec.published.skill import bundle, to_yaml
+from oneformer_jax.app.spec.published.skill import bundle
+from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.app.spec.spec import notes
 from oneformer_jax.errors import OneFormerError
 
@@ -63,7 +62,7 @@ def _text(value: Any) -> str:
     """A value as a spec would write it."""
     if value is None or isinstance(value, str):
         return value or ""
-    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
+    return yaml_text(value, flow=True).removesuffix("...\n").strip()
 
 
 def _place(place: str) -> str:
@@ -97,7 +96,7 @@ def write_default_spec(
     The folder may also come as TAO takes it: `results_dir=FOLDER`, or results_dir of a spec file. A file that is there
     is kept.
     """
-    text = to_yaml(template(action))
+    text = yaml_text(template(action))
     if output is None and (folder := load_spec(spec, overrides).results_dir):
         output = Path(folder)
     if output is None:

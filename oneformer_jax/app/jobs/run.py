@@ -20,7 +20,7 @@ from oneformer_jax.app.jobs.plan import Request, make_plan, resumed_spec
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.app.run.children import COMMAND_LINE, environment, forwarding
 from oneformer_jax.app.run.status import only_process_in, read_status, replace_text
-from oneformer_jax.app.spec.published.skill import to_yaml
+from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.errors import OneFormerError
 
 PAUSE = 0.1  # seconds between looks at the log
@@ -38,8 +38,8 @@ def create(request: Request, workspace: Workspace) -> tuple[Job, Record, str]:
         workspace.folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):  # another process was quicker
             job.folder.mkdir()
-            replace_text(job.spec_path, to_yaml(plan.spec))
-            replace_text(job.given_path, to_yaml(plan.given))
+            replace_text(job.spec_path, yaml_text(plan.spec))
+            replace_text(job.given_path, yaml_text(plan.given))
             plan.record.created = now()
             return job, plan.record, plan.encryption_key
 
@@ -78,7 +78,7 @@ def resume(job: Job, write: Write) -> int:
     if job.is_running():
         with only_process_in(job.folder), only_process_in(job.results(record)):
             pass
-    replace_text(job.spec_path, to_yaml(resumed_spec(job, record)))
+    replace_text(job.spec_path, yaml_text(resumed_spec(job, record)))
     return run(job, record, os.environ.get(KEY_VARIABLE, ""), write)
 
 

@@ -4,6 +4,7 @@ All problems are collected, and one error names them all, a line each.
 """
 
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,19 @@ SpecLoader.yaml_implicit_resolvers = {
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 SpecLoader.add_implicit_resolver(REPLACED[0], FLOAT, list("-+0123456789."))
+
+
+class SpecDumper(yaml.SafeDumper):
+    """Quotes what `SpecLoader` would read as something else than text, such as 1e-4."""
+
+
+SpecDumper.add_implicit_resolver(REPLACED[0], FLOAT, list("-+0123456789."))
+
+
+def yaml_text(value: Any, *, flow: bool = False) -> str:
+    """YAML that is read as an equal value, with the keys in their order; `flow`: in one line."""
+    width = math.inf if flow else 120
+    return yaml.dump(value, Dumper=SpecDumper, sort_keys=False, default_flow_style=flow, width=width)
 
 
 def parse_value(text: str) -> Any:

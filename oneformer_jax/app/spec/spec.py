@@ -3,7 +3,6 @@
 import re
 from typing import Any, Literal
 
-import yaml
 from pydantic import PrivateAttr, field_validator
 
 from oneformer_jax.app.spec.action_keys import Evaluate, Export, Inference, Wandb
@@ -12,6 +11,7 @@ from oneformer_jax.app.spec.dataset_keys import Dataset
 from oneformer_jax.app.spec.deploy_keys import GenTrtEngine, Quantize
 from oneformer_jax.app.spec.field import Section, key, leaves, own_key, plain, section
 from oneformer_jax.app.spec.model_keys import Model
+from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.app.spec.train_keys import Train
 from oneformer_jax.errors import SpecError
 
@@ -119,7 +119,7 @@ def given_values(spec: Spec) -> dict[str, Any]:
 
 def to_yaml(data: dict[str, Any]) -> str:
     """Plain spec data, with its interpolations resolved, as YAML that `load_spec` reads back to the same data."""
-    return yaml.safe_dump(_literal(data), sort_keys=False)
+    return yaml_text(_literal(data))
 
 
 def _literal(value: Any) -> Any:

@@ -12,7 +12,7 @@ from servers import Bucket
 from oneformer_jax.app.automl.policy import SKILL
 from oneformer_jax.app.jobs.plan import Plan, Request, make_plan, resumed_spec
 from oneformer_jax.app.jobs.workspace import Job, Workspace
-from oneformer_jax.app.spec.published.skill import to_yaml
+from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.errors import OneFormerError
 
 MODEL = ["evaluate.checkpoint=given"]
@@ -68,7 +68,9 @@ def test_a_child_takes_over_roots_and_keys_and_may_have_its_own(
         "dataset.val.images=/pictures",
         datasets={"train_datasets": first, "eval_dataset": first},
     )
-    parent = job_of("train", "best/", datasets=before.record.datasets, given=to_yaml(before.given), lineage=["train-0"])
+    parent = job_of(
+        "train", "best/", datasets=before.record.datasets, given=yaml_text(before.given), lineage=["train-0"]
+    )
     child = plan("evaluate", parent=parent.id)
     assert child.spec["model"]["sem_seg_head"]["num_classes"] == 7
     assert child.spec["dataset"]["val"]["images"] == "/pictures"

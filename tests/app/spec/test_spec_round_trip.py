@@ -76,6 +76,11 @@ def test_defaults_survive_and_the_encryption_key_does_not() -> None:
     assert reread(spec).results_dir == "/r"
 
 
+@pytest.mark.parametrize("text", ["0E0", "1e-4", "1_000.5", ".inf", "2024-01-01", "on", "null", "1:30"])
+def test_text_that_looks_like_something_else_stays_text(text: str) -> None:
+    assert reread(Spec(model_name=text)).model_name == text
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.booleans())
 def test_scalars_are_read_as_they_are_written(value: Any) -> None:
     found = parse_value(yaml.safe_dump(value).removesuffix("...\n"))

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from oneformer_jax.app.spec.published.schema import (
     ACTIONS,
     DEPLOYMENT,
@@ -20,6 +18,7 @@ from oneformer_jax.app.spec.published.schema import (
     schema,
     template,
 )
+from oneformer_jax.app.spec.source import yaml_text
 
 IMAGES = "images.tar.gz"
 FILES = {
@@ -119,15 +118,10 @@ def bundle() -> dict[str, str]:
     return {
         **{f"schemas/{action}.schema.json": _json(schema(action)) for action in ACTIONS},
         "schemas/manifest.json": _json(manifest()),
-        **{f"references/spec_template_{action}.yaml": to_yaml(template(action)) for action in ACTIONS},
-        **{f"references/spec_template_deploy_{name}.yaml": to_yaml(deployment_template(name)) for name in DEPLOYMENT},
-        "references/skill_info.yaml": to_yaml(skill_info()),
+        **{f"references/spec_template_{action}.yaml": yaml_text(template(action)) for action in ACTIONS},
+        **{f"references/spec_template_deploy_{name}.yaml": yaml_text(deployment_template(name)) for name in DEPLOYMENT},
+        "references/skill_info.yaml": yaml_text(skill_info()),
     }
-
-
-def to_yaml(data: dict[str, Any]) -> str:
-    """Plain data as YAML in the order of the keys."""
-    return yaml.safe_dump(data, sort_keys=False, width=120)
 
 
 def skill_info() -> dict[str, Any]:
