@@ -6,7 +6,7 @@ import pytest
 from packs import entries, tarred, zipped
 from servers import Bucket, Web
 
-from oneformer_jax.data.datasets.files import DatasetRoot, open_root
+from oneformer_jax.data.datasets.dataset_root import DatasetRoot, open_root
 from oneformer_jax.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("cache")

@@ -16,7 +16,7 @@ from tiers import tier
 
 from oneformer_jax.checkpoints.read import load_description
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 FSDP = "train.distributed_strategy=fsdp"
 ENDLESS = ("dataset.val.annotations=", "train.num_epochs=10000", "train.checkpoint_interval_unit=step")

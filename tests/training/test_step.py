@@ -33,7 +33,7 @@ from oneformer_jax.training.optimizer import OptimizerConfig, ScheduleConfig, ma
 from oneformer_jax.training.sharding import make_mesh, put_replicated
 from oneformer_jax.training.step import LossScale, StepInputs, StepSettings, TrainState, TrainStep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 CONFIG = OneFormerConfig(
     num_classes=3,

@@ -20,7 +20,7 @@ from oneformer_jax.app.spec.published.skill import (
     data_keys,
     parameters,
 )
-from oneformer_jax.data.datasets.files import DatasetRoot, candidates, open_root
+from oneformer_jax.data.datasets.dataset_root import DatasetRoot, candidates, open_root
 from oneformer_jax.data.storage.addresses import is_address, shown
 from oneformer_jax.errors import CheckpointError, DataError
 

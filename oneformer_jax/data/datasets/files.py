@@ -1,28 +1,16 @@
-"""The files of a data set, as somebody named them: one by one, or by the place that holds them all. Free of JAX.
+"""The files of a data set, each named by itself, and the data set that they make. Free of JAX."""
 
-Such a place is a folder, an archive or an address, entered by the names of its files.
-"""
-
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, get_args
 
-from oneformer_jax.data.datasets import images
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset
-from oneformer_jax.data.storage import addresses
-from oneformer_jax.data.storage.addresses import explained, is_address, shown
-from oneformer_jax.data.storage.archives import SUFFIXES, is_archive
-from oneformer_jax.data.storage.cache import local_file, local_folder, local_path
-from oneformer_jax.errors import DataError
+from oneformer_jax.data.storage.cache import local_file, local_folder
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-
-# What a folder is called in docs/data-formats.md, besides the name of the archive without its suffix.
-_FOLDERS = {"images_panoptic": ("images_panoptic", "panoptic")}
 
 
 @dataclass(frozen=True)
@@ -80,78 +68,3 @@ def _found(source: SourceFiles, key: str) -> Source:
 
     annotations = local_file(source.annotations, what=f"{key}.annotations", suffix=".json")
     return Source(annotations, folder("images", source.images), folder("panoptic", source.panoptic), source.name)
-
-
-@dataclass(frozen=True)
-class DatasetRoot:
-    """`location` as it was given, `place` the folder or address that holds the files, and their `names`.
-
-    `names` is None for a web server, which does not list them.
-    """
-
-    location: str
-    place: str
-    names: frozenset[str] | None
-
-    def find(self, name: str) -> str | None:
-        """The location of the file `name`, None where there is none.
-
-        An archive `images.tar.gz` may have another format (`images.zip`) or be unpacked (`images`).
-        Raises DataError where the server does not answer.
-        """
-        return next((self.at(candidate) for candidate in candidates(name) if self._holds(candidate)), None)
-
-    def at(self, name: str) -> str:
-        """The location of `name`, whether it is there or not."""
-        return f"{self.place}/{name}" if is_address(self.place) else str(Path(self.place) / name)
-
-    def holds_images(self) -> bool:
-        """Whether images lie in it side by side: it is then no data set, but a folder of images."""
-        return any(PurePosixPath(name).suffix.lower() in images.SUFFIXES for name in self.names or ())
-
-    def described(self) -> str:
-        """What it holds, for messages."""
-        if self.names is None:
-            return "which does not list its files"
-        found = sorted(self.names)
-        rest = f", ... ({len(found)} in all)" if len(found) > 8 else ""
-        return f"which holds {', '.join(found[:8])}{rest}" if found else "which is empty"
-
-    def _holds(self, name: str) -> bool:
-        return name in self.names if self.names is not None else addresses.exists(self.at(name))
-
-
-def open_root(location: str, *, known: Collection[str], what: str) -> DatasetRoot:
-    """The root at `location`; an archive is unpacked, and fetched before, once for each content.
-
-    A folder that holds nothing but another one stands for that, unless it has a name that a file of `known` may have.
-    `what` says `location`, for messages. Raises DataError: not there, not accessible, an archive that cannot be used.
-    """
-    if is_address(location) and not is_archive(addresses.file_name(location)):
-        try:
-            with explained(location):
-                names = addresses.names_in(location)
-        except DataError as error:
-            raise DataError(error.what, where=f"{what}: {shown(location)}", hint=error.hint) from error
-        return DatasetRoot(location, location.rstrip("/"), names)
-    folder = local_path(location, what=what)
-    if not folder.is_dir():
-        raise DataError(
-            "this is a file, not the root of a data set",
-            where=f"{what}: {shown(location)}",
-            hint="give a folder, an archive (.tar.gz, .zip) or an address that holds annotations.json, images, ...",
-        )
-    expected = {candidate for name in known for candidate in candidates(name)}
-    while len(inner := list(folder.iterdir())) == 1 and inner[0].is_dir() and inner[0].name not in expected:
-        folder = inner[0]
-    return DatasetRoot(location, str(folder), frozenset(path.name for path in folder.iterdir()))
-
-
-def candidates(name: str) -> Iterator[str]:
-    """The names that may stand for `name`, the best first."""
-    yield name
-    if (suffix := next((end for end in SUFFIXES if name.endswith(end)), "")) == "":
-        return
-    stem = name.removesuffix(suffix)
-    yield from (stem + other for other in SUFFIXES if other != suffix)
-    yield from _FOLDERS.get(stem, (stem,))
