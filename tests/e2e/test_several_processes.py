@@ -124,6 +124,7 @@ def test_a_signal_to_one_stops_both_at_the_same_step_and_a_lost_one_ends_the_oth
     assert f"resuming from step {last}" in text
 
 
+@pytest.mark.prove  # `make test`: app/cli/test_launch.py
 def test_the_launcher_names_the_lost_process_and_goes_on(arguments: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "train"
     command = ["launch", "--num-processes", "2", "--max-restarts", "1", "--", *arguments, *ENDLESS]

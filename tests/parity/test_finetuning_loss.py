@@ -34,7 +34,7 @@ from oneformer_jax.data.pipeline import train_batches
 from oneformer_jax.data.task_text import prompt_table, task_tokens
 from oneformer_jax.training.logbook import read_log
 
-pytestmark = [pytest.mark.slow, pytest.mark.again]
+pytestmark = pytest.mark.prove  # `make test`: test_losses.py with the reference arrays
 
 Differences = Callable[[Any, int], dict[str, float]]
 
@@ -213,7 +213,6 @@ def differences(logged: dict[str, float], spec: Spec, batch: Batch) -> Differenc
     return measure
 
 
-@pytest.mark.prove  # `make test`: test_losses.py with the reference arrays
 def test_the_run_starts_at_pytorchs_loss(spec: Spec, differences: Differences) -> None:
     found = differences(load(spec), SEED)
     assert len(found) == 1 + len(PARTS)

@@ -1,7 +1,7 @@
 """One process or several, one device or eight, parameters whole or split: the same training.
 
-`make test` compares one device with eight that split the parameters; `make prove` adds whole parameters, several
-processes, and what the optimised programs send between devices.
+For `make prove`; `make test` compares one device with two in test_step.py, and two processes with one in
+e2e/test_several_processes.py.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from clusters import ended, start_nodes
 from collectives import collectives, sent, talks_to_the_host
-from tiers import tier
 
 from benchmarks.scaling import FLOAT32, sent_bytes
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
@@ -37,8 +36,7 @@ train:
   clip_gradients: {{enabled: false}}
   optim: {{lr: 1.0e-3, warmup_iters: 1}}
 """
-pytestmark = [pytest.mark.long, pytest.mark.slow]
-AGAIN, PROVE = pytest.mark.again, pytest.mark.prove
+pytestmark = [pytest.mark.long, pytest.mark.prove]
 IMAGES = 8
 BOTH = ("float64:ddp", "float64:fsdp")
 TOPOLOGIES: dict[str, tuple[int, int, tuple[str, ...]]] = {  # nodes, devices of each, and the runs
@@ -47,7 +45,6 @@ TOPOLOGIES: dict[str, tuple[int, int, tuple[str, ...]]] = {  # nodes, devices of
     "2x4": (2, 4, ("float32:fsdp", *BOTH)),
     "2x1": (2, 1, BOTH),
 }
-SMALL = {"1x1": (1, 1, ("float64:ddp",)), "1x8": (1, 8, ("float64:fsdp",))}
 Results = dict[tuple[str, str], dict[str, Any]]
 
 
@@ -59,10 +56,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     write_drawn_shapes(folder / "data", {"train": 12}, size=64, seed=1)
     (folder / "spec.yaml").write_text(SPEC.format(folder=folder / "data"))
 
-    topologies = TOPOLOGIES if tier() == "prove" else SMALL
-
     def train(name: str) -> Results:
-        nodes, devices, runs = topologies[name]
+        nodes, devices, runs = TOPOLOGIES[name]
         (folder / name).mkdir()
         arguments = [folder / "spec.yaml", folder / name, str(IMAGES // (nodes * devices)), str(devices), *runs]
         processes = start_nodes(Path(__file__).with_name("topology_worker.py"), arguments, nodes=nodes, devices=devices)
@@ -77,19 +72,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         return dict(np.load(place / f"{run}.npz")) | texts
 
     with ThreadPoolExecutor(2) as pool:
-        return {key: found for found in pool.map(train, topologies) for key, found in found.items()}
+        return {key: found for found in pool.map(train, TOPOLOGIES) for key, found in found.items()}
 
 
 def others(dtype: str) -> list[Any]:
     """The runs in `dtype` on more than one device, as parameters of a test."""
     runs = [(name, run) for name, (*_, runs) in TOPOLOGIES.items() for run in runs if name != "1x1"]
     chosen = [run for run in runs if run[1].startswith(dtype)]
-    return [pytest.param(run, marks=AGAIN if in_test(*run) else PROVE, id="-".join(run)) for run in chosen]
-
-
-def in_test(name: str, run: str) -> bool:
-    """Whether `make test` has this run too."""
-    return name in SMALL and run in SMALL[name][2]
+    return [pytest.param(run, id="-".join(run)) for run in chosen]
 
 
 @pytest.mark.tao(30)
@@ -116,12 +106,11 @@ def test_the_first_loss_and_its_gradients_agree_in_float32(results: Results, run
 
 
 @pytest.mark.tao(5)
-@pytest.mark.parametrize("name", [pytest.param("1x8", marks=AGAIN), pytest.param("2x4", marks=PROVE)])
+@pytest.mark.parametrize("name", ["1x8", "2x4"])
 def test_split_parameters_and_moments_need_an_eighth_of_the_memory(results: Results, name: str) -> None:
     assert 6 * results[name, "float64:fsdp"]["bytes"] < results["1x1", "float64:ddp"]["bytes"]
 
 
-@pytest.mark.prove  # above, on one device
 @pytest.mark.parametrize("name", ["1x8", "2x4"])
 def test_whole_parameters_are_whole_on_each_device(results: Results, name: str) -> None:
     assert results[name, "float64:ddp"]["bytes"] == results["1x1", "float64:ddp"]["bytes"]
@@ -131,7 +120,7 @@ STRATEGIES = ("ddp", "fsdp")
 NOTHING = 200  # numbers: counts of segments, losses, the key of the step
 
 
-@pytest.mark.parametrize("strategy", [pytest.param("ddp", marks=PROVE), pytest.param("fsdp", marks=AGAIN)])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_matching_needs_neither_other_devices_nor_the_host_inside_a_program(results: Results, strategy: str) -> None:
     """The forward pass ends with the costs; all that it gathers are parameters, where they are split."""
     found = results["1x8", f"float64:{strategy}"]
@@ -142,7 +131,7 @@ def test_matching_needs_neither_other_devices_nor_the_host_inside_a_program(resu
     assert (sent(found["forward"], "all-gather") > NOTHING) == (strategy == "fsdp")
 
 
-@pytest.mark.parametrize("strategy", [pytest.param("ddp", marks=PROVE), pytest.param("fsdp", marks=AGAIN)])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_only_text_queries_are_gathered_for_the_losses(results: Results, strategy: str) -> None:
     program, texts = results["1x8", f"float64:{strategy}"]["losses"], IMAGES * 12 * 32  # images, queries, width
     assert sent(program, "all-gather") == texts
@@ -150,7 +139,6 @@ def test_only_text_queries_are_gathered_for_the_losses(results: Results, strateg
     assert {one.kind for one in collectives(program)} == {"all-gather", "all-reduce"}
 
 
-@pytest.mark.prove  # what the programs are made of, as above
 def test_the_bytes_of_a_step_are_those_of_the_page(results: Results) -> None:
     """docs/multi-host.md; rings send 2 (n - 1) / n of what they reduce and (n - 1) / n of what they gather."""
     sizes = {name: array.size for name, array in results["1x1", "float64:ddp"].items() if name.startswith("parameter/")}

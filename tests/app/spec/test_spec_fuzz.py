@@ -1,9 +1,5 @@
-"""Whatever a spec file holds, loading ends in a spec or in a message, never in a traceback.
+"""Whatever a spec file holds, loading ends in a spec or in a message, never in a traceback."""
 
-FUZZ_EXAMPLES=10000 runs as many cases as that.
-"""
-
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,12 +8,13 @@ import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tiers import examples
 
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.app.spec.field import leaves, plain
 from oneformer_jax.errors import SpecError
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
+EXAMPLES = examples(150)
 PATHS = [leaf.path for leaf in leaves(Spec)]
 SECTIONS = sorted({path.rpartition(".")[0] for path in PATHS} - {""})
 
