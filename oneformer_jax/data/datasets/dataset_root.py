@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from oneformer_jax.data.datasets import images
 from oneformer_jax.data.storage import addresses
 from oneformer_jax.data.storage.addresses import explained, is_address, shown
 from oneformer_jax.data.storage.archives import SUFFIXES, is_archive
@@ -43,7 +42,11 @@ class DatasetRoot:
 
     def holds_images(self) -> bool:
         """Whether images lie in it side by side: it is then no data set, but a folder of images."""
-        return any(PurePosixPath(name).suffix.lower() in images.SUFFIXES for name in self.names or ())
+        from oneformer_jax.data.datasets.images import (
+            SUFFIXES as IMAGES,
+        )  # with NumPy, which `--help` need not wait for
+
+        return any(PurePosixPath(name).suffix.lower() in IMAGES for name in self.names or ())
 
     def described(self) -> str:
         """What it holds, for messages."""
