@@ -42,9 +42,8 @@ class DatasetRoot:
 
     def holds_images(self) -> bool:
         """Whether images lie in it side by side: it is then no data set, but a folder of images."""
-        from oneformer_jax.data.datasets.images import (
-            SUFFIXES as IMAGES,
-        )  # with NumPy, which `--help` need not wait for
+        # With NumPy, which `--help` need not wait for.
+        from oneformer_jax.data.datasets.images import SUFFIXES as IMAGES
 
         return any(PurePosixPath(name).suffix.lower() in IMAGES for name in self.names or ())
 
