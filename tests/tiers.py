@@ -13,7 +13,7 @@ MARKERS = {
     "slow": "takes seconds; not in `make test-fast`",
     "prove": "takes minutes, or proves by the thousand; only in `make prove`, with a small sibling in `make test`",
     "again": "in `make test`, and in `make prove` again with more examples or with optimised programs",
-    "optimised": "needs the programs that users get: their memory, their collectives, their speed",
+    "optimised": "needs what optimisation does to the last bits",
     "tao(number, ..., case='')": "shows these of tests/tao_behaviour/behaviour.yaml, in the case of this name",
 }
 EXAMPLES = {"fast": 0.2, "test": 1.0, "prove": 20.0}  # times the number that a property asks for

@@ -3,6 +3,7 @@
 The extra `tensorrt` installs TensorRT, from NVIDIA's own package index, and the CUDA bindings.
 """
 
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,9 @@ class CudaDevice:
         (self.stream,) = self._call("cudaStreamCreate")
 
     def allocate(self, size: int) -> int:
-        """Memory of `size` bytes."""
+        """Memory of `size` bytes, which is returned when nobody holds this object any more."""
         (address,) = self._call("cudaMalloc", size)
+        weakref.finalize(self, self._cuda.cudaFree, address).atexit = False  # the driver may have gone by then
         return int(address)
 
     def upload(self, array: np.ndarray, address: int) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -125,8 +125,16 @@ def kubernetes_cluster() -> Any:
     return K8sCluster
 
 
-def coordination_client() -> Any:
-    """What the processes of a run share while they train: texts by key. None where there is one process."""
+@runtime_checkable
+class KeyValueStore(Protocol):
+    """What the processes of a run share while they train: texts by key."""
+
+    def key_value_set(self, key: str, value: str) -> None: ...
+    def key_value_dir_get(self, key: str) -> list[tuple[str, str]]: ...
+
+
+def coordination_client() -> KeyValueStore | None:
+    """None where there is one process."""
     from jax._src import distributed
 
     return distributed.global_state.client

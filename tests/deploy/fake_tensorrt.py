@@ -354,7 +354,7 @@ class FakeCuda:
         return Error.cudaSuccess, self.streams[-1]
 
     def cudaMalloc(self, size: int) -> tuple[Error, int]:
-        address = 4096 * (1 + len(self.memory))
+        address = max(self.memory, default=0) + 4096
         self.memory[address] = bytearray(size)
         return Error.cudaSuccess, address
 

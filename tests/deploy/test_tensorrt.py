@@ -1,5 +1,6 @@
 """Engines built and run through a fake of TensorRT, which fails where TensorRT would."""
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_the_backend_fills_and_limits_batches(build: Build, exported: Path) -> N
         backend.predict(images, sizes, tasks)
 
 
-def test_buffers_are_made_once_for_the_largest_batch(build: Build, fakes: Any) -> None:
+def test_buffers_are_made_once_for_the_largest_batch_and_returned(build: Build, fakes: Any) -> None:
     path = build(*RANGE, FP32)
     cuda: FakeCuda = fakes()
     engine = TensorRTBackend(path)
@@ -105,6 +106,9 @@ def test_buffers_are_made_once_for_the_largest_batch(build: Build, fakes: Any) -
     assert sizes == sorted(4 * 4 * count for count in (3 * SIZE * SIZE, 77, 6 * 8, 6 * (SIZE // 4) ** 2))
     engine.run(**feeds(1, 2)[0])
     assert len(cuda.memory) == 4
+    del engine
+    gc.collect()
+    assert not cuda.memory
 
 
 @pytest.mark.parametrize(

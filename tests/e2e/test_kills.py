@@ -19,7 +19,7 @@ from oneformer_jax.checkpoints import read as ckpt
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS, STEPS = (10, 200) if tier() == "prove" else (1, 16)
+KILLS, STEPS = (10, 200) if tier() == "prove" else (2, 16)
 
 
 def start(workspace: Path, folder: Path, *keys: str) -> subprocess.Popen[bytes]:

@@ -8,7 +8,6 @@ compared, the only other chance, are functions of seed, step, sample, segment an
 gets the same ones wherever it draws its own (`dealt_points`).
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +20,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from compilation import QUICKLY
 from dealt_points import DealtPoints
 
 from oneformer_jax.app.settings import data as datasets
@@ -34,7 +32,8 @@ from oneformer_jax.data.pipeline import train_batches
 from oneformer_jax.data.task_text import prompt_table, task_tokens
 from oneformer_jax.training.logbook import read_log
 
-pytestmark = pytest.mark.prove  # `make test`: test_losses.py with the reference arrays
+# The last bit decides which points are the uncertain ones: only optimised programs agree. `make test`: test_losses.py
+pytestmark = pytest.mark.prove
 
 Differences = Callable[[Any, int], dict[str, float]]
 
@@ -131,11 +130,7 @@ def spec_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def logged(spec_path: Path) -> dict[str, float]:
     """What the command line's training wrote down of its first step."""
     command = [sys.executable, str(ROOT / "cli.py"), "train", "--spec", str(spec_path)]
-    # The last bit decides which points are the uncertain ones: unoptimised programs may choose others.
-    environment = os.environ | {QUICKLY: "0"}
-    result = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=600, env=environment
-    )
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
     (record,) = read_log(spec_path.parent / "results" / "train" / "log.jsonl")
     assert record["step"] == 1

@@ -19,6 +19,8 @@ start = len(list(folder.glob(f"{process}-*")))
 if start < losses:
     if process == "0":
         time.sleep(60)
+    while not (folder / f"0-{start}").exists():
+        time.sleep(0.01)
     if code:
         sys.exit(code)
     os.kill(os.getpid(), signal.SIGKILL)
