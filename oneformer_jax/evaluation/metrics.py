@@ -193,9 +193,9 @@ def count_segments(prediction: PanopticResult, truth: GroundTruth, num_classes: 
     """Match the predicted segments of one image and the true ones, each pixel of which has one (`GroundTruth.index`).
 
     A pair of one class matches if its IoU exceeds 0.5, where the predicted segment's void pixels do not count in the
-    union. Crowd regions never match and are never missed, nor is a segment of which no pixel is seen. An unmatched
-    prediction is no false positive if more than half of it lies on void or on the crowd region of its class (the last
-    one listed, if there are several).
+    union. Crowd regions never match and are never missed, nor is a segment that lies behind others as a whole; one that
+    is listed without any pixel is missed. An unmatched prediction is no false positive if more than half of it lies on
+    void or on the crowd region of its class (the last one listed, if there are several).
     """
     categories = np.array([segment.category for segment in prediction.segments], np.int64)
     columns = len(categories) + 1
@@ -219,7 +219,7 @@ def count_segments(prediction: PanopticResult, truth: GroundTruth, num_classes: 
         return np.bincount(classes, minlength=num_classes).astype(np.int64, copy=False)
 
     true_row, predicted_column = np.nonzero(matches)
-    missed = ~matches.any(axis=1) & ~truth.iscrowd & (overlap[1:].sum(axis=1) > 0)
+    missed = ~matches.any(axis=1) & ~truth.iscrowd & ~_hidden(truth, overlap[1:].sum(axis=1))
     wrong = ~matches.any(axis=0) & (forgiven <= 0.5 * area)
     return PanopticCounts(
         true_positives=per_class(truth.categories[true_row]),
@@ -229,6 +229,12 @@ def count_segments(prediction: PanopticResult, truth: GroundTruth, num_classes: 
             truth.categories[true_row], weights=iou[true_row, predicted_column], minlength=num_classes
         ).astype(np.float64),
     )
+
+
+def _hidden(truth: GroundTruth, shown: Int[np.ndarray, " t"]) -> Bool[np.ndarray, " t"]:
+    """Whether a segment has pixels, but none of those that are `shown` in front."""
+    rows = np.arange(len(shown))
+    return (shown == 0) & np.isin(rows, truth.planes) if len(truth.planes) > 1 else np.zeros(len(shown), bool)
 
 
 def panoptic_scores(counts: PanopticCounts, is_thing: Bool[np.ndarray, " k"]) -> Scores:

@@ -19,8 +19,15 @@ from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.geometry import Geometry, short_edge
 from oneformer_jax.evaluation.evaluator import Evaluator
+from oneformer_jax.evaluation.metrics import GroundTruth, count_segments, mask_average_precision, true_instances
 from oneformer_jax.evaluation.report import headline, metrics_json
-from oneformer_jax.postprocess.results import Thresholds, instance_segmentation
+from oneformer_jax.postprocess.results import (
+    Instance,
+    PanopticResult,
+    PanopticSegment,
+    Thresholds,
+    instance_segmentation,
+)
 
 HEIGHT, WIDTH, QUERIES = 40, 56, 8
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 5, "name": "bird"}]
@@ -133,6 +140,21 @@ def test_whole_masks_count_for_ap_and_the_front_one_for_the_rest(tmp_path: Path)
     assert (scores["PQ"], scores["PQ_things"]) == pytest.approx((1, 1))
     assert scores["AP"] < 1
     assert np.isnan(scores["PQ_stuff"])
+
+
+def test_hundreds_of_objects_in_one_image(tmp_path: Path) -> None:
+    """300 cats of 2 x 3 pixels, all found. AP takes 100 detections: 34 of its 101 recalls are reached, up to 1/3."""
+    places = [(x, y) for y in range(0, 39, 3) for x in range(0, 55, 2)][:300]
+    boxes = [box(number, 7, x, y, 2, 3) for number, (x, y) in enumerate(places, start=1)]
+    dataset = open_sources([Source(write(tmp_path, boxes, 1), tmp_path)])
+    truth = GroundTruth.from_segments(dataset.read_segments(0), dataset.records[0].segments)
+    true = true_instances(truth, dataset.categories.is_thing)
+    found = [Instance(t.category, 0.9 - i / 1000, t.mask, (0.0, 0.0, 2.0, 3.0)) for i, t in enumerate(true)]
+    scores = mask_average_precision([found], [true], [(HEIGHT, WIDTH)], dataset.categories.is_thing)
+    assert scores.overall["AP"] == pytest.approx(34 / 101)
+    segments = tuple(PanopticSegment(i, 0, True, 1.0, 6) for i in range(1, 301))
+    counts = count_segments(PanopticResult(truth.index.astype(np.int32) + 1, segments), truth, 3)
+    assert (counts.true_positives[0], counts.iou[0], counts.false_positives.sum()) == (300, 300, 0)
 
 
 def test_a_prediction_where_nothing_is_annotated(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tiers import examples
 
@@ -56,11 +56,13 @@ def count_by_sets(ids, categories, truth_ids, segments) -> dict[int, list[float]
 
 @st.composite
 def annotated_images(draw):
-    """A true partition and a prediction that disturbs it, with void, crowds and wrong classes."""
+    """A true partition and a prediction that disturbs it, with void, crowds, wrong classes and segments that are listed
+    and have no pixel: those are missed, as in panopticapi."""
     rng = np.random.default_rng(draw(st.integers(0, 100_000)))
     size, true_count = (12, 15), draw(st.integers(0, 6))
     truth_ids = rng.integers(0, true_count + 1, size=(4, 5)).repeat(3, 0).repeat(3, 1) * 1000
     values = [int(value) for value in np.unique(truth_ids) if value > 0]
+    values += [7001 + number for number in range(draw(st.integers(0, 2)))]
     segments = [Segment(value, int(rng.integers(3)), bool(rng.random() < 0.25)) for value in values]
     rng.shuffle(segments)
     noise = rng.random(size) < draw(st.sampled_from([0.0, 0.2, 0.5]))
@@ -95,6 +97,8 @@ def test_the_truth_as_prediction_is_perfect(case) -> None:
     _, _, truth_ids, segments = case
     segments = [segment._replace(iscrowd=False) for segment in segments]
     truth = truth_of(truth_ids, segments)
+    shown = [row for row in range(len(segments)) if row in truth.index]
+    assume(len(shown) == len(segments))
     perfect = result_of(truth.index + 1, [segment.category for segment in segments])
     scores = panoptic_scores(count_segments(perfect, truth, 3), np.array([True, False, True]))
     assert all(np.isnan(value) or value == 1 for value in scores.overall.values())
@@ -115,6 +119,17 @@ def test_void_and_crowd_by_hand() -> None:
     assert counts.true_positives.tolist() == [0, 0, 0]
     assert counts.false_positives.tolist() == [1, 0, 1]
     assert counts.false_negatives.tolist() == [1, 0, 0]
+
+
+def test_a_segment_without_pixels_is_missed_and_a_hidden_one_is_not() -> None:
+    planes = np.full((2, 2, 4), VOID, np.int16)
+    planes[0, :, :2], planes[0, :, 2:] = 0, 1
+    planes[1] = 2  # behind both others
+    truth = GroundTruth.from_segments(planes, [Segment(1 + row, row, False) for row in range(4)])
+    ids = planes[0].astype(np.int32) + 1
+    counts = count_segments(result_of(ids, [0, 1]), truth, 4)
+    assert counts.true_positives.tolist() == [1, 1, 0, 0]
+    assert counts.false_negatives.tolist() == [0, 0, 0, 1]
 
 
 def test_averages_by_hand() -> None:

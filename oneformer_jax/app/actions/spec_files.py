@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from oneformer_jax.app.spec import Spec, load_spec, unsupported_keys
+from oneformer_jax.app.spec import Spec, load_spec, oddities, unsupported_keys
 from oneformer_jax.app.spec.dotted import flat
 from oneformer_jax.app.spec.field import leaves, plain
 from oneformer_jax.app.spec.published.schema import template
@@ -42,6 +42,8 @@ def inspect_spec(spec_path: Path, overrides: list[str], console: Console) -> Non
     if ignored:
         rows = [(path, _place(spec.place(path)), reasons[path]) for path in ignored]
         _print(console, f"{len(ignored)} set, but not honoured", ("key", "set at", "what happens"), rows)
+    for oddity in oddities(spec):
+        console.print(f"warning: {oddity}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     paths = [(path, *resolved) for path, value in values.items() if _PATH.search(path) for resolved in _resolved(value)]
     if paths:
         _print(console, "paths", ("key", "leads to", ""), paths)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from oneformer_jax.app.run.failures import explained, reason
 from oneformer_jax.app.run.status import StatusFile, StatusOfOther, only_process_in, result_folder
-from oneformer_jax.app.spec import Spec, dump_yaml, load_spec, unsupported_keys
+from oneformer_jax.app.spec import Spec, dump_yaml, load_spec, oddities, unsupported_keys
 from oneformer_jax.app.spec.dotted import apply, get
 from oneformer_jax.app.spec.source import Source, read_yaml
 from oneformer_jax.app.spec.spec import notes
@@ -54,6 +54,8 @@ def running(name: str, spec_path: Path, overrides: list[str] | None, console: Co
         status.write("STARTED", f"Starting OneFormer {name}.")
         try:
             _warn_of_unsupported(unsupported_keys(spec), name, status)
+            for oddity in oddities(spec):
+                status.warning(oddity)
             if is_first:
                 (folder / "experiment.yaml").write_text(dump_yaml(spec))
             if processes is not None:

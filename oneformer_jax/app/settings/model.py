@@ -55,7 +55,7 @@ def frozen_names(spec: Spec, model: OneFormerConfig) -> Names:
     depth = spec.model.backbone.freeze_at
     stages = [name for i in range(depth - 1) for name in (f"layers.{i}", f"norm{i}")]
     first = ["patch_embed", "absolute_pos_embed"] if spec.model.backbone.swin.ape else ["patch_embed"]
-    below = [f"backbone.{name}" for name in first + stages] if depth else []
+    below = [f"backbone.{name}" for name in first + stages] if depth > 0 else []
     paths = [*spec.train.freeze, *below]
     return frozen_parameters(oneformer.shapes(model), paths) if paths else Names()
 

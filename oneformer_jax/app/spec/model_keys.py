@@ -92,10 +92,10 @@ class Backbone(Section):
     """`model.backbone`"""
 
     name: str = key("D2SwinTransformer", "name", "The backbone.", only=("D2SwinTransformer",))
-    freeze_at: Annotated[int, Field(ge=0, le=5)] = key(
+    freeze_at: Annotated[int, Field(ge=-1, le=5)] = key(
         0,
         "freeze at",
-        "0: nothing is frozen; 1: the patch embedding is frozen; n: so are the first n - 1 stages, with their "
+        "0 or -1: nothing is frozen; 1: the patch embedding is frozen; n: so are the first n - 1 stages, with their "
         "patch merging and output norm.",
         tao="read only for D2RADIO",
     )

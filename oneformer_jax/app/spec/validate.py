@@ -49,6 +49,18 @@ def disagreements(spec: Spec) -> list[Problem]:
     return [Problem(what, next(filter(None, map(spec.place, paths)), "")) for what, paths in found]
 
 
+def oddities(spec: Spec) -> Iterator[str]:
+    """What TAO accepts and does something else with than it seems to say: what happens, a line for each."""
+    if spec.model.backbone.freeze_at < 0:
+        yield f"model.backbone.freeze_at is {spec.model.backbone.freeze_at}: nothing is frozen, as with 0"
+    smallest, largest = spec.dataset.augmentation.test_min_size, spec.dataset.augmentation.test_max_size
+    if smallest > largest:
+        yield (
+            f"{AUGMENTATION}.test_min_size {smallest} exceeds {AUGMENTATION}.test_max_size {largest}: "
+            f"the long side of every image becomes {largest} pixels"
+        )
+
+
 Finding = tuple[str, tuple[str, ...]]  # what is wrong, and the keys involved
 
 
@@ -104,10 +116,6 @@ def _data(data: Dataset) -> Iterator[Finding]:
     if data.min_scale > data.max_scale:
         paths = ("dataset.min_scale", "dataset.max_scale")
         yield f"{paths[0]} {data.min_scale} exceeds {paths[1]} {data.max_scale}", paths
-    smallest, largest = data.augmentation.test_min_size, data.augmentation.test_max_size
-    if smallest > largest:
-        paths = (f"{AUGMENTATION}.test_min_size", f"{AUGMENTATION}.test_max_size")
-        yield f"{paths[0]} {smallest} exceeds {paths[1]} {largest}", paths
     for name, chances in (("task_prob_train", data.task_prob_train), ("task_prob_val", data.task_prob_val)):
         if chances.semantic + chances.instance + chances.panoptic <= 0:
             path = f"dataset.{name}"

@@ -144,7 +144,8 @@ def _record(
         with problems.collected():
             found.append(_segment(entry, (height, width), categories, where))
     problems.raise_all()
-    areas = coco_mask.area([{"size": [height, width], "counts": counts} for _, counts in found]) if found else []
+    # One by one: of 256 or more at once, pycocotools 2.0.11 raises OverflowError.
+    areas = [coco_mask.area(mask) for mask in run_lengths([counts for _, counts in found], (height, width))]
     order = sorted(range(len(found)), key=lambda n: (found[n][0].iscrowd, areas[n]))
     segments, counts = tuple(found[n][0] for n in order), tuple(found[n][1] for n in order)
     return InstanceRecord(image["id"], path, height, width, segments, counts)

@@ -118,6 +118,7 @@ def test_multi_step_decays_at_steps_or_milestones(
         (["model.test.detection_on=true"], "boxes are not scored"),
         (["model.backbone.swin.out_indices=[1,2,3]"], "all four stages"),
         (["model.backbone.freeze_at=6"], "<= 5"),
+        (["model.backbone.freeze_at=-2"], ">= -1"),
         (["model.one_former.hidden_dim=128"], "model.text_encoder.width is 256 but model.one_former.hidden_dim is 128"),
     ],
 )
@@ -137,6 +138,7 @@ def test_void_may_have_any_label_but_that_of_a_class(spec_of: SpecOf) -> None:
     ("overrides", "prefixes"),
     [
         ([], None),
+        (["model.backbone.freeze_at=-1"], None),
         (["model.backbone.freeze_at=1"], ("backbone/patch_",)),
         (
             ["model.backbone.freeze_at=2"],

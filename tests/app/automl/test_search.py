@@ -102,17 +102,17 @@ def test_what_is_wrong_for_every_trial_ends_the_study(search: Search, tmp_path: 
 
 
 def test_values_that_contradict_each_other_fail_their_trial_before_it_trains(search: Search, tmp_path: Path) -> None:
-    sizes = "{valid_options: [64, 2048]}"
+    scales = "{valid_options: [0.1, 3.0]}"
     results = search(
         "automl.max_recommendations=4",
-        "automl.hyperparameters=[dataset.augmentation.test_min_size]",
-        f"automl.custom_param_ranges={{dataset.augmentation.test_min_size: {sizes}}}",
+        "automl.hyperparameters=[dataset.min_scale]",
+        f"automl.custom_param_ranges={{dataset.min_scale: {scales}}}",
     )
     for trial in results["trials"]:
-        wrong = trial["values"]["dataset.augmentation.test_min_size"] == 2048
+        wrong = trial["values"]["dataset.min_scale"] == 3.0
         assert (trial["state"] == "failed") == wrong, trial
         if wrong:
-            assert "test_min_size 2048 exceeds" in trial["reason"]
+            assert "dataset.min_scale 3.0 exceeds" in trial["reason"]
             assert not (tmp_path / "automl" / trial["folder"] / "starts.jsonl").exists()
 
 

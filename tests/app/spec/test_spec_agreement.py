@@ -2,7 +2,9 @@
 
 import pytest
 
+from oneformer_jax.app.settings.evaluation import evaluation_policy
 from oneformer_jax.app.settings.training import optimizer_config
+from oneformer_jax.app.spec import oddities
 
 
 @pytest.mark.tao(38)
@@ -19,7 +21,6 @@ from oneformer_jax.app.settings.training import optimizer_config
         ("dataset.task_prob_train={semantic: 0, instance: 0, panoptic: 0}", "every task has probability 0"),
         ("dataset.task_prob_train.semantic=-1", "dataset.task_prob_train.semantic: found -1"),
         ("dataset.min_scale=3", "dataset.min_scale 3.0 exceeds dataset.max_scale 2.0"),
-        ("dataset.augmentation.test_min_size=2000", "exceeds dataset.augmentation.test_max_size 1333"),
         ("evaluate.batch_size=0", "evaluate.batch_size is 0"),
         ("model.sem_seg_head.in_features=[res4,res5]", "use ['res3', 'res4', 'res5']"),
         ("model.one_former.num_feature_levels=4", "not available; use 3"),
@@ -29,6 +30,19 @@ def test_contradictions(refusal, override: str, words: str) -> None:
     message = refusal("", [override])
     assert words in message
     assert f"command line: {override}" in message
+
+
+def test_what_tao_accepts_is_said_and_not_refused(load) -> None:
+    assert list(oddities(load(""))) == []
+    spec = load("", ["model.backbone.freeze_at=-1", "dataset.augmentation.test_min_size=2000"])
+    assert list(oddities(spec)) == [
+        "model.backbone.freeze_at is -1: nothing is frozen, as with 0",
+        "dataset.augmentation.test_min_size 2000 exceeds dataset.augmentation.test_max_size 1333: "
+        "the long side of every image becomes 1333 pixels",
+    ]
+    # As Detectron2's ResizeShortestEdge, which TAO uses: scaled to the short side, then down to the long one.
+    assert evaluation_policy(spec)((480, 640)).resized == (1000, 1333)
+    assert evaluation_policy(spec)((900, 300)).resized == (1333, 444)
 
 
 @pytest.mark.tao(38)
