@@ -22,6 +22,7 @@ from oneformer_jax.app.spec.published.skill import (
 )
 from oneformer_jax.data.datasets.dataset_root import DatasetRoot, candidates, open_root
 from oneformer_jax.data.storage.addresses import is_address, shown
+from oneformer_jax.data.storage.folders import entries
 from oneformer_jax.errors import CheckpointError, DataError
 
 OPTIONS = {
@@ -144,7 +145,8 @@ def model_of(job: Job, record: Record) -> tuple[Kind, Path] | None:
         return (SUFFIXES.get(path.suffix, "onnx"), path) if path.is_file() else None
     if (checkpoint := checkpoint_in(folder)) is not None:
         return "checkpoint", checkpoint
-    files = [path for path in sorted(folder.glob("*")) if path.suffix in SUFFIXES and path.is_file()]
+    shown = entries(folder) if folder.is_dir() else []
+    files = [path for path in shown if path.suffix in SUFFIXES and path.is_file()]
     return (SUFFIXES[files[0].suffix], files[0]) if len(files) == 1 else None
 
 
@@ -155,7 +157,7 @@ def checkpoint_in(folder: Path, names: Sequence[str] = CHECKPOINTS) -> Path | No
 
 
 def _holds(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+    names = [path.name for path in entries(folder)] if folder.is_dir() else []
     return f"its folder holds {', '.join(names[:12])}" if names else "its folder is empty"
 
 

@@ -17,11 +17,11 @@ import numpy as np
 from jaxtyping import Int
 
 from oneformer_jax.data.datasets.dataset import Dataset, Problems, Record, check_size, front, naming
-from oneformer_jax.data.datasets.images import check_panoptic_mode, read_header
+from oneformer_jax.data.datasets.images import read_header
 from oneformer_jax.errors import DataError
 
 SAMPLED = 500
-_CHECKS = 1  # the version of the checks below: passes of another one do not count
+_CHECKS = 2  # the version of the checks below: passes of another one do not count
 _MAX_THREADS = 16  # decoding releases the interpreter lock; every thread holds an image and a table of segment ids
 
 
@@ -77,7 +77,7 @@ def _check(dataset: Dataset, read: set[int], i: int) -> Findings:
 
 def _check_image_header(record: Record, path: Path) -> list[DataError]:
     header = read_header(path)
-    check_size(header.upright_size, record, path)
+    check_size(header.size, record, path)
     if header.orientation == 1:
         return []
     what = f"rotated upright by its EXIF orientation {header.orientation}: check that the annotations fit the result"
@@ -85,9 +85,7 @@ def _check_image_header(record: Record, path: Path) -> list[DataError]:
 
 
 def _check_label_header(record: Record, path: Path) -> None:
-    header = read_header(path)
-    check_panoptic_mode(header.mode, path)
-    check_size(header.size, record, path)
+    check_size(read_header(path, panoptic=True).size, record, path)
 
 
 def _read_pixels(dataset: Dataset, i: int) -> tuple[Int[np.ndarray, " k1"], list[DataError]]:

@@ -1,7 +1,6 @@
 """One COCO annotation file, parsed: its format, and what the panoptic and the instance format share."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from oneformer_jax.data.datasets import Format
 from oneformer_jax.data.datasets.categories import Categories, read_json
 from oneformer_jax.data.datasets.dataset import Problems
 from oneformer_jax.data.datasets.images import image_size
+from oneformer_jax.data.storage.folders import Spellings, innermost
 from oneformer_jax.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -59,9 +59,7 @@ class CocoFile:
     def image_paths(self, images: Sequence[dict[str, Any]], images_dir: Path | None) -> list[Path]:
         """The files of images, all present: `img_path` where an image has one, else `file_name` in the folder."""
         if all(image.get("img_path") for image in images):
-            paths = [Path(text(image, "img_path", self.where)) for image in images]
-            _check_present([path for path in paths if not os.path.isfile(path)], "image", self.where)
-            return paths
+            return _present([text(image, "img_path", self.where) for image in images], Path(), "image")
         if images_dir is None:
             raise DataError("no image folder is given, and not every image has an img_path", where=self.where)
         names = [text(image, "img_path" if image.get("img_path") else "file_name", self.where) for image in images]
@@ -161,26 +159,27 @@ def stated_size(image: dict[str, Any], path: Path, where: str) -> tuple[int, int
 
 
 def located(names: Sequence[str], folder: Path, what: str) -> list[Path]:
-    """The paths of `names` in `folder`, all present. One directory listing is cheaper than a stat for every file.
+    """The paths of `names` in `folder`, all present, as the disk spells them.
 
     The folder may be one level too high if it holds nothing but another folder.
     """
     if not folder.is_dir():
         raise DataError(f"the {what} folder does not exist", where=str(folder))
-    entries = list(os.scandir(folder))
-    if len(entries) == 1 and entries[0].is_dir() and Path(names[0]).parts[:1] != (entries[0].name,):
-        logger.info("%s contains only the folder %s: reading that folder", folder, entries[0].name)
-        return located(names, Path(entries[0].path), what)
-    listed = {entry.name for entry in entries}
-    paths = [folder / name for name in names]
-    missing = [p for p, name in zip(paths, names, strict=True) if name not in listed and not os.path.isfile(p)]
-    _check_present(missing, what, str(folder))
-    return paths
+    inner = innermost(folder, named=Path(names[0]).parts[:1])
+    if inner != folder:
+        logger.info("%s contains only the folder %s: reading that folder", folder, inner.relative_to(folder))
+    return _present(names, inner, what)
 
 
-def _check_present(missing: list[Path], what: str, where: str) -> None:
+def _present(names: Sequence[str], folder: Path, what: str) -> list[Path]:
+    spellings = Spellings()
+    found = [spellings.find(folder / name) for name in names]
     hint = "check that the folder belongs to these annotations and is unpacked completely"
     Problems(
-        DataError(f"the annotations list the {what} {path.name}, but there is no such file", where=where, hint=hint)
-        for path in missing
+        DataError(
+            f"the annotations list the {what} {name}, but there is no such file", where=str(folder / name), hint=hint
+        )
+        for name, path in zip(names, found, strict=True)
+        if path is None
     ).raise_all()
+    return [path for path in found if path is not None]

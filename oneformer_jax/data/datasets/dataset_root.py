@@ -11,6 +11,7 @@ from oneformer_jax.data.storage import addresses
 from oneformer_jax.data.storage.addresses import explained, is_address, shown
 from oneformer_jax.data.storage.archives import SUFFIXES, is_archive
 from oneformer_jax.data.storage.cache import local_path
+from oneformer_jax.data.storage.folders import entries, innermost
 from oneformer_jax.errors import DataError
 
 # What a folder is called in docs/data-formats.md, besides the name of the archive without its suffix.
@@ -80,9 +81,8 @@ def open_root(location: str, *, known: Collection[str], what: str) -> DatasetRoo
             hint="give a folder, an archive (.tar.gz, .zip) or an address that holds annotations.json, images, ...",
         )
     expected = {candidate for name in known for candidate in candidates(name)}
-    while len(inner := list(folder.iterdir())) == 1 and inner[0].is_dir() and inner[0].name not in expected:
-        folder = inner[0]
-    return DatasetRoot(location, str(folder), frozenset(path.name for path in folder.iterdir()))
+    folder = innermost(folder, named=expected)
+    return DatasetRoot(location, str(folder), frozenset(path.name for path in entries(folder)))
 
 
 def candidates(name: str) -> Iterator[str]:

@@ -1,21 +1,61 @@
-"""Image files and panoptic PNGs, on the disk or in memory."""
+"""Pictures and panoptic PNGs, in files, in memory or as arrays: the one place that says which pixels they stand for.
+
+A picture becomes RGB of 8 bits, upright:
+
+- 16 bits a channel: the upper 8 are kept, as Pillow and OpenCV keep them of colours. What counts is the depth that the
+  container declares (12 bits in a TIFF of 12 bits, the largest value of a PGM), not the values that occur;
+- grey, palette, CMYK, YCbCr, HSV: as Pillow converts them; colour profiles are not applied;
+- transparency is dropped, and so are all frames or pages but the first;
+- orientation (EXIF, or else XMP) is applied; a damaged one counts as none, as in browsers and OpenCV;
+- floating point, signed or 32-bit integers and Lab are refused: nothing says which value is white.
+"""
 
 import io
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from jaxtyping import Int32, UInt8, UInt16
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from oneformer_jax.data.storage.folders import entries, innermost
 from oneformer_jax.errors import DataError
 
+logger = logging.getLogger(__name__)
+
+# Pillow recognises a file by its content, and each of these is a decoder that foreign bytes reach. PostScript, which it
+# hands to Ghostscript, is none of them. TGA, which has no mark of its own, comes last.
 # fmt: off
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "ICO", "ICNS", "IM", "MSP", "PCX", "SGI", "XBM",
+           "TGA")
 SUFFIXES = frozenset({
-    ".bmp", ".dib", ".eps", ".gif", ".icns", ".ico", ".im", ".jpeg", ".jpg", ".jpe", ".msp", ".pcx", ".png", ".ppm",
-    ".pgm", ".pbm", ".pnm", ".sgi", ".tga", ".tif", ".tiff", ".webp", ".xbm",
+    ".bmp", ".dib", ".gif", ".icns", ".ico", ".im", ".jpeg", ".jpg", ".jpe", ".msp", ".pcx", ".png", ".ppm", ".pgm",
+    ".pbm", ".pnm", ".sgi", ".tga", ".tif", ".tiff", ".webp", ".xbm",
 })
+# What lies under the suffix of a picture by mistake, by its first bytes.
+_NO_PICTURES = {
+    b"%!PS": "PostScript", b"\xc5\xd0\xd3\xc6": "PostScript", b"%PDF": "PDF", b"<svg": "SVG", b"<?xml": "XML",
+    b"\0\5\x16\7": "what macOS keeps beside files (AppleDouble)", b"version https://git-lfs": "a Git LFS pointer",
+    b"<!DOCTYPE": "a web page", b"<html": "a web page", b"\0\0\0\x0cjP": "JPEG 2000", b"\xff\x0a": "JPEG XL",
+}
 # fmt: on
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF
+_WHITE_IS_ZERO = 0
+_PICTURE = "the picture"  # what is no file
+_dark_was_told = threading.Event()
 
 
 class EncodedImage(NamedTuple):
@@ -31,34 +71,46 @@ class EncodedImage(NamedTuple):
 ImageFile = Path | EncodedImage
 
 
-def _open(file: ImageFile) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(file.content) if isinstance(file, EncodedImage) else file) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise DataError("the image does not exist", where=str(file)) from None
-    # Pillow's decoders raise OSError, SyntaxError or ValueError on damaged files, depending on the format.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # In memory a file is known to Pillow by an address, which would differ each time.
-        what = "it is not an image" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(f"the image cannot be read: {what}", where=str(file)) from error
-
-
 def read_image(file: ImageFile) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB pixels, upright (the EXIF orientation is applied). Raises DataError: missing or unreadable."""
-    image = _open(file)
-    ImageOps.exif_transpose(image, in_place=True)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    """RGB pixels, upright. Raises DataError: missing, unreadable, or pixels that have no meaning as a picture."""
+    with _opened(file) as image:
+        return _upright_rgb(image, str(file))
+
+
+def as_picture(picture: Any) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB pixels of a path, a Pillow image or an array: uint8 or uint16, (height, width) or 1, 3 or 4 channels last.
+
+    Raises DataError: anything else, saying what to do.
+    """
+    if isinstance(picture, str | Path | EncodedImage):
+        return read_image(Path(picture) if isinstance(picture, str) else picture)
+    if isinstance(picture, Image.Image):
+        with _told(_PICTURE):
+            return _upright_rgb(picture, _PICTURE)
+    array = np.asarray(picture)
+    found = f"found shape {array.shape} and type {array.dtype}"
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
+        way = "(255 * picture).round().astype(np.uint8) where it lies in 0..1" if array.dtype.kind == "f" else ""
+        hint = f"give uint8 (0..255) or uint16 (0..65535): {way or 'picture.astype(np.uint8) where it lies in 0..255'}"
+        raise DataError(f"a picture must be an array of uint8 or uint16, {found}", hint=hint)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        hint = "give one picture at a time, its channels last: batch[i], or picture.transpose(1, 2, 0)"
+        raise DataError(f"a picture must have the shape (height, width, 3), {found}", hint=hint)
+    if not array.size:
+        raise DataError(f"a picture must have pixels, {found}")
+    if array.dtype.itemsize == 2:
+        array = _upper_bits(array, 16, _PICTURE)
+    channels = array.reshape(*array.shape[:2], -1)[..., :3]
+    return np.ascontiguousarray(np.broadcast_to(channels, (*array.shape[:2], 3)))
 
 
 def read_panoptic(file: ImageFile) -> Int32[np.ndarray, "h w"]:
     """Segment ids R + 256 G + 65536 B of a panoptic PNG. Raises DataError: missing, unreadable or not in colour."""
-    image = _open(file)
-    check_panoptic_mode(image.mode, file)
-    # Read as RGBX, a pixel is one little-endian word whose low three bytes are the id.
-    words = (image if image.mode == "RGB" else image.convert("RGB")).tobytes("raw", "RGBX")
-    return np.frombuffer(words, "<i4").reshape(image.height, image.width) & np.int32(0xFFFFFF)
+    with _opened(file) as image:
+        _check_panoptic(image)
+        # Read as RGBX, a pixel is one little-endian word whose low three bytes are the id.
+        words = _as_rgb(image, str(file)).tobytes("raw", "RGBX")
+        return np.frombuffer(words, "<i4").reshape(image.height, image.width) & np.int32(0xFFFFFF)
 
 
 def panoptic_colors(ids: Int32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -67,62 +119,164 @@ def panoptic_colors(ids: Int32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]
 
 
 class Header(NamedTuple):
-    """What an image file says before its pixels; `size` is (height, width) as they are stored."""
+    """What an image file says before its pixels: the (height, width) that reading it gives, and the EXIF orientation
+    that reading it undoes (1: none)."""
 
     size: tuple[int, int]
-    mode: str
-    orientation: int
-
-    @property
-    def upright_size(self) -> tuple[int, int]:
-        """(height, width) of what `read_image` returns."""
-        return self.size[::-1] if self.orientation in (5, 6, 7, 8) else self.size
+    orientation: int = 1
 
 
-def read_header(path: Path) -> Header:
-    """Size, mode and EXIF orientation (1: upright). Raises DataError: missing or unreadable.
-
-    Of PNGs only what stands before the pixels is read, where writers put the orientation: Pillow looks behind them too,
-    for which it decodes them.
-    """
-    try:
-        with Image.open(path) as image:
-            has_exif = image.format != "PNG" or "exif" in image.info
-            orientation = image.getexif().get(0x0112, 1) if has_exif else 1
-            return Header((image.height, image.width), image.mode, orientation)
-    except FileNotFoundError:
-        raise DataError("the image does not exist", where=str(path)) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"the image cannot be read: {error}", where=str(path)) from error
+def read_header(path: Path, *, panoptic: bool = False) -> Header:
+    """Of what `read_image` returns or, if `panoptic`, `read_panoptic`. Raises DataError as those do, for all that can
+    be known without the pixels."""
+    with _opened(path) as image:
+        if panoptic:
+            _check_panoptic(image)
+            return Header((image.height, image.width))
+        _check_meaning(image)
+        orientation = _orientation(image)
+        # Of a TIFF with that tag, Pillow gives the size of what it will return.
+        turned = orientation >= 5 and ExifTags.Base.Orientation not in getattr(image, "tag_v2", ())
+        return Header((image.width, image.height) if turned else (image.height, image.width), orientation)
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) from the header, upright. Raises DataError: missing or unreadable."""
-    return read_header(path).upright_size
-
-
-def check_panoptic_mode(mode: str, file: ImageFile) -> None:
-    """Raises DataError where a panoptic PNG is not in colour."""
-    if mode not in ("RGB", "RGBA", "P"):
-        raise DataError(
-            f"a panoptic PNG stores ids as RGB colours, this image is of mode {mode}",
-            where=str(file),
-            hint="segment id = R + 256 G + 65536 B",
-        )
+    return read_header(path).size
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder (not of its subfolders), sorted by name, suffixes in any case.
+    """The image files of a folder (not of its subfolders), sorted by name, suffixes in any case, hidden ones left out.
 
     The folder may be one level too high if it holds nothing but another folder. Raises DataError: it does not exist or
     holds no image.
     """
     if not folder.is_dir():
         raise DataError("the folder does not exist", where=str(folder))
-    entries = sorted(folder.iterdir())
-    if len(entries) == 1 and entries[0].is_dir():
-        return list_images(entries[0])
-    paths = [path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
+    folder = innermost(folder)
+    paths = [path for path in entries(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not paths:
         raise DataError("the folder contains no images", where=str(folder), hint="subfolders are not searched")
     return paths
+
+
+@contextmanager
+def _opened(file: ImageFile) -> Iterator[Image.Image]:
+    """Yields what Pillow recognises; its pixels are not read yet."""
+    with (
+        _told(str(file)),
+        io.BytesIO(file.content) if isinstance(file, EncodedImage) else file.open("rb") as source,
+    ):
+        try:
+            image = Image.open(source, formats=FORMATS)
+        except UnidentifiedImageError:
+            source.seek(0)
+            raise _no_picture(source.read(32)) from None
+        yield image
+
+
+def _no_picture(start: bytes) -> DataError:
+    found = next((name for mark, name in _NO_PICTURES.items() if start.startswith(mark)), "")
+    if start[4:8] == b"ftyp":
+        found = "HEIF or AVIF, as phones write them"
+    found = found or ("" if start else "an empty file")
+    what = f"it is {found}, not an image" if found else "it is not an image"
+    return DataError(
+        f"the image cannot be read: {what}", hint=f"formats: {', '.join(FORMATS)}; convert it to PNG or JPEG"
+    )
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Makes a DataError of whatever Pillow raises: the classes differ with the formats and the kinds of damage."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(error.what, where=where, hint=error.hint) from None
+    except FileNotFoundError:
+        raise DataError("the image does not exist", where=where) from None
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise DataError(
+            f"the image has more pixels than the {limit} megapixels that are read",
+            where=where,
+            hint="cut it into tiles or make it smaller: the model sees all of it at a size like test_max_size",
+        ) from error
+    except Exception as error:
+        raise DataError(f"the image cannot be read: {str(error) or type(error).__name__}", where=where) from error
+
+
+def _check_meaning(image: Image.Image) -> None:
+    # Of PGM, whose largest value is stated, Pillow gives 16 bits as 32.
+    if image.mode in ("F", "LAB") or (image.mode == "I" and image.format != "PPM"):
+        kind = {"F": "floating-point numbers", "I": "signed or 32-bit integers", "LAB": "Lab colours"}[image.mode]
+        raise DataError(
+            f"the pixels are {kind} (mode {image.mode}), which do not say what is black and what is white",
+            hint="convert it to 8 bits (or to unsigned 16), with the range that you mean",
+        )
+
+
+def _check_panoptic(image: Image.Image) -> None:
+    """Raises DataError where ids cannot lie in the colours."""
+    hint = "segment id = R + 256 G + 65536 B, in the 8 bits of each"
+    if image.mode not in ("RGB", "RGBA", "P"):
+        raise DataError(f"a panoptic PNG stores ids as RGB colours, this image is of mode {image.mode}", hint=hint)
+    if ";16" in str(getattr(image, "tile", "")):
+        raise DataError("a panoptic PNG stores ids in colours of 8 bits, this image is of 16 bits", hint=hint)
+    if image.format == "JPEG":
+        raise DataError("a panoptic PNG stores ids in its colours, which JPEG changes", hint="write the ids as PNG")
+
+
+def _orientation(image: Image.Image) -> int:
+    """From what stands before the pixels; a damaged one is none."""
+    try:
+        # Not the method of PNGs, which decodes the pixels to look behind them.
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+        return int(value) if value in range(1, 9) else 1
+    except Exception:
+        return 1
+
+
+def _upright_rgb(image: Image.Image, where: str) -> UInt8[np.ndarray, "h w 3"]:
+    _check_meaning(image)
+    orientation, stated = _orientation(image), set(image.info)
+    image.load()
+    if image.format == "PNG" and set(image.info) - stated and _orientation(image.copy()) != orientation:
+        raise DataError(
+            "the orientation stands behind the pixels, where a header that is read alone does not show it",
+            hint="write the file again, turned upright",
+        )
+    turn = None if image.format == "TIFF" else _TURNS.get(orientation)  # a TIFF was turned when it was loaded
+    rgb = _as_rgb(image, where)
+    return np.asarray(rgb if turn is None else rgb.transpose(turn))
+
+
+def _as_rgb(image: Image.Image, where: str) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):
+        tags = getattr(image, "tag_v2", {})
+        bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+        values = np.asarray(image).astype(np.uint16)
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow heeds it in 8 bits alone
+            values = np.uint16((1 << bits) - 1) - values
+        image = Image.fromarray(_upper_bits(values, bits, where))
+    elif "transparency" in image.info:  # of a palette; Pillow warns that it will be dropped
+        image = image.copy()
+        del image.info["transparency"]
+    return image.convert("RGB")
+
+
+def _upper_bits(values: UInt16[np.ndarray, "*shape"], bits: int, where: str) -> UInt8[np.ndarray, "*shape"]:
+    pixels = (values >> (bits - 8)).astype(np.uint8)
+    if pixels.max(initial=0) < 16 <= values.max(initial=0) and not _dark_was_told.is_set():
+        _dark_was_told.set()
+        logger.warning(
+            "%s: no value is above %d, of %d bits: read as nearly black. Values of a camera with fewer bits must be "
+            "multiplied before they are written as %d. This is said once.",
+            where,
+            values.max(),
+            bits,
+            bits,
+        )
+    return pixels

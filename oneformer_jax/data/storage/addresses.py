@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from oneformer_jax.data.storage.archives import inside
+from oneformer_jax.data.storage.folders import is_hidden, is_litter
 from oneformer_jax.errors import DISK_FULL, DataError, install_hint
 
 BLOCK = 2**25  # bytes of one request
@@ -90,6 +91,7 @@ def look_up(location: str) -> Listing:
     root = path.rstrip("/") + "/"
     below = sorted(filesystem.find(path, detail=True).items())
     files = [_remote_file(name, name.removeprefix(root), facts) for name, facts in below if not name.endswith("/")]
+    files = [file for file in files if not is_litter(PurePosixPath(file.name))]
     return Listing(filesystem, tuple(files), is_folder=True)
 
 
@@ -102,7 +104,8 @@ def names_in(location: str) -> frozenset[str] | None:
     filesystem, path = fsspec.core.url_to_fs(location)
     filesystem.invalidate_cache()
     found = filesystem.ls(path, detail=False)
-    return frozenset(name.rstrip("/").rpartition("/")[2] for name in found if name.rstrip("/") != path.rstrip("/"))
+    names = {name.rstrip("/").rpartition("/")[2] for name in found if name.rstrip("/") != path.rstrip("/")}
+    return frozenset(name for name in names if not is_hidden(PurePosixPath(name)))
 
 
 def exists(location: str) -> bool:

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
+from oneformer_jax.data.storage.folders import is_litter
 from oneformer_jax.errors import DataError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
@@ -77,8 +78,8 @@ def inside(folder: Path, name: str) -> Path:
 def unpack(archive: Path, folder: Path, progress: Callable[[int], object] = lambda position: None) -> None:
     """Writes the files of `archive` into the empty folder `folder`; `progress` hears how many bytes of it are read.
 
-    The format is recognised from the content, not the name. Links must lead to something inside the folder; what macOS
-    adds to archives is left out; owners and permissions are not taken over. Raises DataError for an archive that is
+    The format is recognised from the content, not the name. Links must lead to something inside the folder; litter of
+    operating systems is left out; owners and permissions are not taken over. Raises DataError for an archive that is
     damaged, cut short, too large when unpacked or that holds anything unsafe, and OSError as the disk does. The caller
     removes what was written until then.
     """
@@ -88,7 +89,7 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int], object] = lamb
         with archive.open("rb") as raw:
             for member in _members(raw):
                 path = inside(folder, member.name)
-                if _is_of_macos(path.relative_to(folder)):
+                if is_litter(path.relative_to(folder)):
                     continue
                 if member.kind == "symbolic link":
                     links.append((path, member.target))
@@ -136,10 +137,6 @@ class _Allowance:
                 f"unpacks to more than {self.limit / 2**30:.1f} GB, the limit for an archive of its size",
                 hint=f"if that is intended, set the environment variable {LIMIT_VARIABLE} to a larger number",
             )
-
-
-def _is_of_macos(path: Path) -> bool:
-    return "__MACOSX" in path.parts or path.name == ".DS_Store" or path.name.startswith("._")
 
 
 def _write(member: Member, path: Path, folder: Path, allowance: _Allowance) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from oneformer_jax.data.storage import addresses
 from oneformer_jax.data.storage.addresses import Listing, explained, is_address, shown
 from oneformer_jax.data.storage.archives import is_archive, unpack
+from oneformer_jax.data.storage.folders import Spellings, is_hidden
 from oneformer_jax.errors import DISK_FULL, DataError
 
 CACHE_VARIABLE = "ONEFORMER_CACHE_DIR"
@@ -45,8 +46,10 @@ def local_path(location: str, *, what: str) -> Path:
         if is_address(location):
             return _fetched(location, unpacked=True)
         path = Path(location).expanduser()
-        if not path.exists():
+        found = Spellings().find(path)
+        if found is None:
             raise DataError("no such file or folder")
+        path = found
         return _unpacked(path) if path.is_file() and is_archive(path.name) else path
 
 
@@ -64,7 +67,7 @@ def local_file(location: str, *, what: str, suffix: str) -> Path:
     path = local_path(location, what=what)
     if path.is_file():
         return path
-    found = sorted(file for file in path.rglob(f"*{suffix}") if file.is_file())
+    found = sorted(f for f in path.rglob(f"*{suffix}") if f.is_file() and not is_hidden(f.relative_to(path)))
     if len(found) != 1:
         names = "".join(f", {file.relative_to(path)}" for file in found[:3])
         wrong = f"contains {len(found)} files {suffix}, but exactly one is needed{names}"

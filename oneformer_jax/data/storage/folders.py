@@ -1,0 +1,95 @@
+"""What lies in folders: no litter of operating systems, and files by their names however Unicode spells them.
+
+One rule for folders, archives and addresses. `.DS_Store`, `._x.png` (AppleDouble), `Thumbs.db` and the like are no data
+anywhere. Hidden files and folders, whose names begin with a dot, are no data where folders are searched; something that
+names them finds them.
+
+An accented letter is one character (NFC: Linux, Windows, most JSON) or two (NFD: what macOS writes to archives and to
+some disks). The names are equal to whoever reads them, and different to the file system.
+"""
+
+import os
+import unicodedata
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path, PurePath
+
+_LITTER = frozenset(
+    {
+        "__macosx",
+        ".ds_store",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "$recycle.bin",
+        "system volume information",
+        "@eadir",  # thumbnails of Synology's disks
+        "lost+found",
+    }
+)
+
+
+def is_litter(path: PurePath) -> bool:
+    """Whether a part of the path is what an operating system adds to folders and archives."""
+    return any(_is_litter(part) for part in path.parts)
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a part of the path begins with a dot, or is litter."""
+    return any(_is_hidden(part) for part in path.parts)
+
+
+def entries(folder: Path) -> list[Path]:
+    """What the folder shows, sorted by name. Raises OSError."""
+    return sorted(path for path in folder.iterdir() if not _is_hidden(path.name))
+
+
+def innermost(folder: Path, *, named: Iterable[str] = ()) -> Path:
+    """The folder, or the one that it holds if it shows nothing else, and so on; one of the names `named` is not
+    entered. Raises OSError."""
+    kept = {_composed(name) for name in named}
+    while True:
+        with os.scandir(folder) as found:
+            shown = list(islice((entry for entry in found if not _is_hidden(entry.name)), 2))
+        if len(shown) != 1 or not shown[0].is_dir() or _composed(shown[0].name) in kept:
+            return folder
+        folder = Path(shown[0].path)
+
+
+class Spellings:
+    """Finds paths in whichever normal form their parts are spelled; an exact name goes first. Each folder is listed
+    once, which is cheaper than a question for every file: the object is for one search of many files."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, dict[str, str]] = {}
+
+    def find(self, path: Path) -> Path | None:
+        """The path as the disk spells it; None where there is nothing."""
+        names, wanted = self._listed(path.parent), path.name
+        if found := names.get(wanted) or names.get(_composed(wanted)):
+            return path.parent / found
+        if path.parent == path or path.exists():  # the root, or in a folder that does not let itself be listed
+            return path if path.exists() else None
+        parent = self.find(path.parent)
+        return None if parent in (None, path.parent) else self.find(parent / wanted)
+
+    def _listed(self, folder: Path) -> dict[str, str]:
+        if folder not in self._names:
+            try:
+                names = os.listdir(folder)
+            except OSError:
+                names = []
+            self._names[folder] = {_composed(name): name for name in names} | {name: name for name in names}
+        return self._names[folder]
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith("._") or name.casefold() in _LITTER
+
+
+def _is_hidden(name: str) -> bool:
+    return _is_litter(name) or (name.startswith(".") and name != "..")
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
