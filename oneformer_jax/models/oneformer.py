@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, UInt8
 
+from oneformer_jax.errors import OneFormerError
 from oneformer_jax.models import ops
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.layers import MLP
@@ -113,7 +114,7 @@ def decode(
     """Features and one task per image -> predictions of all layers.
 
     `task_tokens` are rows of `config.task_seq_len` raw token ids, padded with `config.task_pad_id`: the ids themselves
-    are the input of the task MLP.
+    are the input of the task MLP. Raises OneFormerError: another number of rows than images, or rows of another length.
     """
     with ops.using(config.ops):
         layers = _decoded(params, features, task_tokens, config, rng)
@@ -133,6 +134,12 @@ def predict(
 def _decoded(
     params: Params, features: Features, task_tokens: Array, config: OneFormerConfig, rng: jax.Array | None = None
 ) -> DecodedLayers:
+    expected = (features.mask_features.shape[0], config.task_seq_len)
+    if task_tokens.shape != expected:  # one row would be spread over all images without a word
+        raise OneFormerError(
+            f"task_tokens have the shape {task_tokens.shape}, expected {expected}: a row for each image",
+            hint="task_tokens(config.task_pad_id, config.task_seq_len) of data.task_text has a row for each task",
+        )
     task = _apply(_task_mlp(config), params["task_mlp"], task_tokens.astype(float))
     predictor = MaskDecoder(config.transformer, config.num_classes)
     return _apply(predictor, params["predictor"], task, features, rng=rng, deterministic=rng is None)

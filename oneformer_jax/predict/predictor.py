@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 
 from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.datasets.images import as_picture
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size, resize_and_pad
 from oneformer_jax.errors import EngineError, needs
 from oneformer_jax.evaluation.evaluator import Backend
@@ -51,23 +52,28 @@ class Predictor:
     image_size: Size | None = None
     batch_sizes: tuple[int, int | None] = (1, None)
 
-    def predict(self, image: UInt8[np.ndarray, "h w 3"], *tasks: Task | str) -> Result:
-        """The results of one RGB picture for `tasks` (without any: for all three), at the size of the picture.
+    def predict(self, picture: Any, *tasks: Task | str) -> Result:
+        """The results of one picture for `tasks` (without any: for all three), at the size of the picture.
 
-        Geometry and thresholds of a checkpoint are those that it was trained to be evaluated with; an exported model
-        fits the picture into its own size. Raises ValueError: unknown task.
+        A picture is an array of RGB in uint8, (height, width, 3), or what else `as_picture` takes: a path, a Pillow
+        image, uint16, grey. Geometry and thresholds of a checkpoint are those that it was trained to be evaluated with;
+        an exported model fits the picture into its own size. Raises ValueError: unknown task; DataError: no picture.
         """
         chosen = [task_of(task) for task in tasks] or TASKS
+        image = as_picture(picture)
         return self.predict_batch([image], [self.policy(image.shape[:2])], chosen, self.thresholds)[0]
 
     def predict_batch(
         self,
-        images: Sequence[UInt8[np.ndarray, "_h _w 3"]],
+        pictures: Sequence[Any],
         geometries: Sequence[Geometry],
         tasks: Sequence[Task],
         thresholds: Thresholds,
     ) -> list[Result]:
-        """One result a picture, at its own size; the geometries must pad all pictures to one common size."""
+        """One result a picture (see `predict`), at its own size; the geometries must pad all to one common size."""
+        if not len(pictures):
+            return []
+        images = map(as_picture, pictures)
         padded = np.stack([resize_and_pad(*pair) for pair in zip(images, geometries, strict=True)])
         sizes = np.array([geometry.resized for geometry in geometries], np.int32)
         logits = self.backend.predict(padded, sizes, tasks)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny import TINY
 
+from oneformer_jax.errors import OneFormerError
 from oneformer_jax.models.backbones import BackboneConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import TRAINING_ONLY, decode, encode, encode_text, init, predict
@@ -151,3 +152,18 @@ def test_any_backbone_and_per_sample_gradients(images: jax.Array) -> None:
 
 def test_a_configuration_survives_json() -> None:
     assert OneFormerConfig.from_json(TINY.to_json()) == TINY
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (3, 16), (2, 15)])
+def test_one_row_of_tokens_an_image(params: Params, shape: tuple[int, int]) -> None:
+    """One row would be spread over both images, and they would share its queries."""
+    images, tokens = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32), jax.ShapeDtypeStruct(shape, jnp.int32)
+    for function in (decode, predict):
+        with pytest.raises(OneFormerError, match=rf"shape \({shape[0]}, {shape[1]}\), expected \(2, 16\)"):
+            jax.eval_shape(
+                lambda images, tokens, function=function: function(
+                    params, encode(params, images, config=TINY), tokens, config=TINY
+                ),
+                images,
+                tokens,
+            )

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 from small_graph import CLASSES, SIZE, small_model
 
 from oneformer_jax import load_model
 from oneformer_jax.data.geometry import Letterbox
+from oneformer_jax.errors import DataError
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.predictor import Predictor
 
@@ -47,9 +49,29 @@ def test_thresholds_of_the_predictor_count(model: Predictor) -> None:
     assert (result.panoptic.segments, result.instance) == ((), ())
 
 
+def test_a_picture_has_one_result_in_whatever_form_it_comes(model: Predictor, tmp_path: Path) -> None:
+    expected = model.predict(PICTURE, "semantic").semantic
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    wide = PICTURE.astype(np.uint16) * 257
+    for form in (wide, tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(PICTURE)):
+        np.testing.assert_array_equal(model.predict(form, "semantic").semantic, expected)
+    geometry = model.policy(PICTURE.shape[:2])
+    (result,) = model.predict_batch([wide], [geometry], ["semantic"], model.thresholds)
+    np.testing.assert_array_equal(result.semantic, expected)
+
+
+@pytest.mark.parametrize("picture", [PICTURE / 255, PICTURE[None], PICTURE[:0], PICTURE.astype(np.int32)])
+def test_what_is_no_picture_is_refused_before_anything_runs(model: Predictor, picture: np.ndarray) -> None:
+    with pytest.raises(DataError, match="a picture must"):
+        model.predict(picture)
+    with pytest.raises(DataError, match="a picture must"):
+        model.predict_batch([picture], [model.policy((40, 50))], ["semantic"], model.thresholds)
+
+
 def test_several_pictures_of_one_padded_size_are_one_batch(model: Predictor) -> None:
     pictures = [PICTURE, PICTURE[:, ::-1].copy(), PICTURE[:20]]
     geometries = [model.policy(picture.shape[:2]) for picture in pictures]
+    assert model.predict_batch([], [], ["semantic"], model.thresholds) == []
     together = model.predict_batch(pictures, geometries, ["semantic"], model.thresholds)
     for picture, result in zip(pictures, together, strict=True):
         np.testing.assert_array_equal(result.semantic, model.predict(picture, "semantic").semantic)
