@@ -37,6 +37,7 @@ def test_the_c_library_knows_the_settings_and_takes_their_values() -> None:
 CONSOLE_SCRIPT = "import sys\nfrom oneformer_jax.__main__ import main\nsys.exit(main())\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [["cli.py"], ["-m", "oneformer_jax"], ["oneformer"]], ids=" ".join)
 def test_the_restarted_process_has_the_settings_and_the_arguments_and_its_exit_code_counts(
     start: list[str], tmp_path: Path

@@ -47,6 +47,7 @@ BLOCKER = (
 """Python text after which JAX cannot be imported."""
 
 
+@pytest.mark.slow
 def test_the_jax_free_parts_import_where_jax_is_not_installed() -> None:
     script = BLOCKER + "\n".join(f"import {module}" for module in FREE_OF_JAX)
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -17,6 +17,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
@@ -41,6 +42,7 @@ def test_a_size_that_the_model_cannot_have(command: str) -> None:
     assert "argument --size: 100 is not a multiple of 32" in result.stderr
 
 
+@pytest.mark.prove  # `make test`: test_comparison.py, and the processes of the sides above
 def test_a_small_comparison(tmp_path: Path) -> None:
     options = ("--size", "64", "--rounds", "2", "--output", str(tmp_path))
     process = python("-m", "benchmarks.deformable_attention", *options)

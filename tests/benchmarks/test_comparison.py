@@ -105,6 +105,7 @@ def test_a_side_that_fails_ends_with_its_exit_code(capfd: pytest.CaptureFixture[
         comparison.in_process(fail_at_once)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize(
     ("device", "platforms", "apart"), [("cpu", "cpu", False), ("gpu", "cuda,cpu", False), ("cpu", "cpu", True)]

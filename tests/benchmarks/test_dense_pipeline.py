@@ -63,6 +63,7 @@ def test_a_dense_sample_undone(mosaics: Path, monkeypatch: pytest.MonkeyPatch) -
     assert seen == {False, True}
 
 
+@pytest.mark.slow
 def test_the_command_measures_both_sides(mosaics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--data", str(mosaics), "--crop", "64", "--rounds", "2", "--samples", "3", "--output", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["pipeline", *options])

@@ -52,6 +52,7 @@ def test_the_share_of_others_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert others.share == pytest.approx((12 - 8 - 1) / (2 * 10))
 
 
+@pytest.mark.slow
 def test_only_the_usable_processors_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     statistics = tmp_path / "stat"
     statistics.write_text(

@@ -44,6 +44,7 @@ def swin_shapes(config: SwinConfig) -> Shapes:
     return Shapes({"/".join(path): leaf.shape for path, leaf in flatten_dict(template(config, "")).items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -62,6 +63,7 @@ def test_every_part(changes: dict[str, dict[str, object]]) -> None:
     assert infer_architecture(Shapes(shapes_of(config)), num_heads=2) == config
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(10))
 @given(
     st.sampled_from([4, 8, 12]),
@@ -82,6 +84,7 @@ def test_any_swin(width: int, depths: list[int], window: int, qkv_bias: bool, ml
     assert infer_swin(swin_shapes(config)) == config
 
 
+@pytest.mark.slow
 def test_the_published_model() -> None:
     assert infer_architecture(Shapes(shapes_of(OneFormerConfig()))) == OneFormerConfig()
 

@@ -168,6 +168,7 @@ def test_activations_in_8_bits(dtype: str) -> None:
         with_8bit_activations(model, chosen, {})
 
 
+@pytest.mark.slow
 def test_entropy_cuts_off_what_is_rare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(static, "BINS", {"num_bins": 512, "num_quantized_bins": 128})  # quicker
     model = small_model()

@@ -76,6 +76,7 @@ def load(folder: Path) -> tuple[Any, dict[str, Any]]:
     return OneFormerForUniversalSegmentation.from_pretrained(folder, output_loading_info=True)
 
 
+@pytest.mark.slow
 def test_it_loads_without_a_missing_or_unexpected_name(folder: Path) -> None:
     model, info = load(folder)
     assert (set(info["missing_keys"]), set(info["unexpected_keys"]), set(info["mismatched_keys"])) == (set(),) * 3
@@ -102,6 +103,7 @@ def test_it_converts_back_to_the_same(training: bool, params: dict[str, Any], tm
     assert "text_encoder" not in converted.params or training
 
 
+@pytest.mark.slow
 def test_it_computes_the_same(params: dict[str, Any], folder: Path) -> None:
     rng = np.random.default_rng(1)
     image = rng.standard_normal((2, 70, 90, 3)).astype(np.float32)
@@ -157,6 +159,7 @@ def their_task_inputs(*tasks: str) -> torch.Tensor:
     return OneFormerProcessor._preprocess_text(processor, [f"the task is {task}" for task in tasks], 77).float()
 
 
+@pytest.mark.slow
 def test_tao_computes_the_same_from_texts_padded_with_zeros(shared: Path, tmp_path: Path) -> None:
     """Outputs that TAO's code recorded with its padding, from the exported model with Hugging Face's padding.
 

@@ -213,6 +213,7 @@ def content():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.tao(20)
 @FORMATS
 def test_a_lightning_file_without_the_classes_in_it(zipped: bool, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_the_same_architecture_is_carried_over_whole() -> None:
     assert (report.reshaped, report.absent, report.skipped) == ({}, (), {})
 
 
+@pytest.mark.slow
 @pytest.mark.tao(8)
 @pytest.mark.parametrize("window", [7, 3, 12])
 def test_biases_of_another_window(window: int) -> None:
@@ -88,6 +89,7 @@ def test_biases_of_another_window(window: int) -> None:
     assert len(report.reshaped) == 5
 
 
+@pytest.mark.slow
 def test_an_absolute_position_embedding_of_another_image_size() -> None:
     theirs = backbone(0, ape=True, pretrain_img_size=32)
     params, report = fit_backbone(theirs, backbone(1, ape=True, pretrain_img_size=56))
@@ -172,6 +174,7 @@ def test_a_models_backbone_takes_another_window_too() -> None:
     assert report.reshaped["backbone/stage0_block0/attention/relative_position_bias"] == "bicubic, 7x7 to 9x9"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [{"dim_feedforward": 48}, {"dec_layers": 3}, {"hidden_dim": 64}])
 def test_other_differences_of_a_model_are_refused(other: dict[str, Any]) -> None:
     with pytest.raises(ConversionError, match=r"no values for|shapes that do not fit"):

@@ -16,6 +16,7 @@ from oneformer_jax.models.oneformer import TRAINING_ONLY
 SWIN_LARGE_COCO = OneFormerConfig()
 
 
+@pytest.mark.slow
 def test_every_name_of_the_original_is_known(shared: Path) -> None:
     manifest = rows(shared / "reference/keys_shi_labs_swinl_coco.csv")
     _, report = from_original({row["key"]: array(row) for row in manifest}, SWIN_LARGE_COCO)
@@ -41,6 +42,7 @@ def test_a_file_for_inference_lacks_the_text_encoder(shared: Path) -> None:
     assert set(params) == {"backbone", "pixel_decoder", "predictor", "task_mlp"}
 
 
+@pytest.mark.slow
 def test_names_that_only_some_configurations_have(shared: Path) -> None:
     manifest = rows(shared / "reference/keys_shi_labs_swinl_coco.csv")
     state = {row["key"]: array(row) for row in manifest}

@@ -57,6 +57,7 @@ def test_hugging_face(column: str, shared: Path) -> None:
     assert converted.config == OneFormerConfig()
 
 
+@pytest.mark.slow
 def test_the_configuration_of_hugging_face_tells_what_shapes_do_not(shared: Path) -> None:
     told = {
         "num_attention_heads": 4,
@@ -74,6 +75,7 @@ def test_the_configuration_of_hugging_face_tells_what_shapes_do_not(shared: Path
     assert config.backbone == SwinConfig(drop_path_rate=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.tao(35)
 def test_tao_bare_and_from_its_training(shared: Path) -> None:
     state = published(shared, "tao_swinl")
@@ -118,6 +120,7 @@ def test_the_classifier_of_22k_classes_is_of_no_matter(shared: Path) -> None:
     assert convert(in_memory(microsoft(shared) | head)).config == SWIN_TINY
 
 
+@pytest.mark.slow
 def test_timms_newer_names_hold_the_same(shared: Path) -> None:
     state = microsoft(shared)
     newer = newer_timm(state)
@@ -161,6 +164,7 @@ def test_half_a_model_says_what_is_missing(shared: Path) -> None:
         convert(in_memory(state))
 
 
+@pytest.mark.slow
 def test_another_backbone_is_refused(shared: Path) -> None:
     state = published(shared, "shi_labs_swinl_coco")
     other = {name.replace("blocks.0.attn.qkv", "blocks.0.attn.q"): x for name, x in state.items()}

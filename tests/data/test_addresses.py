@@ -173,6 +173,7 @@ def test_an_address_that_is_closed(s3: Bucket, web: Web) -> None:
     assert "abc" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_no_credentials(s3: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

@@ -71,6 +71,7 @@ def test_pictures_depend_on_seed_and_position_only(tmp_path: Path) -> None:
         assert other.read_bytes() != (tmp_path / "a" / "train" / kind / "000000.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_colours_alone_do_not_tell_the_classes(tmp_path: Path, open_split: Callable[..., Dataset]) -> None:
     write_drawn_shapes(tmp_path, {"train": 60, "val": 40}, seed=0)
     predict = nearest_colour_baseline(open_split(tmp_path / "train"))
@@ -85,6 +86,7 @@ def test_colours_alone_do_not_tell_the_classes(tmp_path: Path, open_split: Calla
     assert iou.mean() < 0.40
 
 
+@pytest.mark.slow
 def test_several_processes_draw_what_one_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder, threshold in ((tmp_path / "one", 1000), (tmp_path / "several", 1)):
         monkeypatch.setattr(drawn_shapes, "_WORTH_PROCESSES", threshold)

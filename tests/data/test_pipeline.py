@@ -81,6 +81,7 @@ def test_threads_change_nothing(train: Dataset, workers: int) -> None:
     assert_same(take(train, 6, num_workers=workers), take(train, 6))
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(train: Dataset) -> None:
     assert_same(take(train, 6, num_workers=5), take(train, 6))
 
@@ -128,6 +129,7 @@ def test_unusable_task_probabilities(weights: dict[str, float]) -> None:
         task_probabilities(weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2, 5])
 def test_a_record_that_fails_is_named(broken: Callable, open_split: Callable[..., Dataset], workers: int) -> None:
     folder: Path = broken(lambda content: None)
@@ -159,6 +161,7 @@ class Deadly(Dataset):
         return self.whole.read_segments(i)
 
 
+@pytest.mark.slow
 def test_a_worker_process_that_is_killed_names_what_it_prepared(
     train: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def batches(dataset: Dataset, **changes: object) -> list[Batch]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2, 5])
 def test_batches_are_those_of_the_folders(mixed: Dataset, folder: Path, workers: int) -> None:
     prepared = PreparedDataset(folder, "train")

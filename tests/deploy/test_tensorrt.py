@@ -98,6 +98,7 @@ def test_the_backend_fills_and_limits_batches(build: Build, exported: Path) -> N
         backend.predict(images, sizes, tasks)
 
 
+@pytest.mark.slow
 def test_buffers_are_made_once_for_the_largest_batch_and_returned(build: Build, fakes: Any) -> None:
     path = build(*RANGE, FP32)
     cuda: FakeCuda = fakes()

@@ -88,6 +88,7 @@ def test_formats_that_do_not_go_together_are_found(rtx: Any, tmp_path: Path) -> 
         built(rtx, tmp_path / "model.onnx", ("SM86",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "batch"), [("fp16", -1), (f"static_{INT8}", 2)])
 def test_an_exported_model_builds(rtx: Any, tmp_path: Path, name: str, batch: int) -> None:
     """All of OneFormer, as `export` writes it."""

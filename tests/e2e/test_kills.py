@@ -19,7 +19,7 @@ from oneformer_jax.checkpoints import read as ckpt
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS, STEPS = (10, 200) if tier() == "prove" else (2, 16)
+KILLS, STEPS = (10, 200) if tier() == "prove" else (1, 10)
 
 
 def start(workspace: Path, folder: Path, *keys: str) -> subprocess.Popen[bytes]:
@@ -94,16 +94,3 @@ def test_kill_at_random_moments_changes_nothing(workspace: Path, tmp_path: Path)
             for folder in (ckpt.find_checkpoint(run_dir), ckpt.find_checkpoint(tmp_path / "whole"))
         ]
         jax.tree.map(np.testing.assert_array_equal, *arrays)
-
-
-def test_ten_steps_without_a_finite_loss_name_the_images(workspace: Path, tmp_path: Path) -> None:
-    """Weights of the losses beyond what a float32 holds."""
-    weights = ("model.one_former.mask_weight=1e38", "model.one_former.dice_weight=1e38")
-    process = start(workspace, tmp_path, *weights)
-    _, errors = process.communicate(timeout=600)
-    message = errors.decode()
-    assert process.returncode == 1, message
-    assert "the loss was not finite at 10 steps in a row (1 to 10)" in message
-    assert f"{workspace}/data/train/images/" in message
-    assert "the last good checkpoint: " in message
-    assert "Traceback" not in message

@@ -99,6 +99,7 @@ def test_normalisers_count_the_segments_and_queries_of_all_batches(batch: Batch)
     assert objective.normalisers([empty.segment_class], num_queries=5).masks == 1
 
 
+@pytest.mark.slow
 @pytest.mark.tao(41)
 def test_contrastive_loss() -> None:
     """Orthogonal pairs: each row has one logit of the scale and zeros; long and zero vectors are harmless."""
@@ -114,6 +115,7 @@ def test_contrastive_loss() -> None:
     assert np.isfinite(jax.grad(contrastive_loss)(jnp.zeros_like(queries), queries, scale)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.optimised  # the last bit decides which points are the uncertain ones
 def test_padding_and_groups_change_nothing(outputs: LayerPredictions, batch: Batch) -> None:
     total, losses, gradients = total_and_gradients(outputs, batch, matched(outputs, batch))
@@ -125,6 +127,7 @@ def test_padding_and_groups_change_nothing(outputs: LayerPredictions, batch: Bat
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), other_gradients, gradients)
 
 
+@pytest.mark.slow
 def test_a_batch_without_segments(outputs: LayerPredictions, batch: Batch) -> None:
     empty = batch._replace(
         segment_index=jnp.full_like(batch.segment_index, -1), segment_class=jnp.full_like(batch.segment_class, -1)
@@ -138,12 +141,14 @@ def test_a_batch_without_segments(outputs: LayerPredictions, batch: Batch) -> No
     np.testing.assert_array_equal(gradients.mask_features, 0)
 
 
+@pytest.mark.slow
 def test_total_is_the_weighted_sum(outputs: LayerPredictions, batch: Batch) -> None:
     total, losses, _ = total_and_gradients(outputs, batch, matched(outputs, batch))
     weights = {"loss_ce": 2, "loss_mask": 5, "loss_dice": 5, "loss_contrastive": 0.5}
     np.testing.assert_allclose(total, sum(weights[k] * np.sum(v) for k, v in losses.items()), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_deep_supervision_only_the_last_layer_counts(outputs: LayerPredictions, batch: Batch) -> None:
     config = dataclasses.replace(CONFIG, deep_supervision=False)
     costs = np.asarray(matching_costs(outputs, batch, jax.random.key(0), config))
@@ -154,6 +159,7 @@ def test_without_deep_supervision_only_the_last_layer_counts(outputs: LayerPredi
     assert np.any(gradients.class_logits[-1])
 
 
+@pytest.mark.slow
 def test_random_points_follow_the_sample_not_its_place(outputs: LayerPredictions, batch: Batch) -> None:
     order = np.array([2, 0, 3, 1])
     moved = jax.tree.map(lambda x: x[order], batch)
@@ -173,6 +179,7 @@ def test_random_points_follow_the_sample_not_its_place(outputs: LayerPredictions
     np.testing.assert_allclose(moved_total, total, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_half_precision_predictions_give_losses_in_float32(outputs: LayerPredictions, batch: Batch) -> None:
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), outputs)
     pairs = matched(outputs, batch)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from oneformer_jax.losses.mask_losses import pair_losses, point_weights, weighted_losses
 from oneformer_jax.losses.matching import BLOCK, CriterionConfig
@@ -13,6 +14,7 @@ CONFIG = CriterionConfig(mask_weight=3.0, dice_weight=2.0, num_points=24)
 COUNT = CONFIG.num_oversampled + CONFIG.num_points - CONFIG.num_uncertain
 
 
+@pytest.mark.slow
 def test_values_and_gradients_are_those_of_single_slots() -> None:
     rng = np.random.default_rng(0)
     slots = 2 * BLOCK

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -34,6 +35,7 @@ def bilinear(mask: np.ndarray, x: float, y: float) -> float:
 coordinates = st.floats(0, 1, width=32) | st.sampled_from([0.0, 1.0, 0.5])
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(40))
 @given(
     mask=hnp.arrays(np.float32, (3, 4), elements=st.floats(-10, 10, width=32)),
@@ -61,6 +63,7 @@ def test_values_and_gradients_equal_grid_sample() -> None:
     np.testing.assert_allclose(pullback(jnp.asarray(cotangent))[0], reference.grad, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_segments_equal_dense_masks_on_several_planes() -> None:
     rng = np.random.default_rng(1)
     index = np.stack([rng.integers(-1, 3, (2, 8, 6)), rng.choice([-1, 3], (2, 8, 6))], axis=1).astype(np.int16)
@@ -80,6 +83,7 @@ def test_segments_equal_dense_masks_on_several_planes() -> None:
     np.testing.assert_allclose(found, sample_masks(jnp.asarray(dense.reshape(8, 8, 6)), own_points), atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(60))
 @given(
     logits=hnp.arrays(np.float32, (2, 12), elements=st.floats(-3, 3, width=32) | st.sampled_from([0.0, 1.0, -1.0])),

@@ -1,16 +1,26 @@
 """Backbones that this package does not know: trained, saved, read back in another process, evaluated, trained on."""
 
+import dataclasses
+import importlib
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from tiny import TINY
 
+from oneformer_jax import load_checkpoint
+from oneformer_jax.checkpoints.contents import Description
 from oneformer_jax.checkpoints.read import find_checkpoint, load_description
+from oneformer_jax.checkpoints.store import Checkpoints
+from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import CheckpointError
+from oneformer_jax.models import oneformer
 from oneformer_jax.models.backbones import BackboneConfig, SwinConfig, register_backbone
 from oneformer_jax.models.config import OneFormerConfig
 
@@ -100,7 +110,7 @@ assert int(state.step) == 2 and np.isfinite(float(scalars["loss"]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.prove  # `make test`: below, without a training and in one process
 def test_a_backbone_of_another_module_is_trained_saved_read_back_evaluated_and_trained_on(tmp_path: Path) -> None:
     (tmp_path / "my_backbone.py").write_text(MY_BACKBONE)
     write_drawn_shapes(tmp_path, {"val": 2}, size=64)
@@ -110,6 +120,22 @@ def test_a_backbone_of_another_module_is_trained_saved_read_back_evaluated_and_t
     python(GO_ON, run, tmp_path / "val", path=path)
     with pytest.raises(CheckpointError, match=r"kind 'my'; registered are swin"):
         load_description(find_checkpoint(run))  # in this process nobody has registered it
+
+
+def test_a_backbone_of_another_module_is_saved_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oneformer_jax.models.backbones.registry._kinds", {"swin": SwinConfig})
+    (tmp_path / "its_backbone.py").write_text(MY_BACKBONE)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = dataclasses.replace(TINY, backbone=importlib.import_module("its_backbone").MyConfig((4, 8, 8, 8)))
+    like = jax.eval_shape(partial(oneformer.init, config), jax.random.key(0))
+    assert like["backbone"]["Conv_3"]["kernel"].shape == (3, 3, 8, 8)
+    params = jax.tree.map(lambda leaf: np.random.default_rng(leaf.size).random(leaf.shape, np.float32), like)
+    categories = Categories(tuple(Category(i, name, True, (i, i, i)) for i, name in enumerate("abc")))
+    with Checkpoints(tmp_path / "run", keep=1, monitor="PQ") as checkpoints:
+        checkpoints.save(params, None, Description(config, categories, (120.0,) * 3, (60.0,) * 3, spec={}, step=1))
+    model = load_checkpoint(tmp_path / "run")
+    assert model.description.model == config
+    jax.tree.map(np.testing.assert_array_equal, model.params, params)
 
 
 def python(script: str, *arguments: Path, path: tuple[Path, ...]) -> None:

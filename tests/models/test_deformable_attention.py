@@ -63,11 +63,13 @@ def assert_equals_torch(shapes: tuple[tuple[int, int], ...], inputs: tuple[np.nd
         np.testing.assert_allclose(ours, theirs.grad.numpy(), rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 def test_equals_grid_sample(shapes: tuple[tuple[int, int], ...]) -> None:
     assert_equals_torch(shapes, random_inputs(shapes))
 
 
+@pytest.mark.slow
 def test_on_borders_and_far_outside() -> None:
     """Pixel coordinates that float32 holds exactly: whole, half, and the first and last that reach no pixel."""
     h, w = 2, 4
@@ -90,6 +92,7 @@ def test_infinite_and_nan_locations_stay_with_their_query() -> None:
     assert np.isfinite(out[0, 2]).all()
 
 
+@pytest.mark.slow
 def test_under_vmap_and_jit() -> None:
     """Gradients of many models at once equal those of one after the other."""
     shapes = ((4, 3), (2, 2))
@@ -128,6 +131,7 @@ print("local")
 """
 
 
+@pytest.mark.slow
 def test_sharded_batch_needs_no_communication() -> None:
     """Forward and backward of a batch split over two devices: in a process of its own, as devices are set at start."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}

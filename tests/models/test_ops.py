@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from tiny import TINY
 
 from oneformer_jax.models import ops
@@ -34,6 +35,7 @@ def test_another_formulation_is_used_within_and_in_this_thread_alone() -> None:
     np.testing.assert_array_equal(attended(), usual)
 
 
+@pytest.mark.slow
 def test_the_formulation_belongs_to_the_configuration_and_to_its_compiled_programs() -> None:
     """One jitted function, given one configuration after the other, computes what each of them says."""
 

@@ -46,6 +46,7 @@ def test_words_of_different_keys_are_independent() -> None:
         assert stats.chisquare(pairs).pvalue > LEVEL
 
 
+@pytest.mark.slow
 def test_no_bit_follows_another() -> None:
     """Correlations of all pairs of bits, of one word and of neighbours."""
     words = draw(7)
@@ -75,6 +76,7 @@ assert (np.asarray(halves) == np.asarray(random_bits(key, (16, 32)))).all()
 """
 
 
+@pytest.mark.slow
 def test_devices_draw_their_parts_of_the_same_array() -> None:
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     subprocess.run([sys.executable, "-c", SHARDED], env=environment, check=True)

@@ -67,6 +67,7 @@ def test_parameters_are_a_plain_float32_tree(params: Params) -> None:
     np.testing.assert_allclose(params["logit_scale"], np.log(1 / 0.07), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_shapes(params: Params, images: jax.Array) -> None:
     features = jax.eval_shape(partial(encode, config=TINY), params, images)
     assert features.mask_features.shape == (2, 16, 24, 32)
@@ -84,6 +85,7 @@ def test_inference_needs_no_training_parts(params: Params, images: jax.Array) ->
     jax.eval_shape(partial(decode, config=TINY), trimmed, features, TASK)
 
 
+@pytest.mark.slow
 def test_images_of_a_batch_do_not_mix(params: Params, images: jax.Array) -> None:
     both = forward(params, images, TASK, TINY)
     other = forward(params, images.at[0].add(1.0), TASK.at[0].add(1), TINY)
@@ -91,6 +93,7 @@ def test_images_of_a_batch_do_not_mix(params: Params, images: jax.Array) -> None
     np.testing.assert_allclose(both.class_logits[:, 1], other.class_logits[:, 1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_rng_switches_training_mode_on(params: Params, images: jax.Array) -> None:
     rngs = [jax.random.key(seed) for seed in (0, 0, 1)]
     first, again, other = (forward(params, images, TASK, TINY, rng).class_logits for rng in rngs)
@@ -105,6 +108,7 @@ def test_the_task_changes_the_queries_but_not_the_features(params: Params, image
     np.testing.assert_array_equal(first.mask_features, second.mask_features)
 
 
+@pytest.mark.slow
 def test_text_queries_are_gathered_rows_and_the_context(params: Params) -> None:
     table = jnp.array([[62, 5, 63, 0], [62, 7, 9, 63], [62, 63, 0, 0]])
     texts = encode_text(params, table, jnp.array([[0, 1, 2], [2, 2, 0]]), config=TINY)
@@ -114,6 +118,7 @@ def test_text_queries_are_gathered_rows_and_the_context(params: Params) -> None:
     np.testing.assert_array_equal(texts[0, 3:], params["prompt_ctx"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", [1, 2])
 def test_texts_of_the_shown_prompts_are_those_of_the_whole_table(params: Params, groups: int) -> None:
     table = jnp.array([[62, row, 63] for row in range(16)])
@@ -125,13 +130,15 @@ def test_texts_of_the_shown_prompts_are_those_of_the_whole_table(params: Params,
     def loss(params: Params, rows_of_image: int | None) -> jax.Array:
         return jnp.sum(jnp.sin(texts(params, rows_of_image)))
 
-    whole, shown = texts(params, None), texts(params, 3)  # 12 or twice 6 of the 16 rows
+    read = jax.jit(texts, static_argnums=1)
+    whole, shown = read(params, None), read(params, 3)  # 12 or twice 6 of the 16 rows
     np.testing.assert_allclose(shown, whole, rtol=1e-5, atol=1e-6)
-    gradients = [jax.grad(loss)(params, rows) for rows in (None, 3)]
+    gradients = [jax.jit(jax.grad(loss), static_argnums=1)(params, rows) for rows in (None, 3)]
     for one, other in zip(*map(jax.tree.leaves, gradients), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_any_backbone_and_per_sample_gradients(images: jax.Array) -> None:
     """The gradients of a sample are its own: exchanging the samples exchanges the gradients."""
     transformer = dataclasses.replace(TINY.transformer, dec_layers=2)

@@ -42,6 +42,7 @@ def test_any_image_size_and_absolute_positions() -> None:
     assert [maps[f"res{i + 2}"].shape for i in range(2)] == [(1, *s, 8 * 2**i) for i, s in enumerate(sizes)]
 
 
+@pytest.mark.slow
 @pytest.mark.tao(5)
 def test_rematerialisation_changes_nothing_but_what_is_kept() -> None:
     """Blocks keep their inputs alone, and draw the same dropout and paths once more."""

@@ -35,6 +35,7 @@ def test_the_wheel_holds_the_package_its_types_specs_and_vocabulary(wheel: Path)
     assert {"oneformer_jax/py.typed", "oneformer_jax/data/clip/LICENSE"} <= held
 
 
+@pytest.mark.slow
 def test_the_base_describes_itself_and_names_the_extra_that_is_missing(environment: Callable, tmp_path: Path) -> None:
     base = environment()
     heavy = {"jax", "flax", "tensorflow-datasets", "opencv-python-headless", "pycocotools", "onnxruntime", "matplotlib"}

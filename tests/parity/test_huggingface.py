@@ -1,4 +1,4 @@
-"""The model at its real Swin-T size against Hugging Face's OneFormer with random weights.
+"""The model with a real Swin-T against Hugging Face's OneFormer with random weights.
 
 At this size rounding flips a few attention-mask bits, and the queries of those rows move: features and the initial
 queries must agree everywhere, logits of later layers in 99.9 % of their entries.
@@ -65,8 +65,11 @@ def channels_first(x: Any) -> np.ndarray:
     return np.moveaxis(np.asarray(x), -1, -3)
 
 
-# Neither is square; 224x288 gives maps of 56x72 ... 7x9 for windows of 7, and 256x320 pads every stage's windows.
-@pytest.mark.parametrize("size", [pytest.param((256, 320), marks=pytest.mark.prove), (224, 288)])
+# None is square; 224x288 gives maps of 56x72 ... 7x9 for windows of 7, and the others pad every stage's windows.
+SIZES = [*(pytest.param(size, marks=pytest.mark.prove) for size in ((256, 320), (224, 288))), (96, 128)]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_real_size(size: tuple[int, int], theirs: Any, params: dict[str, Any]) -> None:
     image = np.random.default_rng(0).standard_normal((1, 3, *size)).astype(np.float32)
     task = np.zeros((1, CONFIG.task_seq_len), np.float32)

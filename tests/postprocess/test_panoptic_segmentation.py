@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,6 +56,7 @@ def test_golden(golden) -> None:
     check_partition(result, golden.is_thing)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(60))
 @given(
     seed=st.integers(0, 10_000),

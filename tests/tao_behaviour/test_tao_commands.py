@@ -7,6 +7,7 @@ import pytest
 from oneformer_jax.data import task_text
 
 
+@pytest.mark.slow
 @pytest.mark.tao(34)
 def test_texts_are_tokenised_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """There the vocabulary is downloaded first; here a fresh tokenizer opens no connection."""

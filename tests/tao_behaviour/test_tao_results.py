@@ -87,6 +87,7 @@ for devices in (1, 2):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.tao(12)
 def test_several_devices_score_what_one_scores(five_pictures: Path) -> None:
     """There each device scores its own share and the first one reports; here five images are five, on two devices."""

@@ -30,6 +30,7 @@ def below(shapes: dict, *prefixes: str) -> Names:
     return Names(name for name in jax.tree.leaves(parameter_names(shapes)) if name.startswith(prefixes))
 
 
+@pytest.mark.slow
 @pytest.mark.tao(42)
 def test_dropout_is_off_where_everything_is_frozen(shapes: dict) -> None:
     def mode(*prefixes: str):
@@ -43,6 +44,7 @@ def test_dropout_is_off_where_everything_is_frozen(shapes: dict) -> None:
     assert mode("predictor/class_transformer/").transformer.dropout == 0
 
 
+@pytest.mark.slow
 def test_frozen_parameters_have_no_optimizer_state_no_update_and_no_gradient(shapes: dict) -> None:
     frozen = below(shapes, "backbone/", "predictor/class_transformer/")
     optimizer = make_optimizer(OptimizerConfig(clip_value=0.5), optax.constant_schedule(1e-3), frozen=frozen)
@@ -60,6 +62,7 @@ def test_frozen_parameters_have_no_optimizer_state_no_update_and_no_gradient(sha
         assert np.any(gradient) == (name not in frozen), name
 
 
+@pytest.mark.slow
 @pytest.mark.tao(42)
 def test_frozen_stages_run_as_in_evaluation() -> None:
     backbone = dataclasses.replace(CONFIG.backbone, drop_path_rate=0.9, drop_rate=0.5)

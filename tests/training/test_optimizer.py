@@ -32,6 +32,7 @@ def tree(rng: np.random.Generator) -> dict:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.tao(5)
 def test_matches_torch_adamw_with_groups() -> None:
     rng = np.random.default_rng(0)
@@ -65,6 +66,7 @@ def test_matches_torch_adamw_with_groups() -> None:
         np.testing.assert_allclose(leaf, tensor.detach().numpy(), rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.tao(2)
 @pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.0, float("inf")])
 def test_full_model_clipping_bounds_the_norm_that_torch_computes(norm_type: float) -> None:

@@ -318,5 +318,6 @@ def test_the_second_start_compiles_nothing(full: Steps) -> None:
     assert second.losses == full.losses[:2]
 
 
+@pytest.mark.prove  # `make test`: two processes, each with a device, in e2e/test_several_processes.py
 def test_two_devices_train_like_one(full: Steps) -> None:
     assert fresh_process(devices=2, steps=3).losses == pytest.approx(full.losses[:3], rel=1e-3)

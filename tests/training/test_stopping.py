@@ -27,6 +27,7 @@ IN_PYTHON = "time.sleep(60)"
 IN_A_CALL = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM]); ctypes.CDLL(None).sleep(60)"
 
 
+@pytest.mark.slow
 @pytest.mark.tao(15)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("wait", [IN_PYTHON, IN_A_CALL])

@@ -1,7 +1,6 @@
 """One process or several, one device or eight, parameters whole or split: the same training.
 
-For `make prove`; `make test` compares one device with two in test_step.py, and two processes with one in
-e2e/test_several_processes.py.
+For `make prove`; `make test` compares two processes with one in e2e/test_several_processes.py.
 """
 
 from concurrent.futures import ThreadPoolExecutor

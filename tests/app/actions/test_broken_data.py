@@ -30,6 +30,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.tao(22)
 @pytest.mark.parametrize("name", DEFECTS)
 def test_each_defect_ends_the_run_before_it_touches_anything(

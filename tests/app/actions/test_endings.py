@@ -98,6 +98,7 @@ def lines_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "status.json").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.tao(14, case="device memory")
 @pytest.mark.tao(14, case="key")
 @pytest.mark.tao(14, case="assertion")

@@ -194,6 +194,7 @@ def test_the_configuration_holds_no_secret(make_spec) -> None:
     assert config["train"] == settings.spec["train"]
 
 
+@pytest.mark.slow
 def test_an_offline_run_of_the_real_package(
     make_spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:

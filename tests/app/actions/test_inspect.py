@@ -63,6 +63,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_data_is_described_and_drawn(spec: Path) -> None:
     result = run("inspect", "data", "-e", spec)
     assert result.exit_code == 0, result.output
@@ -164,6 +165,7 @@ def test_spec_problems_are_told(spec: Path) -> None:
     assert "did you mean train.num_epochs?" in result.output
 
 
+@pytest.mark.slow
 def test_the_published_model_has_its_parameters() -> None:
     config = OneFormerConfig()
     counts = parameter_counts(oneformer.shapes(config))
@@ -174,6 +176,7 @@ def test_the_published_model_has_its_parameters() -> None:
     assert counts["all"] == sum(count for name, count in counts.items() if name != "all")
 
 
+@pytest.mark.slow
 def test_model_shows_parameters_operations_and_memory(spec: Path) -> None:
     result = run("inspect", "model", "-e", spec, "--batch", 2, "--size", 64, 96)
     assert result.exit_code == 0, result.output

@@ -83,6 +83,7 @@ def test_what_cannot_be_prepared(prepare: Callable[..., Result], drawn: Path, tm
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_training_does_not_import_tensorflow_datasets_unasked() -> None:
     script = (
         "import sys, oneformer_jax.app.actions.train.train, oneformer_jax.app.actions.evaluate; print(*sys.modules)"

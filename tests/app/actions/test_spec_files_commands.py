@@ -60,6 +60,7 @@ def test_wrong_usage() -> None:
     assert "did you mean results_dir?" in result.output
 
 
+@pytest.mark.slow
 def test_schema_writes_the_bundle(tmp_path: Path) -> None:
     assert run("schema", "--output", tmp_path / "skill").exit_code == 0
     for name, text in bundle().items():

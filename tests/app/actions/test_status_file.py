@@ -132,6 +132,7 @@ def test_a_line_that_does_not_fit_on_the_disk_leaves_none_of_itself(
     assert "No space left" in console.export_text()
 
 
+@pytest.mark.slow
 @pytest.mark.tao(13)
 @given(st.text(), st.dictionaries(st.text(min_size=1), st.none() | st.floats(), max_size=4))
 def test_every_line_is_strict_json_whatever_it_says(

@@ -39,6 +39,7 @@ class Reached(Exception):
     """Ends a training where the forward pass would begin."""
 
 
+@pytest.mark.slow
 def test_few_frames_lie_between_the_command_and_the_forward_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

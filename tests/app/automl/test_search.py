@@ -56,6 +56,7 @@ def range_of_lr(low: float, high: float) -> str:
     return f"automl.custom_param_ranges={{train.optim.lr: {{valid_min: {low}, valid_max: {high}}}}}"
 
 
+@pytest.mark.slow
 @pytest.mark.tao(37)
 def test_the_best_validation_of_the_best_trial_counts(search: Search, tmp_path: Path) -> None:
     results = search("automl.max_recommendations=5", range_of_lr(1e-6, 1e-3), "train.optim.lr=1e-5")
@@ -83,6 +84,7 @@ def test_the_best_validation_of_the_best_trial_counts(search: Search, tmp_path: 
     assert picture.std() > 10
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_recorded_and_the_study_goes_on(search: Search) -> None:
     options = "automl.custom_param_ranges={train.optim.lr: {valid_options: [1.0e-4, 5.0e-3]}}"
     results = search("automl.max_recommendations=6", options)
@@ -101,6 +103,7 @@ def test_what_is_wrong_for_every_trial_ends_the_study(search: Search, tmp_path: 
     assert len(json.loads((tmp_path / "automl" / "results.json").read_text())["trials"]) == 3
 
 
+@pytest.mark.slow
 def test_values_that_contradict_each_other_fail_their_trial_before_it_trains(search: Search, tmp_path: Path) -> None:
     scales = "{valid_options: [0.1, 3.0]}"
     results = search(
@@ -116,6 +119,7 @@ def test_values_that_contradict_each_other_fail_their_trial_before_it_trains(sea
             assert not (tmp_path / "automl" / trial["folder"] / "starts.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_trials_that_are_behind_are_stopped(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN_EPOCH", "0.6")  # longer than a look of the study
     results = search(
@@ -136,6 +140,7 @@ def test_trials_that_are_behind_are_stopped(search: Search, monkeypatch: pytest.
         assert trial["score"] == pytest.approx(stand_in.score(trial["values"]["train.optim.lr"], trial["epochs"]))
 
 
+@pytest.mark.slow
 def test_only_the_best_checkpoint_stays(search: Search, tmp_path: Path) -> None:
     low = range_of_lr(1e-6, 1e-3)
     search("automl.max_recommendations=3", "automl.delete_intermediate_ckpt=false", low)
@@ -159,6 +164,7 @@ def test_trials_run_side_by_side(search: Search, tmp_path: Path, monkeypatch: py
     assert max(start for start, _ in spans) < min(end for _, end in spans)
 
 
+@pytest.mark.slow
 def test_a_study_that_is_killed_three_times_ends_as_one_that_is_not(search: Search, tmp_path: Path) -> None:
     overrides = ["automl.max_recommendations=5", range_of_lr(1e-6, 1e-3), "train.optim.lr=1e-5"]
     uninterrupted = search(*overrides)
@@ -206,6 +212,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_table_that_lives(search: Search) -> None:
     screen = io.StringIO()
     options = "automl.custom_param_ranges={train.optim.lr: {valid_options: [1.0e-4, 5.0e-3]}}"
@@ -219,6 +226,7 @@ def test_a_terminal_shows_a_table_that_lives(search: Search) -> None:
     assert "running" in screen.getvalue()
 
 
+@pytest.mark.slow
 def test_a_study_of_another_spec_is_refused(search: Search) -> None:
     search("automl.max_recommendations=1")
     with pytest.raises(OneFormerError, match=r"is a different one: .*train\.num_epochs was 4, now it is 3"):
@@ -228,6 +236,7 @@ def test_a_study_of_another_spec_is_refused(search: Search) -> None:
     assert len(search("automl.max_recommendations=2", "wandb.name=other")["trials"]) == 2
 
 
+@pytest.mark.slow
 def test_a_schema_of_ones_own_decides_what_is_searched(search: Search, tmp_path: Path) -> None:
     for name, text in bundle().items():
         (tmp_path / "skill" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from oneformer_jax.app.automl.parameter import Choice, Number, Relation
 from oneformer_jax.app.automl.request import SearchSettings
 from oneformer_jax.app.automl.study import Study
@@ -23,6 +25,7 @@ def run(study: Study, count: int) -> None:
             trial.complete(float(trial.values["lr"]))
 
 
+@pytest.mark.slow
 def test_a_study_in_pieces_proposes_what_one_in_a_whole_does(tmp_path: Path) -> None:
     whole = open_study(None)
     run(whole, 9)

@@ -74,6 +74,7 @@ def test_schemas_are_the_published_ones_but_for_the_reasons_above(skill: Path) -
         assert any(map(explains, found)), f"no difference left: {reason}"
 
 
+@pytest.mark.slow
 def test_manifest_and_files_are_the_published_ones(skill: Path) -> None:
     assert list(differences(json.loads((skill / "schemas" / "manifest.json").read_text()), manifest())) == []
     published = {str(path.relative_to(skill)) for path in skill.rglob("*.*")}
@@ -121,6 +122,7 @@ def test_skill_information_names_keys_that_exist() -> None:
     assert {path.rpartition(".")[2] for path in PATHS} > set(FILES)
 
 
+@pytest.mark.slow
 def test_every_schema_is_strict_json_in_which_only_own_keys_are_marked() -> None:
     for name, text in bundle().items():
         if not name.endswith(".schema.json"):
