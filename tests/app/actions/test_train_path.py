@@ -97,6 +97,6 @@ def test_the_train_action_names_few_parts() -> None:
 
 
 def test_a_package_counts_as_what_it_passes_on() -> None:
-    parts = {f"oneformer_jax.app.spec.{name}" for name in ("load", "spec")}
+    parts = {f"oneformer_jax.app.spec.{name}" for name in ("load", "spec", "validate")}
     assert modules_behind("oneformer_jax.app.spec", "load_spec") == parts
     assert modules_behind("oneformer_jax.models", "oneformer") == {"oneformer_jax.models.oneformer"}
