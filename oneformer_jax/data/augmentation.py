@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Int16, UInt8
 
 from oneformer_jax.data.datasets.dataset import VOID, Segment
-from oneformer_jax.data.geometry import Size, resize_image, short_edge
+from oneformer_jax.data.geometry import Size, letterbox, resize_image, short_edge
 
 PAD_COLOR = 128
 _CROP_TRIES = 10
 _ERASING_TRIES = 10
+_LONGEST_TURNED = 2**15 - 2  # pixels, of cv2.warpAffine
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,15 @@ def _jitter_and_crop(
 
 def _rotate(
     image: UInt8[np.ndarray, "h w 3"], planes: Int16[np.ndarray, "r h w"], degrees: float
-) -> tuple[UInt8[np.ndarray, "h w 3"], Int16[np.ndarray, "r h w"]]:
-    """Turns about the centre on the same canvas; corners mirror the image and belong to no segment."""
+) -> tuple[UInt8[np.ndarray, "h2 w2 3"], Int16[np.ndarray, "r h2 w2"]]:
+    """Turns about the centre on the same canvas; corners mirror the image and belong to no segment.
+
+    Longer edges than OpenCV turns are shortened before: crops show such images at a fraction of their size.
+    """
+    if max(image.shape[:2]) > _LONGEST_TURNED:
+        size = letterbox(image.shape[:2], (_LONGEST_TURNED, _LONGEST_TURNED)).resized
+        image = resize_image(image, size)
+        planes = np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_NEAREST) for plane in planes])
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     turned = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)

@@ -29,7 +29,7 @@ from jaxtyping import Int
 
 from oneformer_jax.data.augmentation import AugmentationSettings, Sample, augment, cutmix
 from oneformer_jax.data.batch import Batch, segment_targets
-from oneformer_jax.data.datasets.dataset import Dataset, naming
+from oneformer_jax.data.datasets.dataset import Dataset, check_segments, naming
 from oneformer_jax.data.task_text import prompt_rows
 from oneformer_jax.errors import OneFormerError, SpecError
 from oneformer_jax.tasks import TASKS
@@ -65,7 +65,12 @@ class PipelineSettings:
     num_workers: int = 2
 
     def fitted(self, dataset: Dataset) -> "PipelineSettings":
-        """The same with table sizes that hold every image of `dataset`, where they are not set."""
+        """The same with table sizes that hold every image of `dataset`, where they are not set.
+
+        Raises DataError: two images that are mixed may have too many segments.
+        """
+        if self.cutmix_prob:
+            check_segments(2 * max(len(record.segments) for record in dataset.records), f"{dataset.where}, with CutMix")
         needed = max_segments_of(dataset, self.num_queries, images=2 if self.cutmix_prob else 1)
         return replace(self, max_segments=self.max_segments or needed, planes=self.planes or dataset.planes)
 

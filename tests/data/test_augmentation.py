@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -185,3 +186,19 @@ def test_short_sizes_take_the_place_of_the_scale_jitter() -> None:
         _, mask = augment(image, planes, settings, np.random.default_rng(seed))
         sizes.add((int((mask[0] == 0).any(1).sum()), int((mask[0] == 0).any(0).sum())))
     assert sizes == {(20, 40), (30, 60)}
+
+
+@pytest.mark.parametrize("edge", [32766, 32767, 40_000])
+@pytest.mark.parametrize("tall", [False, True])
+def test_pictures_longer_than_opencv_turns_are_turned_as_well(edge: int, tall: bool) -> None:
+    """Left half dark and segment 0, right half bright and segment 1; what is turned stays together."""
+    image, planes = np.full((4, edge, 3), 10, np.uint8), np.zeros((1, 4, edge), np.int16)
+    image[:, edge // 2 :], planes[:, :, edge // 2 :] = 240, 1
+    if tall:
+        image, planes = (np.ascontiguousarray(x) for x in (image.transpose(1, 0, 2), planes.transpose(0, 2, 1)))
+    chosen = AugmentationSettings(
+        crop=(32, 32), min_scale=1.0, max_scale=1.0, flip_prob=0.0, color_prob=0.0, rotation_prob=1.0, crop_max_area=1.0
+    )
+    turned, rows = augment(image, planes, replace(chosen, rotation_degrees=0.001), np.random.default_rng(0))
+    assert np.median(turned[rows[0] == 0]) == 10
+    assert np.median(turned[rows[0] == 1]) == 240

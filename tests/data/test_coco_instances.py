@@ -10,6 +10,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from oneformer_jax.data.batch import segment_targets
+from oneformer_jax.data.datasets import dataset as dataset_module
 from oneformer_jax.data.datasets.dataset import VOID, Dataset, front
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.errors import DataError
@@ -188,3 +189,10 @@ def test_missing_keys_and_several_problems_at_once(tmp_path: Path) -> None:
     panoptic = {"image_id": 1, "file_name": "1.png", "segments_info": []}
     with pytest.raises(DataError, match=r"annotation 0 is an instance .*, annotation 1 panoptic"):
         opened(write(tmp_path, [box(1, 4, 0, 0, 9, 9), panoptic]))
+
+
+def test_more_segments_than_can_be_told_apart_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, [box(number, 1, 0, 0, 2, 2) for number in range(10)])
+    monkeypatch.setattr(dataset_module, "MAX_SEGMENTS", 9)
+    with pytest.raises(DataError, match="10 segments in one image, at most 9"):
+        opened(path)

@@ -1,7 +1,9 @@
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneformer_jax.data import batch as batch_module
+from oneformer_jax.data.augmentation import AugmentationSettings
 from oneformer_jax.data.batch import SegmentTargets, segment_targets
+from oneformer_jax.data.datasets import dataset as dataset_module
 from oneformer_jax.data.datasets.coco_panoptic import segment_rows
-from oneformer_jax.data.datasets.dataset import VOID, Dataset, Segment
+from oneformer_jax.data.datasets.dataset import MAX_SEGMENTS, VOID, Dataset, Segment
+from oneformer_jax.data.pipeline import PipelineSettings
 from oneformer_jax.data.task_text import prompt_rows
 from oneformer_jax.errors import DataError
 from oneformer_jax.tasks import TASKS, Task
@@ -105,3 +110,43 @@ def test_real_picture(open_split: Callable[..., Dataset], shared: Path) -> None:
     assert counts["panoptic"] == len(alive)
     assert counts["semantic"] == len({s.category for s in alive})
     assert counts["instance"] == sum(bool(dataset.categories.is_thing[s.category]) for s in alive)
+
+
+@pytest.mark.parametrize("task", ["instance", "panoptic"])
+def test_as_many_segments_as_an_image_may_have_stay_apart(task: Task) -> None:
+    """Every pixel is a segment of its own, the last ones too."""
+    segments = [Segment(number + 1, number % 2, False) for number in range(MAX_SEGMENTS)]
+    planes = np.full((1, 128, 256), VOID, np.int16)
+    planes.ravel()[:MAX_SEGMENTS] = np.arange(MAX_SEGMENTS)
+    assert planes.max() == MAX_SEGMENTS - 1 == planes[0, -1, -2], "no number has wrapped"
+    targets = segment_targets(planes, segments, task, np.array([True, True]), MAX_SEGMENTS)
+    assert targets.count == MAX_SEGMENTS
+    assert len(np.unique(targets.index)) == MAX_SEGMENTS + 1
+    classes = targets.classes[targets.index.ravel()[:MAX_SEGMENTS]]
+    np.testing.assert_array_equal(classes, [segment.category for segment in segments])
+
+
+def test_more_segments_are_refused_by_the_name_of_the_image(
+    broken: Callable[[Callable[[dict[str, Any]], None]], Path],
+    open_split: Callable[..., Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def crowd_in(content: dict[str, Any]) -> None:
+        info = content["annotations"][1]["segments_info"][0]
+        content["annotations"][1]["segments_info"] = [info | {"id": 1 + number} for number in range(100)]
+
+    folder = broken(crowd_in)
+    monkeypatch.setattr(dataset_module, "MAX_SEGMENTS", 99)
+    with pytest.raises(DataError, match=r"image 1: 100 segments in one image, at most 99(.|\n)*into tiles"):
+        open_split(folder)
+
+
+def test_two_images_that_cutmix_may_join_have_room(train: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = PipelineSettings(2, 20, 2, {"panoptic": 1.0}, AugmentationSettings(), cutmix_prob=0.5)
+    largest = max(len(record.segments) for record in train.records)
+    monkeypatch.setattr(dataset_module, "MAX_SEGMENTS", 2 * largest)
+    settings.fitted(train)
+    monkeypatch.setattr(dataset_module, "MAX_SEGMENTS", 2 * largest - 1)
+    with pytest.raises(DataError, match=r"with CutMix: .* segments in one image"):
+        settings.fitted(train)
+    replace(settings, cutmix_prob=0.0).fitted(train)

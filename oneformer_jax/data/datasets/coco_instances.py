@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.coco_file import CocoFile, check_unique, class_index, crowd, required, stated_size
-from oneformer_jax.data.datasets.dataset import VOID, Dataset, EncodedRecord, Problems, Record, Segment
+from oneformer_jax.data.datasets.dataset import VOID, Dataset, EncodedRecord, Problems, Record, Segment, check_segments
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.errors import DataError
 
@@ -138,6 +138,7 @@ def _annotation_id(entry: Any, where: str) -> int:
 def _record(
     image: dict[str, Any], path: Path, annotations: list[dict[str, Any]], categories: Categories, where: str
 ) -> InstanceRecord:
+    check_segments(len(annotations), f"{where}: image {image['id']}")
     height, width = stated_size(image, path, f"{where}: image {image['id']}")
     found, problems = [], Problems()
     for entry in annotations:

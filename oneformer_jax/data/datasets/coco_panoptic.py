@@ -20,7 +20,16 @@ from oneformer_jax.data.datasets.coco_file import (
     stated_size,
     text,
 )
-from oneformer_jax.data.datasets.dataset import VOID, Dataset, EncodedRecord, Problems, Record, Segment, check_size
+from oneformer_jax.data.datasets.dataset import (
+    VOID,
+    Dataset,
+    EncodedRecord,
+    Problems,
+    Record,
+    Segment,
+    check_segments,
+    check_size,
+)
 from oneformer_jax.data.datasets.images import ImageFile, read_panoptic
 from oneformer_jax.errors import DataError
 
@@ -122,6 +131,7 @@ def _record(
     segments = tuple(
         Segment(required(info, "id", place), class_index(info, categories, place), crowd(info, place)) for info in infos
     )
+    check_segments(len(segments), place)
     ids = [segment.id for segment in segments]
     if any(type(i) is not int or not 0 < i < 1 << 24 for i in ids):
         raise DataError("segment ids must be integers from 1 to 16777215 (0 is void)", where=place)

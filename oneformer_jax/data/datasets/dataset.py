@@ -17,6 +17,7 @@ from oneformer_jax.data.datasets.images import ImageFile, read_image
 from oneformer_jax.errors import DataError
 
 SHOWN = 20  # problems of one message
+MAX_SEGMENTS = 2**15 - 1  # of an image: planes number them in 16 bits with a sign
 VOID = -1  # a pixel of no segment; negative, so that it can never be the index or id of one
 
 
@@ -123,6 +124,16 @@ def check_size(size: tuple[int, ...], record: Record, file: ImageFile) -> None:
             f"the size is {size[0]}x{size[1]} (height x width), the annotations say {record.height}x{record.width}",
             where=str(file),
             hint="images are rotated upright by their EXIF orientation, panoptic PNGs are not",
+        )
+
+
+def check_segments(count: int, where: str) -> None:
+    """Raises DataError: more segments in one image than planes can number."""
+    if count > MAX_SEGMENTS:
+        raise DataError(
+            f"{count} segments in one image, at most {MAX_SEGMENTS} can be told apart",
+            where=where,
+            hint="cut the image into tiles, or unite segments of stuff",
         )
 
 
