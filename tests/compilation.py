@@ -6,6 +6,7 @@ the command lines that tests start, and the next run; `pytest --cache-clear` sta
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tiers import tier
 
 PROGRAMS = Path(__file__).resolve().parents[1] / ".pytest_cache" / "d" / "xla"
 LARGEST = 2 << 30  # bytes; older programs go
+MOST_HELD = 2 << 30  # bytes of a process
 QUICKLY = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 # 29.0 CPU seconds in place of 45.8 for the steps of tests/training/test_step.py, and 29.7 in place of 34.2 for a tiny
 # training whose kernels are not compiled in 32 parts. XLA reads them once, when it starts.
@@ -49,6 +51,20 @@ def forget_oldest() -> None:
         total += path.stat().st_size
         if total > LARGEST:
             path.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_other_files() -> Iterator[None]:
+    """Are forgotten where a process has become large: with them, one that runs all tests holds 6 GB."""
+    yield
+    if (jax := sys.modules.get("jax")) and resident() > MOST_HELD:
+        jax.clear_caches()
+
+
+def resident() -> int:
+    """Bytes of memory that this process uses; 0 where the system does not say."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
 
 
 @pytest.fixture(autouse=True)

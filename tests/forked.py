@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 READ_AT_START = ("JAX", "XLA", "TF_", "PYTHON", "LD_", "GLIBC", "MALLOC")  # by libraries, when they are imported
@@ -42,20 +43,38 @@ class CommandServer:
         self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, seconds: float
     ) -> subprocess.CompletedProcess[str]:
         """`python cli.py` with these arguments; raises subprocess.TimeoutExpired after so many seconds."""
-        global spent
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with tempfile.TemporaryDirectory() as place:
-            outputs = [Path(place, name) for name in ("stdout", "stderr")]
-            request = [list(arguments), dict(environment), str(folder), list(map(str, outputs)), seconds]
-            print(json.dumps(request), file=self._process.stdin, flush=True)
-            code, taken = json.loads(self._process.stdout.readline())
+            outputs = Path(place, "stdout"), Path(place, "stderr")
+            code = self.wait(self.start(arguments, environment, folder, outputs, seconds))
             out, errors = (output.read_text() for output in outputs)
-        spent += taken
-        self._spent += taken
         if code == -signal.SIGALRM:
             raise subprocess.TimeoutExpired(list(arguments), seconds, out, errors)
         return subprocess.CompletedProcess(list(arguments), code, out, errors)
+
+    def start(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        outputs: tuple[Path, Path],
+        seconds: float,
+    ) -> int:
+        """The process id of `python cli.py` with these arguments, which an alarm ends after so many seconds."""
+        return self._answer([list(arguments), dict(environment), str(folder), list(map(str, outputs)), seconds])
+
+    def wait(self, process: int) -> int:
+        """The exit code of a command, once it has ended."""
+        global spent
+        code, taken = self._answer(process)
+        spent += taken
+        self._spent += taken
+        return code
+
+    def _answer(self, request: object) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
         """From then on the CPU seconds of its commands are those of a child that was waited for."""
@@ -65,7 +84,8 @@ class CommandServer:
 
 
 def serve() -> None:
-    """Answers each line of JSON on standard input with the exit code of a child and its CPU seconds."""
+    """Answers each line of JSON on standard input: a command with its process id, a process id with the exit code and
+    the CPU seconds of that child, once it has ended."""
     sys.path[0] = str(ROOT)
     for name in ("oneformer_jax.app.cli", "oneformer_jax.app.actions"):
         package = importlib.import_module(name)
@@ -74,11 +94,12 @@ def serve() -> None:
     gc.freeze()  # or each child copies all of it
     for line in sys.stdin:
         request = json.loads(line)
-        child = os.fork()
-        if child == 0:
+        if isinstance(request, int):
+            _, status, used = os.wait4(request, 0)
+            answer: object = [os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime]
+        elif (answer := os.fork()) == 0:
             become_the_command(*request)
-        _, status, used = os.wait4(child, 0)
-        print(json.dumps([os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime]), flush=True)
+        print(json.dumps(answer), flush=True)
 
 
 def become_the_command(

@@ -51,21 +51,27 @@ CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def command_line() -> Iterator[CommandLine]:
-    """Runs `python cli.py ...` in the checkout, after the words of `before`; without them in a fork."""
+def command_server() -> Iterator[CommandServer]:
+    """Starts commands in forks."""
     server = CommandServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def command_line(command_server: CommandServer) -> CommandLine:
+    """Runs `python cli.py ...` in the checkout, after the words of `before`; without them in a fork."""
 
     def run(
         *arguments: str | Path, before: tuple[str, ...] = (), cwd: Path = ROOT, timeout: float = 600
     ) -> subprocess.CompletedProcess[str]:
         words, environment = list(map(str, arguments)), os.environ | {"COLUMNS": "120"}
-        if not before and server.can_run(environment):
-            return server.run(words, environment, cwd, timeout)
+        if not before and command_server.can_run(environment):
+            return command_server.run(words, environment, cwd, timeout)
         command, options = [*before, sys.executable, str(ROOT / "cli.py"), *words], {"env": environment, "cwd": cwd}
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, **options)
 
-    yield run
-    server.close()
+    return run
 
 
 def write_workspace(folder: Path) -> None:

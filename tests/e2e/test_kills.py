@@ -3,15 +3,13 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from clusters import ended
+from forked import CommandServer
 from tiers import tier
 
 from oneformer_jax.checkpoints import read as ckpt
@@ -19,11 +17,12 @@ from oneformer_jax.checkpoints import read as ckpt
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 600  # after which a training is ended
 KILLS, STEPS = (10, 200) if tier() == "prove" else (1, 10)
 
 
-def start(workspace: Path, folder: Path, *keys: str) -> subprocess.Popen[bytes]:
-    """A training that saves every second step, so that it hardly ever does not write a checkpoint."""
+def start(server: CommandServer, workspace: Path, folder: Path, *keys: str) -> int:
+    """The process of a training that saves every second step, so that it hardly ever does not write a checkpoint."""
     keys = (
         "train.num_epochs=1",
         "train.ema_decay=0.9",
@@ -32,18 +31,13 @@ def start(workspace: Path, folder: Path, *keys: str) -> subprocess.Popen[bytes]:
         *keys,
     )
     keys = ("train.checkpoint_interval=2", "train.checkpoint_interval_unit=step", "train.checkpoint_keep=2", *keys)
-    return subprocess.Popen(
-        [sys.executable, ROOT / "cli.py", "train", "-e", workspace / "spec.yaml", f"results_dir={folder}", *keys],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )
+    words = ["train", "-e", str(workspace / "spec.yaml"), f"results_dir={folder}", *keys]
+    folder.mkdir(exist_ok=True)
+    return server.start(words, os.environ, ROOT, (folder / "stdout", folder / "stderr"), SECONDS)
 
 
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors.decode()
+def finish(server: CommandServer, workspace: Path, folder: Path, *keys: str) -> None:
+    assert server.wait(start(server, workspace, folder, *keys)) == 0, (folder / "stderr").read_text()
 
 
 def lines_in(log: Path) -> int:
@@ -62,8 +56,8 @@ def read_all_checkpoints(run_dir: Path) -> int:
 
 
 @pytest.mark.tao(15)
-def test_kill_at_random_moments_changes_nothing(workspace: Path, tmp_path: Path) -> None:
-    finish(start(workspace, tmp_path / "whole", "train.profile_steps=2"))
+def test_kill_at_random_moments_changes_nothing(workspace: Path, command_server: CommandServer, tmp_path: Path) -> None:
+    finish(command_server, workspace, tmp_path / "whole", "train.profile_steps=2")
     assert list((tmp_path / "whole" / "train" / "profile").rglob("*.xplane.pb"))
     expected = (tmp_path / "whole" / "train" / "log.jsonl").read_bytes()
     assert expected.count(b"\n") == STEPS
@@ -71,20 +65,21 @@ def test_kill_at_random_moments_changes_nothing(workspace: Path, tmp_path: Path)
     rng, run_dir = random.Random(0), tmp_path / "killed" / "train"
     log, redone = run_dir / "log.jsonl", 0
     for kill in range(KILLS):
-        moment = 3 + (STEPS - 6) * (kill + rng.random()) / KILLS  # in lines of the log: when not, where else
-        process = start(workspace, tmp_path / "killed")
-        with ended([process]):
-            while lines_in(log) < int(moment):
-                assert process.poll() is None, process.stderr and process.stderr.read().decode()
-                time.sleep(0.002)
-            time.sleep(rng.random() * 0.2)
-        assert process.returncode == -signal.SIGKILL
+        # In lines of the log: after an odd one, which no checkpoint holds yet.
+        moment = int(3 + (STEPS - 6) * (kill + rng.random()) / KILLS) | 1
+        process, deadline = start(command_server, workspace, tmp_path / "killed"), time.monotonic() + SECONDS
+        while lines_in(log) < moment:
+            assert time.monotonic() < deadline, (tmp_path / "killed" / "stderr").read_text()
+            time.sleep(0.002)
+        time.sleep(rng.random() * 0.05)
+        os.kill(process, signal.SIGKILL)
+        assert command_server.wait(process) == -signal.SIGKILL
         done = lines_in(log)
         read_all_checkpoints(run_dir)
         newest = ckpt.latest(run_dir)
         assert newest is not None
         redone += done - int(newest.name)
-    finish(start(workspace, tmp_path / "killed"))
+    finish(command_server, workspace, tmp_path / "killed")
     assert redone > 0  # or nothing was lost, and nothing has been shown
     assert log.read_bytes() == expected
     assert read_all_checkpoints(run_dir) == 2
