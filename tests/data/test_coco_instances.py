@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 
 from oneformer_jax.data.batch import segment_targets
 from oneformer_jax.data.datasets import dataset as dataset_module
+from oneformer_jax.data.datasets.coco_instances import compress, mask_planes, run_lengths
 from oneformer_jax.data.datasets.dataset import VOID, Dataset, front
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.errors import DataError
@@ -153,18 +154,28 @@ def test_a_mask_without_pixels_stays_listed(tmp_path: Path) -> None:
     assert set(np.unique(dataset.read_segments(0))) == {VOID, 1}
 
 
+def test_hundreds_of_masks_over_each_other_are_refused(tmp_path: Path) -> None:
+    """Each would need a plane of its own: a small file would fill the memory."""
+    size = (HEIGHT, WIDTH)
+    mask = compress([[0, 0, 9, 0, 9, 9, 0, 9]], size)
+    assert len(mask_planes(run_lengths([mask] * 256, size), size)) == 256
+    with pytest.raises(DataError, match="more than 256 masks of one image lie over each other"):
+        mask_planes(run_lengths([mask] * 257, size), size)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"image_id": 5}, "annotation of image 5 has no entry in 'images'"),
         ({"image_id": [1]}, "id of an image must be a number or a string"),
         ({"id": 2}, "annotation id 2 appears twice"),
-        ({"id": "1"}, "id of an annotation must be an integer, not '1'"),
+        ({"id": "one"}, "id of an annotation must be an integer of 64 bits, not one"),
+        ({"id": 1 << 63}, "id of an annotation must be an integer of 64 bits, not 9223372036854775808"),
         ({"category_id": 5}, "annotation 1: category_id 5 .* not among the categories"),
-        ({"category_id": "4"}, "not among the categories"),
+        ({"category_id": "four"}, "category_id four of segment 1 is not among the categories"),
         ({"iscrowd": 2}, "annotation 1: iscrowd must be 0 or 1"),
-        ({"segmentation": []}, "annotation 1: the segmentation is empty"),
-        ({"segmentation": [[0, 0, 1, 1]]}, "annotation 1: a polygon must be"),
+        ({"segmentation": [[0, 0, 1, 1, 2, 2, 3]]}, "annotation 1: a polygon must be"),
+        ({"segmentation": [[0, 0, 25, 19] * 100_000]}, "outline of a polygon is 5000000 pixels long, at most"),
         ({"segments_info": []}, "annotation 0 has both 'segments_info'"),
     ],
 )
@@ -177,10 +188,10 @@ def test_unusable_annotations_are_named(tmp_path: Path, change: dict[str, Any], 
 
 def test_missing_keys_and_several_problems_at_once(tmp_path: Path) -> None:
     incomplete = box(1, 4, 0, 0, 9, 9)
-    del incomplete["iscrowd"]
+    del incomplete["category_id"]
     path = write(tmp_path, [incomplete, box(2, 5, 2, 2, 9, 9), box(3, 4, 2, 2, 9, 9)])
     with pytest.raises(
-        DataError, match=r"2 problems(.|\n)*annotation 1: the key 'iscrowd'(.|\n)*annotation 2: category"
+        DataError, match=r"2 problems(.|\n)*annotation 1: the key 'category_id'(.|\n)*annotation 2: category"
     ):
         opened(path)
     no_masks = {key: value for key, value in box(1, 4, 0, 0, 9, 9).items() if key != "segmentation"}

@@ -109,27 +109,59 @@ def test_all_problems_are_told_at_once(folder: Path) -> None:
     (folder / "images" / "000002.png").write_bytes(b"")
     text = message_of(folder)
     assert text.startswith("5 problems\n")
-    for number in range(4):
+    for number in range(3):
         assert f"panoptic/{number:06d}.png: image {number}: " in text
+    assert "and 1 more like these" in text
     assert "images/000002.png: image 2: the image cannot be read" in text
     assert text.count("segment id = R + 256 G") == 1  # the same hint
 
 
-def test_of_many_problems_twenty_are_shown() -> None:
+def test_problems_are_told_by_their_kinds() -> None:
+    """Three of a kind, how many more, and what to do, once; of one kind are those that differ in numbers and names."""
     problems = Problems()
     for number in range(33):
         with problems.collected():
-            raise DataError("wrong", where=f"file {number}", hint="mend it")
+            raise DataError(
+                f"{number} is not '{'ab'[number % 2]}' in x/{number}.png", where=f"file {number}", hint="mend"
+            )
+        if number < 2:
+            problems.errors.append(DataError("no name", where=f"entry {number}", hint="mend"))
     with pytest.raises(DataError) as caught:
         problems.raise_all()
-    lines = str(caught.value).splitlines()
-    assert lines[0] == "33 problems"
-    assert lines[1:21] == [f"  file {number}: wrong" for number in range(20)]
-    assert lines[21:] == ["  and 13 more", "  -> mend it"]
+    assert str(caught.value).splitlines() == [
+        "35 problems",
+        "  file 0: 0 is not 'a' in x/0.png",
+        "  file 1: 1 is not 'b' in x/1.png",
+        "  file 2: 2 is not 'a' in x/2.png",
+        "  and 30 more like these",
+        "  -> mend",
+        "  entry 0: no name",
+        "  entry 1: no name",
+    ]
     outer = Problems()
     with outer.collected():
         raise caught.value
-    assert len(outer.errors) == 33
+    assert len(outer.errors) == 35
+
+
+def test_what_is_found_twice_is_told_once(folder: Path) -> None:
+    """As where one file is that of two splits."""
+    as_picture("images/000001.png", np.zeros((32, 64, 3)))(folder)
+    errors = findings_of(folder).errors
+    with pytest.raises(DataError) as caught:
+        Problems([*errors, *findings_of(folder).errors]).raise_all()
+    assert str(caught.value) == str(errors[0])
+
+
+def test_of_many_kinds_twenty_are_told() -> None:
+    words = ["".join(chr(97 + int(digit)) for digit in f"{number:02d}") for number in range(33)]
+    with pytest.raises(DataError) as caught:
+        Problems(DataError(word) for word in words).raise_all()
+    assert str(caught.value).splitlines() == [
+        "33 problems",
+        *(f"  {word}" for word in words[:20]),
+        "  and 13 more kinds of problems",
+    ]
 
 
 def test_pixels_of_a_fixed_sample_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

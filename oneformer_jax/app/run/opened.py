@@ -2,8 +2,9 @@
 and the model that an evaluation or an inference runs, with JAX only for a checkpoint."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -27,7 +28,10 @@ def checked_datasets(splits: Sequence[DatasetFiles], console: Console) -> dict[S
     """
     problems = Problems()
     datasets = open_splits(splits, problems)
-    for split, dataset in datasets.items():
+    for number, (split, dataset) in enumerate(datasets.items()):
+        if any(dataset is other for other in list(datasets.values())[:number]):
+            continue
+        warn_of_notes(dataset, partial(_warn, console))
         version = version_of(dataset)
         if passes().holds(version, strict=False):
             console.print(f"{split}: the files were checked before and have not changed", highlight=False)
@@ -75,14 +79,31 @@ def open_model(choice: ModelChoice, usual_batch_size: int, status: StatusFile) -
 
 
 def open_splits(splits: Sequence[DatasetFiles], problems: Problems) -> dict[Split, Dataset]:
-    """The splits that can be opened; what is wrong goes to `problems`."""
+    """The splits that can be opened; what is wrong goes to `problems`. Splits of the same files are one data set."""
     datasets: dict[Split, Dataset] = {}
     for files in splits:
         with problems.collected():
-            datasets[files.split] = dataset = open_dataset(replace(files, num_classes=None))
+            same = [other for other in splits if other.split in datasets and _same_files(other, files)]
+            dataset = datasets[same[0].split] if same else open_dataset(replace(files, num_classes=None))
+            datasets[files.split] = dataset
             if files.num_classes is not None:
                 dataset.check_num_classes(files.num_classes)  # what else is wrong is of interest all the same
     return datasets
+
+
+def _same_files(one: DatasetFiles, other: DatasetFiles) -> bool:
+    """Whether two splits are read from the same files in the same way; prepared data has splits of its own."""
+    return not one.prepared and replace(one, split=other.split) == other
+
+
+def warn_of_notes(dataset: Dataset, warn: Callable[[str], None]) -> None:
+    """Says what was read otherwise than the annotation files have it, and what was left out."""
+    if dataset.notes:
+        warn(listing("annotations that are not as the format says:", dataset.notes))
+
+
+def _warn(console: Console, text: str) -> None:
+    console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def check_split(split: Split, dataset: Dataset, console: Console, *, version: str, strict: bool) -> Findings:
@@ -93,8 +114,7 @@ def check_split(split: Split, dataset: Dataset, console: Console, *, version: st
         bar = progress.add_task(f"checking {split}", total=len(dataset))
         findings = check_files(dataset, strict=strict, advance=lambda: progress.advance(bar))
     if findings.warnings:
-        text = listing(f"{split}: {len(findings.warnings)} warnings", findings.warnings)
-        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        _warn(console, listing(f"{split}: {len(findings.warnings)} warnings", findings.warnings))
     outcome = f"{len(findings.errors)} errors" if findings.errors else "no error"
     headers = "" if dataset.shared_files else f"headers of {len(dataset)} images and "
     console.print(

@@ -43,6 +43,7 @@ def dataset_files(spec: Spec, split: Split, *, num_classes: int | None = None) -
         label_maps={name: path for name, path in by_format if path},
         contiguous_id=spec.dataset.contiguous_id,
         num_classes=num_classes,
+        on_bad_annotation=spec.dataset.on_bad_annotation,
     )
 
 

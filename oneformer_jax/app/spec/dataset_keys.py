@@ -8,6 +8,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from oneformer_jax.app.spec.field import Paths, Probability, SearchRange, Section, key, own_key, section
 from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets import Format
+from oneformer_jax.data.datasets.coco_cleaning import OnBad
 
 Color = tuple[float, float, float]
 """R, G, B."""
@@ -159,6 +160,13 @@ class Dataset(Section):
         "Number the classes by the position of their category in the file; false: the category ids, which must be"
         " 0..K-1, are the class indices.",
         tao="false shifts the names of 1-based ids and makes every class a thing",
+    )
+    on_bad_annotation: OnBad = own_key(
+        "drop",
+        "on bad annotation",
+        "What becomes of annotations of an instance file from which nothing can be learned: those with a box and no "
+        "mask, without a mask, and polygons of fewer than three points. drop: they are left out, with a count of each "
+        "kind; refuse: the run stops before its first step.",
     )
     label_map: str | dict[Literal[Format, "*"], str] = key(
         "",

@@ -5,6 +5,7 @@ A class index is the position in the category list of the annotations; the label
 
 import colorsys
 import json
+import reprlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -105,15 +106,17 @@ def _parse(entry: Any, index: int, where: str, isthing_required: bool) -> Catego
         if key not in entry:
             raise DataError(f"the key '{key}' is missing", where=place)
     if type(entry["id"]) is not int:
-        raise DataError(f"id must be an integer, not {entry['id']!r}", where=place)
+        raise DataError(f"id must be an integer, not {short(entry['id'])}", where=place)
+    if type(entry["name"]) not in (str, int, float):
+        raise DataError(f"name must be a text, not {short(entry['name'])}", where=place)
     if entry.get("isthing", 1) not in (0, 1):
-        raise DataError(f"isthing must be 0 or 1, not {entry['isthing']!r}", where=place)
+        raise DataError(f"isthing must be 0 or 1, not {short(entry['isthing'])}", where=place)
     color = entry.get("color") or _generated_color(index)
     match color:
         case [int(red), int(green), int(blue)] if all(0 <= value <= 255 for value in (red, green, blue)):
             pass
         case _:
-            raise DataError(f"color must be three integers 0..255, not {color!r}", where=place)
+            raise DataError(f"color must be three integers 0..255, not {short(color)}", where=place)
     return Category(entry["id"], str(entry["name"]), bool(entry.get("isthing", 1)), (red, green, blue))
 
 
@@ -136,6 +139,15 @@ def read_json(path: Path) -> Any:
         raise DataError("not usable JSON: nested too deeply", where=str(path)) from None
     except ValueError as error:  # of the syntax, of the encoding, of a number with thousands of digits
         raise DataError(f"not valid JSON: {error}", where=str(path)) from error
+
+
+_repr = reprlib.Repr()
+_repr.maxlevel, _repr.maxstring = 3, 100
+
+
+def short(value: Any) -> str:
+    """A value of a JSON file for a message: whatever it is, in little time and few characters."""
+    return value[:120] if isinstance(value, str) else _repr.repr(value)[:120]
 
 
 def _refuse(constant: str) -> None:

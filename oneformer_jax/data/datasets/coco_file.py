@@ -1,14 +1,14 @@
 """One COCO annotation file, parsed: its format, and what the panoptic and the instance format share."""
 
 import logging
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from oneformer_jax.data.datasets import Format
-from oneformer_jax.data.datasets.categories import Categories, read_json
+from oneformer_jax.data.datasets.categories import Categories, read_json, short
+from oneformer_jax.data.datasets.coco_cleaning import OnBad, clean
 from oneformer_jax.data.datasets.dataset import Problems
 from oneformer_jax.data.datasets.images import image_size
 from oneformer_jax.data.storage.folders import Spellings, innermost
@@ -16,19 +16,30 @@ from oneformer_jax.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_MAX_PIXELS = 1 << 31
+_MAX_PIXELS = 1 << 28
+LISTS = ("images", "annotations", "categories")
 
 
 @dataclass(frozen=True)
 class CocoFile:
-    """The three lists of an annotation file. `format` is recognised from the annotations: panoptic ones carry
-    `segments_info`, instances `segmentation`."""
+    """The three lists of an annotation file, cleaned, of which the `notes` say, and the `rest` of it. `format` is
+    recognised from the annotations: panoptic ones carry `segments_info`, instances `segmentation`.
+
+    Readers refuse what is wrong, or, where there is a list `left_out`, add it to that and go on without it.
+    """
 
     path: Path
     format: Format
     images: list[Any]
     annotations: list[Any]
     categories: list[Any]
+    notes: tuple[DataError, ...] = ()
+    left_out: list[DataError] | None = None
+    rest: Mapping[str, Any] = field(default_factory=dict)
+
+    def problems(self) -> Problems:
+        """What a reader collects problems in."""
+        return Problems(left_out=self.left_out)
 
     @property
     def where(self) -> str:
@@ -43,11 +54,15 @@ class CocoFile:
             isthing_required=self.format == "coco_panoptic",
         )
 
-    def images_by_id(self) -> dict[int | str, dict[str, Any]]:
+    def images_by_id(self, problems: Problems) -> dict[int | str, dict[str, Any]]:
         """Image id -> image entry, in file order."""
-        ids = [_image_id(image, "id", self.where) for image in self.images]
-        check_unique(ids, "image", self.where)
-        return dict(zip(ids, self.images, strict=True))
+        images: dict[int | str, dict[str, Any]] = {}
+        for image in self.images:
+            with problems.collected():
+                image_id = _image_id(image, "id", self.where)
+                refuse_second(image_id, images, "image", self.where)
+                images[image_id] = image
+        return images
 
     def image_of(self, annotation: Any, images: dict[int | str, dict[str, Any]]) -> dict[str, Any]:
         """The image that an annotation belongs to."""
@@ -55,6 +70,23 @@ class CocoFile:
         if image_id not in images:
             raise DataError(f"the annotation of image {image_id} has no entry in 'images'", where=self.where)
         return images[image_id]
+
+    def located(
+        self, entries: Sequence[dict[str, Any]], find: Callable[[Sequence[dict[str, Any]]], list[Path]]
+    ) -> list[Path | None]:
+        """The files that `find` gives for entries; None for one that it refuses, where that is left out."""
+        if self.left_out is None:
+            return list(find(entries))
+        if not entries:
+            return []
+        problems = self.problems()
+        with problems.collected():
+            return list(find(entries))
+        if len(entries) == 1:
+            problems.raise_all()
+            return [None]
+        middle = len(entries) // 2
+        return self.located(entries[:middle], find) + self.located(entries[middle:], find)
 
     def image_paths(self, images: Sequence[dict[str, Any]], images_dir: Path | None) -> list[Path]:
         """The files of images, all present: `img_path` where an image has one, else `file_name` in the folder."""
@@ -66,15 +98,21 @@ class CocoFile:
         return located(names, images_dir, "image")
 
 
-def read_coco(path: Path) -> CocoFile:
-    """Raises DataError: unreadable, no COCO file, without annotations, or of neither or both formats."""
+def read_coco(path: Path, *, on_bad: OnBad = "drop", left_out: list[DataError] | None = None) -> CocoFile:
+    """Raises DataError: unreadable, no COCO file, without annotations, of neither or both formats, or, as `on_bad` may
+    say, with annotations from which nothing can be learned."""
     content, where = read_json(path), str(path)
-    for key in ("images", "annotations", "categories"):
+    for key in LISTS:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(f"there is no list '{key}': this is not COCO JSON", where=where)
-    if not content["annotations"]:
+    formats, sound, problems = list[Format](), [], Problems(left_out=left_out)
+    for number, annotation in enumerate(content["annotations"]):
+        with problems.collected():
+            formats.append(_format(annotation, number, where))
+            sound.append(annotation)
+    problems.raise_all()
+    if not formats:
         raise DataError("the data set is empty: there are no annotations", where=where)
-    formats = [_format(annotation, number, where) for number, annotation in enumerate(content["annotations"])]
     if len(set(formats)) > 1:
         other = next(number for number, name in enumerate(formats) if name != formats[0])
         raise DataError(
@@ -82,7 +120,10 @@ def read_coco(path: Path) -> CocoFile:
             where=where,
             hint="an annotation file has one format; list several files in dataset.<split>.annotations",
         )
-    return CocoFile(path, formats[0], content["images"], content["annotations"], content["categories"])
+    content["annotations"] = sound
+    notes = clean(content, where, on_bad)
+    lists = {name: content.pop(name) for name in LISTS}
+    return CocoFile(path, formats[0], **lists, notes=notes, left_out=left_out, rest=content)
 
 
 _WORDS = {"coco_panoptic": "panoptic (segments_info)", "coco_instances": "an instance (segmentation)"}
@@ -90,7 +131,9 @@ _WORDS = {"coco_panoptic": "panoptic (segments_info)", "coco_instances": "an ins
 
 def _format(annotation: Any, number: int, where: str) -> Format:
     keys = annotation if isinstance(annotation, dict) else {}
-    panoptic, instance = "segments_info" in keys, "segmentation" in keys
+    panoptic, instance = "segments_info" in keys, not {"segmentation", "bbox"}.isdisjoint(keys)
+    if panoptic and "segmentation" not in keys:
+        return "coco_panoptic"
     if panoptic == instance:
         both, between = ("both", "and") if panoptic else ("neither", "nor")
         raise DataError(
@@ -104,7 +147,7 @@ def _format(annotation: Any, number: int, where: str) -> Format:
 def required(entry: Any, key: str, where: str) -> Any:
     """`entry[key]`. Raises DataError: no object, or without that key."""
     if not isinstance(entry, dict) or key not in entry:
-        raise DataError(f"the key '{key}' is missing in {str(entry)[:120]}", where=where)
+        raise DataError(f"the key '{key}' is missing in {short(entry)}", where=where)
     return entry[key]
 
 
@@ -112,7 +155,7 @@ def text(entry: Any, key: str, where: str) -> str:
     """`entry[key]`, which must be a text."""
     value = required(entry, key, where)
     if not isinstance(value, str) or not value:
-        raise DataError(f"{key} must be a string, not {str(value)[:120]!r}", where=where)
+        raise DataError(f"{key} must be a string, not {short(value)}", where=where)
     return value
 
 
@@ -120,7 +163,7 @@ def crowd(entry: Any, where: str) -> bool:
     """Whether `entry` marks a region of uncounted things."""
     value = required(entry, "iscrowd", where)
     if value not in (0, 1):
-        raise DataError(f"iscrowd must be 0 or 1, not {str(value)[:120]!r}", where=where)
+        raise DataError(f"iscrowd must be 0 or 1, not {short(value)}", where=where)
     return bool(value)
 
 
@@ -129,7 +172,7 @@ def class_index(entry: Any, categories: Categories, where: str) -> int:
     raw = required(entry, "category_id", where)
     if type(raw) is not int or raw not in categories.index_of:
         raise DataError(
-            f"category_id {str(raw)[:120]} of segment {str(entry.get('id'))[:120]} is not among the categories",
+            f"category_id {short(raw)} of segment {short(entry.get('id'))} is not among the categories",
             where=where,
         )
     return categories.index_of[raw]
@@ -138,14 +181,14 @@ def class_index(entry: Any, categories: Categories, where: str) -> int:
 def _image_id(entry: Any, key: str, where: str) -> int | str:
     value = required(entry, key, where)
     if type(value) not in (int, str):
-        raise DataError(f"the id of an image must be a number or a string, not {str(value)[:120]}", where=where)
+        raise DataError(f"the id of an image must be a number or a string, not {short(value)}", where=where)
     return value
 
 
-def check_unique(ids: Sequence[int | str], what: str, where: str) -> None:
-    """Raises DataError naming the ids that appear more than once."""
-    repeated = [value for value, count in Counter(ids).items() if count > 1]
-    Problems(DataError(f"{what} id {value} appears twice", where=where) for value in repeated).raise_all()
+def refuse_second(number: int | str, seen: Container[int | str], what: str, where: str) -> None:
+    """Raises DataError for an id that was seen before."""
+    if number in seen:
+        raise DataError(f"{what} id {short(number)} appears twice", where=where)
 
 
 def stated_size(image: dict[str, Any], path: Path, where: str) -> tuple[int, int]:
@@ -153,8 +196,15 @@ def stated_size(image: dict[str, Any], path: Path, where: str) -> tuple[int, int
     height, width = image.get("height"), image.get("width")
     if height is None or width is None:
         height, width = image_size(path)
-    if not (type(height) is int and type(width) is int and height > 0 and width > 0 and height * width < _MAX_PIXELS):
-        raise DataError(f"height {height!r} and width {width!r} must be positive integers", where=where)
+    for name, edge in (("height", height), ("width", width)):
+        if type(edge) is not int or edge <= 0:
+            raise DataError(f"{name} must be a positive integer, not {short(edge)}", where=where)
+    if height * width > _MAX_PIXELS:
+        raise DataError(
+            f"an image of {short(height)} x {short(width)} pixels is larger than what can be read",
+            where=where,
+            hint="cut it into tiles, or make it smaller",
+        )
     return height, width
 
 

@@ -14,11 +14,22 @@ import numpy as np
 from jaxtyping import Int16, Int64, Shaped
 from pycocotools import mask as coco_mask
 
-from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.data.datasets.coco_file import CocoFile, check_unique, class_index, crowd, required, stated_size
-from oneformer_jax.data.datasets.dataset import VOID, Dataset, EncodedRecord, Problems, Record, Segment, check_segments
+from oneformer_jax.data.datasets.categories import Categories, short
+from oneformer_jax.data.datasets.coco_file import (
+    CocoFile,
+    class_index,
+    crowd,
+    refuse_second,
+    required,
+    stated_size,
+)
+from oneformer_jax.data.datasets.dataset import VOID, Dataset, EncodedRecord, Record, Segment, check_segments, naming
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.errors import DataError
+
+_MAX_PLANES = 256
+_MAX_OUTLINE = 4_000_000  # pixels along a polygon: drawing it takes 100 times as many bytes
+_ROWS = 256  # of the table of overlaps at a time
 
 RunLengths = dict[str, Any]  # pycocotools' form of a mask: size (height, width) and compressed counts
 
@@ -63,29 +74,38 @@ class InstanceDataset(Dataset):
     ) -> None:
         self.where = coco.where
         self.categories = _with_things(coco.parse_categories(contiguous_id=contiguous_id), coco.categories, label_map)
-        images, problems = coco.images_by_id(), Problems()
+        self.notes, problems = coco.notes, coco.problems()
+        images, seen = coco.images_by_id(problems), set[int]()
+        problems.raise_all()
         annotations = defaultdict(list)
         for entry in coco.annotations:
             with problems.collected():
-                annotations[coco.image_of(entry, images)["id"]].append(entry)
-        with problems.collected():
-            check_unique([_annotation_id(entry, self.where) for entry in coco.annotations], "annotation", self.where)
+                image, number = coco.image_of(entry, images), _annotation_id(entry, self.where)
+                refuse_second(number, seen, "annotation", self.where)
+                seen.add(number)
+                annotations[image["id"]].append(entry)
         problems.raise_all()
+        paths = coco.located(list(images.values()), lambda some: coco.image_paths(some, images_dir))
         records = []
-        for image, path in zip(images.values(), coco.image_paths(list(images.values()), images_dir), strict=True):
-            with problems.collected():
-                records.append(_record(image, path, annotations[image["id"]], self.categories, self.where))
+        for image, path in zip(images.values(), paths, strict=True):
+            if path:
+                with problems.collected():
+                    records.append(_record(image, path, annotations[image["id"]], self.categories, coco))
         problems.raise_all()
         self.records = tuple(records)
         self.parts = {name: range(len(records))}
 
     @cached_property
     def planes(self) -> int:
-        counted = (record.masks[: sum(not segment.iscrowd for segment in record.segments)] for record in self.records)
-        return max(max(_first_fit(masks), default=0) for masks in counted) + 1
+        def last_plane(record: InstanceRecord) -> int:
+            with naming(record):
+                return max(_first_fit(record.masks[: sum(not s.iscrowd for s in record.segments)]), default=0)
+
+        return max(map(last_plane, self.records), default=0) + 1
 
     def read_segments(self, i: int) -> Int16[np.ndarray, "r h w"]:
-        return mask_planes(self.records[i].masks, (self.records[i].height, self.records[i].width))
+        record = self.records[i]
+        return mask_planes(record.masks, (record.height, record.width))
 
     def encoded(self, i: int) -> EncodedRecord:
         return EncodedRecord(self.records[i].image_path.read_bytes(), b"", self.records[i].counts)
@@ -108,14 +128,17 @@ def mask_planes(masks: Sequence[RunLengths], size: Size) -> Int16[np.ndarray, "r
 
 
 def _first_fit(masks: Sequence[RunLengths]) -> list[int]:
-    """The plane of each mask: the first in which it overlaps none of the masks before it."""
-    if not masks:
-        return []
-    overlap = coco_mask.iou(masks, masks, [1] * len(masks)) > 0
+    """The plane of each mask: the first in which it overlaps none of the masks before it. Raises DataError: more than
+    `_MAX_PLANES` masks lie over each other."""
     planes: list[int] = []
-    for position in range(len(masks)):
-        taken = {planes[other] for other in np.flatnonzero(overlap[position, :position])}
-        planes.append(next(plane for plane in range(len(taken) + 1) if plane not in taken))
+    for start in range(0, len(masks), _ROWS):
+        rows = masks[start : start + _ROWS]
+        overlap = coco_mask.iou(rows, masks[: start + len(rows)], [1] * (start + len(rows))) > 0
+        for position, overlapped in enumerate(overlap, start):
+            taken = {planes[other] for other in np.flatnonzero(overlapped[:position])}
+            planes.append(next(plane for plane in range(len(taken) + 1) if plane not in taken))
+            if planes[-1] == _MAX_PLANES:
+                raise DataError(f"more than {_MAX_PLANES} masks of one image lie over each other")
     return planes
 
 
@@ -130,20 +153,21 @@ def _with_things(categories: Categories, entries: list[dict[str, Any]], label_ma
 
 def _annotation_id(entry: Any, where: str) -> int:
     number = required(entry, "id", where)
-    if type(number) is not int:
-        raise DataError(f"the id of an annotation must be an integer, not {str(number)[:120]!r}", where=where)
+    if type(number) is not int or abs(number) >> 63:
+        raise DataError(f"the id of an annotation must be an integer of 64 bits, not {short(number)}", where=where)
     return number
 
 
 def _record(
-    image: dict[str, Any], path: Path, annotations: list[dict[str, Any]], categories: Categories, where: str
+    image: dict[str, Any], path: Path, annotations: list[dict[str, Any]], categories: Categories, coco: CocoFile
 ) -> InstanceRecord:
-    check_segments(len(annotations), f"{where}: image {image['id']}")
-    height, width = stated_size(image, path, f"{where}: image {image['id']}")
-    found, problems = [], Problems()
+    place = f"{coco.where}: image {image['id']}"
+    height, width = stated_size(image, path, place)
+    check_segments(len(annotations), place)
+    found, problems = [], coco.problems()
     for entry in annotations:
         with problems.collected():
-            found.append(_segment(entry, (height, width), categories, where))
+            found.append(_segment(entry, (height, width), categories, coco.where))
     problems.raise_all()
     # One by one: of 256 or more at once, pycocotools 2.0.11 raises OverflowError.
     areas = [coco_mask.area(mask) for mask in run_lengths([counts for _, counts in found], (height, width))]
@@ -173,7 +197,7 @@ def compress(segmentation: Any, size: Size) -> bytes:
     height, width = size
     if isinstance(segmentation, dict):
         if segmentation.get("size") != [height, width]:
-            stated = str(segmentation.get("size"))[:120]
+            stated = short(segmentation.get("size"))
             raise DataError(f"the mask is of size {stated}, the image of [{height}, {width}] (height, width)")
         counts = segmentation.get("counts")
         if isinstance(counts, str):
@@ -205,11 +229,15 @@ def _numbers(values: Any) -> Shaped[np.ndarray, " n"] | None:
 def _polygon(polygon: Any, size: Size) -> list[float]:
     points = _numbers(polygon)
     if points is None or len(points) < 6 or len(points) % 2:
-        raise DataError(f"a polygon must be a list of three or more points x, y, not {str(polygon)[:60]}")
+        raise DataError(f"a polygon must be a list of three or more points x, y, not {short(polygon)}")
     # Exact outlines may leave the image by a little; numbers far outside would make huge outlines.
     reach = np.tile([size[1], size[0]], len(points) // 2)
     if not ((points >= -reach) & (points <= 2 * reach)).all():  # not a number is never inside
         raise DataError(f"a polygon lies outside the image of {size[0]}x{size[1]} (height x width)")
+    corners = points.reshape(-1, 2).astype(float)
+    outline = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum()
+    if outline > _MAX_OUTLINE:
+        raise DataError(f"the outline of a polygon is {outline:.0f} pixels long, at most {_MAX_OUTLINE} are drawn")
     return points.astype(float).tolist()
 
 

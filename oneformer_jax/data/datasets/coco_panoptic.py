@@ -12,10 +12,10 @@ from jaxtyping import Int16, Int32
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.coco_file import (
     CocoFile,
-    check_unique,
     class_index,
     crowd,
     located,
+    refuse_second,
     required,
     stated_size,
     text,
@@ -24,7 +24,6 @@ from oneformer_jax.data.datasets.dataset import (
     VOID,
     Dataset,
     EncodedRecord,
-    Problems,
     Record,
     Segment,
     check_segments,
@@ -74,24 +73,32 @@ class PanopticDataset(Dataset):
     ) -> None:
         self.where = where = coco.where
         self.categories = coco.parse_categories(contiguous_id=contiguous_id)
-        images, problems = coco.images_by_id(), Problems()
-        pairs = []
+        self.notes, problems = coco.notes, coco.problems()
+        images = coco.images_by_id(problems)
+        problems.raise_all()
+        pairs: dict[int | str, tuple[dict[str, Any], dict[str, Any]]] = {}
         for entry in coco.annotations:
             with problems.collected():
-                pairs.append((entry, coco.image_of(entry, images)))
-        with problems.collected():
-            check_unique([image["id"] for _, image in pairs], "annotated image", where)
+                image = coco.image_of(entry, images)
+                refuse_second(image["id"], pairs, "annotated image", where)
+                pairs[image["id"]] = entry, image
         problems.raise_all()
-        image_paths, png_paths = [Path()] * len(pairs), [Path()] * len(pairs)
+        entries, annotated = [entry for entry, _ in pairs.values()], [image for _, image in pairs.values()]
+        image_paths: list[Path | None] = [None] * len(pairs)
+        png_paths = image_paths
         with problems.collected():
-            image_paths = coco.image_paths([image for _, image in pairs], images_dir)
+            image_paths = coco.located(annotated, lambda some: coco.image_paths(some, images_dir))
         with problems.collected():
-            png_paths = located([text(entry, "file_name", where) for entry, _ in pairs], panoptic_dir, "panoptic PNG")
+            png_paths = coco.located(
+                entries,
+                lambda some: located([text(entry, "file_name", where) for entry in some], panoptic_dir, "panoptic PNG"),
+            )
         problems.raise_all()
         records = []
-        for (entry, image), image_path, png_path in zip(pairs, image_paths, png_paths, strict=True):
-            with problems.collected():
-                records.append(_record(entry, image, image_path, png_path, self.categories, where))
+        for entry, image, image_path, png_path in zip(entries, annotated, image_paths, png_paths, strict=True):
+            if image_path and png_path:
+                with problems.collected():
+                    records.append(_record(entry, image, image_path, png_path, self.categories, where))
         problems.raise_all()
         self.records = tuple(records)
         self.parts = {name: range(len(records))}
@@ -128,14 +135,16 @@ def _record(
     infos = required(annotation, "segments_info", place)
     if not isinstance(infos, list):
         raise DataError("segments_info must be a list", where=place)
+    check_segments(len(infos), place)
     segments = tuple(
         Segment(required(info, "id", place), class_index(info, categories, place), crowd(info, place)) for info in infos
     )
-    check_segments(len(segments), place)
-    ids = [segment.id for segment in segments]
-    if any(type(i) is not int or not 0 < i < 1 << 24 for i in ids):
-        raise DataError("segment ids must be integers from 1 to 16777215 (0 is void)", where=place)
-    check_unique(ids, "segment", place)
+    seen: set[int] = set()
+    for number in [segment.id for segment in segments]:
+        if type(number) is not int or not 0 < number < 1 << 24:
+            raise DataError("segment ids must be integers from 1 to 16777215 (0 is void)", where=place)
+        refuse_second(number, seen, "segment", place)
+        seen.add(number)
     return PanopticRecord(image["id"], image_path, height, width, segments, panoptic_path)
 
 

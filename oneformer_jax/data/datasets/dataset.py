@@ -3,6 +3,7 @@
 What is wrong with a data set is collected, and reported together in one error (`Problems`).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.images import ImageFile, read_image
 from oneformer_jax.errors import DataError
 
-SHOWN = 20  # problems of one message
+SHOWN, OF_A_KIND = 20, 3  # kinds of problems in one message, and problems of each
 MAX_SEGMENTS = 2**15 - 1  # of an image: planes number them in 16 bits with a sign
 VOID = -1  # a pixel of no segment; negative, so that it can never be the index or id of one
 
@@ -67,6 +68,7 @@ class Dataset(Protocol):
     categories: Categories
     where: str  # the annotation files, for messages
     parts: Mapping[str, range]  # the records of each annotation file by its name in the metrics
+    notes: tuple[DataError, ...] = ()  # what was read otherwise than files have it, or left out
     shared_files: tuple[Path, ...] = ()  # files that hold many records
 
     @property
@@ -153,10 +155,12 @@ class Problems:
         with problems.collected():
             ...  # may raise DataError
     problems.raise_all()
+
+    With a list `left_out`, that gets them and nothing is raised.
     """
 
-    def __init__(self, errors: Iterable[DataError] = ()) -> None:
-        self.errors = list(errors)
+    def __init__(self, errors: Iterable[DataError] = (), *, left_out: list[DataError] | None = None) -> None:
+        self.errors, self._left_out = list(errors), left_out
 
     @contextmanager
     def collected(self) -> Iterator[None]:
@@ -169,7 +173,12 @@ class Problems:
             self.errors.append(error)
 
     def raise_all(self) -> None:
-        """Raises the one error, or `ManyProblems`; returns when there is none."""
+        """Raises the one error, or `ManyProblems`; returns when there is none. What was found twice, as in a file that
+        is used twice, is one."""
+        if self._left_out is not None:
+            self._left_out += self.errors
+            self.errors = []
+        self.errors = list({str(error): error for error in self.errors}.values())
         if len(self.errors) == 1:
             raise self.errors[0]
         if self.errors:
@@ -177,16 +186,30 @@ class Problems:
 
 
 class ManyProblems(DataError):
-    """Several errors as one message: the first `SHOWN` with their places, how many more, and each hint once."""
+    """Several errors as one message, see `listing`."""
 
     def __init__(self, errors: list[DataError]) -> None:
         self.errors = errors
-        hints = dict.fromkeys(error.hint for error in errors[:SHOWN] if error.hint)
-        super().__init__(listing(f"{len(errors)} problems", errors), hint="\n  -> ".join(hints))
+        super().__init__(listing(f"{len(errors)} problems", errors))
 
 
-def listing(title: str, errors: list[DataError]) -> str:
-    """`title` and one line for each of the first `SHOWN` errors, without their hints."""
-    lines = [f"{error.where}: {error.what}" if error.where else error.what for error in errors[:SHOWN]]
-    more = len(errors) - SHOWN
-    return "\n  ".join([title, *lines, *([f"and {more} more"] if more > 0 else [])])
+def listing(title: str, errors: Sequence[DataError]) -> str:
+    """`title`, then the kinds of errors, at most `SHOWN`: the first `OF_A_KIND` with their places, how many more, and
+    what to do. Of one kind are those whose messages differ in numbers, names and paths alone."""
+    kinds: dict[str, list[DataError]] = {}
+    for error in errors:
+        kinds.setdefault(_PARTICULARS.sub("*", error.what), []).append(error)
+    lines, hints = [title], set[str]()
+    for found in list(kinds.values())[:SHOWN]:
+        lines += [f"{error.where}: {error.what}" if error.where else error.what for error in found[:OF_A_KIND]]
+        if (more := len(found) - OF_A_KIND) > 0:
+            lines.append(f"and {more} more like these")
+        if found[0].hint and found[0].hint not in hints:
+            hints.add(found[0].hint)
+            lines.append(f"-> {found[0].hint}")
+    if (more := len(kinds) - SHOWN) > 0:
+        lines.append(f"and {more} more kinds of problems")
+    return "\n  ".join(lines)
+
+
+_PARTICULARS = re.compile(r"'[^']*'|\S*[\d./\\]\S*")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from oneformer_jax.data.datasets.coco_cleaning import OnBad
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset
@@ -28,7 +29,8 @@ class DatasetFiles:
     """The data set of a split: `prepared`, a folder of shards, or else all of `sources`.
 
     `label_maps`: the location of the label map of each format of annotations; "*" is for those that have none of their
-    own. `num_classes` is that of the model that is to learn or to predict the classes, None where it says so itself.
+    own. `on_bad_annotation`: what becomes of annotations from which nothing can be learned. `num_classes` is that of
+    the model that is to learn or to predict the classes, None where it says so itself.
     """
 
     split: Split
@@ -37,6 +39,7 @@ class DatasetFiles:
     label_maps: dict[str, str] = field(default_factory=dict)
     contiguous_id: bool = True
     num_classes: int | None = None
+    on_bad_annotation: OnBad = "drop"
 
 
 def open_dataset(files: DatasetFiles) -> Dataset:
@@ -45,26 +48,43 @@ def open_dataset(files: DatasetFiles) -> Dataset:
     Archives are unpacked and addresses fetched. Raises DataError: a file cannot be used, or has other classes than the
     label map or more than the model.
     """
-    key = f"dataset.{files.split}"
-    maps = {
-        name: local_file(location, what="dataset.label_map", suffix=".json")
-        for name, location in files.label_maps.items()
-    }
+    maps = local_label_maps(files)
     dataset: Dataset
     if files.prepared:
-        folder = local_folder(files.prepared, what=f"{key}.images")
+        folder = local_folder(files.prepared, what=f"dataset.{files.split}.images")
         dataset = PreparedDataset(folder, files.split, contiguous_id=files.contiguous_id, label_maps=maps.values())
     else:
-        sources = [_found(source, key) for source in files.sources]
-        dataset = open_sources(sources, contiguous_id=files.contiguous_id, label_maps=maps)
+        dataset = open_sources(
+            local_sources(files),
+            contiguous_id=files.contiguous_id,
+            label_maps=maps,
+            on_bad=files.on_bad_annotation,
+        )
     if files.num_classes is not None:
         dataset.check_num_classes(files.num_classes)
     return dataset
 
 
-def _found(source: SourceFiles, key: str) -> Source:
-    def folder(name: str, location: str) -> Path | None:
-        return local_folder(location, what=f"{key}.{name}") if location else None
+def local_label_maps(files: DatasetFiles) -> dict[str, Path]:
+    """The label maps on this machine. Raises DataError."""
+    return {
+        name: local_file(location, what="dataset.label_map", suffix=".json")
+        for name, location in files.label_maps.items()
+    }
 
-    annotations = local_file(source.annotations, what=f"{key}.annotations", suffix=".json")
-    return Source(annotations, folder("images", source.images), folder("panoptic", source.panoptic), source.name)
+
+def local_sources(files: DatasetFiles) -> list[Source]:
+    """The sources on this machine. Raises DataError."""
+
+    def folder(name: str, location: str) -> Path | None:
+        return local_folder(location, what=f"dataset.{files.split}.{name}") if location else None
+
+    return [
+        Source(
+            local_file(source.annotations, what=f"dataset.{files.split}.annotations", suffix=".json"),
+            folder("images", source.images),
+            folder("panoptic", source.panoptic),
+            source.name,
+        )
+        for source in files.sources
+    ]

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Int16
 
 from oneformer_jax.data.datasets.categories import check_agreement, load_label_map
-from oneformer_jax.data.datasets.coco_file import read_coco
+from oneformer_jax.data.datasets.coco_cleaning import OnBad
+from oneformer_jax.data.datasets.coco_file import CocoFile, read_coco
 from oneformer_jax.data.datasets.coco_instances import InstanceDataset
 from oneformer_jax.data.datasets.coco_panoptic import PanopticDataset
 from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord
@@ -28,7 +29,11 @@ class Source:
 
 
 def open_sources(
-    sources: Sequence[Source], *, contiguous_id: bool = True, label_maps: Mapping[str, Path] | None = None
+    sources: Sequence[Source],
+    *,
+    contiguous_id: bool = True,
+    label_maps: Mapping[str, Path] | None = None,
+    on_bad: OnBad = "drop",
 ) -> Dataset:
     """The images of all sources, one source after the other.
 
@@ -36,18 +41,22 @@ def open_sources(
         sources: at least one, with different names where there are several.
         contiguous_id: True: class index = position in `categories`; False: class index = raw id, ids are 0..K-1.
         label_maps: the label map for each format (`Format`); "*" is for all others.
+        on_bad: what becomes of annotations from which nothing can be learned (see `coco_cleaning`).
 
     Raises:
         DataError: a file cannot be used, or categories differ between annotations, or from those of the label map.
     """
-    parts = [_open(source, contiguous_id, label_maps or {}) for source in sources]
+    parts = [
+        open_source(source, read_coco(source.annotations, on_bad=on_bad), contiguous_id, label_maps or {})
+        for source in sources
+    ]
     for part in parts[1:]:
         check_same_categories(parts[0], part)
     return parts[0] if len(parts) == 1 else ConcatenatedDataset(parts)
 
 
-def _open(source: Source, contiguous_id: bool, label_maps: Mapping[str, Path]) -> Dataset:
-    coco = read_coco(source.annotations)
+def open_source(source: Source, coco: CocoFile, contiguous_id: bool, label_maps: Mapping[str, Path]) -> Dataset:
+    """The images of one source, whose annotations are read. See `open_sources`."""
     label_map_path = label_maps.get(coco.format, label_maps.get("*"))
     label_map = load_label_map(label_map_path, contiguous_id=contiguous_id) if label_map_path else None
     dataset: Dataset
@@ -101,6 +110,7 @@ class ConcatenatedDataset(Dataset):
         self.records = tuple(record for dataset in datasets for record in dataset.records)
         self.categories = datasets[0].categories
         self.where = ", ".join(dataset.where for dataset in datasets)
+        self.notes = tuple(note for dataset in datasets for note in dataset.notes)
         self._starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
         self.parts = {
             name: range(part.start + start, part.stop + start)

@@ -64,6 +64,7 @@ WHOLE: Rows = {
     "dataset.pixel_mean": Changes("[1,2,3]", training("recipe.pixel_mean"), (1.0, 2.0, 3.0)),
     "dataset.pixel_std": Changes("[1,2,3]", training("recipe.pixel_std"), (1.0, 2.0, 3.0)),
     "dataset.contiguous_id": Changes("false", training("data.contiguous_id"), False),
+    "dataset.on_bad_annotation": Changes("refuse", training("data.on_bad_annotation"), "refuse"),
     "dataset.label_map": Changes("DATA/label_map.json", label_maps, {"*": "label_map.json"}),
     "dataset.task_prob_train": Changes(
         "{instance: 1}", pipeline("task_prob"), {"semantic": 0.0, "instance": 1.0, "panoptic": 0.0}
