@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from typing import Any
 
+from oneformer_jax.data.datasets.content import Content
 from oneformer_jax.evaluation.evaluator import Metrics
 from oneformer_jax.tasks import Task
 
@@ -19,6 +20,15 @@ SCORES: dict[Task, tuple[str, ...]] = {
 }
 """The scores over all classes that each task gives, the most informative one first; all are better when they are
 larger."""
+
+
+def is_defined(score: str, content: Content) -> bool:
+    """Whether data with this content gives a score over all classes a value, whatever is predicted."""
+    if score in SCORES["semantic"]:
+        return bool(content.counted.any() or content.crowds.any())
+    if score in SCORES["instance"] or score.endswith("_things"):
+        return content.things
+    return content.stuff if score.endswith("_stuff") else content.teaches("panoptic")
 
 
 def metrics_json(metrics: Metrics, *, per_class: bool = True) -> dict[str, Any]:

@@ -137,9 +137,10 @@ class TrainingRun:
     """A training in `folder`, where it resumes by itself.
 
     `pipeline.batch_size` counts the images of one device. `monitor` is the score that decides which checkpoint is the
-    best; that one and the newest `checkpoints_kept` stay (0: all). `policy` and `thresholds` are those that the trained
-    model predicts with, where nothing else is said. `spec`: what describes all of this for a reader, as
-    plain data; checkpoints keep it. `dry_run`: one step and one validation batch, and nothing is kept.
+    best ("": the first that is validated and that the data defines); that one and the newest `checkpoints_kept` stay
+    (0: all). `policy` and `thresholds` are those that the trained model predicts with, where nothing else is said.
+    `spec`: what describes all of this for a reader, as plain data; checkpoints keep it. `dry_run`: one step and one
+    validation batch, and nothing is kept.
     """
 
     folder: Path
@@ -153,7 +154,7 @@ class TrainingRun:
     validation: Scoring | None = None
     start: Start = Start()
     checkpoints_kept: int = 3
-    monitor: str = "mIoU"
+    monitor: str = ""
     tracking: Tracking | None = None
     dry_run: bool = False
     verbose: bool = False

@@ -15,6 +15,7 @@ from oneformer_jax.app.automl.display import draw_page, line, space_table, trial
 from oneformer_jax.app.automl.request import SearchRun
 from oneformer_jax.app.automl.study import Record, Study
 from oneformer_jax.app.automl.training import Place, Training, find_places, progress, trial_folder
+from oneformer_jax.app.run.asked import asked_of_training
 from oneformer_jax.app.run.children import TRIAL
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import checked_datasets
@@ -36,7 +37,10 @@ def automl(settings: SearchRun, run: Run) -> None:
     Raises OneFormerError before the first trial where the data or the installation are wrong; later where no trial came
     to its end.
     """
-    checked_datasets(settings.data, run.console)
+    datasets, warn = checked_datasets(settings.data, run.console), run.status.warning
+    metric = "" if settings.metric == LOSS else settings.metric
+    train, val = datasets["train"], datasets.get("val")
+    asked_of_training(train, settings.task_prob, val, settings.tasks, metric, warn, key="automl.metric")
     search(settings, run)
 
 

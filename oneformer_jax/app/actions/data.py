@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,15 +17,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from oneformer_jax.app.run.opened import check_split, checked_datasets, open_splits
+from oneformer_jax.app.run.asked import asked_of_scores
+from oneformer_jax.app.run.opened import check_split, checked_datasets, open_splits, warn_of_notes
 from oneformer_jax.app.run.status import only_process_in, result_folder
 from oneformer_jax.app.settings.data import splits_with_data
+from oneformer_jax.app.settings.evaluation import tasks
 from oneformer_jax.app.settings.training import pipeline_settings
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets import tfds_builder
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.check_files import Findings, version_of
+from oneformer_jax.data.datasets.content import learned_from
 from oneformer_jax.data.datasets.dataset import Dataset, Problems, front
 from oneformer_jax.data.datasets.tfds_dataset import SCHEME
 from oneformer_jax.data.pipeline import PipelineSettings, record_order, task_probabilities, train_batches
@@ -54,12 +58,19 @@ def inspect_data(
     Raises SpecError where keys are unset, DataError with all that is wrong, after the rest is printed.
     """
     spec = load_spec(spec_path, overrides)
-    problems = Problems()
+    problems, warn = Problems(), partial(console.print, style="yellow", markup=False, highlight=False, soft_wrap=True)
     datasets = open_splits(splits_with_data(spec), problems)
     for split, dataset in datasets.items():
         findings = check_split(split, dataset, console, version=version_of(dataset), strict=strict)
         problems.errors += findings.errors
         _describe(split, dataset, findings, console)
+        warn_of_notes(dataset, warn)
+        if split != "train":
+            asked_of_scores(dataset, tasks(spec), warn)
+        elif not findings.errors:
+            with problems.collected():
+                for line in learned_from(dataset, dict(spec.dataset.task_prob_train)):
+                    warn(line)
     problems.raise_all()
     if "train" in datasets:
         pipeline = pipeline_settings(spec)

@@ -7,8 +7,9 @@ from dataclasses import replace
 from rich.progress import Progress
 from rich.table import Table
 
+from oneformer_jax.app.run.asked import asked_of_scores
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.opened import open_model
+from oneformer_jax.app.run.opened import open_model, warn_of_notes
 from oneformer_jax.app.run.status import kpi
 from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.geometry import Letterbox
@@ -26,6 +27,8 @@ def evaluate(settings: EvaluationRun, run: Run) -> Metrics:
     """
     scoring = settings.scoring
     dataset = open_dataset(scoring.data)
+    warn_of_notes(dataset, run.status.warning)
+    asked_of_scores(dataset, scoring.tasks, run.status.warning)
     model, batch_size = open_model(settings.model, scoring.batch_size, run.status)
     dataset.check_num_classes(model.num_classes)
     if dataset.categories.names != model.categories.names:

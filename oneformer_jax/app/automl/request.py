@@ -18,6 +18,8 @@ from oneformer_jax.app.spec.dotted import flat, put, remove
 from oneformer_jax.data.datasets.files import DatasetFiles, Split
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import SpecError
+from oneformer_jax.evaluation.report import SCORES
+from oneformer_jax.tasks import Task
 
 STOPPING = ("hyperband", "asha")
 """The algorithms that stop trials early."""
@@ -82,7 +84,8 @@ class TrialSpecs:
 class SearchRun:
     """A search. `base` has the spec's values of the searched keys and of those that bound them; `identity` is what
     makes the trials of one study comparable. `devices` are those of one trial, of which `at_most` so many run at a time
-    (0: as many as there are devices for). `searched_against_advice` and `not_searched`: keys, and why.
+    (0: as many as there are devices for). `task_prob` are the chances of the tasks in training, `tasks` those that a
+    trial validates. `searched_against_advice` and `not_searched`: keys, and why.
     """
 
     study: SearchSettings
@@ -92,6 +95,8 @@ class SearchRun:
     identity: Mapping[str, Any]
     trials: TrialSpecs
     data: tuple[DatasetFiles, ...] = ()
+    task_prob: Mapping[str, float] = field(default_factory=dict)
+    tasks: tuple[Task, ...] = ()
     devices: DeviceChoice = field(default_factory=DeviceChoice)
     at_most: int = 0
     run_baseline: bool = True
@@ -103,8 +108,7 @@ class SearchRun:
 def search_run(spec: Spec) -> SearchRun:
     """Raises OneFormerError: Optuna is not installed, there is no score to search for or nothing to search."""
     require_optuna()
-    _refuse_what_has_no_score(spec)
-    section = spec.automl
+    section, metric = spec.automl, _metric(spec)
     schema = train_schema(Path(section.skill_dir) if section.skill_dir else None)
     parameters = search_space(spec, schema)
     searched = [parameter.path for parameter in parameters]
@@ -123,12 +127,14 @@ def search_run(spec: Spec) -> SearchRun:
             reduction_factor=section.reduction_factor,
             seed=spec.train.seed,
         ),
-        section.metric,
+        metric,
         parameters,
         {path: spec.value(path) for path in (*searched, *limits)},
-        _identity(given_values(spec), section, parameters),
-        _trials(spec),
+        _identity(given_values(spec), section, metric, parameters),
+        _trials(spec, metric),
         tuple(dataset_files(spec, split, num_classes=num_classes) for split in splits),
+        dict(spec.dataset.task_prob_train),
+        validation_tasks(spec),
         device_choice(spec, "train"),
         section.max_concurrent,
         section.run_baseline,
@@ -138,14 +144,14 @@ def search_run(spec: Spec) -> SearchRun:
     )
 
 
-def _trials(spec: Spec) -> TrialSpecs:
+def _trials(spec: Spec, metric: str) -> TrialSpecs:
     """The keys that the spec sets, trained directly."""
     given = given_values(spec) | {"automl_policy": "off"}
     given.pop("automl", None)
     always: dict[str, Any] = {}
     never: list[str] = []
-    if spec.automl.metric != LOSS:
-        always["train.monitor"] = spec.automl.metric
+    if metric != LOSS:
+        always["train.monitor"] = metric
     if spec.automl.algorithm in STOPPING:  # a score whenever one may be stopped
         always["train.validation_interval"] = spec.automl.min_epochs
         never.append("train.val_check_interval")
@@ -156,22 +162,28 @@ def _trials(spec: Spec) -> TrialSpecs:
     return TrialSpecs(given, always, (*never, *["wandb.run_id"] * is_tracked), spec.wandb.name if is_tracked else None)
 
 
-def _identity(given: dict[str, Any], section: Automl, parameters: tuple[Parameter, ...]) -> dict[str, Any]:
+def _identity(given: dict[str, Any], section: Automl, metric: str, parameters: tuple[Parameter, ...]) -> dict[str, Any]:
     kept = {name: part for name, part in given.items() if name not in OTHER_SECTIONS}
     keys = {path: value for path, value in flat(kept, LEAVES).items() if path not in OTHER_KEYS}
     searched = {f"range of {parameter.path}": parameter.describe() for parameter in parameters}
-    return keys | {f"automl.{name}": getattr(section, name) for name in DEFINING} | searched
+    return keys | {f"automl.{name}": getattr(section, name) for name in DEFINING} | {"automl.metric": metric} | searched
 
 
-def _refuse_what_has_no_score(spec: Spec) -> None:
+def _metric(spec: Spec) -> str:
+    """`automl.metric` or, where that is not set, the first score of the tasks that are validated. Raises SpecError for
+    one that no trial has."""
     if spec.train.is_dry_run:
         raise SpecError("a dry run has no score to search for", where="train.is_dry_run")
     if spec.automl.metric == LOSS:
-        return
+        return LOSS
     if not spec.dataset.val.annotations:
         raise SpecError(
             f"{spec.automl.metric} is taken on dataset.val, which is not set",
             where="automl.metric",
             hint=f"set dataset.val.annotations, or automl.metric={LOSS} with automl.direction=minimize",
         )
-    refuse_unknown_score(validation_tasks(spec), spec.automl.metric, "automl.metric")
+    validated = validation_tasks(spec)
+    if not spec.is_set("automl.metric"):
+        return SCORES[validated[0]][0]
+    refuse_unknown_score(validated, spec.automl.metric, "automl.metric")
+    return spec.automl.metric

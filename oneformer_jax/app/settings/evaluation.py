@@ -38,11 +38,11 @@ def validation_tasks(spec: Spec) -> tuple[Task, ...]:
 
 
 def monitor(spec: Spec) -> str:
-    """The score that decides which checkpoint is the best. Raises SpecError for one that no validation gives."""
+    """The score that decides which checkpoint is the best, "": the data decides. Raises SpecError for one that no
+    validation gives."""
     if spec.train.monitor:
         refuse_unknown_score(validation_tasks(spec), spec.train.monitor, "train.monitor")
-        return spec.train.monitor
-    return SCORES[validation_tasks(spec)[0]][0]
+    return spec.train.monitor
 
 
 def refuse_unknown_score(tasks: Sequence[Task], name: str, key: str) -> None:

@@ -37,7 +37,8 @@ class Automl(Section):
     metric: str = own_key(
         "mIoU",
         "metric",
-        f"Validation score to optimise, taking the best value of each trial; or {LOSS}, the mean loss of an epoch.",
+        "Validation score to optimise, taking the best value of each trial; not set: that of the first task that is "
+        f"validated. Or {LOSS}, the mean loss of an epoch.",
         tao="the last value of a trial is used, not its best",
     )
     direction: Literal["maximize", "minimize"] = own_key(

@@ -185,8 +185,8 @@ class Train(Section):
     monitor: str = own_key(
         "",
         "monitor",
-        "Score by which the best checkpoint is chosen; empty: mIoU, AP or PQ, depending on the first task that is"
-        " validated.",
+        "Score by which the best checkpoint is chosen; empty: mIoU, AP or PQ, that of the first validated "
+        "task that the data defines. A score that the data never defines is refused.",
     )
     resume_training_checkpoint_path: str = key("", "", "Checkpoint to continue from.")
     results_dir: str = key(

@@ -107,6 +107,52 @@ def test_data_problems_of_all_splits_are_told_together(spec: Path) -> None:
     assert not (spec.parent / "results" / "inspect").exists()
 
 
+def test_problems_of_a_file_that_two_splits_share_are_told_once(spec: Path) -> None:
+    (spec.parent / "train" / "images" / "000001.png").write_bytes(b"")
+    train = spec.parent / "train"
+    keys = {"images": "images", "panoptic": "panoptic", "annotations": "annotations.json"}
+    shared = [f"dataset.val.{key}={train / name}" for key, name in keys.items()]
+    for command in (["inspect", "data", "--strict"], ["train"]):
+        result = run(*command, "-e", spec, *shared)
+        assert result.exit_code == 1
+        assert result.output.count("000001.png: image 1: the image cannot be read") == 1
+
+
+def in_annotations(spec: Path, split: str, **values: object) -> None:
+    """Sets values of every segment."""
+    path = spec.parent / split / "annotations.json"
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        annotation["segments_info"] = [info | values for info in annotation["segments_info"]]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("command", [("train",), ("inspect", "data"), ("automl",)])
+def test_data_from_which_nothing_can_be_learned_is_refused(spec: Path, command: tuple[str, ...]) -> None:
+    in_annotations(spec, "train", iscrowd=1)
+    result = run(*command, "-e", spec)
+    assert result.exit_code == 1
+    assert "nothing can be learned: all" in result.output
+    assert "segments are crowds (iscrowd: 1)" in result.output
+    assert "set iscrowd: 0" in result.output
+
+
+def test_what_validation_data_does_not_define_is_said(spec: Path) -> None:
+    in_annotations(spec, "val", iscrowd=1)
+    switches = ["model.test.panoptic_on=true"]
+    result = run("inspect", "data", "-e", spec, *switches)
+    assert result.exit_code == 0, result.output
+    assert "PQ, SQ, RQ, PQ_things" in result.output
+    assert "set model.test.panoptic_on: false" in result.output
+    result = run("train", "-e", spec, *switches, "train.monitor=PQ")
+    assert result.exit_code == 1
+    assert "train.monitor: PQ is never defined" in result.output
+    assert "choose one of mIoU, pixel_accuracy" in result.output
+    result = run("automl", "-e", spec, *switches, "automl.metric=PQ")
+    assert result.exit_code == 1
+    assert "automl.metric: PQ is never defined" in result.output
+
+
 @pytest.mark.tao(22)
 def test_a_label_map_in_another_order_is_refused(spec: Path) -> None:
     path = spec.parent / "label_map.json"

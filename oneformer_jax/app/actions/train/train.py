@@ -14,6 +14,7 @@ from oneformer_jax.app.actions.train.report import (
 )
 from oneformer_jax.app.actions.train.start import newest_checkpoint, starting_point
 from oneformer_jax.app.actions.train.validation import dry_run, validation
+from oneformer_jax.app.run.asked import asked_of_training
 from oneformer_jax.app.run.devices import mesh_of, refuse_different_specs, topology_table
 from oneformer_jax.app.run.execute import Run, enable_compilation_cache
 from oneformer_jax.app.run.opened import training_data
@@ -33,6 +34,11 @@ def train(settings: TrainingRun, run: Run) -> None:
     console.print(topology_table(mesh, settings.recipe.step.strategy))
     refuse_different_specs(settings.spec)
     dataset, validated = training_data(settings.data, settings.validation, console)
+    tasks = settings.validation.tasks if settings.validation else ()
+    monitor = asked_of_training(
+        dataset, settings.pipeline.task_prob, validated, tasks, settings.monitor, status.warning
+    )
+    settings = replace(settings, monitor=monitor)
     loop = settings.length.in_steps(dataset, settings.pipeline.batch_size * mesh.size)
     for warning in early_endings(settings, loop):
         status.warning(warning)
