@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tiers import examples
 
+from oneformer_jax.data.datasets.check_files import check_files
+from oneformer_jax.data.datasets.cleaned_copy import write_cleaned
+from oneformer_jax.data.datasets.content import learned_from
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.errors import DataError
 
@@ -40,7 +44,7 @@ values = st.recursive(
     | st.integers()
     | st.floats()
     | st.text(max_size=4)
-    | st.sampled_from(["1", "1.png", "\0", "../1.png", "a" * 5000, TEXT[:-1]]),
+    | st.sampled_from(["1", "1.png", "\0", "../1.png", "a" * 5000, TEXT[:-1], 1e300, 10**30, 3.0, "3", [[1, 1, 2, 2]]]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "size", "counts"]), inner),
     max_leaves=4,
 )
@@ -58,28 +62,50 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def damaged(folder: Path, annotations: list[Any], data: st.DataObject, times: int = 1) -> Source:
+    """A file in which values anywhere are others, or gone."""
+    root = json.loads(json.dumps([{"images": IMAGES, "annotations": annotations, "categories": CATEGORIES}]))
+    for _ in range(times):
+        place, key = root, 0
+        while isinstance(place[key], dict | list) and place[key] and data.draw(st.integers(0, 9)):
+            place = place[key]
+            key = data.draw(st.sampled_from(list(place) if isinstance(place, dict) else range(len(place))))
+        if isinstance(place, dict) and data.draw(st.booleans()):
+            del place[key]
+        else:
+            place[key] = data.draw(values)
+    (folder / "annotations.json").write_text(json.dumps(root[0]))
+    return Source(folder / "annotations.json", folder, folder / "panoptic" if annotations is PANOPTIC else None)
+
+
 @pytest.mark.parametrize("annotations", [INSTANCES, PANOPTIC], ids=["instances", "panoptic"])
 @settings(max_examples=examples(600))
 @given(data=st.data())
 def test_any_damage_is_refused_with_a_reason(folder: Path, annotations: list[Any], data: st.DataObject) -> None:
-    content = {"images": IMAGES, "annotations": annotations, "categories": CATEGORIES}
-    root = json.loads(json.dumps([content]))
-    place, key = root, 0
-    while isinstance(place[key], dict | list) and place[key] and data.draw(st.integers(0, 9)):
-        place = place[key]
-        key = data.draw(st.sampled_from(list(place) if isinstance(place, dict) else range(len(place))))
-    if isinstance(place, dict) and data.draw(st.booleans()):
-        del place[key]
-    else:
-        place[key] = data.draw(values)
-    (folder / "annotations.json").write_text(json.dumps(root[0]))
-    panoptic = folder / "panoptic" if annotations is PANOPTIC else None
+    source = damaged(folder, annotations, data)
     with contextlib.suppress(DataError):
-        dataset = open_sources([Source(folder / "annotations.json", folder, panoptic)])
+        dataset = open_sources([source])
         assert len(dataset) > 0
         for i in range(len(dataset)):
             dataset.read_image(i)
             dataset.read_segments(i)
+        assert all(isinstance(line, str) for line in learned_from(dataset, {"semantic": 1.0, "instance": 1.0}))
+
+
+@pytest.mark.parametrize("annotations", [INSTANCES, PANOPTIC], ids=["instances", "panoptic"])
+@settings(max_examples=examples(200))
+@given(data=st.data())
+def test_of_any_damage_a_cleaned_copy_can_be_used(folder: Path, annotations: list[Any], data: st.DataObject) -> None:
+    source, copy = damaged(folder, annotations, data, times=3), folder / "cleaned.json"
+    copy.unlink(missing_ok=True)
+    with contextlib.suppress(DataError):
+        cleaned = write_cleaned(source, copy)
+        dataset = open_sources([replace(source, annotations=copy)], on_bad="refuse")
+        findings = check_files(dataset, strict=True)
+        assert (findings.errors, dataset.notes) == ([], ())
+        assert (cleaned.images, cleaned.segments) == (len(dataset), sum(len(r.segments) for r in dataset.records))
+        return
+    assert not copy.exists()
 
 
 @pytest.mark.parametrize("annotations", [INSTANCES, PANOPTIC], ids=["instances", "panoptic"])

@@ -266,9 +266,21 @@ def inspect_data(
         Path | None,
         typer.Option("--output", "-o", help="Picture to write; default: <results_dir>/inspect/samples.png."),
     ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write the annotations without what cannot be used, a spec that trains on them and a report there.",
+        ),
+    ] = None,
 ) -> None:
     """Check the data sets, print what they hold, and draw 16 training samples as the model will see them."""
     with guarded() as console:
+        if fix is not None:
+            from oneformer_jax.app.actions.cleaned_data import write_cleaned_data
+
+            write_cleaned_data(spec, overrides or [], fix, console)
+            return
         from oneformer_jax.app.actions.data import inspect_data as action
 
         action(spec, overrides or [], console, strict=strict, output=output)

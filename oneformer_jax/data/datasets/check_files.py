@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -27,13 +27,15 @@ _MAX_THREADS = 16  # decoding releases the interpreter lock; every thread holds 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the files of a data set hold. `pixels` counts those of each class in `images_read` images, and, last, those
-    of crowds and of no segment; of overlapping segments the one in front counts."""
+    """What the files of a data set hold. `broken` are the records with errors. `pixels` counts those of each class in
+    `images_read` images, and, last, those of crowds and of no segment; of overlapping segments the one in front counts.
+    """
 
     errors: list[DataError]
     warnings: list[DataError]
     images_read: int
     pixels: Int[np.ndarray, " k1"]
+    broken: list[int] = field(default_factory=list)
 
 
 def sampled(count: int) -> list[int]:
@@ -50,8 +52,9 @@ def check_files(dataset: Dataset, *, strict: bool, advance: Callable[[], None] =
     read = set(range(len(dataset)) if strict else sampled(len(dataset)))
     findings = Findings([], [], len(read), np.zeros(len(dataset.categories) + 1, np.int64))
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        for checked in pool.map(partial(_check, dataset, read), range(len(dataset))):
+        for i, checked in enumerate(pool.map(partial(_check, dataset, read), range(len(dataset)))):
             findings.errors.extend(checked.errors)
+            findings.broken.extend([i] * bool(checked.errors))
             findings.warnings.extend(checked.warnings)
             findings.pixels[:] += checked.pixels
             advance()

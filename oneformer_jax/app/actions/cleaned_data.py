@@ -1,0 +1,96 @@
+"""`inspect data --fix`: annotations without what cannot be used, a spec that trains on them, and a report."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from oneformer_jax.app.run.opened import checked_datasets
+from oneformer_jax.app.settings.data import path_list, splits_with_data
+from oneformer_jax.app.spec import Spec, given_values, load_spec, to_yaml
+from oneformer_jax.app.spec.dotted import put
+from oneformer_jax.data.datasets.cleaned_copy import Cleaned, write_cleaned
+from oneformer_jax.data.datasets.files import DatasetFiles, local_label_maps, local_sources
+from oneformer_jax.data.datasets.tfds_dataset import SCHEME
+from oneformer_jax.data.storage.addresses import is_address
+from oneformer_jax.errors import OneFormerError
+
+SPEC, REPORT = "spec.yaml", "report.txt"
+
+
+def write_cleaned_data(spec_path: Path, overrides: list[str], folder: Path, console: Console) -> None:
+    """Writes cleaned annotations of every split, a spec that names them and a report to a new folder. Images and PNGs
+    stay where they are.
+
+    Raises OneFormerError: the folder is not empty, or what is wrong concerns whole files; nothing is overwritten.
+    """
+    spec = load_spec(spec_path, overrides)
+    splits = splits_with_data(spec)
+    if folder.exists() and any(folder.iterdir()):
+        raise OneFormerError(
+            "the folder is not empty", where=str(folder), hint="name a new one: nothing is overwritten"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.absolute()
+    values, report = given_values(spec), list[str]()
+    for path in _locations(spec):
+        put(values, path, _absolute(spec.value(path)))
+    for files in splits:
+        if files.prepared:
+            report.append(f"{files.split}: prepared data is as it was prepared, and stays")
+            continue
+        copies = [*_copies(files, folder, console)]
+        put(values, f"dataset.{files.split}.annotations", [str(copy.path) for copy in copies])
+        put(values, f"dataset.{files.split}.names", [source.name for source in files.sources])
+        for copy in copies:
+            report += _lines(files.split, copy)
+    (folder / SPEC).write_text(to_yaml(values), encoding="utf-8")
+    (folder / REPORT).write_text("\n".join(report) + "\n", encoding="utf-8")
+    for line in report:
+        if not line.startswith(" "):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    checked_datasets(splits_with_data(load_spec(folder / SPEC)), console)
+    console.print(f"report: {folder / REPORT}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"train with --spec {folder / SPEC}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _copies(files: DatasetFiles, folder: Path, console: Console) -> Iterator[Cleaned]:
+    sources, maps = local_sources(files), local_label_maps(files)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    for number, source in enumerate(sources):
+        name = "annotations.json" if len(sources) == 1 else f"annotations_{number}.json"
+        with Progress(*columns, console=console, transient=True) as progress:
+            bar = progress.add_task(f"reading {files.split}", total=None)
+            yield write_cleaned(
+                source,
+                folder / files.split / name,
+                contiguous_id=files.contiguous_id,
+                label_maps=maps,
+                advance=partial(progress.advance, bar),
+            )
+
+
+def _lines(split: str, copy: Cleaned) -> Iterator[str]:
+    """The report on a copy: what is there, and each thing that is not."""
+    yield f"{split}: {copy.images} of {copy.all_images} images, {copy.segments} segments: {copy.path}"
+    for title, errors in (("changed", copy.notes), ("left out", copy.left_out), ("to look at", copy.warnings)):
+        for error in errors:
+            yield f"  {title}: {str(error).splitlines()[0]}"
+
+
+def _locations(spec: Spec) -> Iterator[str]:
+    """The keys that lead to data, where they are set."""
+    paths = [f"dataset.{split}.{name}" for split in ("train", "val", "test") for name in ("images", "panoptic")]
+    yield from (path for path in (*paths, "dataset.label_map") if spec.value(path))
+
+
+def _absolute(value: Any) -> Any:
+    """The same locations for a spec in another folder."""
+    if isinstance(value, dict):
+        return {name: _absolute(location) for name, location in value.items()}
+    if not isinstance(value, str):
+        return [_absolute(location) for location in path_list(value)]
+    return value if not value or is_address(value) or value.startswith(SCHEME) else str(Path(value).absolute())
