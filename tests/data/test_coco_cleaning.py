@@ -87,8 +87,9 @@ def test_ids_of_images_are_texts_here_and_numbers_there(folder: Path) -> None:
     assert [record.image_id for record in opened(folder, lists).records] == ["1", "2"]
     lists["images"] += [{**lists["images"][0], "id": 1}]  # what is written as 1 means the number where both are there
     assert [len(record.segments) for record in opened(folder, lists).records] == [0, 2, 1]
-    lists["annotations"][0]["image_id"] = 2.0
-    lists["images"][1]["id"] = "02"
+    lists["annotations"][0]["image_id"], lists["images"][1]["id"] = 2.0, "02"
+    assert [len(record.segments) for record in opened(folder, lists).records] == [0, 2, 1]
+    lists["images"] += [{**lists["images"][0], "id": "2"}]
     with pytest.raises(DataError, match="the annotation of image 2 has no entry"):
         opened(folder, lists)
 

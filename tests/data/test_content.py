@@ -81,7 +81,7 @@ def test_nothing_to_learn_is_refused(found: list[Table], things: str, chances: d
 def test_a_task_without_targets_is_said_with_the_key_to_set() -> None:
     (said,) = lines([[(0, False), (1, False), (2, False)] * 2], "SSS")
     assert "the 25% of the samples that are of the instance task teach nothing" in said
-    assert "set dataset.task_prob_train.instance: 0" in said
+    assert "set dataset.task_prob_train: {semantic: 1, panoptic: 2}" in said
     assert lines([[(0, False), (1, False), (2, False)] * 2], "SSS", semantic=1.0, panoptic=1.0) == []
 
 
@@ -89,7 +89,8 @@ def test_a_semantic_task_on_objects_in_void_is_said() -> None:
     objects = [[(0, False)], [(1, False)], [(2, False)]]
     (said,) = lines(objects, "TTT")
     assert "88% of the pixels in notes.json belong to no segment" in said
-    assert "dataset.task_prob_train.semantic: 0 and model.test.semantic_on: false" in said
+    assert "set dataset.task_prob_train: {instance: 1, panoptic: 2} and model.test.semantic_on: false" in said
+    assert lines(objects, "TTT", semantic=1.0)[0].endswith("annotate the background as a class (isthing: 0)")
     assert lines(objects, "TTT", instance=1.0) == []
 
 

@@ -93,7 +93,7 @@ def test_any_damage_is_refused_with_a_reason(folder: Path, annotations: list[Any
 
 
 @pytest.mark.parametrize("annotations", [INSTANCES, PANOPTIC], ids=["instances", "panoptic"])
-@settings(max_examples=examples(200))
+@settings(max_examples=examples(40))
 @given(data=st.data())
 def test_of_any_damage_a_cleaned_copy_can_be_used(folder: Path, annotations: list[Any], data: st.DataObject) -> None:
     source, copy = damaged(folder, annotations, data, times=3), folder / "cleaned.json"

@@ -7,7 +7,7 @@ from oneformer_jax.data.datasets.content import Content, learned_from, never_sho
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.errors import SpecError
 from oneformer_jax.evaluation.report import SCORES, is_defined
-from oneformer_jax.tasks import Task
+from oneformer_jax.tasks import TASKS, Task
 
 Warn = Callable[[str], None]
 
@@ -43,9 +43,10 @@ def asked_of_scores(dataset: Dataset, tasks: Sequence[Task], warn: Warn) -> None
     for task in tasks:
         if not is_defined(SCORES[task][0], content):
             missing = "thing (a class with isthing: 1)" if task == "instance" else "segment"
+            others = [other for other in TASKS if is_defined(SCORES[other][0], content)] if len(tasks) == 1 else []
             warn(
                 f"{', '.join(SCORES[task])} will have no value: no {missing} is annotated in {dataset.where} but as a "
-                f"crowd; set model.test.{task}_on: false"
+                f"crowd; set model.test.{task}_on: false{f' and {others[0]}_on: true' if others else ''}"
             )
     for line in never_shown(content, dataset.where):
         warn(line)

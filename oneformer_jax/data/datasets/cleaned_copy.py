@@ -48,9 +48,10 @@ def write_cleaned(
     findings = check_files(dataset, strict=True, advance=advance)
     left_out += findings.errors
     kept = _kept(dataset, set(findings.broken))
-    if not kept:
-        raise DataError("no image is left of which all can be used", where=coco.where, hint=str(left_out[0]))
     content = _content(coco, kept)
+    if not content["annotations"]:
+        reasons = [*left_out, *coco.notes]
+        raise DataError("no annotation is left that can be used", where=coco.where, hint=str(reasons[0]))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8") as file:
         json.dump(content, file)

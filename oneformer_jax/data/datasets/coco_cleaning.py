@@ -22,6 +22,7 @@ _MAX_DIGITS = 18  # of a number that 64 bits hold
 _NO_CROWD = "without iscrowd: read as 0"
 _AS_NUMBER = "with a number that is written as text or with a decimal point: read as the whole number that it is"
 _NO_ID = "without an id: numbered"
+_SAME_ID = "with the id of one before: numbered anew"
 _NESTED = "with a polygon that is not in a list of polygons, or is a list of points: read as the polygon that it is"
 _ONLY_BOX = "with a box and without a mask"
 _NO_MASK = "without a mask"
@@ -39,8 +40,9 @@ def whole(value: Any) -> Any:
     return value
 
 
-def clean(content: dict[str, Any], where: str, on_bad: OnBad) -> tuple[DataError, ...]:
-    """Changes the lists of an annotation file in place, and says what was changed.
+def clean(content: dict[str, Any], where: str, on_bad: OnBad, *, renumber: bool = False) -> tuple[DataError, ...]:
+    """Changes the lists of an annotation file in place, and says what was changed. `renumber`: instances get an id of
+    their own where one before has theirs.
 
     Raises DataError where annotations are to be refused from which nothing can be learned.
     """
@@ -53,15 +55,19 @@ def clean(content: dict[str, Any], where: str, on_bad: OnBad) -> tuple[DataError
     images = _by_text(content["images"])
     numbers = (whole(_get(entry, "id")) for entry in content["annotations"])
     largest = max((number for number in numbers if type(number) is int), default=0)
-    kept = []
+    kept, seen = [], set[int]()
     for entry in content["annotations"]:
         if isinstance(entry, dict):
             if "segments_info" in entry:
                 cleaner.panoptic(entry, images)
-            elif cleaner.instance(entry, images, largest + 1):
-                largest = max(largest, entry["id"]) if type(entry["id"]) is int else largest
-            else:
+            elif not cleaner.instance(entry, images, largest + 1):
                 continue
+            elif type(number := entry["id"]) is int:
+                if renumber and number in seen:
+                    cleaner.note(_SAME_ID, partial(_place, "annotation", {"id": number}, "id"))
+                    entry["id"] = number = largest + 1
+                largest = max(largest, number)
+                seen.add(number)
         kept.append(entry)
     content["annotations"] = kept
     notes = {kind: _note(kind, places, count, where, on_bad) for kind, (count, places) in cleaner.found.items()}
@@ -161,11 +167,12 @@ def _only_polygon(mask: list[Any]) -> list[Any]:
 
 
 def _by_text(images: list[Any]) -> dict[str, Any]:
-    """The ids of images by the text that they are written as, None where several are written so."""
+    """The ids of images by the texts that they and their numbers are written as, None where those of several are."""
     found: dict[str, Any] = {}
     for entry in images:
         if type(image := _get(entry, "id")) in (int, str):
-            found[str(image)] = image if found.setdefault(str(image), image) == image else None
+            for text in {str(image), str(whole(image))}:
+                found[text] = image if found.setdefault(text, image) == image else None
     return found
 
 

@@ -81,16 +81,22 @@ def learned_from(dataset: Dataset, task_prob: Mapping[str, float]) -> Iterator[s
     for task in idle:
         yield (
             f"no thing (a class with isthing: 1) is annotated in {dataset.where}, so the {drawn[task]:.0%} of the "
-            f"samples that are of the {task} task teach nothing; set dataset.task_prob_train.{task}: 0"
+            f"samples that are of the {task} task teach nothing; set {_without(task_prob, task)}"
         )
     if "semantic" in drawn and (share := unlabelled_share(dataset)) > MUCH_VOID:
+        without = f", or set {_without(task_prob, 'semantic')} and model.test.semantic_on: false"
         yield (
             f"{share:.0%} of the pixels in {dataset.where} belong to no segment. The semantic task gives every pixel "
             "one of the classes, so its result is arbitrary there, which no score shows: annotate the background as a "
-            "class (isthing: 0), or set dataset.task_prob_train.semantic: 0 and model.test.semantic_on: false"
+            f"class (isthing: 0){without if len(drawn) > 1 else ''}"
         )
     if unused := content.without(content.counted):
         yield f"{_listed(unused, content)} no segment in {dataset.where}, and cannot be learned: {_names(unused)}"
+
+
+def _without(task_prob: Mapping[str, float], left_out: Task) -> str:
+    chances = ", ".join(f"{task}: {chance:g}" for task, chance in task_prob.items() if chance and task != left_out)
+    return f"dataset.task_prob_train: {{{chances}}}"
 
 
 def _refuse_without_targets(content: Content, dataset: Dataset) -> None:

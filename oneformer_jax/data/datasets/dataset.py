@@ -198,7 +198,7 @@ def listing(title: str, errors: Sequence[DataError]) -> str:
     what to do. Of one kind are those whose messages differ in numbers, names and paths alone."""
     kinds: dict[str, list[DataError]] = {}
     for error in errors:
-        kinds.setdefault(_PARTICULARS.sub("*", error.what), []).append(error)
+        kinds.setdefault(_without_particulars(error.what), []).append(error)
     lines, hints = [title], set[str]()
     for found in list(kinds.values())[:SHOWN]:
         lines += [f"{error.where}: {error.what}" if error.where else error.what for error in found[:OF_A_KIND]]
@@ -212,4 +212,6 @@ def listing(title: str, errors: Sequence[DataError]) -> str:
     return "\n  ".join(lines)
 
 
-_PARTICULARS = re.compile(r"'[^']*'|\S*[\d./\\]\S*")
+def _without_particulars(what: str) -> str:
+    words = re.sub(r"'[^']*'", "*", what).split()
+    return " ".join("*" if re.search(r"[\d./\\]", word) else word for word in words)

@@ -105,10 +105,11 @@ def test_instance_data_keeps_the_masks_that_can_be_used(data: Path, tmp_path: Pa
     assert result.exit_code == 0, result.output
     left = cleaned(tmp_path / "out")
     assert left["images"] == [image | {"width": 64, "height": 64} for image in lists["images"]]
-    assert left["annotations"] == [sound[i] for i in (1, 4, 6)]
-    assert f"train: {IMAGES} of {IMAGES} images, 3 segments" in result.output
+    assert left["annotations"] == [sound[i] for i in (1, 4, 6, 7)]
+    assert f"train: {IMAGES} of {IMAGES} images, 4 segments" in result.output
     report = (tmp_path / "out" / "report.txt").read_text()
-    assert report.count("left out: ") == 6
+    assert report.count("left out: ") == 5
+    assert "1 entry with the id of one before: numbered anew (annotation 7)" in report
     assert "1 entry with a box and without a mask (annotation 1): left out" in report
 
 
@@ -117,5 +118,5 @@ def test_where_nothing_is_left_it_says_why(data: Path, tmp_path: Path) -> None:
     (data / "images").mkdir()
     result = fixed(data, tmp_path / "out", panoptic=str(data / "panoptic"))
     assert result.exit_code == 1
-    assert "no image is left of which all can be used" in result.output
+    assert "no annotation is left that can be used" in result.output
     assert "000000.png, but there is no such file" in result.output

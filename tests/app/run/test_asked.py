@@ -28,7 +28,7 @@ def test_scores_without_a_value_are_said_with_the_key_to_set() -> None:
     assert "1 of 3 classes has no segment in notes.json (class 1)" in classes
     (panoptic, _) = said_of(Striped([[CROWD]]), "panoptic")
     assert panoptic.startswith("PQ, SQ, RQ, PQ_things, ")
-    assert "model.test.panoptic_on: false" in panoptic
+    assert panoptic.endswith("set model.test.panoptic_on: false and semantic_on: true")
     assert len(said_of(Striped([[], []]))) == 4
 
 
