@@ -37,7 +37,8 @@ def automl(settings: SearchRun, run: Run) -> None:
     Raises OneFormerError before the first trial where the data or the installation are wrong; later where no trial came
     to its end.
     """
-    datasets, warn = checked_datasets(settings.data, run.console), run.status.warning
+    warn = run.status.warning
+    datasets = checked_datasets(settings.data, run.console, warn)
     metric = "" if settings.metric == LOSS else settings.metric
     train, val = datasets["train"], datasets.get("val")
     asked_of_training(train, settings.task_prob, val, settings.tasks, metric, warn, key="automl.metric")

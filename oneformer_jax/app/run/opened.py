@@ -21,8 +21,11 @@ from oneformer_jax.predict.predictor import Predictor, load_model
 from oneformer_jax.predict.runs import ModelChoice
 
 
-def checked_datasets(splits: Sequence[DatasetFiles], console: Console) -> dict[Split, Dataset]:
-    """Opens `splits` and checks their files, unless they passed before and have not changed since.
+def checked_datasets(
+    splits: Sequence[DatasetFiles], console: Console, warn: Callable[[str], None] | None = None
+) -> dict[Split, Dataset]:
+    """Opens `splits` and checks their files, unless they passed before and have not changed since. `warn` is told what
+    is left out of them; without it, the console is.
 
     Raises DataError with all that is wrong.
     """
@@ -31,7 +34,7 @@ def checked_datasets(splits: Sequence[DatasetFiles], console: Console) -> dict[S
     for number, (split, dataset) in enumerate(datasets.items()):
         if any(dataset is other for other in list(datasets.values())[:number]):
             continue
-        warn_of_notes(dataset, partial(_warn, console))
+        warn_of_notes(dataset, warn or partial(_warn, console))
         version = version_of(dataset)
         if passes().holds(version, strict=False):
             console.print(f"{split}: the files were checked before and have not changed", highlight=False)
@@ -41,9 +44,11 @@ def checked_datasets(splits: Sequence[DatasetFiles], console: Console) -> dict[S
     return datasets
 
 
-def training_data(train: DatasetFiles, validation: Scoring | None, console: Console) -> tuple[Dataset, Dataset | None]:
+def training_data(
+    train: DatasetFiles, validation: Scoring | None, console: Console, warn: Callable[[str], None]
+) -> tuple[Dataset, Dataset | None]:
     """The checked data sets of training and validation. Raises OneFormerError where they have different categories."""
-    found = checked_datasets([train, validation.data] if validation else [train], console)
+    found = checked_datasets([train, validation.data] if validation else [train], console, warn)
     dataset, validated = found["train"], found.get("val")
     if validated is None:
         console.print("dataset.val is not set: no validation, and so no best checkpoint")

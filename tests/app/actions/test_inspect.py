@@ -118,6 +118,25 @@ def test_problems_of_a_file_that_two_splits_share_are_told_once(spec: Path) -> N
         assert result.output.count("000001.png: image 1: the image cannot be read") == 1
 
 
+def test_what_was_left_out_is_in_the_status_file_of_a_training(spec: Path) -> None:
+    path = spec.parent / "train" / "annotations.json"
+    content = json.loads(path.read_text())
+    outline = [[4, 4, 30, 4, 30, 30]]
+    masks = [{"id": n, "image_id": n, "category_id": 1, "segmentation": outline} for n in range(4)]
+    masks += [{"id": 9, "image_id": 1, "category_id": 1, "segmentation": [], "bbox": [0, 0, 5, 5]}]
+    path.write_text(json.dumps(content | {"annotations": masks}))
+    keys = ["dataset.train.panoptic=", "dataset.val.annotations=", "dataset.val.panoptic="]
+    result = run(
+        "train", "-e", spec, *keys, "dataset.task_prob_train={panoptic: 0.5}", "train.pretrained_model=nowhere"
+    )
+    assert result.exit_code == 1  # there are no such weights
+    lines = map(json.loads, (spec.parent / "results" / "train" / "status.json").read_text().splitlines())
+    warnings = "\n".join(line["message"] for line in lines if line["verbosity"] == "WARNING")
+    assert "1 entry with a box and without a mask (annotation 9): left out" in warnings
+    assert "4 entries without iscrowd: read as 0 (annotation 0, annotation 1, annotation 2, ...)" in warnings
+    assert "6 of 7 classes have no segment in" in warnings
+
+
 def in_annotations(spec: Path, split: str, **values: object) -> None:
     """Sets values of every segment."""
     path = spec.parent / split / "annotations.json"

@@ -33,7 +33,7 @@ def train(settings: TrainingRun, run: Run) -> None:
     mesh = mesh_of(settings.devices, status)
     console.print(topology_table(mesh, settings.recipe.step.strategy))
     refuse_different_specs(settings.spec)
-    dataset, validated = training_data(settings.data, settings.validation, console)
+    dataset, validated = training_data(settings.data, settings.validation, console, status.warning)
     tasks = settings.validation.tasks if settings.validation else ()
     monitor = asked_of_training(
         dataset, settings.pipeline.task_prob, validated, tasks, settings.monitor, status.warning
