@@ -9,7 +9,7 @@ optimizer state; what is frozen runs as in evaluation, without dropout and drop 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,12 +68,13 @@ class ScheduleConfig:
             return self.decay_steps
         return tuple(epoch * steps_per_epoch for epoch in self.decay_epochs)
 
-    def build(self, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
-        """The learning rate of a training of this length as a function of the step."""
+    def build(self, total_steps: int, steps_per_epoch: int, shift: float = 0.0) -> optax.Schedule:
+        """The learning rate of a training of this length as a function of the step. `shift`: the updates of a run that
+        has changed its length before which this one would have begun (see `training.loop.LoopSettings`)."""
         decays = sorted(self.decays(steps_per_epoch))
 
         def schedule(count: int | Int[Array, ""]) -> Float[Array, ""]:
-            step = jnp.asarray(count, float)
+            step = jnp.asarray(count, float) - shift
             if self.kind == "MultiStep":
                 reached = jnp.sum(jnp.asarray(decays, float) <= step) if decays else jnp.zeros(())
                 return self.lr * self._warmup(step) * self.gamma**reached
@@ -121,7 +122,11 @@ def _clip_by_norm(max_norm: float, norm_type: float) -> optax.GradientTransforma
 def make_optimizer(
     config: OptimizerConfig, schedule: optax.Schedule, *, frozen: Names = frozenset()
 ) -> optax.GradientTransformation:
-    """The chain of one run; its state is initialised from the parameters as usual. `frozen` are parameter names."""
+    """The chain of one run; its state is initialised from the parameters as usual. `frozen` are parameter names.
+
+    Its `update` takes the `step` whose learning rate it is made at: where updates are left out, the schedule goes on
+    all the same. Without one it counts its updates.
+    """
     clip = optax.identity()
     if config.clip_value > 0:
         by_norm = _clip_by_norm(config.clip_value, config.clip_norm_type)
@@ -131,7 +136,7 @@ def make_optimizer(
         optax.scale_by_adam(b1=config.momentum, b2=0.999, eps=1e-8),
         optax.add_decayed_weights(config.weight_decay, mask=matching(NO_DECAY, invert=True)),
         optax.masked(_scale_rates(config), matching(OWN_RATE)),
-        optax.scale_by_learning_rate(schedule),
+        _scale_by(schedule),
     )
     if not frozen:
         return chain
@@ -153,6 +158,25 @@ def _scale_rates(config: OptimizerConfig) -> optax.GradientTransformation:
         return jax.tree.map(lambda name, u: _multiplier(name, config) * u, parameter_names(updates), updates)
 
     return optax.stateless(update)
+
+
+def _scale_by(schedule: optax.Schedule) -> optax.GradientTransformation:
+    def init(_: Params) -> optax.ScaleByScheduleState:
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(
+        updates: Params,
+        state: optax.ScaleByScheduleState,
+        _: Params | None = None,
+        *,
+        step: Int[Array, ""] | None = None,
+        **__: Any,
+    ) -> tuple[Params, optax.ScaleByScheduleState]:
+        count = state.count if step is None else step
+        rate = schedule(count)
+        return jax.tree.map(lambda u: -rate * u, updates), optax.ScaleByScheduleState(count + 1)
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 class ParameterGroup(NamedTuple):

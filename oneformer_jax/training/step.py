@@ -168,7 +168,8 @@ class TrainStep:
     ) -> None:
         frozen = settings.frozen
         self.config = in_evaluation_mode(config, oneformer.shapes(config), frozen) if frozen else config
-        self.objective, self.optimizer, self.schedule = objective, optimizer, schedule
+        self.objective, self.schedule = objective, schedule
+        self.optimizer = optax.with_extra_args_support(optimizer)
         self.inputs, self.settings, self.mesh = inputs, settings, mesh
 
         everywhere, by_image = replicated(mesh), batch_sharding(mesh, 1)
@@ -300,7 +301,7 @@ class TrainStep:
 
     def _stepped(self, state: TrainState, gradients: Params) -> TrainState:
         """The state after the optimizer's step."""
-        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
+        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params, step=state.step)
         params, average = optax.apply_updates(state.params, updates), state.average
         if average is not None:
             average = averaged(average, params, state.step, self.settings.average_decay)

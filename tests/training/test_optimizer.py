@@ -66,6 +66,21 @@ def test_matches_torch_adamw_with_groups() -> None:
         np.testing.assert_allclose(leaf, tensor.detach().numpy(), rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("frozen", [frozenset(), frozenset({"backbone/block/kernel"})])
+def test_after_an_update_that_was_left_out_the_rate_is_that_of_the_step(frozen: frozenset[str]) -> None:
+    """Updates 1 and 4 of 6 are left out: the last one is made at the rate that the schedule ends with."""
+    params = {"backbone": {"block": {"kernel": jnp.ones(2)}}, "head": {"kernel": jnp.ones(2)}}
+    gradient = jax.tree.map(jnp.ones_like, params)
+    optimizer = make_optimizer(
+        OptimizerConfig(weight_decay=0.0, clip_value=0.0), lambda step: 0.1 * (6 - step), frozen=frozen
+    )
+    state = optimizer.init(params)
+    for step in (0, 2, 3, 5):
+        updates, state = optimizer.update(gradient, state, params, step=jnp.asarray(step))
+        # Of equal gradients every update of Adam is 1.
+        np.testing.assert_allclose(updates["head"]["kernel"], -0.1 * (6 - step), rtol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.tao(2)
 @pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.0, float("inf")])

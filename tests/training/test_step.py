@@ -227,7 +227,13 @@ def test_an_overflow_halves_the_scale_and_leaves_all_else() -> None:
     assert after.loss_scale is not None
     assert (float(after.loss_scale.value), int(after.loss_scale.good_steps)) == (2.0**99, 0)
     assert int(after.step) == 1
-    jax.tree.map(np.testing.assert_array_equal, (after.params, after.opt_state, after.average), kept)
+    before = jax.device_get(after.params)
+    jax.tree.map(np.testing.assert_array_equal, (before, after.opt_state, after.average), kept)
+    # The next update is applied at the rate that is reported, which is the second of the schedule.
+    second, scalars = step(after._replace(loss_scale=half_start(2.0**10).loss_scale), batch_of(4))
+    assert float(scalars["lr"]) == pytest.approx(float(SCHEDULE(1)))
+    bias = (part["predictor"]["class_embed"]["bias"] for part in (second.params, before))
+    assert float(jnp.abs(jnp.subtract(*bias)).max()) == pytest.approx(float(SCHEDULE(1)), rel=0.02)  # and some decay
 
 
 def test_an_update_that_is_not_finite_is_left_out() -> None:
