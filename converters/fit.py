@@ -1,6 +1,6 @@
 """Pretrained parameters in a model that differs in window size, image size, classes or queries."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ COUNTED = {
     "prompt_ctx": (0, "context rows"),
 }
 """Parameters with an axis whose size is a choice of the task: with another size they start afresh."""
+
+CLASSIFIER = ("predictor/class_embed/kernel", "predictor/class_embed/bias")
+"""Their last axis: the classes, and no-object."""
 
 Flat = Mapping[str, Any]
 Adapt = Callable[[str, np.ndarray, tuple[int, ...]], tuple[np.ndarray | None, str]]
@@ -49,8 +52,13 @@ def fit_backbone(params: Params, template: Params) -> tuple[Params, Report]:
     )
 
 
-def fit_model(params: Params, template: Params) -> tuple[Params, Report]:
-    """A whole model in the architecture of `template`, which holds fresh parameters.
+def fit_model(
+    params: Params, template: Params, *, classes: tuple[Sequence[str], Sequence[str]] = ((), ())
+) -> tuple[Params, Report]:
+    """A whole model in the architecture of `template`, which holds fresh parameters or, for those, their shapes.
+
+    `classes` are the names that the classifier of `params` gives its outputs and those that it is to give them,
+    () where they are not known. The same ones are put into the new order; for others the classifier starts afresh.
 
     With another number of classes, queries or context rows these parameters start afresh; tables of the backbone are
     interpolated as by `fit_backbone`. Parts for training alone may be absent on either side. Raises ConversionError
@@ -59,6 +67,15 @@ def fit_model(params: Params, template: Params) -> tuple[Params, Report]:
     model, weights = flatten_dict(template, sep="/"), flatten_dict(params, sep="/")
     fresh = {path for path in model.keys() - weights.keys() if path.split("/")[0] in TRAINING_ONLY}
     dropped = {path for path in weights.keys() - model.keys() if path.split("/")[0] in TRAINING_ONLY}
+    theirs, ours = map(tuple, classes)
+    if theirs and ours and theirs != ours:
+        for path in [path for path in CLASSIFIER if path in weights]:
+            if sorted(theirs) == sorted(ours):
+                order = [*(theirs.index(name) for name in ours), *range(len(theirs), weights[path].shape[-1])]
+                weights[path] = np.asarray(weights[path])[..., order]
+            elif len(theirs) == len(ours):
+                del weights[path]
+                fresh.add(path)
 
     def adapt(path: str, array: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray | None, str]:
         axis, what = COUNTED.get(path, (-1, ""))

@@ -1,6 +1,6 @@
 """Weights from anywhere: our own checkpoints, and all that `converters` reads, by which of the known sources it is."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +12,13 @@ from converters.files.read import Source, read_source
 from converters.infer_config import Shapes, infer_architecture, infer_swin
 from converters.names import huggingface, original, swin
 from converters.rules import Params, Report, Rule, StateDict, carry_over
-from oneformer_jax.checkpoints.contents import Description
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import find_checkpoint, is_checkpoint, load_description, load_params
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import PARTS, TRAINING_ONLY, shapes
+from oneformer_jax.postprocess.results import Thresholds
 
 Kind = Literal["shi", "tao", "huggingface", "swin", "timm"]
 
@@ -30,6 +31,11 @@ class Converted:
     config: OneFormerConfig | SwinConfig
     params: Params
     report: Report
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Those that the results of the code base were published with."""
+        return original.THRESHOLDS if self.kind in ("shi", "huggingface") else Thresholds()
 
 
 def identify(arrays: StateDict, *, where: str = "") -> Kind:
@@ -100,6 +106,8 @@ def template(config: OneFormerConfig | SwinConfig, where: str) -> Params:
 class Weights:
     """Parameters with their architecture. Without `description` and with `report` where they were converted.
 
+    `class_names` are () where they are not known. `thresholds` are those of the code base that the weights come from.
+
     `params` may lack top-level parts: those for training alone, or, in a backbone, all others. Then what `config` says
     of the others are defaults.
     """
@@ -108,6 +116,7 @@ class Weights:
     config: OneFormerConfig
     params: dict[str, Any]
     class_names: tuple[str, ...] = ()
+    thresholds: Thresholds = field(default_factory=Thresholds)
     description: Description | None = None
     report: Report | None = None
 
@@ -127,7 +136,9 @@ def read_weights(location: str, kind: Kind | Literal["auto"] = "auto") -> Weight
         description = load_description(step_dir)
         params = load_params(step_dir, description.shapes())
         description = replace(description, quantized={})  # `params` are float32
-        return Weights(location, description.model, params, description.categories.names, description)
+        categories = description.categories
+        names = () if categories.are_numbered else categories.names
+        return Weights(location, description.model, params, names, description.thresholds, description)
     source = read_source(location)
     converted = convert(source, kind)
     config = converted.config
@@ -135,4 +146,4 @@ def read_weights(location: str, kind: Kind | Literal["auto"] = "auto") -> Weight
         config = OneFormerConfig(backbone=config)
     labels = (source.config or {}).get("id2label", {})
     names = tuple(labels[index] for index in sorted(labels, key=int))
-    return Weights(location, config, converted.params, names, report=converted.report)
+    return Weights(location, config, converted.params, names, converted.thresholds, report=converted.report)

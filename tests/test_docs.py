@@ -41,7 +41,7 @@ def blocks(page: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the checkpoint of a tiny model where the quickstart leaves its own."""
-    from oneformer_jax.checkpoints.contents import Description
+    from oneformer_jax.checkpoints.description import Description
     from oneformer_jax.checkpoints.store import Checkpoints
     from oneformer_jax.data.drawn_shapes import CATEGORIES
     from oneformer_jax.models import oneformer

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from converters.names.swin import classifier, patch_merging, swin_stages
 from converters.rules import Layout, Rule, conv, fused_attention, linear, norm, skip
+from oneformer_jax.postprocess.results import Thresholds
 
 SWIN = [
     *swin_stages("backbone.", Layout.MAP),
@@ -122,6 +123,9 @@ RULES = [*SWIN, *PIXEL_DECODER, *PREDICTOR, *TASK_AND_TEXT]
 
 PREFIX = "model."
 """What PyTorch Lightning puts before every parameter of the network, but not of the criterion."""
+
+THRESHOLDS = Thresholds(0.8, 0.8, 150)
+"""With which the original's results were published, on every data set; Hugging Face holds the same weights."""
 
 TASK_PAD_ID = 49407
 """TAO pads task texts with the end token, and the task MLP of its weights has learnt that."""

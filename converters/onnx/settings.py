@@ -8,7 +8,7 @@ from typing import Any, Literal
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.metadata import ANY_BATCH, Postprocess
-from oneformer_jax.predict.runs import ComparisonRun
+from oneformer_jax.predict.runs import ComparisonRun, Stated
 from oneformer_jax.tasks import Task
 
 OPSETS = range(17, 24)
@@ -38,8 +38,7 @@ class ExportRun:
     `path`: the file to write, None: `model.onnx` in the folder of the run. `image_size` (height, width) is static;
     `batch_size` -1: any. `device`: the index of the one on which JAX and ONNX Runtime are compared, None: the
     processor. `images`: locations of the images that they are compared on, by the key that names them; the first one
-    that is there is used. `stated` are fields of the architecture as somebody wrote them down: those of the checkpoint
-    count. `verbose`: list all operators, and what the tracing says.
+    that is there is used. `verbose`: list all operators, and what the tracing says.
     """
 
     checkpoint: Path
@@ -52,7 +51,7 @@ class ExportRun:
     images: tuple[tuple[str, str], ...] = ()
     overwrite: bool = False
     verbose: bool = False
-    stated: Mapping[str, Any] = field(default_factory=dict)
+    stated: Stated = field(default_factory=Stated)
 
     @property
     def postprocess(self) -> Postprocess:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Float, PyTree, Shaped
 
-from oneformer_jax.checkpoints.contents import Description, restored
+from oneformer_jax.checkpoints.contents import restored
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models import oneformer
@@ -52,18 +53,26 @@ def latest(run_dir: Path) -> Path | None:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether `path` is a step folder or a run folder with a checkpoint."""
-    return any(_is_step(candidate) for candidate in _candidates(path))
+    """Whether `path` is a step folder or a run folder with a checkpoint, which may have a damaged link."""
+    return any(_is_step(candidate) or _is_broken_link(candidate, path) for candidate in _candidates(path))
 
 
 def find_checkpoint(path: Path) -> Path:
     """The step folder that `path` means: itself, or the best (else the latest) one of a run folder.
 
-    Raises CheckpointError if there is none.
+    Raises CheckpointError if there is none, or if the best one is named and is not there.
     """
     for candidate in _candidates(path):
         if _is_step(candidate):
             return candidate.resolve()
+        if _is_broken_link(candidate, path):
+            newest = latest(candidate.parent)
+            raise CheckpointError(
+                f"names {candidate.readlink()}, which is not a checkpoint",
+                where=str(candidate),
+                hint="`train` into the same results_dir puts the link right (it was interrupted, or a checkpoint was "
+                f"removed); or name a checkpoint yourself: the newest one is {newest or 'gone, too'}",
+            )
     if not path.exists():
         raise CheckpointError("no such file or folder", where=str(path), hint="give a checkpoint or a run folder")
     raise CheckpointError(
@@ -81,6 +90,11 @@ def _candidates(path: Path) -> Iterator[Path]:
         if newest is not None:
             yield newest
     yield path / "automl" / "best"
+
+
+def _is_broken_link(candidate: Path, given: Path) -> bool:
+    """Of a link that is no step folder. What was `given` may be a link to a run folder or to a file."""
+    return candidate.is_symlink() and (candidate != given or not candidate.exists())
 
 
 def _is_step(folder: Path) -> bool:

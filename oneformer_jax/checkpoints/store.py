@@ -10,8 +10,9 @@ a checkpoint disappears as a whole, so an interrupted or failed one leaves every
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers as managers
 
-from oneformer_jax.checkpoints.contents import Description
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import FOLDER, WithoutOrbaxLogs
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.oneformer import Params
@@ -29,6 +30,23 @@ from oneformer_jax.models.oneformer import Params
 TO_DELETE = ".to_delete"
 DATA_FILE_SIZE = 64 * 2**20
 """Bytes of a data file. Orbax keeps what it has packed in memory until a file is full: its 2 GB hold most models."""
+
+
+def best_step(metrics: Mapping[int, Mapping[str, float] | None], monitor: str) -> int | None:
+    """The step of the best checkpoint by the metrics of every step: the first of those with the largest score."""
+    scores = {step: found[monitor] for step, found in metrics.items() if found and monitor in found}
+    return min(scores, key=lambda step: (-scores[step], step), default=None)
+
+
+@dataclass(frozen=True)
+class KeepBest(managers.PreservationPolicy):
+    """The best checkpoint stays. Orbax's own policy would keep the last of equal ones."""
+
+    monitor: str
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        best = best_step({info.step: info.metrics for info in checkpoints}, self.monitor)
+        return [info.step == best for info in checkpoints]
 
 
 class Checkpoints:
@@ -40,31 +58,29 @@ class Checkpoints:
     def __init__(self, run_dir: Path, *, keep: int, monitor: str) -> None:
         self.run_dir = run_dir
         self.monitor = monitor
-
-        def score(metrics: dict[str, float]) -> float:
-            return metrics[monitor]
-
         self._quiet, self._failed = WithoutOrbaxLogs(), False
         self._quiet.__enter__()
         folder = (run_dir / FOLDER).absolute()
         _remove(folder, f"*{ocp.utils.TMP_DIR_SUFFIX}*", TO_DELETE)
         _refuse_damaged_metrics(folder)
-        best = managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
+        best = KeepBest(monitor)
         policy = managers.AnyPreservationPolicy([managers.LatestN(keep), best]) if keep else managers.LatestN()
         self._manager = ocp.CheckpointManager(
             folder,
             # Orbax stores metrics only where best_fn is set; what stays is the policy's choice.
-            options=ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=score, todelete_subdir=TO_DELETE),
+            options=ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=len, todelete_subdir=TO_DELETE),
         )
         self._unfinished: Description | None = None
         self.best_metric, self.best_step = self._find_best()
         self._link("latest", self._manager.latest_step())
         self._link("best", self.best_step)
+        if self.best_step is None and jax.process_index() == 0 and (run_dir / "best").is_symlink():
+            (run_dir / "best").unlink()  # the best by another monitor
 
     def _find_best(self) -> tuple[float | None, int | None]:
-        scored = [(self._manager.metrics(step), step) for step in self._manager.all_steps()]
-        values = [(metrics[self.monitor], step) for metrics, step in scored if metrics and self.monitor in metrics]
-        return max(values) if values else (None, None)
+        metrics = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
+        step = best_step(metrics, self.monitor)
+        return (None, None) if step is None else (metrics[step][self.monitor], step)
 
     def newest(self) -> Path | None:
         """The folder of the newest step, or None. Waits until it is complete; raises as `save`."""
@@ -83,7 +99,7 @@ class Checkpoints:
                 self.close()
 
     def would_be_best(self, metrics: dict[str, float]) -> bool:
-        """Whether a checkpoint with these metrics would become the best."""
+        """Whether a checkpoint with these metrics would become the best: of equal ones the first stays it."""
         metric = metrics.get(self.monitor)
         return metric is not None and (self.best_metric is None or metric > self.best_metric)
 
@@ -113,7 +129,7 @@ class Checkpoints:
             self._manager.save(
                 description.step,
                 args=ocp.args.Composite(**items),
-                metrics=None if metric is None else {self.monitor: metric},
+                metrics=description.metrics or None,  # all: a later run may have another monitor
                 force=True,
             )
         self._unfinished = description

@@ -1,7 +1,8 @@
-"""Training batches: files -> `Batch`, in an order that is a pure function of (seed, step).
+"""Training batches: files -> `Batch`, in an order that is a pure function of (seed, global sample index).
 
 Position i of the endless, per epoch shuffled stream is the global sample index: it names the record and keys every
-random draw. Neither the number of workers nor of processes changes a sample, and a run resumes by seeking.
+random draw. Neither the size of batches nor the number of workers and processes changes a sample, and a run resumes by
+seeking.
 
 Worker processes end with their parent. One that the system kills leaves no exception: each notes the sample that it
 prepares in a file, mapped into its memory, which the parent reads when a process has gone.
@@ -164,11 +165,11 @@ def train_batches(
     dataset: Dataset,
     settings: PipelineSettings,
     *,
-    start_step: int,
+    first_sample: int,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Generator[Batch, None, None]:
-    """Endless batches from `start_step` on: this process's share of every global batch.
+    """Endless batches from the global sample index `first_sample` on: this process's share of every global batch.
 
     Process p of n holds the p-th of n equal parts of each batch: the parts, one after the other, are the same batch on
     every topology. Close the iterator to end worker processes early.
@@ -183,22 +184,27 @@ def train_batches(
     share = settings.batch_size // process_count
     rows = range(process_index * share, (process_index + 1) * share)
     batches = (
-        record_order(len(dataset), settings.seed)
+        record_order(len(dataset), settings.seed)[first_sample:]
         .batch(settings.batch_size, drop_remainder=True)
-        .map_with_index(BatchMaker(SampleMaker(dataset, settings), rows))[start_step:]
+        .map_with_index(BatchMaker(SampleMaker(dataset, settings), first_sample, rows))
     )
     return _iterate(batches, settings.num_workers, dataset)
 
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """The `rows` of a batch from its step and the record indices of all its rows."""
+    """The `rows` of a batch from its number and the record indices of all its rows.
+
+    Batch 0 begins with `first_sample`.
+    """
 
     sample_maker: SampleMaker
+    first_sample: int
     rows: range
 
-    def __call__(self, step: int, records: Int[np.ndarray, " b"]) -> Batch:
-        samples = [self.sample_maker(step * len(records) + row, int(records[row])) for row in self.rows]
+    def __call__(self, number: int, records: Int[np.ndarray, " b"]) -> Batch:
+        first = self.first_sample + number * len(records)
+        samples = [self.sample_maker(first + row, int(records[row])) for row in self.rows]
         return Batch(*(np.stack(field) for field in zip(*samples, strict=True)))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, UInt8
 
-from oneformer_jax.checkpoints.contents import Description
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import load_checkpoint
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import OneFormerError

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float32
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.errors import DataError, EngineError
+from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.tasks import TASKS, Task
 
 KEY = "oneformer_jax"
@@ -31,7 +32,8 @@ class Metadata:
 
     `image_size` (height, width) is static; `batch_size` is that of the graph, -1 where it takes any. `task_tokens` has
     one row for each of `TASKS`: the model's second input. With `postprocess` the graph takes uint8 images alone and
-    holds `task`. `checkpoint` names the weights, for people.
+    holds `task`. `checkpoint` names the weights, for people. `thresholds` are the checkpoint's; files of 0.2 hold
+    none and get the defaults.
     """
 
     categories: Categories
@@ -45,6 +47,7 @@ class Metadata:
     task_tokens: tuple[tuple[int, ...], ...]
     checkpoint: str
     postprocess: Postprocess = "none"
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
     def tokens_of(self, task: Task) -> Float32[np.ndarray, " n"]:
         """The row of a task, as the model takes it."""
@@ -58,13 +61,15 @@ class Metadata:
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return fields | {"categories": self.categories.to_json()}
+        return fields | {"categories": self.categories.to_json(), "thresholds": vars(self.thresholds)}
 
     @classmethod
     def from_json(cls, content: Any, *, where: str) -> "Metadata":
         """The inverse of `to_json`; other keys are ignored. Raises EngineError: keys missing or of another kind."""
         try:
-            fields = {field.name: content[field.name] for field in dataclasses.fields(cls)}
+            fields = {
+                field.name: content[field.name] for field in dataclasses.fields(cls) if field.name != "thresholds"
+            }
             height, width = fields["image_size"]
             metadata = cls(
                 **fields
@@ -73,6 +78,7 @@ class Metadata:
                     "image_size": (int(height), int(width)),
                     "pixel_mean": _three(fields["pixel_mean"]),
                     "pixel_std": _three(fields["pixel_std"]),
+                    "thresholds": Thresholds(**content["thresholds"]),
                     "task_tokens": tuple(tuple(map(int, row)) for row in fields["task_tokens"]),
                 }
             )

@@ -145,6 +145,7 @@ def _exported(path: Path, device_id: int) -> Predictor:
         metadata.categories,
         metadata.num_classes,
         Letterbox(metadata.image_size),
+        metadata.thresholds,
         image_size=metadata.image_size,
         batch_sizes=backend.batch_sizes,
     )

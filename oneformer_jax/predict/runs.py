@@ -8,10 +8,24 @@ from typing import Any, Literal
 from oneformer_jax.data.geometry import Policy, Size
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.evaluation.evaluator import Scoring
-from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.tasks import Task
 
 ModelKind = Literal["checkpoint", "onnx", "engine"]
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What somebody wrote down about a model that knows it itself.
+
+    `architecture`: fields, of which those of a checkpoint count; where they differ, that is a warning. `thresholds` by
+    their names and the classes of `label_maps` (locations; the first that has the model's classes) count in place of
+    the model's.
+    """
+
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    label_maps: tuple[str, ...] = ()
+    contiguous_id: bool = True
 
 
 @dataclass(frozen=True)
@@ -19,14 +33,13 @@ class ModelChoice:
     """A checkpoint, an ONNX file or an engine, and what it runs on.
 
     `batch_size` counts the images of one device; None: as many as is usual for the data, or what the model takes that
-    comes next to it. `stated` are fields of the architecture that somebody wrote down: those of a checkpoint count, and
-    where they differ that is a warning. `unused` is a model that was named besides and does not count.
+    comes next to it. `unused` is a model that was named besides and does not count.
     """
 
     path: str
     devices: DeviceChoice = field(default_factory=DeviceChoice)
     batch_size: int | None = None
-    stated: Mapping[str, Any] = field(default_factory=dict)
+    stated: Stated = field(default_factory=Stated)
     unused: str = ""
 
 
@@ -51,7 +64,6 @@ class InferenceRun:
     images: tuple[str, ...]
     task: Task
     policy: Policy
-    thresholds: Thresholds = field(default_factory=Thresholds)
     image_size: Size | None = None
     batch_size: int = 1
     images_key: str = "images"

@@ -1,8 +1,9 @@
 """The training loop: batches in, checkpoints out.
 
 The order at a boundary is a contract: log, validate, then checkpoint (which stores the metrics), then the next batch. A
-checkpoint of step s holds everything after s updates, and the pipeline seeks to s on resume. It is written while the
-next steps are made. What the steps report is read without waiting for the device.
+checkpoint of step s holds everything after s updates and counts the images that they have seen, to which the pipeline
+seeks on resume. It is written while the next steps are made. What the steps report is read without waiting for the
+device.
 """
 
 import math
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +20,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from oneformer_jax.checkpoints.contents import Description
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.errors import OneFormerError
@@ -45,19 +47,41 @@ class LoopSettings:
 
     `validate_every` 0: never. `profile_steps` are traced by the profiler. `batch_size` counts the images of one batch
     over all devices.
+
+    A step is an update, and a run counts all of its updates. One that has changed the images of a step or the length of
+    an epoch is after `step` updates where these settings alone would be after `step - shift`, its `place`: schedule,
+    epochs and the end of the run go by that.
     """
 
-    total_steps: int
+    planned_steps: int
     steps_per_epoch: int
     validate_every: int
     checkpoint_every: int
     batch_size: int
     batches_per_step: int = 1
     profile_steps: int = 0
+    shift: Fraction = Fraction(0)
 
     @property
     def images_per_step(self) -> int:
         return self.batch_size * self.batches_per_step
+
+    @property
+    def total_steps(self) -> int:
+        """The last update of the run."""
+        return math.ceil(self.planned_steps + self.shift)
+
+    def place(self, step: int) -> Fraction:
+        """After how many updates these settings alone would be where the run is after `step`."""
+        return step - self.shift
+
+    def is_due(self, step: int, every: int) -> bool:
+        """Whether what comes every so many updates comes after `step`."""
+        return self.place(step) // every > self.place(step - 1) // every
+
+    def resumed(self, step: int, epochs: Fraction) -> "LoopSettings":
+        """The same for a run that has made `step` updates, in which `epochs` went by."""
+        return replace(self, shift=step - epochs * self.steps_per_epoch)
 
 
 def train_loop(
@@ -73,14 +97,14 @@ def train_loop(
     on_epoch: Callable[[int, float], None],
     image_names: ImageNames,
 ) -> TrainState:
-    """Trains from `state.step` to `settings.total_steps` and returns the last state.
+    """Trains from `state.step` to `settings.total_steps` and returns the last state. `description` is of its start.
 
     After SIGINT or SIGTERM to any of the processes all finish and save the same step, then KeyboardInterrupt or
     SystemExit is raised; the second signal is raised at once. Call it in the main thread. `on_epoch` gets the step and
     the mean loss of the epoch that ends there, the last one maybe unfinished. Raises OneFormerError when loss or
     gradient stay non-finite, CheckpointError when a checkpoint cannot be written.
     """
-    step = int(jax.device_get(state.step))
+    first = step = int(jax.device_get(state.step))
     saved = step
     reports = StepReports(
         logbook,
@@ -94,7 +118,11 @@ def train_loop(
     def save() -> None:
         nonlocal saved
         reports.read()
-        now = replace(description, step=step, epoch=step // settings.steps_per_epoch, metrics=metrics)
+        assert description.training is not None
+        epochs = settings.place(step) / settings.steps_per_epoch
+        images = description.training.images + (step - first) * settings.images_per_step
+        training = replace(description.training, images=images, epochs=epochs)
+        now = replace(description, step=step, epoch=math.floor(epochs), metrics=metrics, training=training)
         checkpoints.save(state.params, state.opt_state, now, loss_scale=state.loss_scale, average=state.average)
         saved = step
 
@@ -116,15 +144,19 @@ def train_loop(
             reports.add(step, scalars, taken)
             checkpoints.poll()
             last = step == settings.total_steps
-            if validate is not None and settings.validate_every and (step % settings.validate_every == 0 or last):
+            if (
+                validate is not None
+                and settings.validate_every
+                and (settings.is_due(step, settings.validate_every) or last)
+            ):
                 reports.read()
                 metrics = validate(state.trained)
                 logbook.validation(step, metrics)
                 reports.restart_clock()
-            if step % settings.steps_per_epoch == 0 or last:
+            if settings.is_due(step, settings.steps_per_epoch) or last:
                 reports.read()
                 on_epoch(step, reports.mean_loss())
-            if step % settings.checkpoint_every == 0 or last or checkpoints.would_be_best(metrics):
+            if settings.is_due(step, settings.checkpoint_every) or last or checkpoints.would_be_best(metrics):
                 save()
             metrics = {}
         checkpoints.wait()

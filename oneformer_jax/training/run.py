@@ -1,7 +1,7 @@
 """What a training is asked to do, before its data is opened, and the parts of it that the opened data completes."""
 
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from oneformer_jax.checkpoints.contents import Description
+from oneformer_jax.checkpoints.description import Description, Training
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import DatasetFiles
@@ -55,8 +55,8 @@ class Recipe:
     temperature: float = TEMPERATURE
 
     def learning_rate(self, loop: LoopSettings) -> optax.Schedule:
-        """The learning rate of a training that is as long as `loop` says."""
-        return self.schedule.build(loop.total_steps, loop.steps_per_epoch)
+        """The learning rate of a training that is as long as `loop` says, at every step."""
+        return self.schedule.build(loop.planned_steps, loop.steps_per_epoch, float(loop.shift))
 
     def make_optimizer(self, loop: LoopSettings) -> optax.GradientTransformation:
         """The optimizer of a training that is as long as `loop` says."""
@@ -96,7 +96,7 @@ class Length:
         epoch = self.steps_per_epoch or steps_per_epoch(dataset, batch_size * self.batches_per_step)
         share = self.validation_share
         return LoopSettings(
-            total_steps=min(self.epochs * epoch, self.max_steps),
+            planned_steps=min(self.epochs * epoch, self.max_steps),
             steps_per_epoch=epoch,
             validate_every=max(1, round(share * epoch)) if share < 1 else self.validation_epochs * epoch,
             checkpoint_every=self.checkpoint_interval * (1 if self.checkpoint_unit == "step" else epoch),
@@ -162,27 +162,25 @@ class TrainingRun:
 
 
 class Prepared(NamedTuple):
-    """What the loop of a training runs: the step, its batches, the files of their images, and what checkpoints say."""
+    """What the loop of a training runs: the step, its batches, and the files of their images."""
 
     step: TrainStep
     batches: Generator[Batch, None, None]
     image_names: ImageNames
-    description: Description
 
 
-def prepare(settings: TrainingRun, loop: LoopSettings, dataset: Dataset, mesh: Mesh, start_step: int) -> Prepared:
-    """The parts of a training on the opened data; `start_step` updates are done."""
-    recipe, pipeline = settings.recipe, replace(settings.pipeline, batch_size=loop.batch_size)
-    prompts = prompt_table(dataset.categories.names, recipe.prompt_length)
-    step = recipe.make_step(loop, prompts, max_prompts_of(dataset, pipeline), mesh)
-    batches = train_batches(
-        dataset,
-        pipeline,
-        start_step=start_step * loop.batches_per_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+def describe(settings: TrainingRun, loop: LoopSettings, dataset: Dataset) -> Description:
+    """What the checkpoints of a training on the opened data say, before its first step."""
+    recipe, schedule = settings.recipe, asdict(settings.recipe.schedule)
+    training = Training(
+        dataset_size=len(dataset),
+        images_per_step=loop.images_per_step,
+        monitor=settings.monitor,
+        seed=recipe.step.seed,
+        schedule={name: list(value) if isinstance(value, tuple) else value for name, value in schedule.items()}
+        | {"epochs": settings.length.epochs},
     )
-    description = Description(
+    return Description(
         recipe.model,
         dataset.categories,
         recipe.pixel_mean,
@@ -190,5 +188,20 @@ def prepare(settings: TrainingRun, loop: LoopSettings, dataset: Dataset, mesh: M
         settings.spec,
         policy=settings.policy,
         thresholds=settings.thresholds,
+        training=training,
     )
-    return Prepared(step, batches, partial(image_names, dataset, pipeline), description)
+
+
+def prepare(settings: TrainingRun, loop: LoopSettings, dataset: Dataset, mesh: Mesh, first_sample: int) -> Prepared:
+    """The parts of a training on the opened data that have seen `first_sample` images."""
+    recipe, pipeline = settings.recipe, replace(settings.pipeline, batch_size=loop.batch_size)
+    prompts = prompt_table(dataset.categories.names, recipe.prompt_length)
+    step = recipe.make_step(loop, prompts, max_prompts_of(dataset, pipeline), mesh)
+    batches = train_batches(
+        dataset,
+        pipeline,
+        first_sample=first_sample,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return Prepared(step, batches, partial(image_names, dataset, pipeline))

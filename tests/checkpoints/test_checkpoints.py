@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from oneformer_jax.checkpoints import store as checkpoints
-from oneformer_jax.checkpoints.contents import Description
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import (
     LOGGERS,
     find_checkpoint,
@@ -179,6 +179,28 @@ def test_the_newest_two_and_the_best_are_kept(run: Checkpoints, tmp_path: Path) 
     again.close()
 
 
+def test_of_equal_scores_the_first_stays_the_best_and_is_kept(run: Checkpoints, tmp_path: Path) -> None:
+    scores = {10: 0.1, 20: 0.5, 30: 0.5, 40: 0.2, 50: 0.1, 60: 0.1}
+    for step, score in scores.items():
+        run.save(arrays(step), None, describe(step, PQ=1 - score, mIoU=score))
+        first = max(scores, key=lambda at: (at <= step and scores[at], -at))
+        run.wait()
+        assert (run.best_step, (tmp_path / "best").resolve().name) == (first, str(first))
+    run.close()
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [20, 50, 60]
+    assert find_checkpoint(tmp_path).name == "20"
+    # Another monitor of the same run: its scores are in every checkpoint.
+    again = Checkpoints(tmp_path, keep=1, monitor="PQ")
+    assert (again.best_metric, again.best_step) == (0.9, 50)
+    again.save(arrays(70), None, describe(70, PQ=0.9, mIoU=0.9))
+    again.close()
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [50, 70]
+    assert find_checkpoint(tmp_path).name == "50"
+    # A monitor that no checkpoint has been scored by: there is no best one yet.
+    Checkpoints(tmp_path, keep=1, monitor="AP").close()
+    assert not (tmp_path / "best").is_symlink()
+
+
 def test_without_metrics_there_is_no_best(run: Checkpoints, tmp_path: Path) -> None:
     for step in (1, 2, 3):
         run.save(arrays(step), arrays(step), describe(step))
@@ -297,7 +319,10 @@ def test_links_and_leftovers_of_a_run_that_was_killed_are_put_in_order(run: Chec
         (tmp_path / name).unlink()
         (tmp_path / name).symlink_to("checkpoints/0")
     (folder / checkpoints.TO_DELETE / "0" / "params").mkdir(parents=True)
-    assert find_checkpoint(tmp_path).name == "2"
+    for place in (tmp_path, tmp_path / "best"):
+        with pytest.raises(CheckpointError, match=r"best: names checkpoints/0, which is not a checkpoint") as caught:
+            find_checkpoint(place)
+        assert f"the newest one is {folder / '2'}" in caught.value.hint
     again = Checkpoints(tmp_path, keep=2, monitor="mIoU")
     assert {(tmp_path / name).resolve().name for name in ("best", "latest")} == {"2"}
     assert not (folder / checkpoints.TO_DELETE).exists()

@@ -179,3 +179,23 @@ def test_a_models_backbone_takes_another_window_too() -> None:
 def test_other_differences_of_a_model_are_refused(other: dict[str, Any]) -> None:
     with pytest.raises(ConversionError, match=r"no values for|shapes that do not fit"):
         fit_model(model(0), model(1, **other))
+
+
+@pytest.mark.parametrize("as_shapes", [True, False])
+def test_the_classifier_is_put_into_the_order_of_the_data_and_starts_anew_for_other_classes(as_shapes: bool) -> None:
+    theirs, fresh = ("a", "b", "c", "d", "e"), model(1)
+    weights = model(0)
+    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), fresh) if as_shapes else fresh
+    before, untouched = (params["predictor"]["class_embed"] for params in (weights, template))
+
+    def fitted(*classes: tuple[str, ...]) -> dict[str, Any]:
+        params, _ = fit_model(weights, template, classes=classes)
+        np.testing.assert_array_equal(params["predictor"]["query_embed"], weights["predictor"]["query_embed"])
+        return params["predictor"]["class_embed"]
+
+    turned = fitted(theirs, ("c", "a", "b", "e", "d"))
+    for name in ("kernel", "bias"):  # the sixth output is no-object
+        np.testing.assert_array_equal(turned[name], before[name][..., [2, 0, 1, 4, 3, 5]])
+        for same in ((theirs, theirs), ((), theirs)):
+            np.testing.assert_array_equal(fitted(*same)[name], before[name])
+        assert fitted(theirs, ("a", "b", "c", "d", "f"))[name] is untouched[name]

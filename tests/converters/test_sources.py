@@ -12,6 +12,7 @@ from converters.weights import convert, identify
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.postprocess.results import Thresholds
 
 SWIN_TINY = SwinConfig(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7)
 
@@ -48,12 +49,15 @@ def test_the_original(shared: Path) -> None:
     assert converted.kind == identify(state) == "shi"
     assert converted.config == OneFormerConfig()
     assert converted.report.absent == ()
+    # OBJECT_MASK_THRESHOLD, OVERLAP_THRESHOLD and DETECTIONS_PER_IMAGE of its configurations
+    assert converted.thresholds == Thresholds(0.8, 0.8, 150)
 
 
 @pytest.mark.parametrize("column", ["key_hf_published_4x", "key_hf_runtime_5_23"])
 def test_hugging_face(column: str, shared: Path) -> None:
     converted = convert(in_memory(published(shared, "hf_swinl_coco", column)))
     assert converted.kind == "huggingface"
+    assert converted.thresholds == Thresholds(0.8, 0.8, 150)
     assert converted.config == OneFormerConfig()
 
 

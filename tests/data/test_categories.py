@@ -1,10 +1,18 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from oneformer_jax.data.datasets.categories import Categories, check_agreement, load_label_map
+from oneformer_jax.data.datasets.categories import (
+    Categories,
+    Category,
+    check_agreement,
+    disagreements,
+    load_label_map,
+    with_label_map,
+)
 from oneformer_jax.errors import DataError
 
 TWO = [{"id": 7, "name": "cat", "isthing": 1, "color": [1, 2, 3]}, {"id": 2, "name": "sky", "isthing": 0}]
@@ -65,12 +73,50 @@ def test_label_map_must_agree(tmp_path: Path) -> None:
     ours = Categories.from_json(TWO)
     path = tmp_path / "label_map.json"
     path.write_text(json.dumps(TWO))
-    check_agreement(ours, load_label_map(path))
+    assert with_label_map(ours, path, stated={7, 2}) == (ours, ())
     path.write_text(json.dumps(TWO[::-1]))
-    with pytest.raises(DataError, match="class 0 is 2 'sky' in the label map but 7 'cat'"):
-        check_agreement(ours, load_label_map(path))
-    with pytest.raises(DataError, match="has 1 categories, the annotations have 2"):
-        check_agreement(ours, Categories.from_json(TWO[:1]))
+    with pytest.raises(DataError, match=r"from 0 on are 'sky', 'cat' in the label map, but 'cat', 'sky' in the ann"):
+        with_label_map(ours, path, stated=())
+    path.write_text(json.dumps(TWO[:1]))
+    with pytest.raises(DataError, match=r"1 classes in the label map, 2 in .*: class 1 is missing .* but 'sky' in the"):
+        with_label_map(ours, path, stated=())
+    path.write_text(json.dumps([TWO[0] | {"id": 8}, TWO[1]]))
+    with pytest.raises(DataError, match=r"'cat' has the id 8 in the label map, but 7 in the annotations"):
+        with_label_map(ours, path, stated=())
+
+
+def test_what_a_label_map_says_of_colours_and_things_counts(tmp_path: Path) -> None:
+    ours, path = Categories.from_json(TWO), tmp_path / "label_map.json"
+    other = {"isthing": int(not ours.items[0].isthing), "color": [9, 8, 7]}
+    path.write_text(json.dumps([{"id": 7, "name": "cat", **other}, {"id": 2, "name": "sky"}]))
+    found, warnings = with_label_map(ours, path, stated={7, 2})
+    assert found.items == (Category(7, "cat", bool(other["isthing"]), (9, 8, 7)), ours.items[1])
+    assert [("'cat' is stuff, which counts: the annotations say a thing" in text) for text in warnings] == [True]
+    assert with_label_map(ours, path, stated={2}) == (found, ())
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        (TWO, {}),
+        (TWO[::-1], {"order": "the classes from 0 on are 'sky', 'cat' in B, but 'cat', 'sky' in A"}),
+        ([TWO[0], {"id": 2, "name": "sea"}], {"classes": "class 1 is 'sea' in B, but 'sky' in A"}),
+        (
+            [TWO[0] | {"id": 1, "isthing": 0, "color": [0, 0, 0]}, TWO[1]],
+            {
+                "ids": "'cat' has the id 1 in B, but 7 in A",
+                "things": "'cat' is stuff in B, but a thing in A",
+                "colours": "'cat' has the colour (0, 0, 0) in B, but (1, 2, 3) in A",
+            },
+        ),
+    ],
+)
+def test_one_comparison_names_what_differs_and_both_values(second: list, expected: dict[str, str]) -> None:
+    sides = (Categories.from_json(TWO), "A"), (Categories.from_json(second), "B")
+    assert disagreements(*sides) == expected
+    for aspect, text in expected.items():
+        with pytest.raises(DataError, match=re.escape(text)):
+            check_agreement(*sides, aspect)
 
 
 def test_label_map_files_that_cannot_be_read(tmp_path: Path) -> None:

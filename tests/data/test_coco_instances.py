@@ -142,7 +142,9 @@ def test_everything_is_a_thing_unless_a_file_says_otherwise(tmp_path: Path) -> N
     stated = [CATEGORIES[0] | {"isthing": 1}, *CATEGORIES[1:]]
     path = write(tmp_path, [box(1, 4, 0, 0, 9, 9)], categories=stated)
     dataset = opened(path, label_maps={"coco_instances": tmp_path / "label_map.json"})
-    assert dataset.categories.is_thing.tolist() == [True, False, False], "the file goes before the label map"
+    assert dataset.categories.is_thing.tolist() == [False, False, False], "the label map goes before the file"
+    assert len(dataset.warnings) == 1, "which it contradicts in one class, and says what the others are"
+    assert f"'{CATEGORIES[0]['name']}' is stuff, which counts: the annotations say a thing" in dataset.warnings[0]
     other = opened(path, label_maps={"coco_panoptic": tmp_path / "label_map.json"})
     assert other.categories.is_thing.all()
 

@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -42,7 +43,8 @@ SETTINGS = PipelineSettings(
 
 def take(dataset: Dataset, count: int, start: int = 0, process: tuple[int, int] = (0, 1), **changes: object):
     settings = dataclasses.replace(SETTINGS, **changes)
-    stream = train_batches(dataset, settings, start_step=start, process_index=process[0], process_count=process[1])
+    first = start * settings.batch_size
+    stream = train_batches(dataset, settings, first_sample=first, process_index=process[0], process_count=process[1])
     batches = list(islice(stream, count))
     stream.close()
     return batches
@@ -89,6 +91,19 @@ def test_worker_processes_change_nothing(train: Dataset) -> None:
 def test_seeking_equals_reading(train: Dataset) -> None:
     assert_same(take(train, 3, start=4), take(train, 7)[4:])
     assert_same(take(train, 2, start=10**6), take(train, 2, start=10**6, num_workers=2))
+
+
+def test_the_size_of_batches_changes_no_sample(train: Dataset) -> None:
+    """As many images as a multiple of neither size: the larger batches go on where the smaller ones stopped."""
+
+    def images(batches: list[Batch]) -> Batch:
+        return Batch(*(np.concatenate(field) for field in zip(*batches, strict=True)))
+
+    whole, settings = images(take(train, 5)), dataclasses.replace(SETTINGS, batch_size=7)
+    before = images(take(train, 3, batch_size=2))
+    with closing(train_batches(train, settings, first_sample=6)) as stream:
+        after = images(list(islice(stream, 2)))
+    assert_same([images([before, after])], [whole])
 
 
 def test_processes_share_the_global_batch(train: Dataset) -> None:

@@ -214,7 +214,7 @@ def test_a_failed_image_is_named_wherever_it_is_met(folder: Path) -> None:
     dataset = opened(folder)
     settings = PipelineSettings(4, 10, 2, {"semantic": 1.0}, AugmentationSettings(crop=(64, 64)), num_workers=0)
     with pytest.raises(DataError, match=IMAGE + "the image cannot be read"):
-        next(train_batches(dataset, settings, start_step=0))
+        next(train_batches(dataset, settings, first_sample=0))
 
 
 def test_real_files_pass(shared: Path) -> None:

@@ -203,3 +203,24 @@ def test_a_damaged_newest_checkpoint_is_refused_with_what_to_do(
     assert "Traceback" not in result.stderr
     shutil.rmtree(newest)
     assert "resuming from step 3" in command_line(*arguments).stdout
+
+
+def test_a_run_neither_goes_on_nor_is_evaluated_with_its_classes_in_another_order(
+    workspace: Path, trained: Path, command_line, tmp_path: Path
+) -> None:
+    """Both orders are named before anything is compiled, and the run stays as it was."""
+    shutil.copytree(trained / "train", tmp_path / "train", symlinks=True)
+    keys = [f"results_dir={tmp_path}", "dataset.label_map=", "train.num_epochs=3"]
+    for split in ("train", "val"):
+        content = json.loads((workspace / "data" / split / "annotations.json").read_text())
+        content["categories"].reverse()
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+        keys.append(f"dataset.{split}.annotations={tmp_path / split}.json")
+    names = [f"'{category['name']}'" for category in content["categories"]]
+    for action, key in (("train", ""), ("evaluate", f"evaluate.checkpoint={tmp_path / 'train'}")):
+        result = command_line(action, "-e", workspace / "spec.yaml", *keys, *filter(None, [key]))
+        assert result.returncode == 1, result.stdout + result.stderr
+        told = " ".join(result.stderr.split())
+        assert f"are {', '.join(names)} in what it is used with, but {', '.join(names[::-1])} in the checkpoint" in told
+        assert "Traceback" not in told
+    assert (tmp_path / "train" / "latest").resolve().name == "6"

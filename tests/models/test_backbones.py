@@ -61,7 +61,7 @@ from pathlib import Path
 import jax, jax.numpy as jnp, my_backbone
 from test_step import CONFIG, step_of
 from test_step import batch_of
-from oneformer_jax.checkpoints.contents import Description
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data.drawn_shapes import CATEGORIES
 from oneformer_jax.models import oneformer

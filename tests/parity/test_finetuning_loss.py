@@ -146,7 +146,7 @@ def spec(spec_path: Path) -> Spec:
 def batch(spec: Spec) -> Batch:
     """The run's first batch, made once more."""
     dataset = open_dataset(datasets.dataset_files(spec, "train"))
-    with closing(train_batches(dataset, pipeline_settings(spec), start_step=0)) as batches:
+    with closing(train_batches(dataset, pipeline_settings(spec), first_sample=0)) as batches:
         batch = next(batches)
     assert sorted(batch.task) == [0, 1, 2]
     return batch

@@ -138,7 +138,7 @@ def _classes(dataset: Dataset, findings: Findings) -> Table:
 
 def draw_samples(settings: PipelineSettings, dataset: Dataset) -> Picture:
     """The first samples of a training with these settings."""
-    batches = train_batches(dataset, replace(settings, batch_size=SAMPLES), start_step=0)
+    batches = train_batches(dataset, replace(settings, batch_size=SAMPLES), first_sample=0)
     batch = next(batches)
     batches.close()
     order = record_order(len(dataset), settings.seed)

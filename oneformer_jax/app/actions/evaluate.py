@@ -9,11 +9,11 @@ from rich.table import Table
 
 from oneformer_jax.app.run.asked import asked_of_scores
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.opened import open_model, warn_of_notes
+from oneformer_jax.app.run.opened import agree, open_model, warn_of_notes
 from oneformer_jax.app.run.status import kpi
+from oneformer_jax.checkpoints.agreement import Facts
 from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.geometry import Letterbox
-from oneformer_jax.errors import DataError
 from oneformer_jax.evaluation.evaluator import Metrics
 from oneformer_jax.evaluation.report import class_scores, mean_scores, metrics_json
 from oneformer_jax.predict.runs import EvaluationRun
@@ -29,17 +29,11 @@ def evaluate(settings: EvaluationRun, run: Run) -> Metrics:
     dataset = open_dataset(scoring.data)
     warn_of_notes(dataset, run.status.warning)
     asked_of_scores(dataset, scoring.tasks, run.status.warning)
-    model, batch_size = open_model(settings.model, scoring.batch_size, run.status)
+    model, batch_size = open_model(settings.model, scoring.batch_size, run)
     dataset.check_num_classes(model.num_classes)
-    if dataset.categories.names != model.categories.names:
-        raise DataError(
-            "the categories differ from those that the model was trained on: "
-            + _first_difference(model.categories.names, dataset.categories.names),
-            where=dataset.where,
-            hint="weights that were converted without class names: convert them again with --label-map",
-        )
+    agree("evaluate", Facts(model.categories), Facts(dataset.categories), model.path, run)
     policy = Letterbox(model.image_size) if model.image_size else scoring.policy
-    evaluator = replace(scoring, policy=policy, batch_size=batch_size).evaluator(dataset)
+    evaluator = replace(scoring, policy=policy, batch_size=batch_size, thresholds=model.thresholds).evaluator(dataset)
     with Progress(console=run.console, disable=not run.console.is_terminal) as bar:
         task = bar.add_task("evaluate", total=len(dataset))
         metrics = evaluator.run(model.backend, lambda done, _: bar.update(task, completed=done))
@@ -50,14 +44,6 @@ def evaluate(settings: EvaluationRun, run: Run) -> Metrics:
     run.console.print(f"metrics: {path}")
     run.status.write("RUNNING", "Evaluation metrics generated.", kpi=kpi(content, prefix="test_"))
     return metrics
-
-
-def _first_difference(expected: tuple[str, ...], found: tuple[str, ...]) -> str:
-    pairs = [(i, a, b) for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b]
-    if pairs:
-        index, name, other = pairs[0]
-        return f"class {index} is '{other}', expected '{name}'"
-    return f"{len(found)} categories, expected {len(expected)}"
 
 
 def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:

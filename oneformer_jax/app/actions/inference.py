@@ -1,13 +1,14 @@
 """The inference action: a model and a folder of images in, overlays and raw results out. JAX only for a checkpoint."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from rich.progress import Progress
 
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.opened import open_model
+from oneformer_jax.app.run.opened import counting_categories, open_model
 from oneformer_jax.data.datasets.images import list_images, read_image
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.storage.cache import local_folder
@@ -24,7 +25,8 @@ def inference(settings: InferenceRun, run: Run) -> None:
     """
     folders = [local_folder(location, what=settings.images_key) for location in settings.images]
     paths = [path for folder in folders for path in list_images(folder)]
-    model, batch_size = open_model(settings.model, settings.batch_size, run.status)
+    model, batch_size = open_model(settings.model, settings.batch_size, run)
+    model = replace(model, categories=counting_categories(model.categories, settings.model.stated, model.path, run))
     size = model.image_size or settings.image_size
     policy: Policy = Letterbox(size) if size else settings.policy
     if model.image_size and settings.image_size:
@@ -39,7 +41,7 @@ def inference(settings: InferenceRun, run: Run) -> None:
             # A batch that is not full repeats its last image: every batch of one padded size has one shape.
             full = batch + batch[-1:] * (batch_size - len(batch))
             images, geometries = [item[1] for item in full], [item[2] for item in full]
-            results = model.predict_batch(images, geometries, [task], settings.thresholds)
+            results = model.predict_batch(images, geometries, [task], model.thresholds)
             for (path, image, _), result in zip(batch, results, strict=False):
                 writer.add(path, image, result)
             bar.advance(progress, len(batch))

@@ -5,20 +5,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from oneformer_jax.app.run.status import StatusFile
+from oneformer_jax.app.run.execute import Run
+from oneformer_jax.checkpoints.agreement import Facts, Use, differences, settle
+from oneformer_jax.data.datasets.categories import Categories, check_agreement, load_label_map
 from oneformer_jax.data.datasets.check_files import Findings, Passes, check_files, version_of
 from oneformer_jax.data.datasets.dataset import Dataset, Problems, listing
 from oneformer_jax.data.datasets.files import DatasetFiles, Split, open_dataset
-from oneformer_jax.data.storage.cache import cache_folder
-from oneformer_jax.errors import OneFormerError, SpecError
+from oneformer_jax.data.storage.cache import cache_folder, local_file
+from oneformer_jax.errors import SpecError
 from oneformer_jax.evaluation.evaluator import Scoring
+from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.exported import is_exported
 from oneformer_jax.predict.predictor import Predictor, load_model
-from oneformer_jax.predict.runs import ModelChoice
+from oneformer_jax.predict.runs import ModelChoice, Stated
 
 
 def checked_datasets(
@@ -52,21 +56,27 @@ def training_data(
     dataset, validated = found["train"], found.get("val")
     if validated is None:
         console.print("dataset.val is not set: no validation, and so no best checkpoint")
-    elif validated.categories.names != dataset.categories.names:
-        raise OneFormerError("dataset.train and dataset.val have different categories", where="dataset.val.annotations")
+    else:
+        check_agreement(
+            (dataset.categories, "dataset.train"),
+            (validated.categories, "dataset.val"),
+            "things",
+            where=validated.where,
+        )
     return dataset, validated
 
 
-def open_model(choice: ModelChoice, usual_batch_size: int, status: StatusFile) -> tuple[Predictor, int]:
-    """The model, and the batch size of all its devices together. `usual_batch_size` is that of one device, for a choice
-    that gives none. What does not count is a warning. Raises OneFormerError."""
-    section = choice.devices.section
+def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Predictor, int]:
+    """The model with the thresholds that count, and the batch size of all its devices together. `usual_batch_size` is
+    that of one device, for a choice that gives none. What does not count is a warning. Raises OneFormerError."""
+    section, status = choice.devices.section, run.status
     if choice.unused:
         status.warning(f"{section}.trt_engine and {section}.checkpoint are both set: the engine is used")
     if is_exported(choice.path):
         if choice.devices.count > 1:
             raise SpecError("an engine runs on one device", where=f"{section}.num_gpus", hint="set it to 1")
         model = load_model(choice.path, device_id=choice.devices.indices[0] if choice.devices.indices else 0)
+        model = replace(model, thresholds=counting_thresholds(model.thresholds, choice.stated, choice.path, run))
         return model, model.batch_size(choice.batch_size, usual_batch_size)
 
     from oneformer_jax.app.run.devices import mesh_of
@@ -78,9 +88,49 @@ def open_model(choice: ModelChoice, usual_batch_size: int, status: StatusFile) -
     mesh = mesh_of(choice.devices, status)
     model = load_model(choice.path, mesh=mesh)
     assert isinstance(model.backend, JaxBackend)
-    for contradiction in contradictions(choice.stated, model.backend.config):
+    for contradiction in contradictions(choice.stated.architecture, model.backend.config):
         status.warning(contradiction)
+    model = replace(model, thresholds=counting_thresholds(model.thresholds, choice.stated, choice.path, run))
     return model, model.batch_size(choice.batch_size, usual_batch_size) * mesh.size
+
+
+def counting_thresholds(known: Thresholds, stated: Stated, where: str, run: Run) -> Thresholds:
+    """The thresholds of a model, but for those that the spec states; says which they are."""
+    counting = Thresholds(**vars(known) | dict(stated.thresholds))
+    agree("infer", Facts(thresholds=known), Facts(thresholds=counting), where, run)
+    values = ", ".join(f"{name} {value:g}" for name, value in vars(counting).items())
+    run.console.print(f"thresholds: {values}", highlight=False, soft_wrap=True)
+    return counting
+
+
+def counting_categories(known: Categories, stated: Stated, where: str, run: Run) -> Categories:
+    """The classes of a model with the things, colours and ids of the label map that the spec names, if it names one.
+
+    Raises CheckpointError where none of the label maps has the classes of the model in their order.
+    """
+    found = []
+    for location in stated.label_maps:
+        if "://" not in location and not Path(location).exists():
+            run.status.warning(f"dataset.label_map: {location} is not there: the classes of the model are used")
+            continue
+        path = local_file(location, what="dataset.label_map", suffix=".json")
+        found.append(load_label_map(path, contiguous_id=stated.contiguous_id, like=known))
+    if not found:
+        return known
+    fitting = [label_map for label_map in found if label_map.names == known.names]
+    chosen = (fitting or found)[0]
+    if not known.are_numbered or len(chosen) != len(known):
+        agree("infer", Facts(known), Facts(chosen), where, run)
+    return chosen
+
+
+def agree(use: Use, was: Facts, now: Facts, where: str, run: Run) -> None:
+    """Says what differs between a checkpoint and what it is used with, or refuses it (`checkpoints.agreement`)."""
+
+    def say(text: str) -> None:
+        run.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    settle(differences(use, was, now), where=where, say=say, warn=run.status.warning)
 
 
 def open_splits(splits: Sequence[DatasetFiles], problems: Problems) -> dict[Split, Dataset]:
@@ -102,9 +152,12 @@ def _same_files(one: DatasetFiles, other: DatasetFiles) -> bool:
 
 
 def warn_of_notes(dataset: Dataset, warn: Callable[[str], None]) -> None:
-    """Says what was read otherwise than the annotation files have it, and what was left out."""
+    """Says what was read otherwise than the annotation files have it, what was left out, and what else is against
+    them."""
     if dataset.notes:
         warn(listing("annotations that are not as the format says:", dataset.notes))
+    for text in dataset.warnings:
+        warn(text)
 
 
 def _warn(console: Console, text: str) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,12 +186,22 @@ class StatusOfOther(StatusFile):
 
 
 class EpochLines:
-    """TAO's two lines at the end of each epoch. Epochs count from 0, `step` counts the updates that are done."""
+    """TAO's two lines at the end of each epoch. Epochs count from 0, `step` counts the updates that are done, `shift`
+    those of them that belong to no epoch of this length (see `training.loop.LoopSettings`)."""
 
-    def __init__(self, status: StatusFile, *, epochs: int, steps_per_epoch: int, total_steps: int, start: int) -> None:
+    def __init__(
+        self,
+        status: StatusFile,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        total_steps: int,
+        start: int,
+        shift: Fraction | int = 0,
+    ) -> None:
         self._status = status
         self._epochs, self._steps_per_epoch, self._total_steps = epochs, steps_per_epoch, total_steps
-        self._since, self._since_step = time.monotonic(), start
+        self._since, self._since_step, self._shift = time.monotonic(), start, shift
 
     def __call__(self, step: int, loss: float) -> None:
         """`step` updates are done and an epoch or the run ended; `loss` is the mean since the last call."""
@@ -200,7 +211,7 @@ class EpochLines:
         self._status.write(
             "RUNNING",
             "Training loop in progress",
-            epoch=(step - 1) // self._steps_per_epoch,
+            epoch=int((step - 1 - self._shift) // self._steps_per_epoch),
             step=step,
             max_epoch=self._epochs - 1,
             max_step=self._total_steps,

@@ -6,7 +6,7 @@ from pathlib import Path
 from converters.onnx.settings import OPSETS, Ending, ExportRun, QuantizationRun
 from oneformer_jax.app.settings.data import path_list
 from oneformer_jax.app.settings.evaluation import comparison_run, thresholds
-from oneformer_jax.app.settings.model_choice import stated_fields
+from oneformer_jax.app.settings.model_choice import stated
 from oneformer_jax.app.spec import Spec, require
 from oneformer_jax.data.geometry import STRIDE
 from oneformer_jax.deploy.tensorrt_build import BatchSizes, BuildSettings, Calibration, EngineRun
@@ -51,7 +51,7 @@ def export_run(spec: Spec, checkpoint: str = "") -> ExportRun:
         tuple((key, location) for key in keys for location in path_list(spec.value(key)) if location),
         section.overwrite,
         section.verbose,
-        stated_fields(spec),
+        stated(spec),
     )
 
 

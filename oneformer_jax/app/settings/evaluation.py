@@ -113,7 +113,6 @@ def inference_run(spec: Spec) -> InferenceRun:
         images_key=key,
         task=spec.inference.mode,
         policy=evaluation_policy(spec),
-        thresholds=thresholds(spec),
         image_size=(height, width) if spec.is_set("inference.image_size") else None,
         batch_size=spec.dataset.test.batch_size,
     )

@@ -32,7 +32,7 @@ def model_config(spec: Spec, *, task_pad_id: int = 0) -> OneFormerConfig:
     return OneFormerConfig.from_json(unflatten_dict(fields, sep=".") | {"task_pad_id": task_pad_id})
 
 
-def differences(expected: OneFormerConfig, found: OneFormerConfig) -> list[str]:
+def architecture_differences(expected: OneFormerConfig, found: OneFormerConfig) -> list[str]:
     """What differs between two architectures, as `key: expected, not found`; what only training reads does not
     count."""
     a, b = _flat(expected), _flat(found)

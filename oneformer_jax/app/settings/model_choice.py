@@ -6,8 +6,9 @@ from typing import Any
 from oneformer_jax.app.spec import Spec, require
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import SpecError
+from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.exported import EXPORTED_SUFFIXES, is_exported
-from oneformer_jax.predict.runs import ModelChoice
+from oneformer_jax.predict.runs import ModelChoice, Stated
 
 SWIN, FORMER = "model.backbone.swin", "model.one_former"
 HEAD, TEXT = "model.sem_seg_head", "model.text_encoder"
@@ -67,7 +68,7 @@ def model_choice(spec: Spec, action: str) -> ModelChoice:
 def chosen_model(spec: Spec, action: str, path: str) -> ModelChoice:
     """The model at `path` with the devices and the batch size of an action."""
     size = spec.value(f"{action}.batch_size")
-    return ModelChoice(path, device_choice(spec, action), size if size > 0 else None, stated_fields(spec))
+    return ModelChoice(path, device_choice(spec, action), size if size > 0 else None, stated(spec))
 
 
 def device_choice(spec: Spec, action: str) -> DeviceChoice:
@@ -82,9 +83,19 @@ def device_choice(spec: Spec, action: str) -> DeviceChoice:
     )
 
 
-def stated_fields(spec: Spec) -> dict[str, Any]:
-    """The fields of the architecture that the spec sets."""
-    return {field: plain(spec.value(key)) for field, key in KEYS.items() if spec.is_set(key)}
+def stated(spec: Spec) -> Stated:
+    """What the spec sets of the architecture and the thresholds, and its label maps: that for all formats first."""
+    maps = spec.dataset.label_map
+    return Stated(
+        {field: plain(spec.value(key)) for field, key in KEYS.items() if spec.is_set(key)},
+        {
+            name: value
+            for name, value in spec.model.test.model_dump(include=set(vars(Thresholds()))).items()
+            if spec.is_set(f"model.test.{name}")
+        },
+        tuple(filter(None, [maps] if isinstance(maps, str) else [maps[name] for name in sorted(maps)])),
+        spec.dataset.contiguous_id,
+    )
 
 
 def plain(value: Any) -> Any:

@@ -1,20 +1,32 @@
 """The categories of a data set: class indices, names, things and stuff, colours.
 
-A class index is the position in the category list of the annotations; the label map must agree with it.
+A class index is the position in the category list of the annotations. All that is used together (the splits, the label
+map, a checkpoint) must agree with it: there is one comparison.
 """
 
 import colorsys
 import json
 import reprlib
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from oneformer_jax.errors import DataError
+
+LISTED = 8
+"""Names of one message."""
+
+SAME_ORDER = "give both the same classes in the same order, with the same ids"
+
+
+Aspect = Literal["classes", "order", "ids", "things", "colours"]
+"""In what two lists of categories can differ: `order` is that of the same names."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,16 @@ class Categories:
     def index_of(self) -> dict[int, int]:
         """Raw category id -> class index."""
         return {category.id: index for index, category in enumerate(self.items)}
+
+    @classmethod
+    def numbered(cls, count: int) -> "Categories":
+        """Of a model whose classes nobody has named: all are things."""
+        return cls.from_json([{"id": index, "name": f"class {index}"} for index in range(count)])
+
+    @property
+    def are_numbered(self) -> bool:
+        """Whether nobody has named them."""
+        return self.names == tuple(f"class {index}" for index in range(len(self)))
 
     def to_json(self) -> list[dict[str, Any]]:
         """A label map: a list of objects with id, name, isthing (0 or 1) and color."""
@@ -154,25 +176,80 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a JSON number")
 
 
-def load_label_map(path: Path, *, contiguous_id: bool = True) -> Categories:
-    """Reads a label map file (a JSON array, see `Categories.from_json`). Raises DataError."""
-    return Categories.from_json(read_json(path), where=str(path), contiguous_id=contiguous_id)
+def load_label_map(path: Path, *, contiguous_id: bool = True, like: Categories | None = None) -> Categories:
+    """Reads a label map file (a JSON array, see `Categories.from_json`). The colours and the `isthing` that it leaves
+    out are those of the classes of the same names in `like`. Raises DataError."""
+    content = read_json(path)
+    if like is not None and isinstance(content, list):
+        known = {item.name: {"isthing": item.isthing, "color": list(item.color)} for item in like.items}
+        content = [_filled(entry, known) if isinstance(entry, dict) else entry for entry in content]
+    return Categories.from_json(content, where=str(path), contiguous_id=contiguous_id)
 
 
-def check_agreement(annotations: Categories, label_map: Categories, *, where: str = "") -> None:
-    """Raises DataError unless both number the same ids with the same names in the same order.
+def _filled(entry: dict[str, Any], known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """An entry of a label map with what it leaves out."""
+    given = {key: value for key, value in entry.items() if key != "color" or value}
+    return known.get(str(entry.get("name")), {}) | given
 
-    Predictions are class indices: a label map in another order would name them wrongly.
+
+def with_label_map(
+    categories: Categories, path: Path, *, stated: Collection[int], contiguous_id: bool = True
+) -> tuple[Categories, tuple[str, ...]]:
+    """`categories` with the colours, things and stuff of a label map, and a warning for each class that it makes a
+    thing against the annotations or stuff; `stated` are the ids of which the annotations say what they are.
+
+    Raises DataError: unreadable, or other ids, names or another order.
     """
-    if len(annotations) != len(label_map):
-        raise DataError(
-            f"the label map has {len(label_map)} categories, the annotations have {len(annotations)}", where=where
-        )
-    for index, (found, expected) in enumerate(zip(annotations.items, label_map.items, strict=True)):
-        if (found.id, found.name) != (expected.id, expected.name):
-            raise DataError(
-                f"class {index} is {expected.id} '{expected.name}' in the label map "
-                f"but {found.id} '{found.name}' in the annotations",
-                where=where,
-                hint="give the categories of the label map the ids, names and order that they have in the annotations",
+    label_map = load_label_map(path, contiguous_id=contiguous_id, like=categories)
+    check_agreement((categories, "the annotations"), (label_map, "the label map"), "ids", where=str(path))
+    warnings = tuple(
+        f"{path}: '{ours.name}' is {KIND[given.isthing]}, which counts: the annotations say {KIND[ours.isthing]}"
+        for ours, given in zip(categories.items, label_map.items, strict=True)
+        if given.isthing != ours.isthing and ours.id in stated
+    )
+    return label_map, warnings
+
+
+Side = tuple[Categories, str]
+"""Categories, and whose they are, for messages."""
+
+KIND = {True: "a thing", False: "stuff"}
+
+
+def disagreements(first: Side, second: Side) -> dict[Aspect, str]:
+    """In what the categories of two sides differ, each with what the second and the first one say."""
+    (ours, here), (theirs, there) = first, second
+    if ours.names != theirs.names:
+        pairs = zip_longest(ours.names, theirs.names)
+        index, a, b = next((index, a, b) for index, (a, b) in enumerate(pairs) if a != b)
+        if sorted(ours.names) == sorted(theirs.names):
+            a, b = (
+                ", ".join(f"'{name}'" for name in names[index : index + LISTED]) for names in (theirs.names, ours.names)
             )
+            return {"order": f"the classes from {index} on are {a} in {there}, but {b} in {here}"}
+        one, other = (f"'{name}'" if name is not None else "missing" for name in (b, a))
+        numbers = f"{len(theirs)} classes in {there}, {len(ours)} in {here}: " if len(ours) != len(theirs) else ""
+        return {"classes": f"{numbers}class {index} is {one} in {there}, but {other} in {here}"}
+    values: dict[Aspect, Callable[[Category], str]] = {
+        "ids": lambda item: f"{item.id}",
+        "things": lambda item: KIND[item.isthing],
+        "colours": lambda item: f"{item.color}",
+    }
+    found: dict[Aspect, str] = {}
+    for aspect, value in values.items():
+        for a, b in zip(ours.items, theirs.items, strict=True):
+            if value(a) != value(b):
+                what = "has the id" if aspect == "ids" else "has the colour" if aspect == "colours" else "is"
+                found[aspect] = f"'{a.name}' {what} {value(b)} in {there}, but {value(a)} in {here}"
+                break
+    return found
+
+
+def check_agreement(first: Side, second: Side, *besides: Aspect, where: str = "", hint: str = SAME_ORDER) -> None:
+    """Raises DataError unless both have the same classes in the same order, and agree in what is named `besides`.
+
+    Predictions are class indices: a list in another order would name them wrongly.
+    """
+    for aspect, text in disagreements(first, second).items():
+        if aspect in ("classes", "order", *besides):
+            raise DataError(text, where=where, hint=hint)

@@ -5,7 +5,7 @@ Masks come in COCO's notations (polygons, run lengths) and are checked before C 
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,6 @@ class InstanceDataset(Dataset):
         images_dir: the image folder, possibly one level too high if it holds one folder only; None if every image
             record carries its own `img_path`.
         coco: the annotation file.
-        label_map: says which categories are things where the file does not; without it, all are.
         contiguous_id: True: class index = position in `categories`; False: class index = raw id, ids are 0..K-1.
         name: of this data set in the metrics.
 
@@ -68,12 +67,11 @@ class InstanceDataset(Dataset):
         images_dir: Path | None,
         coco: CocoFile,
         *,
-        label_map: Categories | None = None,
         contiguous_id: bool = True,
         name: str = "",
     ) -> None:
         self.where = coco.where
-        self.categories = _with_things(coco.parse_categories(contiguous_id=contiguous_id), coco.categories, label_map)
+        self.categories = coco.parse_categories(contiguous_id=contiguous_id)
         self.notes, problems = coco.notes, coco.problems()
         images, seen = coco.images_by_id(problems), set[int]()
         problems.raise_all()
@@ -140,15 +138,6 @@ def _first_fit(masks: Sequence[RunLengths]) -> list[int]:
             if planes[-1] == _MAX_PLANES:
                 raise DataError(f"more than {_MAX_PLANES} masks of one image lie over each other")
     return planes
-
-
-def _with_things(categories: Categories, entries: list[dict[str, Any]], label_map: Categories | None) -> Categories:
-    """`categories` with the `isthing` of the label map where `entries`, as the file holds them, have none."""
-    if label_map is None:
-        return categories
-    stated = {entry["id"] for entry in entries if "isthing" in entry}
-    mapped = {category.id: category.isthing for category in label_map.items if category.id not in stated}
-    return Categories(tuple(replace(item, isthing=mapped.get(item.id, item.isthing)) for item in categories.items))
 
 
 def _annotation_id(entry: Any, where: str) -> int:

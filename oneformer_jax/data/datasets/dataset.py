@@ -70,6 +70,7 @@ class Dataset(Protocol):
     parts: Mapping[str, range]  # the records of each annotation file by its name in the metrics
     notes: tuple[DataError, ...] = ()  # what was read otherwise than files have it, or left out
     shared_files: tuple[Path, ...] = ()  # files that hold many records
+    warnings: tuple[str, ...] = ()  # what does not keep it from being used
 
     @property
     def planes(self) -> int:

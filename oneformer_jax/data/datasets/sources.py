@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int16
 
-from oneformer_jax.data.datasets.categories import check_agreement, load_label_map
+from oneformer_jax.data.datasets.categories import SAME_ORDER, check_agreement, with_label_map
 from oneformer_jax.data.datasets.coco_cleaning import OnBad
 from oneformer_jax.data.datasets.coco_file import CocoFile, read_coco
 from oneformer_jax.data.datasets.coco_instances import InstanceDataset
@@ -58,7 +58,6 @@ def open_sources(
 def open_source(source: Source, coco: CocoFile, contiguous_id: bool, label_maps: Mapping[str, Path]) -> Dataset:
     """The images of one source, whose annotations are read. See `open_sources`."""
     label_map_path = label_maps.get(coco.format, label_maps.get("*"))
-    label_map = load_label_map(label_map_path, contiguous_id=contiguous_id) if label_map_path else None
     dataset: Dataset
     if coco.format == "coco_panoptic":
         if source.panoptic is None:
@@ -76,30 +75,25 @@ def open_source(source: Source, coco: CocoFile, contiguous_id: bool, label_maps:
                 where=coco.where,
                 hint="leave dataset.<split>.panoptic empty, or name the COCO panoptic file in annotations",
             )
-        dataset = InstanceDataset(
-            source.images, coco, label_map=label_map, contiguous_id=contiguous_id, name=source.name
+        dataset = InstanceDataset(source.images, coco, contiguous_id=contiguous_id, name=source.name)
+    if label_map_path is not None:
+        stated = {entry["id"] for entry in coco.categories if "isthing" in entry}
+        dataset.categories, dataset.warnings = with_label_map(
+            dataset.categories, label_map_path, stated=stated, contiguous_id=contiguous_id
         )
-    if label_map is not None:
-        check_agreement(dataset.categories, label_map, where=str(label_map_path))
     return dataset
 
 
 def check_same_categories(first: Dataset, other: Dataset) -> None:
     """Raises DataError unless both data sets number the same ids, names, things and stuff in the same order."""
-    if len(first.categories) != len(other.categories):
-        raise DataError(
-            f"{len(other.categories)} categories, but {first.where} has {len(first.categories)}", where=other.where
-        )
-    for index, (a, b) in enumerate(zip(first.categories.items, other.categories.items, strict=True)):
-        if (a.id, a.name, a.isthing) != (b.id, b.name, b.isthing):
-            kind = {True: "a thing", False: "stuff"}
-            raise DataError(
-                f"class {index} is {b.id} '{b.name}', {kind[b.isthing]}, "
-                f"but {a.id} '{a.name}', {kind[a.isthing]}, in {first.where}",
-                where=other.where,
-                hint="data sets that are used together must list the same categories in the same order; "
-                "the label map says which are things where an instance file does not",
-            )
+    check_agreement(
+        (first.categories, first.where),
+        (other.categories, "these annotations"),
+        "ids",
+        "things",
+        where=other.where,
+        hint=f"{SAME_ORDER}; the label map says which are things",
+    )
 
 
 class ConcatenatedDataset(Dataset):
@@ -111,6 +105,7 @@ class ConcatenatedDataset(Dataset):
         self.categories = datasets[0].categories
         self.where = ", ".join(dataset.where for dataset in datasets)
         self.notes = tuple(note for dataset in datasets for note in dataset.notes)
+        self.warnings = tuple(text for dataset in datasets for text in dataset.warnings)
         self._starts = np.cumsum([0, *(len(dataset) for dataset in datasets)])
         self.parts = {
             name: range(part.start + start, part.stop + start)

@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Bool, Int16, Int32, Int64, UInt8
 
-from oneformer_jax.data.datasets.categories import Categories, check_agreement, load_label_map
+from oneformer_jax.data.datasets.categories import Categories, with_label_map
 from oneformer_jax.data.datasets.coco_instances import mask_planes, run_lengths
 from oneformer_jax.data.datasets.coco_panoptic import panoptic_plane
 from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord, Problems, Record, Segment, check_size
@@ -154,7 +154,9 @@ class PreparedDataset(Dataset):
         self.where = f"{SCHEME}{folder} ({split})"
         self.categories = Categories.from_json(metadata["categories"], where=str(folder))
         for path in label_maps:
-            check_agreement(self.categories, load_label_map(path, contiguous_id=contiguous_id), where=str(path))
+            ids = {category.id for category in self.categories.items}
+            self.categories, warnings = with_label_map(self.categories, path, stated=ids, contiguous_id=contiguous_id)
+            self.warnings += warnings
         self.parts = {name: range(*ends) for name, ends in metadata["parts"][split].items()}
         self._planes: int = metadata["planes"][split]
         shards = _shards(folder, split)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import onnx
@@ -9,20 +10,26 @@ import pytest
 from rich.console import Console
 from small_graph import SIZE, small_model
 
-from oneformer_jax.app.run.opened import open_model
+from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.opened import counting_categories, open_model
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.evaluation import evaluation_run, inference_run, model_choice
+from oneformer_jax.app.settings.model_choice import stated
 from oneformer_jax.app.spec import Spec
+from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.data.geometry import EvaluationPolicy, Letterbox
-from oneformer_jax.errors import EngineError, SpecError
+from oneformer_jax.errors import CheckpointError, EngineError, SpecError
+from oneformer_jax.postprocess.results import Thresholds
+from oneformer_jax.predict.metadata import KEY
 from oneformer_jax.predict.predictor import load_model
 
 SpecOf = Callable[..., Spec]
 
 
 @pytest.fixture
-def status(tmp_path: Path) -> StatusFile:
-    return StatusFile(tmp_path, "evaluate", Console(quiet=True))
+def run(tmp_path: Path) -> Run:
+    console = Console(record=True, file=StringIO(), width=300)
+    return Run(tmp_path, StatusFile(tmp_path, "evaluate", console), console)
 
 
 @pytest.fixture
@@ -32,24 +39,72 @@ def of_four(tmp_path: Path) -> Path:
     return tmp_path / "four.onnx"
 
 
-def test_an_exported_model_gets_batches_that_it_takes(spec_of: SpecOf, of_four: Path, status: StatusFile) -> None:
+def test_an_exported_model_gets_batches_that_it_takes(spec_of: SpecOf, of_four: Path, run: Run) -> None:
     engine = f"evaluate.trt_engine={of_four}"
-    model, batch_size = open_model(model_choice(spec_of(engine), "evaluate"), 1, status)
+    model, batch_size = open_model(model_choice(spec_of(engine), "evaluate"), 1, run)
     assert (model.image_size, model.batch_sizes, batch_size) == ((SIZE, SIZE), (4, 4), 4)
-    assert open_model(model_choice(spec_of(engine), "evaluate"), 16, status)[1] == 4
-    assert open_model(model_choice(spec_of(engine, "evaluate.batch_size=3"), "evaluate"), 16, status)[1] == 3
+    assert open_model(model_choice(spec_of(engine), "evaluate"), 16, run)[1] == 4
+    assert open_model(model_choice(spec_of(engine, "evaluate.batch_size=3"), "evaluate"), 16, run)[1] == 3
     with pytest.raises(EngineError, match="takes at most 4 images at once, not 5"):
-        open_model(model_choice(spec_of(engine, "evaluate.batch_size=5"), "evaluate"), 1, status)
+        open_model(model_choice(spec_of(engine, "evaluate.batch_size=5"), "evaluate"), 1, run)
     with pytest.raises(SpecError, match=r"evaluate.num_gpus: an engine runs on one device\n  -> set it to 1"):
-        open_model(model_choice(spec_of(engine, "evaluate.num_gpus=2"), "evaluate"), 1, status)
+        open_model(model_choice(spec_of(engine, "evaluate.num_gpus=2"), "evaluate"), 1, run)
 
 
-def test_an_engine_counts_before_a_checkpoint(spec_of: SpecOf, of_four: Path, status: StatusFile) -> None:
+def test_an_engine_counts_before_a_checkpoint(spec_of: SpecOf, of_four: Path, run: Run) -> None:
     spec = spec_of(f"inference.trt_engine={of_four}", "inference.checkpoint=/runs/best")
-    open_model(model_choice(spec, "inference"), 1, status)
-    (line,) = map(json.loads, status.path.read_text().splitlines())
+    open_model(model_choice(spec, "inference"), 1, run)
+    (line,) = map(json.loads, run.status.path.read_text().splitlines())
     assert line["verbosity"] == "WARNING"
     assert line["message"] == "inference.trt_engine and inference.checkpoint are both set: the engine is used"
+
+
+def test_the_thresholds_of_the_model_count_but_for_those_that_the_spec_sets(
+    spec_of: SpecOf, of_four: Path, run: Run
+) -> None:
+    """As those of weights that were converted, in an exported file."""
+    model = onnx.load(of_four)
+    (entry,) = (entry for entry in model.metadata_props if entry.key == KEY)
+    published = {"object_mask_threshold": 0.8, "overlap_threshold": 0.8, "test_topk_per_image": 150}
+    entry.value = json.dumps(json.loads(entry.value) | {"thresholds": published})
+    onnx.save(model, of_four)
+    assert load_model(of_four).thresholds == Thresholds(**published)
+
+    keys = [f"evaluate.trt_engine={of_four}", "model.test.overlap_threshold=0.6"]
+    for given, expected in ((keys[:1], Thresholds(0.8, 0.8, 150)), (keys, Thresholds(0.8, 0.6, 150))):
+        found, _ = open_model(model_choice(spec_of(*given), "evaluate"), 1, run)
+        assert found.thresholds == expected
+    said = run.console.export_text()
+    assert "thresholds: object_mask_threshold 0.8, overlap_threshold 0.8, test_topk_per_image 150\n" in said
+    assert "thresholds: object_mask_threshold 0.8, overlap_threshold 0.6, test_topk_per_image 150\n" in said
+    assert "overlap_threshold 0.8 before, 0.6 now: what the spec sets counts" in run.status.path.read_text()
+
+
+KNOWN = Categories((Category(0, "cat", True, (1, 2, 3)), Category(1, "sky", False, (4, 5, 6))))
+MAP = [{"id": 7, "name": "cat", "isthing": 0}, {"id": 2, "name": "sky", "color": [9, 9, 9]}]
+
+
+def test_the_label_map_that_the_spec_names_gives_the_colours_things_and_ids_of_results(
+    spec_of: SpecOf, tmp_path: Path, run: Run
+) -> None:
+    def counting(known: Categories, **maps: list) -> Categories:
+        for name, content in maps.items():
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        named = ", ".join(f"{name}: {tmp_path / name}.json" for name in maps)
+        spec = spec_of(f"dataset.label_map={{{named}}}")
+        return counting_categories(known, stated(spec), "model", run)
+
+    expected = Categories((Category(7, "cat", False, (1, 2, 3)), Category(2, "sky", False, (9, 9, 9))))
+    assert counting(KNOWN, coco_instances=MAP[::-1], coco_panoptic=MAP) == expected
+    assert "'cat' is stuff in what it is used with, but a thing in the checkpoint" in run.status.path.read_text()
+    assert counting(Categories.numbered(2), coco_panoptic=MAP).names == ("cat", "sky")
+    with pytest.raises(CheckpointError, match=r"from 0 on are 'sky', 'cat' in what it is used with, but 'cat', 'sky'"):
+        counting(KNOWN, coco_panoptic=MAP[::-1])
+    with pytest.raises(CheckpointError, match=r"1 classes in what it is used with, 2 in the checkpoint"):
+        counting(Categories.numbered(2), coco_panoptic=MAP[:1])
+    elsewhere = spec_of("dataset.label_map=/elsewhere/map.json")
+    assert counting_categories(KNOWN, stated(elsewhere), "model", run) is KNOWN
+    assert "/elsewhere/map.json is not there: the classes of the model are used" in run.status.path.read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,22 @@
 """Keys of training: what each changes in the settings of the run, which of two counts, and what contradicts what."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from rich.console import Console
 
+from converters.rules import ConversionError
+from converters.weights import Weights
+from oneformer_jax.app.actions.train import start
 from oneformer_jax.app.actions.train.report import early_endings
 from oneformer_jax.app.actions.train.start import starting_point
 from oneformer_jax.app.run import devices
 from oneformer_jax.app.run.devices import join_processes, mesh_of, own_devices, refuse_different_specs
+from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings import evaluation as scoring
 from oneformer_jax.app.settings.model import frozen_names, model_config
@@ -24,7 +30,7 @@ from oneformer_jax.app.settings.training import (
 )
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints import read as ckpt
-from oneformer_jax.checkpoints.contents import Description
+from oneformer_jax.checkpoints.description import Description, Training
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import DatasetFiles
@@ -32,6 +38,8 @@ from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import CheckpointError, SpecError
 from oneformer_jax.models import oneformer
+from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.oneformer import Params
 from oneformer_jax.training.distributed import Processes, find_processes
 from oneformer_jax.training.loop import LoopSettings
 from oneformer_jax.training.optimizer import parameter_names
@@ -160,12 +168,37 @@ def test_an_optimizer_state_fits_the_frozen_parts_that_it_was_made_for(spec_of: 
     data = "dataset.train.annotations=a.json"
     spec, other = spec_of("train.freeze=[backbone]", data), spec_of("train.freeze=[]", data)
     description = Description(model_config(spec), Categories(()), (0.0,) * 3, (1.0,) * 3, spec.to_dict(), step=1)
-    loop = LoopSettings(1, 1, 1, 1, 1)
+    loop, run = LoopSettings(1, 1, 1, 1, 1), Run(tmp_path, StatusFile(tmp_path, "train", Console()), Console())
+    now = replace(description, training=Training(1, 1, "mIoU", 0, {}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ckpt, "load_description", lambda _: description)
         with pytest.raises(CheckpointError, match=r"train.freeze was \['backbone'\], now it is \[\]"):
-            starting_point(training_run(other, tmp_path), loop, tmp_path, make_mesh(1), Console())
-        assert starting_point(training_run(spec, tmp_path), loop, tmp_path, make_mesh(1), Console()).step == 1
+            starting_point(training_run(other, tmp_path), loop, now, tmp_path, make_mesh(1), run)
+        found = starting_point(training_run(spec, tmp_path), loop, now, tmp_path, make_mesh(1), run)
+    assert (found.step, found.training.images, found.training.epochs) == (1, 1, 1)
+    assert "step 1 does not say what it was trained with" in (tmp_path / "status.json").read_text()
+
+
+def test_why_weights_do_not_fit_is_told_before_random_ones_are_made(
+    spec_of: SpecOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = [f"model.backbone.swin.{name}=[1,1,1,1]" for name in ("depths", "num_heads")]
+    small += ["model.backbone.swin.embed_dim=8", "model.text_encoder.num_layers=1", "dataset.train.annotations=a.json"]
+    spec = spec_of(*small, "train.pretrained_model=there")
+    config = model_config(spec)
+    params = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), oneformer.shapes(config))
+    params["pixel_decoder"] = {"another": params["pixel_decoder"]}
+    monkeypatch.setattr(start, "read_weights", lambda location: Weights(location, config, params))
+    made = oneformer.init
+
+    def shapes_only(config: OneFormerConfig, key: jax.Array) -> Params:
+        return made(config, key) if isinstance(key, jax.core.Tracer) else pytest.fail("it makes random weights")
+
+    monkeypatch.setattr(oneformer, "init", shapes_only)
+    run = Run(tmp_path, StatusFile(tmp_path, "train", Console()), Console())
+    now = Description(config, Categories(()), (0.0,) * 3, (1.0,) * 3, {}, training=Training(1, 1, "mIoU", 0, {}))
+    with pytest.raises(ConversionError, match=r"pixel_decoder/another"):
+        starting_point(training_run(spec, tmp_path), LoopSettings(1, 1, 1, 1, 1), now, None, make_mesh(1), run)
 
 
 @pytest.mark.tao(31)

@@ -9,7 +9,7 @@ from rich.console import Console
 from converters.files.read import read_classes
 from converters.weights import Kind, Weights, read_weights
 from converters.write_huggingface import write_huggingface
-from oneformer_jax.checkpoints.contents import Description
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets.categories import Categories, read_json
@@ -47,7 +47,10 @@ def convert(
         pixel_std=PIXEL_STD,
         spec={},
         absent=weights.absent,
+        thresholds=weights.thresholds,
     )
+    if "predictor" in weights.params:
+        console.print(f"thresholds: {description.thresholds}", markup=False, highlight=False, soft_wrap=True)
     if target == "huggingface":
         adapted = write_huggingface(
             destination,
@@ -81,8 +84,9 @@ def _categories(weights: Weights, label_map: Path | None, console: Console) -> C
             "warning: which classes are things is not known: give --label-map for instance and panoptic results",
             style="yellow",
         )
-    names = weights.class_names or tuple(f"class {index}" for index in range(classes))
-    return Categories.from_json([{"id": index, "name": name} for index, name in enumerate(names)])
+    if not weights.class_names:
+        return Categories.numbered(classes)
+    return Categories.from_json([{"id": index, "name": name} for index, name in enumerate(weights.class_names)])
 
 
 def _as_many(classes: int, categories: Categories, where: str) -> Categories:

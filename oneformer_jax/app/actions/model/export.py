@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from converters.onnx.settings import ExportRun
 from oneformer_jax.app.run.execute import Run, enable_compilation_cache
+from oneformer_jax.app.run.opened import counting_categories, counting_thresholds
 from oneformer_jax.app.settings.model import contradictions
 from oneformer_jax.checkpoints.read import Checkpoint, load_checkpoint
 from oneformer_jax.data.datasets.images import list_images, read_image
@@ -48,18 +50,24 @@ def export(settings: ExportRun, run: Run) -> Path:
     mesh = chosen_device(settings)
     enable_compilation_cache()
     model = load_checkpoint(settings.checkpoint, device=mesh.local_devices[0])
-    for contradiction in contradictions(settings.stated, model.config):
+    for contradiction in contradictions(settings.stated.architecture, model.config):
         run.status.warning(contradiction)
+    where, known = str(settings.checkpoint), model.description
+    metadata = replace(
+        metadata_of(settings, model),
+        categories=counting_categories(known.categories, settings.stated, where, run),
+        thresholds=counting_thresholds(known.thresholds, settings.stated, where, run),
+    )
     pictures = _pictures(settings, run)
     on_cuda = mesh.devices.flat[0].platform == "gpu"
     with run.console.status("tracing, checking and comparing"), jax.default_device(mesh.devices.flat[0]):
         exported = export_model(
             model.params,
             model.config,
-            metadata=metadata_of(settings, model),
+            metadata=metadata,
             path=path,
             opset=settings.opset,
-            ending=settings.ending,
+            ending=settings.ending and replace(settings.ending, thresholds=metadata.thresholds),
             pictures=pictures,
             device="auto" if on_cuda else "cpu",
             device_id=settings.device or 0,
@@ -104,6 +112,7 @@ def metadata_of(settings: ExportRun, model: Checkpoint) -> Metadata:
         task_pad_id=config.task_pad_id,
         task_tokens=tuple(map(tuple, task_tokens(config.task_pad_id, config.task_seq_len).tolist())),
         postprocess=settings.postprocess,
+        thresholds=model.description.thresholds,
         checkpoint=f"{settings.checkpoint.resolve()}, step {model.description.step}",
     )
 

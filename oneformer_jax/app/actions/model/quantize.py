@@ -175,7 +175,7 @@ def _measured(settings: ComparisonRun, subject: Subject, run: Run) -> dict[str, 
         facts |= {
             name: None if math.isnan(scores[name]) else round(scores[name], 5) for name in SCORES if name in scores
         }
-    model, batch_size = open_model(choice, 1, run.status)
+    model, batch_size = open_model(choice, 1, run)
     size = model.image_size or settings.image_size
     (latency,) = measure(model.backend, size, [batch_size], "semantic", warm_up=WARM_UP, runs=RUNS)
     facts["latency_ms"] = round(latency.percentile(50) / latency.batch_size, 3)

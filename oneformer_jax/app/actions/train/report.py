@@ -119,6 +119,7 @@ def logbook_of(
         steps_per_epoch=loop.steps_per_epoch,
         total_steps=loop.total_steps,
         start=start_step,
+        shift=loop.shift,
     )
     if jax.process_index() != 0:
         yield SilentLogbook(), on_epoch

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from rich.console import Console
@@ -17,8 +17,12 @@ from rich.console import Console
 from converters.fit import fit_backbone, fit_model
 from converters.rules import ConversionError, Report
 from converters.weights import Weights, read_weights
-from oneformer_jax.app.settings.model import differences
+from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.opened import agree
+from oneformer_jax.app.settings.model import architecture_differences
 from oneformer_jax.checkpoints import read as ckpt
+from oneformer_jax.checkpoints.agreement import Facts
+from oneformer_jax.checkpoints.description import Description, Training
 from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models import oneformer
@@ -33,10 +37,13 @@ from oneformer_jax.training.step import TrainState, first_loss_scale
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """The architecture, the updates done so far, and a function that makes the state to go on from."""
+    """The architecture, the updates done so far, the length of the run that has done them, what it has seen, and a
+    function that makes the state to go on from."""
 
     model: OneFormerConfig
     step: int
+    loop: LoopSettings
+    training: Training
     state: Callable[[], TrainState]
 
 
@@ -47,30 +54,34 @@ def newest_checkpoint(folder: Path, store: Checkpoints | None) -> Path | None:
 
 
 def starting_point(
-    settings: TrainingRun, loop: LoopSettings, newest: Path | None, mesh: Mesh, console: Console
+    settings: TrainingRun, loop: LoopSettings, now: Description, newest: Path | None, mesh: Mesh, run: Run
 ) -> StartingPoint:
-    """`newest` is the newest checkpoint of the run itself; without one `settings.start` decides. The state lives on
-    `mesh`.
+    """`newest` is the newest checkpoint of the run itself; without one `settings.start` decides. `now` is the
+    description of a run that begins. The state lives on `mesh`.
 
-    Raises CheckpointError where a checkpoint cannot be read or does not fit the architecture of the settings.
+    Raises CheckpointError where a checkpoint cannot be read, does not fit the architecture of the settings, or was
+    trained with what no run can go on without. Nothing is compiled before.
     """
     recipe, start = settings.recipe, settings.start
-    optimizer = recipe.make_optimizer(loop)
     step_dir = newest or (ckpt.find_checkpoint(Path(start.checkpoint)) if start.checkpoint else None)
     if step_dir is not None:
-        return _resume(settings, step_dir, optimizer, mesh, console)
+        return _resume(settings, loop, now, step_dir, mesh, run)
 
     weights = read_weights(start.model) if start.model else None
     model = replace(recipe.model, task_pad_id=weights.config.task_pad_id if weights else recipe.model.task_pad_id)
+    fitted: Params = oneformer.shapes(model)
     if weights is not None:
         _refuse_what_does_not_fit(weights, model)
+        was = Facts(weights.description.categories if weights.description and weights.class_names else None)
+        agree("fine-tune", was, Facts(now.categories), start.model, run)
+        fitted, report = fit_model(weights.params, fitted, classes=(weights.class_names, now.categories.names))
+        _tell(f"model: {weights.location}", report, run.console)
+    if start.backbone:
+        fitted |= _pretrained_backbone(oneformer.shapes(model), start.backbone, model, run.console)
     params = oneformer.init(model, jax.random.key(recipe.step.seed))
     params |= {"logit_scale": jnp.log(1.0 / recipe.temperature)}
-    if weights is not None:
-        params, report = fit_model(weights.params, params)
-        _tell(f"model: {weights.location}", report, console)
-    if start.backbone:
-        params |= _pretrained_backbone(params, start.backbone, model, console)
+    params = jax.tree.map(lambda fit, fresh: fresh if isinstance(fit, jax.ShapeDtypeStruct) else fit, fitted, params)
+    optimizer = recipe.make_optimizer(loop)
 
     def state() -> TrainState:
         shardings = partial(state_shardings, mesh=mesh, strategy=recipe.step.strategy)
@@ -80,19 +91,28 @@ def starting_point(
         scale = put_replicated(first_loss_scale(recipe.step.precision), mesh)
         return TrainState(put_replicated(np.zeros((), np.int32), mesh), placed, init(placed), scale, average)
 
-    return StartingPoint(model, 0, state)
+    assert now.training is not None
+    return StartingPoint(model, 0, loop, now.training, state)
 
 
 def _resume(
-    settings: TrainingRun, step_dir: Path, optimizer: optax.GradientTransformation, mesh: Mesh, console: Console
+    settings: TrainingRun, loop: LoopSettings, now: Description, step_dir: Path, mesh: Mesh, run: Run
 ) -> StartingPoint:
     description, options = ckpt.load_description(step_dir), settings.recipe.step
     model = replace(settings.recipe.model, task_pad_id=description.model.task_pad_id)
     _refuse_other_architecture(description.model, model, str(step_dir))
     _refuse_other_frozen_parts(description.spec, settings.spec, str(step_dir))
+    agree("resume", Facts.of(description), Facts.of(now), str(step_dir), run)
+    assert now.training is not None
+    training = _progress(description, now.training, loop, run)
+    loop = loop.resumed(description.step, training.epochs)
+    optimizer = settings.recipe.make_optimizer(loop)
 
     def state() -> TrainState:
-        console.print(f"resuming from step {description.step}: {step_dir}")
+        run.console.print(
+            f"resuming from step {description.step} ({training.images} images, epoch {float(training.epochs):.4g}): "
+            f"{step_dir}"
+        )
         like = description.shapes()
         shardings = partial(state_shardings, mesh=mesh, strategy=options.strategy)
 
@@ -109,7 +129,20 @@ def _resume(
         step = put_replicated(np.asarray(description.step, np.int32), mesh)
         return TrainState(step, load("params", like), opt_state, scale, average)
 
-    return StartingPoint(model, description.step, state)
+    return StartingPoint(model, description.step, loop, training, state)
+
+
+def _progress(description: Description, now: Training, loop: LoopSettings, run: Run) -> Training:
+    """What the run has seen, with what it trains with now. Checkpoints of 0.2 do not say."""
+    was = description.training
+    if was is not None:
+        return replace(now, images=was.images, epochs=was.epochs)
+    images, epochs = description.step * loop.images_per_step, Fraction(description.step, loop.steps_per_epoch)
+    run.status.warning(
+        f"the checkpoint of step {description.step} does not say what it was trained with: taken for the same data, "
+        f"order of classes, and {loop.images_per_step} images a step"
+    )
+    return replace(now, images=images, epochs=epochs)
 
 
 def _refuse_what_does_not_fit(weights: Weights, config: OneFormerConfig) -> None:
@@ -131,13 +164,13 @@ def _adaptable(weights: Weights, config: OneFormerConfig) -> OneFormerConfig:
     )
 
 
-def _pretrained_backbone(fresh: Params, location: str, config: OneFormerConfig, console: Console) -> Params:
+def _pretrained_backbone(shapes: Params, location: str, config: OneFormerConfig, console: Console) -> Params:
     weights = read_weights(location)
     try:
-        backbone, report = fit_backbone(weights.params["backbone"], fresh["backbone"])
+        backbone, report = fit_backbone(weights.params["backbone"], shapes["backbone"])
     except ConversionError as error:
         theirs = OneFormerConfig(backbone=weights.config.backbone)
-        different = differences(theirs, OneFormerConfig(backbone=config.backbone))
+        different = architecture_differences(theirs, OneFormerConfig(backbone=config.backbone))
         hint = f"the weights have {'; '.join(different)}" if different else error.hint
         raise CheckpointError(error.what, where=location, hint=hint) from error
     _tell(f"backbone: {location}", report, console)
@@ -160,7 +193,7 @@ def _refuse_other_frozen_parts(theirs: dict[str, Any], ours: dict[str, Any], whe
 
 
 def _refuse_other_architecture(theirs: OneFormerConfig, ours: OneFormerConfig, where: str) -> None:
-    different = differences(theirs, ours)
+    different = architecture_differences(theirs, ours)
     if different:
         raise CheckpointError(
             "the checkpoint's architecture differs from the spec's: " + "; ".join(different),

@@ -20,7 +20,7 @@ from oneformer_jax.app.run.execute import Run, enable_compilation_cache
 from oneformer_jax.app.run.opened import training_data
 from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.training.loop import train_loop
-from oneformer_jax.training.run import TrainingRun, prepare
+from oneformer_jax.training.run import TrainingRun, describe, prepare
 
 
 def train(settings: TrainingRun, run: Run) -> None:
@@ -50,12 +50,15 @@ def train(settings: TrainingRun, run: Run) -> None:
         store = Checkpoints(folder, keep=settings.checkpoints_kept, monitor=settings.monitor)
     newest = newest_checkpoint(folder, store)
     with jax.default_device(mesh.local_devices[0]):
-        start = starting_point(settings, loop, newest, mesh, console)
+        now = describe(settings, loop, dataset)
+        start = starting_point(settings, loop, now, newest, mesh, run)
+        loop = start.loop
         state = start.state() if start.step < loop.total_steps else None
     if state is None:
         complete = (
-            f"already complete: {folder} is at step {start.step} of {loop.total_steps}; "
-            "raise train.num_epochs or use another results_dir to train on"
+            f"already complete: {folder} is at step {start.step} of {loop.total_steps} "
+            f"({float(start.training.epochs):.4g} epochs); raise train.num_epochs, or use another "
+            "results_dir, to train on"
         )
         console.print(complete)
         status.end_with(complete)
@@ -65,7 +68,7 @@ def train(settings: TrainingRun, run: Run) -> None:
     console.print(what_is_trained(settings.recipe, dataset, loop, mesh.size), highlight=False)
 
     settings = replace(settings, recipe=replace(settings.recipe, model=start.model))
-    step, batches, image_names, description = prepare(settings, loop, dataset, mesh, start.step)
+    step, batches, image_names = prepare(settings, loop, dataset, mesh, start.training.images)
     validate = None
     if settings.validation and validated:
         validate = validation(settings, settings.validation, validated, mesh, run)
@@ -84,7 +87,7 @@ def train(settings: TrainingRun, run: Run) -> None:
                 loop,
                 validate=validate,
                 checkpoints=store,
-                description=description,
+                description=replace(now, model=start.model, training=start.training),
                 logbook=logbook,
                 on_epoch=on_epoch,
                 image_names=image_names,
