@@ -14,7 +14,7 @@ import pytest
 from tiny import TINY
 
 from oneformer_jax import load_checkpoint
-from oneformer_jax.checkpoints.contents import Description
+from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import find_checkpoint, load_description
 from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data.datasets.categories import Categories, Category
