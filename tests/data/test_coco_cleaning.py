@@ -175,6 +175,12 @@ def test_entries_without_ids_are_numbered_beyond_the_others(folder: Path) -> Non
     assert sorted(ids) == [2, 3, 4]
 
 
+def test_an_entry_counts_once_for_a_kind(folder: Path) -> None:
+    lists = content()
+    lists["annotations"][1] |= {"id": "2", "image_id": "1", "category_id": 3.0, "iscrowd": "0"}
+    assert notes_of(opened(folder, lists)) == [f"1 entry {AS_NUMBER} (annotation 2)"]
+
+
 def test_each_kind_is_one_note_with_three_examples(folder: Path) -> None:
     lists = content()
     entry = lists["annotations"][0]

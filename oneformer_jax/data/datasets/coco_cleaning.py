@@ -88,9 +88,8 @@ class _Cleaner:
             places.append(text)
         self.found[kind] = (count + 1, places)
 
-    def numbers(self, entry: Any, keys: tuple[str, ...], place: Place) -> None:
-        """Whole numbers where an object holds them in another form."""
-        changed = False
+    def numbers(self, entry: Any, keys: tuple[str, ...], place: Place, *, changed: bool = False) -> None:
+        """Whole numbers where an object holds them in another form; `changed`: one was put right before."""
         for key in keys if isinstance(entry, dict) else ():
             value = entry.get(key)
             if type(value) is not int and type(number := whole(value)) is int:
@@ -100,7 +99,8 @@ class _Cleaner:
 
     def panoptic(self, entry: dict[str, Any], images: Mapping[str, Any]) -> None:
         place = partial(_place, "image", entry, "image_id")
-        self.image_id(entry, images, place)
+        if self.image_id(entry, images):
+            self.note(_AS_NUMBER, place)
         infos = entry["segments_info"]
         for info in infos if isinstance(infos, list) else ():
             self.segment(info, place)
@@ -114,26 +114,26 @@ class _Cleaner:
         if entry.get("id") is None:
             self.note(_NO_ID, place)
             entry["id"] = free_id
-        self.image_id(entry, images, place)
-        self.segment(entry, place)
+        self.segment(entry, place, changed=self.image_id(entry, images))
         return True
 
-    def segment(self, entry: Any, place: Place) -> None:
+    def segment(self, entry: Any, place: Place, *, changed: bool = False) -> None:
         """What the formats share: an id, a class, and whether it is a crowd."""
-        self.numbers(entry, ("id", "category_id", "iscrowd"), place)
+        self.numbers(entry, ("id", "category_id", "iscrowd"), place, changed=changed)
         if isinstance(entry, dict) and entry.get("iscrowd") is None:
             entry["iscrowd"] = 0
             self.note(_NO_CROWD, place)
 
-    def image_id(self, entry: dict[str, Any], images: Mapping[str, Any], place: Place) -> None:
-        """The id as the image has it, where one image alone can be meant."""
+    def image_id(self, entry: dict[str, Any], images: Mapping[str, Any]) -> bool:
+        """Whether it became what the image has, as one image alone can be meant."""
         found = entry.get("image_id")
         if type(found) not in (int, float, str):
-            return
+            return False
         meant = images.get(str(found) if str(found) in images else str(whole(found)))
         if meant is not None and (type(meant), meant) != (type(found), found):
             entry["image_id"] = meant
-            self.note(_AS_NUMBER, place)
+            return True
+        return False
 
     def mask(self, entry: dict[str, Any], place: Place) -> bool:
         """Whether there is a mask. Polygons that are none are left out."""
