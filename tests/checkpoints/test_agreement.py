@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -56,6 +57,17 @@ def test_the_table_has_an_answer_for_every_difference_and_says_what_each_means()
     assert all("resume" in answers for answers in ANSWERS.values())
     refused = {what for what, answers in ANSWERS.items() if answers["resume"][0] == "refused"}
     assert refused == {"classes", "order", "things"}
+
+
+def test_the_page_shows_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in page.splitlines() if line.startswith("| ")][2:]
+    shown = [[cell.partition(":")[0] for cell in row] for row in rows]
+    expected = [
+        [answers[use][0] if use in answers else "" for use in ("resume", "fine-tune", "evaluate", "infer")]
+        for answers in ANSWERS.values()
+    ]
+    assert [[cell[: len("goes on")] if "goes on" in cell else cell for cell in row] for row in shown] == expected
 
 
 @pytest.mark.parametrize("what", CHANGES)

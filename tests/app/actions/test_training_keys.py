@@ -176,7 +176,10 @@ def test_an_optimizer_state_fits_the_frozen_parts_that_it_was_made_for(spec_of: 
             starting_point(training_run(other, tmp_path), loop, now, tmp_path, make_mesh(1), run)
         found = starting_point(training_run(spec, tmp_path), loop, now, tmp_path, make_mesh(1), run)
     assert (found.step, found.training.images, found.training.epochs) == (1, 1, 1)
-    assert "step 1 does not say what it was trained with" in (tmp_path / "status.json").read_text()
+    assert (
+        "step 1 does not say how many images it has seen: taken for 1, 1 a step as now"
+        in (tmp_path / "status.json").read_text()
+    )
 
 
 def test_why_weights_do_not_fit_is_told_before_random_ones_are_made(

@@ -139,8 +139,8 @@ def _progress(description: Description, now: Training, loop: LoopSettings, run: 
         return replace(now, images=was.images, epochs=was.epochs)
     images, epochs = description.step * loop.images_per_step, Fraction(description.step, loop.steps_per_epoch)
     run.status.warning(
-        f"the checkpoint of step {description.step} does not say what it was trained with: taken for the same data, "
-        f"order of classes, and {loop.images_per_step} images a step"
+        f"the checkpoint of step {description.step} does not say how many images it has seen: taken for "
+        f"{images}, {loop.images_per_step} a step as now"
     )
     return replace(now, images=images, epochs=epochs)
 
