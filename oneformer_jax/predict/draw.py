@@ -2,72 +2,76 @@
 
 import colorsys
 import math
+import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Int32, Integer, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from jaxtyping import Int32, Integer, UInt8
 from pycocotools import mask as coco_mask
 
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.postprocess.results import Instance, PanopticResult
+from oneformer_jax.data.geometry import letterbox, resize_image
+from oneformer_jax.postprocess.results import Instance, PanopticResult, Thresholds
+from oneformer_jax.predict.fonts import drawable
+from oneformer_jax.predict.labels import Color, Label, draw_labels
 
 MIN_SHORT_EDGE = 320  # smaller pictures are enlarged, or no label would be readable
-MIN_INSTANCE_SCORE = 0.4
+MAX_ENLARGED_EDGE = 4096
+MAX_EDGE = 65_500  # of a JPEG
 _OPACITY = 0.55
 _GOLDEN_RATIO = 0.6180339887498949
+_LONGEST_NAME = 40  # characters
 
-Color = tuple[int, int, int]
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
-class _Region(NamedTuple):
-    color: Color
-    label: str
+def draw_panoptic(image: Picture, result: PanopticResult, categories: Categories, *, scores: bool = True) -> Picture:
+    """Segments in the colours of their classes, things of one class in different shades; the truth has no `scores`.
 
-
-def draw_panoptic(image: Picture, result: PanopticResult, categories: Categories) -> Picture:
-    """Segments in the colours of their classes, things of one class in different shades.
-
-    All drawings have the size of the image, times a whole number where its short edge is below `MIN_SHORT_EDGE`.
+    All drawings have the size of the image, times a whole number where its short edge is below `MIN_SHORT_EDGE` (as far
+    as its long edge stays within `MAX_ENLARGED_EDGE`), and fitted into `MAX_EDGE` where it is longer.
     """
     seen: dict[int, int] = {}
-    regions = []
+    labels = []
     for segment in result.segments:
         number = seen.setdefault(segment.category, 0)
         seen[segment.category] += 1
-        regions.append(_region(segment.category, categories, number))
-    return _draw(image, result.ids, regions)
+        labels.append(_label(segment.category, categories, number, segment.score if scores else None))
+    return _draw(image, result.ids, labels)
 
 
 def draw_semantic(image: Picture, class_map: Integer[np.ndarray, "h w"], categories: Categories) -> Picture:
     """Every class in its colour; negative values (void) stay as they are."""
-    regions = [_region(category, categories, 0) for category in range(int(class_map.max()) + 1)]
-    return _draw(image, class_map.astype(np.int32) + 1, regions)
+    labels = [_label(category, categories) for category in range(int(class_map.max()) + 1)]
+    return _draw(image, class_map.astype(np.int32) + 1, labels)
 
 
 def draw_instances(
-    image: Picture, instances: Sequence[Instance], categories: Categories, min_score: float = MIN_INSTANCE_SCORE
+    image: Picture,
+    instances: Sequence[Instance],
+    categories: Categories,
+    min_score: float = Thresholds.object_mask_threshold,
 ) -> Picture:
-    """Instances that reach `min_score`, the best on top, labelled with their scores in percent."""
+    """Instances that reach `min_score`, the best on top, with their scores in percent."""
     chosen = sorted((i for i in instances if i.score >= min_score), key=lambda instance: instance.score)
     ids = np.zeros(image.shape[:2], np.int32)
-    regions = []
+    labels = []
     for number, instance in enumerate(chosen, start=1):
         ids[coco_mask.decode(instance.mask) > 0] = number
-        region = _region(instance.category, categories, number)
-        regions.append(region._replace(label=f"{region.label} {100 * instance.score:.0f}%"))
-    return _draw(image, ids, regions)
+        labels.append(_label(instance.category, categories, number, instance.score))
+    return _draw(image, ids, labels)
 
 
-def _region(category: int, categories: Categories, number: int) -> _Region:
+def _label(category: int, categories: Categories, number: int = 0, score: float | None = None) -> Label:
     """A class index beyond the categories is an output of the model that has no name."""
-    if category >= len(categories):
-        return _Region((128, 128, 128), f"class {category}")
-    item = categories.items[category]
-    return _Region(_shade(item.color, number), item.name)
+    color, name = (128, 128, 128), f"class {category}"
+    if category < len(categories):
+        item = categories.items[category]
+        line = unicodedata.normalize("NFC", " ".join(item.name.split()))
+        line = line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 3]}..."
+        color, name = item.color, drawable(line, name)
+    return Label(name, "" if score is None else f"{100 * score:.0f}%", _shade(color, number), color)
 
 
 def _shade(color: Color, number: int) -> Color:
@@ -81,18 +85,29 @@ def _shade(color: Color, number: int) -> Color:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _draw(image: Picture, ids: Int32[np.ndarray, "h w"], regions: Sequence[_Region]) -> Picture:
-    """`ids` are positions in `regions` counted from 1; 0 is left as it is."""
-    factor = math.ceil(MIN_SHORT_EDGE / min(image.shape[:2]))
-    if factor > 1:
-        size = (image.shape[1] * factor, image.shape[0] * factor)
-        image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-        ids = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
-    colors = np.array([(0, 0, 0), *(region.color for region in regions)], np.uint8)
+def _draw(image: Picture, ids: Int32[np.ndarray, "h w"], labels: Sequence[Label]) -> Picture:
+    """`ids` are positions in `labels` counted from 1; 0 is left as it is."""
+    image, ids = _sized(image, ids)
+    colors = np.array([(0, 0, 0), *(label.color for label in labels)], np.uint8)
     blended = cv2.addWeighted(image, 1 - _OPACITY, colors[ids], _OPACITY, 0)
     picture = np.where((ids > 0)[..., None], blended, image)
     _draw_contours(picture, ids)
-    return _draw_labels(picture, ids, regions)
+    return draw_labels(picture, ids, labels)
+
+
+def _sized(image: Picture, ids: Int32[np.ndarray, "h w"]) -> tuple[Picture, Int32[np.ndarray, "h2 w2"]]:
+    height, width = image.shape[:2]
+    short, long = min(height, width), max(height, width)
+    factor = max(1, min(math.ceil(MIN_SHORT_EDGE / short), MAX_ENLARGED_EDGE // long))
+    if factor > 1:
+        size = (width * factor, height * factor)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+    elif long > MAX_EDGE:
+        resized = letterbox((height, width), (MAX_EDGE, MAX_EDGE)).resized
+        image, size = resize_image(image, resized), resized[::-1]
+    else:
+        return image, ids
+    return image, cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
 
 
 def _draw_contours(picture: Picture, ids: Int32[np.ndarray, "h w"]) -> None:
@@ -105,72 +120,3 @@ def _draw_contours(picture: Picture, ids: Int32[np.ndarray, "h w"]) -> None:
     rim = cv2.dilate(border, np.ones((width + 2, width + 2), np.uint8)) > 0
     picture[rim] = (picture[rim] * 0.45).astype(np.uint8)
     picture[line] = 245
-
-
-class _Box(NamedTuple):
-    """Pixels left, top, right, bottom (exclusive)."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    def meets(self, other: "_Box") -> bool:
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
-
-
-def _draw_labels(picture: Picture, ids: Int32[np.ndarray, "h w"], regions: Sequence[_Region]) -> Picture:
-    """Names inside their segments, large segments first; a label without room is left out."""
-    page = Image.fromarray(picture)
-    brush = ImageDraw.Draw(page, "RGBA")
-    base = min(48.0, max(12.0, min(ids.shape) / 32))
-    areas = np.bincount(ids.ravel(), minlength=len(regions) + 1)
-    taken: list[_Box] = []
-    for number in (np.argsort(-areas[1:], kind="stable") + 1).tolist():
-        region = regions[number - 1]
-        if areas[number] < base * base:
-            continue
-        for size in (base, max(11.0, 0.8 * base)):
-            font = ImageFont.load_default(size)
-            text_left, text_top, text_right, text_bottom = font.getbbox(region.label, anchor="lt")
-            width, height = (math.ceil(n + 0.5 * size) for n in (text_right - text_left, text_bottom - text_top))
-            box = _place(ids == number, width, height, taken)
-            if box is not None:
-                taken.append(box)
-                dark = tuple(value * 2 // 5 for value in region.color)
-                brush.rounded_rectangle(
-                    (box.left, box.top, box.right - 1, box.bottom - 1), radius=0.25 * size, fill=(*dark, 215)
-                )
-                centre = ((box.left + box.right) / 2, (box.top + box.bottom) / 2)
-                brush.text(centre, region.label, fill=(255, 255, 255), font=font, anchor="mm")
-                break
-    return np.asarray(page)
-
-
-def _place(mask: Bool[np.ndarray, "h w"], width: int, height: int, taken: Sequence[_Box]) -> _Box | None:
-    """Where a label goes: wholly inside the segment if it fits, as far from the border as possible; else around the
-    widest spot, if that is at least half as high as the label and the segment half as wide."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    top, left = int(rows[0]), int(columns[0])
-    crop = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.uint8), 1)
-    free = crop.copy()
-    for box in taken:  # other labels, widened by half of this one, exclude centres
-        y0, y1 = box.top - height // 2 - top, box.bottom + height // 2 - top + 2
-        x0, x1 = box.left - width // 2 - left, box.right + width // 2 - left + 2
-        free[max(0, y0) : max(0, y1), max(0, x0) : max(0, x1)] = 0
-    distance = cv2.distanceTransform(crop, cv2.DIST_L2, 5)
-    inside = cv2.erode(crop, np.ones((height, width), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    score = np.where(inside * free > 0, distance, 0)
-    if not score.any():
-        score = np.where((free > 0) & (distance >= height / 4), distance, 0)
-        if not score.any() or crop.shape[1] - 2 < width / 2:
-            return None
-    y, x = np.unravel_index(int(score.argmax()), score.shape)
-    box_left = min(max(0, left + int(x) - 1 - width // 2), mask.shape[1] - width)
-    box_top = min(max(0, top + int(y) - 1 - height // 2), mask.shape[0] - height)
-    placed = _Box(box_left, box_top, box_left + width, box_top + height)
-    if box_left < 0 or box_top < 0 or any(placed.meets(box) for box in taken):
-        return None
-    return placed

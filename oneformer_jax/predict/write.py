@@ -4,7 +4,10 @@ import contextlib
 import errno
 import json
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,22 +18,26 @@ from jaxtyping import Shaped, UInt8
 
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.images import panoptic_colors
+from oneformer_jax.data.storage.folders import entries
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.postprocess.results import PanopticResult, Result
+from oneformer_jax.postprocess.results import PanopticResult, Result, Thresholds
 from oneformer_jax.predict.draw import draw_instances, draw_panoptic, draw_semantic
 from oneformer_jax.tasks import Task
 
+LABEL_MAP = "label_map.json"
+
 
 class ResultWriter:
-    """Writes the results of one task into `folder`; use it as a context manager, which writes the JSON file at the end.
+    """Writes the results of one task into a folder of its own, `folder / task`. A context manager: it removes what an
+    earlier run left there (see `earlier_results`), and writes the JSON file at the end.
 
     For an image `street.png` (raw results have the size of the image):
 
-    - every task: `street.jpg`, the overlay (see `drawing` for its size), and once `label_map.json`, the categories;
-    - semantic: `semantic/street.png`, grey values are class indices, i.e. positions in the label map (16 bits from
-      257 classes on);
-    - panoptic: `panoptic/street.png`, segment id = R + 256 G + 65536 B with 0 for none, and `panoptic.json` in COCO
-      panoptic format; its segments also carry `score`;
+    - every task: `street.jpg`, the overlay (see `draw` for its size), and once `label_map.json`, the categories;
+    - semantic: `street.png`, grey values are class indices, i.e. positions in the label map (16 bits from 257 classes
+      on);
+    - panoptic: `street.png`, segment id = R + 256 G + 65536 B with 0 for none, and `panoptic.json` in COCO panoptic
+      format; its segments also carry `score`;
     - instance: `instance.json`, a list in COCO's results format (run-length encoded masks); its entries also carry
       `file_name`.
 
@@ -38,18 +45,30 @@ class ResultWriter:
     for all images (as in COCO), else the position of the image, from 1. Two images that differ only in their suffix or
     in upper and lower case get the suffix into their names: `street_png.jpg`. A file appears complete or not at all.
 
-    Raises OneFormerError, naming the file: the disk is full, the folder is not writable.
+    Images may be added in any order: the JSON files have that of `image_paths`. Drawings show the instances that reach
+    `min_score`; `instance.json` has all of them. Raises OneFormerError, naming the file: the disk is full, the folder
+    is not writable or holds something else.
     """
 
-    def __init__(self, folder: Path, task: Task, categories: Categories, image_paths: Sequence[Path]) -> None:
-        self.folder, self.task, self.categories = folder, task, categories
+    def __init__(
+        self,
+        folder: Path,
+        task: Task,
+        categories: Categories,
+        image_paths: Sequence[Path],
+        min_score: float = Thresholds.object_mask_threshold,
+    ) -> None:
+        self.folder, self.task, self.categories, self.min_score = folder / task, task, categories, min_score
+        self._stale = partial(earlier_results, folder, task, image_paths)
         self._names = dict(zip(image_paths, output_names(image_paths), strict=True))
         self._ids = dict(zip(image_paths, _image_ids(image_paths), strict=True))
-        self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
+        self._images: dict[Path, dict[str, Any]] = {}
+        self._annotations: dict[Path, list[dict[str, Any]]] = {}
 
     def __enter__(self) -> "ResultWriter":
-        write_json(self.folder / "label_map.json", self.categories.to_json())
+        for path in self._stale():
+            path.unlink()
+        write_json(self.folder / LABEL_MAP, self.categories.to_json())
         return self
 
     def __exit__(
@@ -57,11 +76,13 @@ class ResultWriter:
     ) -> None:
         if kind is not None and not issubclass(kind, KeyboardInterrupt):
             return  # what failed is the message, not what follows from it
+        done = [path for path in self._ids if path in self._annotations]
+        annotations = [annotation for path in done for annotation in self._annotations[path]]
         if self.task == "instance":
-            write_json(self.folder / "instance.json", self._annotations)
+            write_json(self.folder / "instance.json", annotations)
         elif self.task == "panoptic":
-            categories = self.categories.to_json()
-            content = {"images": self._images, "annotations": self._annotations, "categories": categories}
+            images, categories = [self._images[path] for path in done], self.categories.to_json()
+            content = {"images": images, "annotations": annotations, "categories": categories}
             write_json(self.folder / "panoptic.json", content)
 
     def add(self, path: Path, image: UInt8[np.ndarray, "h w 3"], result: Result) -> list[Path]:
@@ -73,19 +94,19 @@ class ResultWriter:
         overlay = self.folder / f"{name}.jpg"
         if self.task == "panoptic" and result.panoptic is not None:
             write_image(overlay, draw_panoptic(image, result.panoptic, self.categories))
-            raw = self.folder / "panoptic" / f"{name}.png"
+            raw = self.folder / f"{name}.png"
             write_image(raw, panoptic_colors(result.panoptic.ids))
             self._add_panoptic(path, raw.name, result.panoptic)
             return [overlay, raw]
         if self.task == "semantic" and result.semantic is not None:
             write_image(overlay, draw_semantic(image, result.semantic, self.categories))
-            raw = self.folder / "semantic" / f"{name}.png"
+            raw = self.folder / f"{name}.png"
             write_image(raw, result.semantic)
             return [overlay, raw]
         if result.instance is None:
             raise ValueError(f"no {self.task} result")
-        write_image(overlay, draw_instances(image, result.instance, self.categories))
-        self._annotations += [
+        write_image(overlay, draw_instances(image, result.instance, self.categories, self.min_score))
+        self._annotations[path] = [
             {
                 "image_id": self._ids[path],
                 "file_name": path.name,
@@ -101,7 +122,7 @@ class ResultWriter:
     def _add_panoptic(self, path: Path, file_name: str, result: PanopticResult) -> None:
         height, width = result.ids.shape
         image_id = self._ids[path]
-        self._images.append({"id": image_id, "file_name": path.name, "height": height, "width": width})
+        self._images[path] = {"id": image_id, "file_name": path.name, "height": height, "width": width}
         segments = [
             {
                 "id": segment.id,
@@ -113,7 +134,7 @@ class ResultWriter:
             }
             for segment in result.segments
         ]
-        self._annotations.append({"image_id": image_id, "file_name": file_name, "segments_info": segments})
+        self._annotations[path] = [{"image_id": image_id, "file_name": file_name, "segments_info": segments}]
 
     def _category_id(self, category: int) -> int:
         """Outputs of the model beyond the label map count on from its highest id."""
@@ -123,10 +144,33 @@ class ResultWriter:
         return max(item.id for item in items) + 1 + category - len(items)
 
 
+def earlier_results(folder: Path, task: Task, image_paths: Sequence[Path]) -> list[Path]:
+    """What a `ResultWriter` of these images finds of an earlier run, and replaces.
+
+    Raises OneFormerError: its folder holds files that it would not replace, so that results of two runs would be mixed,
+    or that no `ResultWriter` has written.
+    """
+    place = folder / task
+    found = entries(place) if place.is_dir() else []
+    own = {f"{name}{suffix}" for name in output_names(image_paths) for suffix in (".jpg", ".png")} | {f"{task}.json"}
+    if place / LABEL_MAP not in found:
+        own = set()
+    replaced = [path for path in found if path.name in own and path.is_file()]
+    others = [path.name for path in found if path.name != LABEL_MAP and not (path.name in own and path.is_file())]
+    if others:
+        raise OneFormerError(
+            f"the folder holds {len(others)} files that do not belong to the results of these images "
+            f"({', '.join(others[:3])}{', ...' if len(others) > 3 else ''})",
+            where=str(place),
+            hint="choose another results_dir or delete the folder: results of several runs would be mixed",
+        )
+    return replaced
+
+
 def output_names(image_paths: Sequence[Path]) -> list[str]:
     """One file name without suffix per image: its stem, or stem and suffix where stems collide."""
-    folded = [path.stem.casefold() for path in image_paths]
-    count = {stem: folded.count(stem) for stem in set(folded)}
+    folded = [_folded(path.stem) for path in image_paths]
+    count = Counter(folded)
     taken = {stem for stem in folded if count[stem] == 1}
     names = []
     for path, stem in zip(image_paths, folded, strict=True):
@@ -134,11 +178,16 @@ def output_names(image_paths: Sequence[Path]) -> list[str]:
         if count[stem] > 1:
             name = stem_and_suffix = f"{path.stem}_{path.suffix.lstrip('.')}"
             number = 2
-            while name.casefold() in taken:
+            while _folded(name) in taken:
                 name, number = f"{stem_and_suffix}_{number}", number + 1
-            taken.add(name.casefold())
+            taken.add(_folded(name))
         names.append(name)
     return names
+
+
+def _folded(name: str) -> str:
+    """What file systems that know neither case nor normal forms take for the same name."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def write_image(path: Path, pixels: Shaped[np.ndarray, "h w *rgb"]) -> None:
@@ -146,7 +195,9 @@ def write_image(path: Path, pixels: Shaped[np.ndarray, "h w *rgb"]) -> None:
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else []
-    _, encoded = cv2.imencode(path.suffix, pixels, options)
+    done, encoded = cv2.imencode(path.suffix, pixels, options)
+    if not done:
+        raise OneFormerError(f"an image of {pixels.shape[1]}x{pixels.shape[0]} cannot be written", where=str(path))
     write_bytes(path, encoded.tobytes())
 
 

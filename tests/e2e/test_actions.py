@@ -123,18 +123,18 @@ def test_inference_writes_pictures_and_raw_results(workspace: Path, trained: Pat
     assert result.returncode == 0, result.stderr
     images = sorted((workspace / "data" / "val" / "images").iterdir())
     for path in images:
-        assert cv2.imread(str(folder / f"{path.stem}.jpg")) is not None
+        assert cv2.imread(str(folder / task / f"{path.stem}.jpg")) is not None
     if task == "semantic":
         classes = cv2.imread(str(folder / "semantic" / f"{images[0].stem}.png"), cv2.IMREAD_UNCHANGED)
         assert classes.shape == (64, 64)
         assert classes.max() < 7
     elif task == "panoptic":
-        content = json.loads((folder / "panoptic.json").read_text())
+        content = json.loads((folder / "panoptic" / "panoptic.json").read_text())
         for annotation in content["annotations"]:
             ids = read_panoptic(folder / "panoptic" / annotation["file_name"])
             assert set(np.unique(ids)) - {0} == {segment["id"] for segment in annotation["segments_info"]}
     else:
-        assert isinstance(json.loads((folder / "instance.json").read_text()), list)
+        assert isinstance(json.loads((folder / "instance" / "instance.json").read_text()), list)
 
 
 def test_a_loaded_model_predicts_like_its_parts(workspace: Path, trained: Path) -> None:

@@ -120,8 +120,8 @@ def test_inference_with_the_file_needs_no_jax(
     result = without_jax("inference", "-e", workspace / "spec.yaml", *arguments, "inference.batch_size=2")
     assert result.returncode == 0, result.stdout + result.stderr
     images = sorted((workspace / "data" / "val" / "images").iterdir())  # three: the last batch is not full
-    assert all((tmp_path / f"{path.stem}.jpg").is_file() for path in images)
-    assert (tmp_path / f"{task}.json").is_file()
+    assert all((tmp_path / task / f"{path.stem}.jpg").is_file() for path in images)
+    assert (tmp_path / task / f"{task}.json").is_file()
 
 
 @pytest.mark.tao(27)

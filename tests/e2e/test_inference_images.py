@@ -31,4 +31,5 @@ def test_images_of_the_test_split_in_an_archive_of_any_suffix(
     assert result.returncode == 0, result.stdout + result.stderr
     last = json.loads((tmp_path / "inference" / "status.json").read_text().splitlines()[-1])
     assert last["status"] == "SUCCESS"
-    assert len(list((tmp_path / "inference").glob("*.jpg"))) == len(list((tmp_path / "pack" / "images").iterdir()))
+    overlays = list((tmp_path / "inference" / "semantic").glob("*.jpg"))
+    assert len(overlays) == len(list((tmp_path / "pack" / "images").iterdir()))

@@ -65,6 +65,6 @@ def test_a_chain_of_jobs(workspace: Path, tmp_path: Path, s3: Bucket, command_li
     assert pictures.lineage == ["train-1", "evaluate-2", "export-3", "quantize-4"]
     assert pictures.values["inference.trt_engine"].endswith("quantize-4/quantize/quantized_model.onnx")
     for path in (workspace / "data" / "val" / "images").iterdir():
-        assert cv2.imread(str(jobs.folder / "inference-5" / "inference" / f"{path.stem}.jpg")) is not None
+        assert cv2.imread(str(jobs.folder / "inference-5" / "inference" / "panoptic" / f"{path.stem}.jpg")) is not None
     rows = [line for line in run("list").splitlines() if "SUCCESS" in line]
     assert len(rows) == len(jobs.jobs()) == 5

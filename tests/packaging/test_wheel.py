@@ -95,7 +95,8 @@ def test_training_evaluation_and_export_and_then_inference_without_jax(environme
     pictures = os.listdir(results / "data" / "pictures")
     assert len(pictures) == 8
     for name in pictures:
-        assert cv2.imread(str(tmp_path / "deployed" / "inference" / f"{Path(name).stem}.jpg")) is not None
+        overlay = tmp_path / "deployed" / "inference" / "panoptic" / f"{Path(name).stem}.jpg"
+        assert cv2.imread(str(overlay)) is not None
     missing = deployed.run("train", "--spec", "deployed.yaml", cwd=tmp_path)
     assert missing.returncode == 1
     assert "-> pip install 'oneformer_jax[train] @ file:///" in missing.stderr

@@ -16,7 +16,8 @@ from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.postprocess.results import Instance, PanopticResult, PanopticSegment, Result
 from oneformer_jax.predict import write as writers
-from oneformer_jax.predict.write import ResultWriter, output_names, write_bytes
+from oneformer_jax.predict.write import ResultWriter, earlier_results, output_names, write_bytes
+from oneformer_jax.tasks import TASKS, Task
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -31,10 +32,10 @@ def test_semantic(tmp_path: Path) -> None:
     path = Path("somewhere/a.jpeg")
     with ResultWriter(tmp_path / "new/out", "semantic", CATEGORIES, [path]) as writer:
         overlay, raw = writer.add(path, IMAGE, Result(semantic=classes))
-    assert overlay == tmp_path / "new/out/a.jpg"
+    assert overlay == tmp_path / "new/out/semantic/a.jpg"
     assert cv2.imread(overlay).shape == (320, 480, 3), "enlarged 16 times, to be readable"
     np.testing.assert_array_equal(cv2.imread(raw, cv2.IMREAD_UNCHANGED), classes)
-    assert load_label_map(tmp_path / "new/out/label_map.json") == CATEGORIES
+    assert load_label_map(tmp_path / "new/out/semantic/label_map.json") == CATEGORIES
 
 
 @pytest.mark.tao(19)
@@ -46,12 +47,12 @@ def test_panoptic_can_be_read_as_a_data_set(tmp_path: Path) -> None:
     Image.fromarray(IMAGE).save(path)
     with ResultWriter(tmp_path / "out", "panoptic", CATEGORIES, [path]) as writer:
         writer.add(path, IMAGE, Result(panoptic=PanopticResult(ids, segments)))
-    dataset = open_sources([Source(tmp_path / "out/panoptic.json", tmp_path, tmp_path / "out/panoptic")])
+    dataset = open_sources([Source(tmp_path / "out/panoptic/panoptic.json", tmp_path, tmp_path / "out/panoptic")])
     (record,) = dataset.records
     assert record.image_id == 12
     assert [(s.id, s.category, s.iscrowd) for s in record.segments] == [(1, 0, False), (2, 1, False)]
     np.testing.assert_array_equal(dataset.read_segments(0), ids[None] - 1)
-    info = json.loads((tmp_path / "out/panoptic.json").read_text())["annotations"][0]["segments_info"][1]
+    info = json.loads((tmp_path / "out/panoptic/panoptic.json").read_text())["annotations"][0]["segments_info"][1]
     assert info == {"id": 2, "category_id": 8, "iscrowd": 0, "area": 40, "bbox": [4, 12, 5, 8], "score": 0.5}
 
 
@@ -71,11 +72,12 @@ def test_instances_are_coco_results(tmp_path: Path) -> None:
         "annotations": [],
     }
     truth.createIndex()
-    (annotation,) = truth.loadRes(str(tmp_path / "instance.json")).dataset["annotations"]
+    (annotation,) = truth.loadRes(str(tmp_path / "instance/instance.json")).dataset["annotations"]
     assert (annotation["image_id"], annotation["category_id"], annotation["score"]) == (2, 8, 0.625)
     assert annotation["bbox"] == [4, 3, 7, 6]
     np.testing.assert_array_equal(coco_mask.decode(annotation["segmentation"]), mask)
-    assert {path.name for path in tmp_path.iterdir()} == {"label_map.json", "instance.json", "x.jpg", "y.jpg"}
+    found = {path.name for path in (tmp_path / "instance").iterdir()}
+    assert found == {"label_map.json", "instance.json", "x.jpg", "y.jpg"}
 
 
 def test_panoptic_colours_are_the_id_in_three_bytes() -> None:
@@ -119,4 +121,82 @@ def test_a_failed_run_writes_no_json(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="stop"):
         fail()
-    assert not (tmp_path / "instance.json").exists()
+    assert not (tmp_path / "instance/instance.json").exists()
+
+
+def written(folder: Path, task: Task, names: list[str], value: int = 0) -> dict[str, bytes]:
+    """Results of a task for images of these names, in a folder; all files there, by their names."""
+    paths = [Path(name) for name in names]
+    ids = np.ones((20, 30), np.int32)
+    results = {
+        "semantic": Result(semantic=np.full((20, 30), value, np.uint8)),
+        "panoptic": Result(panoptic=PanopticResult(ids, (PanopticSegment(1, value, False, 0.75, 600),))),
+        "instance": Result(instance=()),
+    }
+    with ResultWriter(folder, task, CATEGORIES, paths) as writer:
+        for path in reversed(paths):
+            writer.add(path, IMAGE, results[task])
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_tasks_share_a_folder_and_nothing_in_it(tmp_path: Path) -> None:
+    alone = {task: written(tmp_path / task, task, ["a.png", "b.png"]) for task in TASKS}
+    for task in TASKS:
+        together = written(tmp_path / "all", task, ["a.png", "b.png"])
+    assert together == alone["semantic"] | alone["instance"] | alone["panoptic"]
+    assert {"semantic/a.jpg", "panoptic/a.jpg", "instance/a.jpg"} < set(together)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_second_run_leaves_what_it_would_leave_alone(tmp_path: Path, task: Task) -> None:
+    written(tmp_path / "used", task, ["a.png", "b.png"], value=1)
+    for stray in (".DS_Store", ".a.jpg.77.tmp"):
+        (tmp_path / "used" / task / stray).touch()
+    found = written(tmp_path / "used", task, ["a.png", "b.png", "c.png"])
+    alone = written(tmp_path / "alone", task, ["a.png", "b.png", "c.png"])
+    assert {name: content for name, content in found.items() if "/." not in name} == alone
+
+
+def test_results_that_an_interrupted_second_run_has_not_written_are_not_those_of_the_first(tmp_path: Path) -> None:
+    written(tmp_path, "semantic", ["a.png", "b.png"])
+    with ResultWriter(tmp_path, "semantic", CATEGORIES, [Path("a.png"), Path("b.png")]):
+        assert {path.name for path in (tmp_path / "semantic").iterdir()} == {"label_map.json"}
+
+
+def test_a_folder_with_anything_else_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    """Results of other images, and a data set whose PNGs have the names of the images."""
+    before = written(tmp_path / "other", "panoptic", ["a.png", "z.png"])
+    (tmp_path / "data/panoptic").mkdir(parents=True)
+    (tmp_path / "data/panoptic/a.png").write_bytes(b"the truth")
+    for folder, named in ((tmp_path / "other", r"z\.jpg, z\.png"), (tmp_path / "data", r"a\.png")):
+        with pytest.raises(OneFormerError, match=rf"panoptic: .*{named}(.|\n)*results of several runs would be mixed"):
+            earlier_results(folder, "panoptic", [Path("a.png")])
+        with pytest.raises(OneFormerError), ResultWriter(folder, "panoptic", CATEGORIES, [Path("a.png")]):
+            pass
+    kept = (tmp_path / "other/panoptic").iterdir()
+    assert {f"panoptic/{path.name}": path.read_bytes() for path in kept} == before
+    assert (tmp_path / "data/panoptic/a.png").read_bytes() == b"the truth"
+
+
+def test_json_has_the_order_of_the_images_whatever_the_order_of_the_results(tmp_path: Path) -> None:
+    written(tmp_path, "panoptic", ["c.png", "a.png", "b.png"])  # added from the last to the first
+    content = json.loads((tmp_path / "panoptic/panoptic.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["c.png", "a.png", "b.png"]
+    assert [annotation["image_id"] for annotation in content["annotations"]] == [1, 2, 3]
+
+
+def test_drawn_instances_reach_the_threshold_and_listed_ones_need_not(tmp_path: Path) -> None:
+    mask = coco_mask.encode(np.asfortranarray(np.ones((400, 400), np.uint8)))
+    image = np.full((400, 400, 3), 90, np.uint8)
+    for min_score, drawn in ((0.3, True), (0.7, False)):
+        with ResultWriter(tmp_path / str(min_score), "instance", CATEGORIES, [Path("x.png")], min_score) as writer:
+            (overlay,) = writer.add(
+                Path("x.png"), image, Result(instance=(Instance(1, 0.5, mask, (0.0, 0.0, 400.0, 400.0)),))
+            )
+        assert (np.abs(cv2.imread(overlay).astype(int) - 90).max() > 40) == drawn
+        assert len(json.loads((overlay.parent / "instance.json").read_text())) == 1
+
+
+def test_names_that_differ_in_their_normal_form_stay_apart() -> None:
+    composed, decomposed = "\u00e9.png", "e\u0301.png"
+    assert output_names([Path(composed), Path(decomposed)]) == ["\u00e9_png", "e\u0301_png_2"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -35,13 +35,14 @@ from oneformer_jax.data.pipeline import PipelineSettings, record_order, task_pro
 from oneformer_jax.data.task_text import FILLERS
 from oneformer_jax.postprocess.results import PanopticResult, PanopticSegment
 from oneformer_jax.predict.draw import MIN_SHORT_EDGE, draw_panoptic
+from oneformer_jax.predict.fonts import drawable, font_for
 from oneformer_jax.tasks import TASKS
 
 _COMMON_SIZES = 5
 _BAR = 20  # characters of the longest bar
 SAMPLES, COLUMNS = 16, 4
 _MARGIN = 14
-_FONT_SIZE = 14
+_FONT_SIZE = 14.0
 _LINES = 5  # of a caption
 _INKS = ((20, 70, 170), (130, 130, 130), (30, 30, 30))  # of task, file and prompts
 
@@ -163,12 +164,12 @@ def _picture(sample: Batch, categories: Categories) -> Picture:
         PanopticSegment(row + 1, category, bool(categories.is_thing[category]), 1.0, int((ids == row + 1).sum()))
         for row, category in enumerate(classes)
     )
-    return draw_panoptic(image, PanopticResult(ids, segments), categories)
+    return draw_panoptic(image, PanopticResult(ids, segments), categories, scores=False)
 
 
 def _texts(sample: Batch, categories: Categories) -> tuple[str, str]:
     """The task and the prompts, equal ones counted."""
-    names = [*categories.names, *FILLERS]
+    names = [*(drawable(name, f"class {index}") for index, name in enumerate(categories.names)), *FILLERS]
     counts = Counter(sample.prompts.tolist()).items()
     texts = {row: names[row] + (f"{_NO_BREAK}x{count}" if count > 1 else "") for row, count in counts}
     objects = ", ".join(text for row, text in texts.items() if row < len(categories))
@@ -179,7 +180,6 @@ def _texts(sample: Batch, categories: Categories) -> tuple[str, str]:
 
 def _page(panels: list[tuple[Picture, list[str]]]) -> Picture:
     """Pictures of one size in rows, each above its texts."""
-    font = ImageFont.load_default(_FONT_SIZE)
     line = int(1.35 * _FONT_SIZE)
     height, width = panels[0][0].shape[:2]
     step_x, step_y = width + _MARGIN, height + _LINES * line + 2 * _MARGIN
@@ -189,18 +189,19 @@ def _page(panels: list[tuple[Picture, list[str]]]) -> Picture:
     for number, (picture, texts) in enumerate(panels):
         left, top = _MARGIN + number % COLUMNS * step_x, _MARGIN + number // COLUMNS * step_y
         page.paste(Image.fromarray(picture), (left, top))
-        lines = [*texts[:2], *_wrapped(texts[2], width, font)]
+        lines = [*texts[:2], *_wrapped(texts[2], width)]
         if len(lines) > _LINES:
             lines = [*lines[: _LINES - 1], f"{lines[_LINES - 1]} ..."]
         for i, text in enumerate(lines):
             text = text.replace(_NO_BREAK, " ")  # for which the font has no glyph
+            font = font_for(text, _FONT_SIZE)
             brush.text((left, top + height + 6 + i * line), text, fill=_INKS[min(i, 2)], font=font)
     return np.asarray(page)
 
 
-def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def _wrapped(text: str, width: int) -> list[str]:
     """`text` in lines of at most `width` pixels; a longer word stands alone."""
-    lines = [""]
+    lines, font = [""], font_for(text, _FONT_SIZE)
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and font.getlength(longer) > width:

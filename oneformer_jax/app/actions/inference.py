@@ -9,11 +9,11 @@ from rich.progress import Progress
 
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import counting_categories, open_model
-from oneformer_jax.data.datasets.images import list_images, read_image
+from oneformer_jax.data.datasets.images import list_images, read_header, read_image
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.predict.runs import InferenceRun
-from oneformer_jax.predict.write import ResultWriter
+from oneformer_jax.predict.write import ResultWriter, earlier_results
 
 Item = tuple[Path, np.ndarray, Geometry]
 
@@ -21,19 +21,23 @@ Item = tuple[Path, np.ndarray, Geometry]
 def inference(settings: InferenceRun, run: Run) -> None:
     """Writes the result of the task for every image.
 
-    Raises OneFormerError: no model, no image, an unreadable image, a file that cannot be written.
+    Raises OneFormerError: no model, no image, an unreadable image, a file that cannot be written, a folder that holds
+    the results of other images.
     """
     folders = [local_folder(location, what=settings.images_key) for location in settings.images]
     paths = [path for folder in folders for path in list_images(folder)]
+    task = settings.task
+    if earlier := earlier_results(run.folder, task, paths):
+        run.status.warning(f"{len(earlier)} files of an earlier run are replaced: {run.folder / task}")
     model, batch_size = open_model(settings.model, settings.batch_size, run)
     model = replace(model, categories=counting_categories(model.categories, settings.model.stated, model.path, run))
     size = model.image_size or settings.image_size
     policy: Policy = Letterbox(size) if size else settings.policy
     if model.image_size and settings.image_size:
         run.status.warning(f"inference.image_size has no effect: the engine takes images in a {policy.name}")
-    task = settings.task
+    min_score = model.thresholds.object_mask_threshold
     with (
-        ResultWriter(run.folder, task, model.categories, paths) as writer,
+        ResultWriter(run.folder, task, model.categories, paths, min_score) as writer,
         Progress(console=run.console, disable=not run.console.is_terminal) as bar,
     ):
         progress = bar.add_task(f"inference ({task})", total=len(paths))
@@ -45,18 +49,21 @@ def inference(settings: InferenceRun, run: Run) -> None:
             for (path, image, _), result in zip(batch, results, strict=False):
                 writer.add(path, image, result)
             bar.advance(progress, len(batch))
-    run.console.print(f"{len(paths)} images ({task}): {run.folder}", highlight=False)
+    run.console.print(f"{len(paths)} images ({task}): {run.folder / task}", highlight=False)
     run.status.write("RUNNING", "Inference finished.", kpi={"images": len(paths)})
 
 
 def _batches(policy: Callable[[Size], Geometry], paths: list[Path], batch_size: int) -> Iterator[list[Item]]:
-    """Neighbours of one padded size, at most `batch_size` together."""
-    batch: list[Item] = []
+    """Images of one padded size, `batch_size` together while there are so many: paths wait for others like them."""
+    waiting: dict[Size, list[Path]] = {}
+
+    def batch(size: Size) -> list[Item]:
+        images = [(path, read_image(path)) for path in waiting.pop(size)]
+        return [(path, image, policy(image.shape[:2])) for path, image in images]
+
     for path in paths:
-        image = read_image(path)
-        geometry = policy((image.shape[0], image.shape[1]))
-        if batch and (len(batch) == batch_size or batch[0][2].padded != geometry.padded):
-            yield batch
-            batch = []
-        batch.append((path, image, geometry))
-    yield batch
+        size = policy(read_header(path).size).padded
+        waiting.setdefault(size, []).append(path)
+        if len(waiting[size]) == batch_size:
+            yield batch(size)
+    yield from map(batch, list(waiting))
