@@ -14,10 +14,13 @@ from rich.console import Console
 
 from oneformer_jax import load_checkpoint, load_model
 from oneformer_jax.app.actions.train.start import starting_point
+from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.training import training_run
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.checkpoints.read import find_checkpoint, load_description
 from oneformer_jax.data.datasets.files import open_dataset
+from oneformer_jax.training.run import describe
 from oneformer_jax.training.sharding import make_mesh
 
 pytestmark = pytest.mark.slow
@@ -100,9 +103,11 @@ def test_evaluate_needs_no_model_keys_and_tells_which_contradict(
 
 def start_of(workspace: Path, *overrides: str):
     settings = training_run(load_spec(workspace / "spec.yaml", list(overrides)), workspace)
-    loop = settings.length.in_steps(open_dataset(settings.data), 1)
+    dataset = open_dataset(settings.data)
+    loop = settings.length.in_steps(dataset, 1)
     console = Console(record=True, width=1000)
-    return starting_point(settings, loop, None, make_mesh(1), console), console
+    run = Run(workspace, StatusFile(workspace, "train", console), console)
+    return starting_point(settings, loop, describe(settings, loop, dataset), None, make_mesh(1), run), console
 
 
 @pytest.mark.tao(7)
