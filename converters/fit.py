@@ -73,7 +73,7 @@ def fit_model(
             if sorted(theirs) == sorted(ours):
                 order = [*(theirs.index(name) for name in ours), *range(len(theirs), weights[path].shape[-1])]
                 weights[path] = np.asarray(weights[path])[..., order]
-            elif len(theirs) == len(ours):
+            elif weights[path].shape == model[path].shape:
                 del weights[path]
                 fresh.add(path)
 
