@@ -144,6 +144,13 @@ def read_weights(location: str, kind: Kind | Literal["auto"] = "auto") -> Weight
     config = converted.config
     if isinstance(config, SwinConfig):
         config = OneFormerConfig(backbone=config)
-    labels = (source.config or {}).get("id2label", {})
-    names = tuple(labels[index] for index in sorted(labels, key=int))
+    names = _class_names((source.config or {}).get("id2label") or {}, f"{location}: id2label")
     return Weights(location, config, converted.params, names, converted.thresholds, report=converted.report)
+
+
+def _class_names(labels: Any, where: str) -> tuple[str, ...]:
+    """The names of Hugging Face's `id2label`, in the order of its numbers, which need not be without gaps."""
+    numbered = isinstance(labels, dict) and all(str(key).isdecimal() and len(str(key)) < 10 for key in labels)
+    if not numbered or not all(isinstance(name, str) for name in labels.values()):
+        raise CheckpointError("expected names by the numbers of their classes", where=where)
+    return tuple(labels[index] for index in sorted(labels, key=int))

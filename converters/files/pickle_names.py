@@ -111,6 +111,13 @@ class _Function:
         raise pickle.UnpicklingError("a function is given a state")
 
 
+class _Text(str):
+    """Text of a text alone: that of other objects may be of any length."""
+
+    def __new__(cls, value: Any = "", *_: Any) -> "str":  # type: ignore[misc]
+        return value if isinstance(value, str) else ""
+
+
 class _Dtype:
     """A NumPy dtype, as its pickle describes it."""
 
@@ -195,10 +202,8 @@ _OF_NUMPY: dict[str, Callable[..., Any]] = {
 }
 
 _MEANINGS: dict[str, Any] = {
-    **{
-        f"builtins.{plain.__name__}": plain
-        for plain in (bool, int, float, complex, str, tuple, list, dict, set, frozenset)
-    },
+    **{f"builtins.{plain.__name__}": plain for plain in (bool, int, float, complex, tuple, list, dict, set, frozenset)},
+    "builtins.str": _Text,
     "builtins.long": int,
     "builtins.bytes": _Function(_encode),
     "_codecs.encode": _Function(_encode),

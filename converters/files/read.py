@@ -1,6 +1,5 @@
 """Files, folders and addresses of weights, read into one mapping from names to arrays."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from converters.files.weight_files import map_file, read_pickle, read_safetensors
-from oneformer_jax.data.storage.addresses import is_address
+from converters.files.weight_files import MOST_UNPACKED, map_file, read_pickle, read_safetensors
+from oneformer_jax.data.storage.addresses import is_address, shown
 from oneformer_jax.data.storage.cache import fetch_file
 from oneformer_jax.errors import CheckpointError, DataError, install_hint
+from oneformer_jax.stored import read_json
 
 CLASS_INFO = "class_info.json"
 """What we call the file of the classes in a Hugging Face folder; `preprocessor_config.json` may name another."""
@@ -51,7 +51,7 @@ def read_source(location: str | Path) -> Source:
     try:
         return _read(path, location)
     except CheckpointError as error:
-        raise CheckpointError(error.what, where=f"{location} (in {error.where})", hint=error.hint) from error
+        raise CheckpointError(error.what, where=f"{shown(location)} (in {error.where})", hint=error.hint) from error
 
 
 def read_classes(location: str | Path) -> list[Any] | None:
@@ -66,7 +66,7 @@ def read_classes(location: str | Path) -> list[Any] | None:
     info = _read_json(folder / name, needed=False)
     metadata = processor.get("metadata")
     if info is None and isinstance(metadata, dict) and isinstance(metadata.get("thing_ids"), list):
-        names = {key: name for key, name in metadata.items() if key.isdecimal()}
+        names = {key: name for key, name in metadata.items() if key.isdecimal() and len(key) < 10}
         info = {key: {"name": name, "isthing": int(key) in metadata["thing_ids"]} for key, name in names.items()}
     if info is None:
         return None
@@ -86,6 +86,13 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
     # JSON follows eight bytes; in a pickle those would be the low bytes of something huge.
     is_safetensors = map_file(path)[8:9].tobytes() == b"{"
     arrays = read_safetensors(path) if is_safetensors else _state_dict(read_pickle(path), path)
+    held = sum(_bytes_of(array) for array in arrays.values())
+    if held > 2 * path.stat().st_size + MOST_UNPACKED:  # twice: what is stored in 16 bits
+        raise CheckpointError(
+            f"its tensors take {held / 2**30:.1f} GB in memory, far more than the file: they repeat the same values",
+            where=str(path),
+            hint="save `tensor.contiguous()` of each",
+        )
     return {name: _as_float32(array) for name, array in arrays.items()}
 
 
@@ -95,7 +102,7 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, np.ndarray]:
         if isinstance(loaded, dict):
             loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
     if not isinstance(loaded, dict) or not any(isinstance(value, np.ndarray) for value in loaded.values()):
-        keys = f" of {', '.join(map(str, list(loaded)[:8])) or 'nothing'}" if isinstance(loaded, dict) else ""
+        keys = f" of {', '.join(map(_name, list(loaded)[:8])) or 'nothing'}" if isinstance(loaded, dict) else ""
         raise CheckpointError(
             f"expected arrays by name, at the top or under {', '.join(_WRAPPERS)}; found "
             f"{'a dictionary' if keys else f'an object of type {type(loaded).__name__}'}{keys}",
@@ -106,11 +113,16 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, np.ndarray]:
         if not isinstance(name, str) or not isinstance(value, (np.ndarray, np.generic, int, float)):
             raise CheckpointError(
                 f"expected nothing but arrays with names among those of the model, found {type(value).__name__} "
-                f"at {name!r}",
+                f"at {_name(name)}",
                 where=str(path),
                 hint="save `model.state_dict()` alone, or under the key `state_dict`",
             )
     return {name: np.asarray(value) for name, value in loaded.items()}
+
+
+def _name(key: Any) -> str:
+    """A key of a dictionary, which may be anything, in few words."""
+    return str(key)[:100] if isinstance(key, str | int | None) else type(key).__name__
 
 
 def _read_folder(folder: Path) -> dict[str, np.ndarray]:
@@ -142,18 +154,23 @@ def _read_folder(folder: Path) -> dict[str, np.ndarray]:
 def _read_json(path: Path, *, needed: bool = True) -> Any:
     if not needed and not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot be read as JSON: {error}", where=str(path)) from error
+    content = read_json(path, error=CheckpointError)
     if not isinstance(content, dict):
         raise CheckpointError("expected a JSON object", where=str(path))
     return content
 
 
+def _bytes_of(array: np.ndarray) -> int:
+    """What an array takes as float32, or as it is where that is no float."""
+    return array.size * (4 if _is_float(array) else array.itemsize)
+
+
+def _is_float(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f" or array.dtype == ml_dtypes.bfloat16
+
+
 def _as_float32(array: np.ndarray) -> np.ndarray:
-    is_float = array.dtype.kind == "f" or array.dtype == ml_dtypes.bfloat16
-    return np.asarray(array, np.float32) if is_float else array
+    return np.asarray(array, np.float32) if _is_float(array) else array
 
 
 def _fetch(address: str) -> Path:

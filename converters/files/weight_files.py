@@ -21,9 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from converters.files.pickle_bounds import check_bounds
 from converters.files.pickle_names import DTYPES, Storage, dtype_of, resolve
 from oneformer_jax.errors import CheckpointError
 
+MOST_UNPACKED = 2**30
+"""Bytes that compressed parts of a file may take in memory."""
 ZIP = b"PK\x03\x04"
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -114,12 +117,19 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _load(file: io.BufferedReader | io.BytesIO, find_storage: _FindStorage | None = None) -> Any:
+    check_bounds(file)
     return _Unpickler(file, find_storage).load()
 
 
 def _read_zip(path: Path, data: np.ndarray) -> Any:
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
+        packed = sum(entry.file_size for entry in entries.values() if entry.compress_type != zipfile.ZIP_STORED)
+        if packed > MOST_UNPACKED:
+            raise CheckpointError(
+                f"unpacks to {packed / 2**30:.1f} GB",
+                hint="torch.save compresses nothing: store it without compression",
+            )
 
         def read(name: str) -> np.ndarray:
             entry = entries[name]

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -14,6 +14,7 @@ from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.errors import DataError, EngineError
 from oneformer_jax.postprocess.results import Thresholds
+from oneformer_jax.stored import parse_json, stored_fields
 from oneformer_jax.tasks import TASKS, Task
 
 KEY = "oneformer_jax"
@@ -24,6 +25,7 @@ INPUTS, OUTPUTS = ("images", "task_tokens"), ("pred_logits", "pred_masks")
 
 Postprocess = Literal["none", "semantic", "instance", "panoptic"]
 ANY_BATCH = -1
+AGAIN = "export the checkpoint again with this version"
 
 
 @dataclass(frozen=True)
@@ -65,32 +67,39 @@ class Metadata:
 
     @classmethod
     def from_json(cls, content: Any, *, where: str) -> "Metadata":
-        """The inverse of `to_json`; other keys are ignored. Raises EngineError: keys missing or of another kind."""
+        """The inverse of `to_json`; other keys are left alone. Raises EngineError: keys missing or of another kind."""
+        fields, _ = stored_fields(cls, content, where=where, optional=("thresholds",), error=EngineError)
         try:
-            fields = {
-                field.name: content[field.name] for field in dataclasses.fields(cls) if field.name != "thresholds"
+            categories = Categories.from_json(fields["categories"], where=where)
+        except DataError as error:
+            raise EngineError(error.what, where=error.where, hint=AGAIN) from error
+        thresholds = fields.get("thresholds", vars(Thresholds()))
+        stored, _ = stored_fields(Thresholds, thresholds, where=f"{where}: thresholds", error=EngineError)
+        height, width = fields["image_size"]
+        tokens = tuple(tuple(row) for row in fields["task_tokens"])
+        metadata = cls(
+            **fields
+            | {
+                "categories": categories,
+                "image_size": (height, width),
+                "pixel_mean": tuple(map(float, fields["pixel_mean"])),
+                "pixel_std": tuple(map(float, fields["pixel_std"])),
+                "task_tokens": tokens,
+                "thresholds": Thresholds(**stored),
             }
-            height, width = fields["image_size"]
-            metadata = cls(
-                **fields
-                | {
-                    "categories": Categories.from_json(fields["categories"], where=where),
-                    "image_size": (int(height), int(width)),
-                    "pixel_mean": _three(fields["pixel_mean"]),
-                    "pixel_std": _three(fields["pixel_std"]),
-                    "thresholds": Thresholds(**content["thresholds"]),
-                    "task_tokens": tuple(tuple(map(int, row)) for row in fields["task_tokens"]),
-                }
-            )
-            known = metadata.postprocess in get_args(Postprocess) and len(metadata.task_tokens) == len(TASKS)
-            if not known or metadata.num_classes < len(metadata.categories):
-                raise ValueError("values that contradict each other")
-        except (KeyError, TypeError, ValueError, DataError) as error:
-            raise EngineError(
-                f"its metadata cannot be used: {type(error).__name__}: {error}",
-                where=where,
-                hint="export the checkpoint again with this version",
-            ) from error
+        )
+        wrong = {
+            "image_size": min(height, width) < 1,
+            "batch_size": metadata.batch_size < 1 and metadata.batch_size != ANY_BATCH,
+            "num_queries": metadata.num_queries < 1,
+            "num_classes": metadata.num_classes < len(categories),
+            "pixel_mean": not all(-np.inf < np.float32(value) < np.inf for value in metadata.pixel_mean),
+            "pixel_std": not all(0 < np.float32(value) < np.inf for value in metadata.pixel_std),
+            "task_tokens": len(tokens) != len(TASKS) or len(set(map(len, tokens))) != 1,
+        }
+        if names := [name for name, is_wrong in wrong.items() if is_wrong]:
+            found = ", ".join(f"{name} is {fields[name]!r}"[:80] for name in names)
+            raise EngineError(f"its metadata cannot be used: {found}", where=where, hint=AGAIN)
         return metadata
 
 
@@ -102,7 +111,7 @@ def metadata_of(entries: Mapping[str, str], *, where: str) -> Metadata:
             where=where,
             hint="oneformer export writes files that say what their classes and inputs are",
         )
-    return Metadata.from_json(_parsed(entries[KEY], where), where=where)
+    return Metadata.from_json(parse_json(entries[KEY], where=where, error=EngineError), where=where)
 
 
 def sidecar(engine: Path) -> Path:
@@ -121,24 +130,12 @@ def read_sidecar(engine: Path) -> tuple[Metadata, dict[str, Any]]:
     """The metadata beside an engine, and all that stands in that file. Raises EngineError."""
     path = sidecar(engine)
     try:
-        text = path.read_text()
+        text = path.read_bytes()
     except OSError as error:
         raise EngineError(
             f"the metadata of the engine cannot be read: {error.strerror}",
             where=str(path),
             hint="gen_trt_engine writes it beside the engine: keep the two together",
         ) from error
-    content = _parsed(text, str(path))
+    content = parse_json(text, where=str(path), error=EngineError)
     return Metadata.from_json(content, where=str(path)), content
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise EngineError(f"its metadata is not JSON: {error}", where=where) from error
-
-
-def _three(values: Any) -> tuple[float, float, float]:
-    first, second, third = map(float, values)
-    return first, second, third

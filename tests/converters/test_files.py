@@ -209,7 +209,7 @@ def test_a_folder_that_lacks_something(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").rename(tmp_path / "model.safetensors")
     assert read_source(tmp_path).config is None
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"config\.json: cannot be read as JSON"):
+    with pytest.raises(CheckpointError, match=r"config\.json: not valid JSON"):
         read_source(tmp_path)
 
 

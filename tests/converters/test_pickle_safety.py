@@ -10,6 +10,7 @@ import os
 import pathlib
 import pickle
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from converters.files.read import read_source
 from converters.files.weight_files import read_pickle
 from oneformer_jax.errors import CheckpointError
 
@@ -101,3 +103,59 @@ def test_a_file_cannot_change_what_reads_it(name: str, attribute: str, tmp_path:
         except CheckpointError as error:
             assert "damaged" in str(error)  # noqa: PT017
     np.testing.assert_array_equal(read_pickle(good)["x"], [1, 1])
+
+
+def doubled(times: int) -> bytes:
+    """A pickle of tuples that hold the one before twice: hashing the last takes 2 to the power of `times` steps."""
+    steps = b"".join(b"h%bh%b\x86\x94" % (bytes([i]), bytes([i])) for i in range(times))
+    return b"\x80\x04)\x94" + steps
+
+
+@pytest.mark.parametrize(
+    "content",
+    {
+        "deep": b"\x80\x04)" + b"\x85" * 1_000_000 + b".",
+        "a deep key": b"\x80\x04})" + b"\x85" * 1_000_000 + b"Ns.",
+        "deep lists": b"\x80\x04" + b"(" * 100_000 + b"l" * 100_000 + b".",
+        "doubled": doubled(60) + b".",
+        "a doubled key": doubled(60) + b"0}h\x3cNs.",
+        "text of what is doubled": b"\x80\x04cbuiltins\nstr\n" + doubled(60)[2:] + b"\x85R.",
+    }.values(),
+    ids=str,
+)
+def test_a_small_pickle_does_not_become_a_large_or_deep_one(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.pkl").write_bytes(content)
+    with pytest.raises(CheckpointError):
+        read_source(tmp_path / "x.pkl")
+
+
+def test_what_is_nested_as_checkpoints_are_is_read(tmp_path: Path) -> None:
+    nested: Any = ()
+    for _ in range(500):
+        nested = (nested,)
+    content = {"state_dict": {"w": np.ones(2, np.float32)}, "x": nested, "shared": [collections.Counter("ab")] * 99}
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(content, protocol))
+        np.testing.assert_array_equal(read_source(tmp_path / "x.pkl").arrays["w"], [1, 1])
+
+
+def test_a_small_file_of_large_tensors_is_refused_before_they_are_made(tmp_path: Path) -> None:
+    value = torch.zeros(1, dtype=torch.float16)
+    torch.save({"w": value.expand(2 * 10**9)}, tmp_path / "repeated.pth")
+    with pytest.raises(CheckpointError, match=r"its tensors take 7\.5 GB"):
+        read_source(tmp_path / "repeated.pth")
+    with zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("a/data.pkl", b"\x80\x04).")
+        with archive.open("a/data/0", "w", force_zip64=True) as file:
+            for _ in range(1100):
+                file.write(bytes(2**20))
+    with pytest.raises(CheckpointError, match=r"unpacks to 1\.1 GB"):
+        read_source(tmp_path / "packed.pth")
+
+
+@pytest.mark.parametrize("key", [(), ((1, 2), 3), b"x" * 10**6, None, "n" * 10**6])
+def test_names_that_are_no_text_are_told_in_few_words(key: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": np.ones(1), key: object()}))
+    with pytest.raises(CheckpointError) as raised:
+        read_source(tmp_path / "x.pkl")
+    assert len(str(raised.value)) < 600

@@ -21,7 +21,8 @@ from oneformer_jax.data.datasets.check_files import check_files, version_of
 from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.datasets.tfds_builder import INFO, prepare, shard_name
-from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset, RecordTable
+from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset
+from oneformer_jax.data.datasets.tfds_records import RecordTable
 from oneformer_jax.data.pipeline import PipelineSettings, train_batches
 from oneformer_jax.errors import DataError
 
@@ -145,7 +146,7 @@ def test_tensorflow_datasets_alone_reads_it(mixed: Dataset, folder: Path) -> Non
 def test_a_table_without_segments(tmp_path: Path, mixed: Dataset) -> None:
     bare = [dataclasses.replace(record, segments=()) for record in mixed.records[:2]]
     RecordTable.of(bare).save(tmp_path / "table.npz")
-    assert [record.segments for record in RecordTable.load(tmp_path / "table.npz")] == [(), ()]
+    assert [record.segments for record in RecordTable.load(tmp_path / "table.npz", classes=1)] == [(), ()]
 
 
 class Interrupted(Dataset):
@@ -323,3 +324,82 @@ def test_shard_names_are_those_of_tensorflow_datasets() -> None:
         data_dir="/x", dataset_name="oneformer", split="val", filetype_suffix="array_record"
     )
     assert str(template.sharded_filepath(shard_index=3, num_shards=12)) == f"/x/{shard_name('val', 3, 12)}"
+
+
+def test_no_class_that_a_file_names_is_imported(
+    copied: Path, mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorFlow Datasets imports what `features.json` names, from any folder of sys.path."""
+    marker = tmp_path / "it ran"
+    (tmp_path / "evil_features.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    features = json.loads((copied / "features.json").read_text())
+    for connector in (features, features["featuresDict"]["features"]["image"]):
+        connector["pythonClassName"] = "evil_features.Image"
+    (copied / "features.json").write_text(json.dumps(features))
+    dataset = PreparedDataset(copied, "train")
+    np.testing.assert_array_equal(dataset.read_image(0), mixed.read_image(0))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b'{"featuresDict": 3}'])
+def test_files_for_other_programs_may_be_damaged(copied: Path, mixed: Dataset, name: str, content: bytes) -> None:
+    (copied / name).write_bytes(content)
+    np.testing.assert_array_equal(PreparedDataset(copied, "train").read_image(0), mixed.read_image(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sizes": {"a": "b"}}, "sizes is .*, expected an object"),
+        ({"parts": {"train": {"": [0]}}}, "parts is "),
+        ({"planes": None}, "planes is None"),
+        ({"contiguous_id": "yes"}, "contiguous_id is 'yes' .*, expected true or false"),
+        ({"categories": 5}, "categories is 5"),
+        ({"categories": [{"id": 0, "name": None}]}, "name must be a text, not None"),
+    ],
+)
+def test_metadata_of_another_kind_is_named(copied: Path, change: dict, message: str) -> None:
+    path = copied / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=message):
+        PreparedDataset(copied, "train")
+
+
+def test_missing_metadata_is_named_and_that_of_newer_versions_left_alone(copied: Path) -> None:
+    path = copied / "metadata.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"carbon": 3}))
+    PreparedDataset(copied, "train")
+    del content["parts"], content["sizes"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="parts is missing; sizes is missing"):
+        PreparedDataset(copied, "train")
+    path.write_bytes(b"[" * 100_000)
+    with pytest.raises(DataError, match="nested too deeply"):
+        PreparedDataset(copied, "train")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("starts", np.array([0, 10**12], np.int64)),
+        ("categories", np.array([10**6], np.int32)),
+        ("sizes", np.zeros((1, 2), np.int32)),
+        ("ids", np.array(["x"])),
+        ("image_paths", np.frombuffer(b"[3]", np.uint8)),
+    ],
+)
+def test_a_table_that_contradicts_itself_is_refused(copied: Path, column: str, value: np.ndarray) -> None:
+    path = copied / "train.records.npz"
+    with np.load(path) as arrays:
+        np.savez(path, **{**arrays, column: value})
+    with pytest.raises(DataError, match="the table of records cannot be read"):
+        PreparedDataset(copied, "train")
+
+
+def test_a_table_cannot_be_larger_than_its_file(copied: Path) -> None:
+    np.savez_compressed(copied / "train.records.npz", ids=np.zeros(10**6, np.int64))
+    with pytest.raises(DataError, match="it is compressed"):
+        PreparedDataset(copied, "train")

@@ -49,8 +49,8 @@ def test_what_is_no_exported_model_is_told_by_name(tmp_path: Path) -> None:
         tmp_path / "missing.onnx": "no such file",
         damaged: "ONNX Runtime cannot open it",
         write_model(tmp_path / "foreign.onnx", None): "not exported by this project",
-        write_model(tmp_path / "text.onnx", "{"): "its metadata is not JSON",
-        write_model(tmp_path / "lacking.onnx", json.dumps(lacking)): "'task_tokens'",
+        write_model(tmp_path / "text.onnx", "{"): "not valid JSON",
+        write_model(tmp_path / "lacking.onnx", json.dumps(lacking)): "task_tokens is missing",
         write_model(tmp_path / "other.onnx", json.dumps(METADATA.to_json())): "its inputs and outputs are",
         weights: "not the name of an exported model",
     }

@@ -13,7 +13,8 @@ leaves trials that are finished, and running ones that the next process takes ov
 import importlib.util
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -87,6 +88,23 @@ def make_pruner(settings: SearchSettings) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
+@contextmanager
+def _reading(file: Path | None) -> Iterator[None]:
+    """What SQLite, SQLAlchemy or Optuna say of a storage that is damaged, as a OneFormerError."""
+    there = file is not None and file.exists()
+    try:
+        yield
+    except Exception as error:
+        if not there or isinstance(error, OneFormerError):
+            raise
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise OneFormerError(
+            f"the study cannot be read: {said}",
+            where=str(file),
+            hint="move the file away to begin a new study, or use another results_dir",
+        ) from error
+
+
 class Study:
     """The trials of one search.
 
@@ -112,22 +130,24 @@ class Study:
                 hint="pip install torch (the CPU build will do), or set automl.surrogate=tpe",
             )
         self.settings, self.parameters, self.base = settings, tuple(parameters), dict(base)
-        self._study = optuna.create_study(
-            storage=None if file is None else f"sqlite:///{file.absolute()}",
-            study_name=NAME,
-            direction=settings.direction,
-            pruner=make_pruner(settings),
-            load_if_exists=True,
-        )
-        self._refuse_another_study(dict(identity or {}), str(file or ""))
+        with _reading(file):
+            self._study = optuna.create_study(
+                storage=None if file is None else f"sqlite:///{file.absolute()}",
+                study_name=NAME,
+                direction=settings.direction,
+                pruner=make_pruner(settings),
+                load_if_exists=True,
+            )
+            known = self._study.user_attrs.get("identity")
+            self._study.get_trials(deepcopy=False)
+        self._refuse_another_study(known, dict(identity or {}), str(file or ""))
         if run_baseline and not self._study.trials:
             positions = {p.path: p.nearest(self.base[p.path]) for p in self.parameters}
             self._study.enqueue_trial(positions, user_attrs={"baseline": True})
 
-    def _refuse_another_study(self, identity: dict[str, Any], where: str) -> None:
+    def _refuse_another_study(self, known: Any, identity: dict[str, Any], where: str) -> None:
         """The storage keeps what defines the study; a study with other trials than these would compare them wrongly."""
-        known = self._study.user_attrs.get("identity")
-        if known is None:
+        if not isinstance(known, dict):
             self._study.set_user_attr("identity", identity)
             return
         different = [name for name in sorted({*known, *identity}) if known.get(name) != identity.get(name)]

@@ -5,7 +5,6 @@ map, a checkpoint) must agree with it: there is one comparison.
 """
 
 import colorsys
-import json
 import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from oneformer_jax.errors import DataError
+from oneformer_jax.stored import read_json
 
 LISTED = 8
 """Names of one message."""
@@ -149,20 +149,6 @@ def _generated_color(index: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises DataError: missing or invalid; NaN and Infinity are no JSON."""
-    try:
-        return json.loads(path.read_bytes(), parse_constant=_refuse)
-    except FileNotFoundError:
-        raise DataError("the file does not exist", where=str(path)) from None
-    except IsADirectoryError:
-        raise DataError("this is a folder, not a JSON file", where=str(path)) from None
-    except RecursionError:
-        raise DataError("not usable JSON: nested too deeply", where=str(path)) from None
-    except ValueError as error:  # of the syntax, of the encoding, of a number with thousands of digits
-        raise DataError(f"not valid JSON: {error}", where=str(path)) from error
-
-
 _repr = reprlib.Repr()
 _repr.maxlevel, _repr.maxstring = 3, 100
 
@@ -170,10 +156,6 @@ _repr.maxlevel, _repr.maxstring = 3, 100
 def short(value: Any) -> str:
     """A value of a JSON file for a message: whatever it is, in little time and few characters."""
     return value[:120] if isinstance(value, str) else _repr.repr(value)[:120]
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a JSON number")
 
 
 def load_label_map(path: Path, *, contiguous_id: bool = True, like: Categories | None = None) -> Categories:

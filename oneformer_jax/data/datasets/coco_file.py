@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from oneformer_jax.data.datasets import Format
-from oneformer_jax.data.datasets.categories import Categories, read_json, short
+from oneformer_jax.data.datasets.categories import Categories, short
 from oneformer_jax.data.datasets.coco_cleaning import OnBad, clean
 from oneformer_jax.data.datasets.dataset import Problems
 from oneformer_jax.data.datasets.images import image_size
 from oneformer_jax.data.storage.folders import Spellings, innermost
 from oneformer_jax.errors import DataError
+from oneformer_jax.stored import read_json
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ comes last. `plan.json` says from which files which shards are made: an interrup
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,12 +28,13 @@ from oneformer_jax.data.datasets.tfds_dataset import (
     LAYOUT,
     NAME,
     PLAN,
-    RecordTable,
     shard_name,
     stored_sizes,
     table_name,
 )
+from oneformer_jax.data.datasets.tfds_records import RecordTable, features_of
 from oneformer_jax.errors import DISK_FULL, DataError
+from oneformer_jax.stored import read_json
 
 SHARD_BYTES = 2**28
 _READERS = 8  # threads that read files ahead, at most a shard
@@ -91,7 +92,9 @@ def _agree_on(plan: dict[str, Any], folder: Path) -> None:
     path = folder / PLAN
     found: dict[str, Any] = {}
     if path.is_file():
-        found = json.loads(path.read_text())
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise DataError("this is not a plan of prepared data", where=str(path), hint="choose another folder")
     elif (folder / INFO).exists():
         raise DataError("the folder contains another data set", where=str(folder), hint="choose another folder")
     if any(plan.get(split) != planned for split, planned in found.items()):
@@ -103,42 +106,10 @@ def _agree_on(plan: dict[str, Any], folder: Path) -> None:
     _named_when_complete(path, lambda part: part.write_text(json.dumps(plan, indent=1)))
 
 
-def _features(categories: Categories) -> Any:
-    """What an example holds, in the terms of TensorFlow Datasets.
-
-    `panoptic` is the file of a PNG, empty where the segments have masks of their own: COCO's compressed run lengths.
-    """
-    import tensorflow_datasets as tfds
-
-    segment = {
-        "id": np.int64,
-        "category": tfds.features.ClassLabel(names=_different(categories.names)),
-        "iscrowd": np.bool_,
-        "mask": tfds.features.Text(),
-    }
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(),
-            "image_id": tfds.features.Text(),
-            "file_name": tfds.features.Text(),
-            "height": np.int32,
-            "width": np.int32,
-            "panoptic": tfds.features.Text(),
-            "segments": tfds.features.Sequence(segment),
-        }
-    )
-
-
-def _different(names: Sequence[str]) -> list[str]:
-    """Class names as TensorFlow Datasets wants them: one line each, none twice."""
-    lines = [" ".join(name.split()) for name in names]
-    return [f"{line} ({i})" if not line or lines.count(line) > 1 else line for i, line in enumerate(lines)]
-
-
 def _encoder(categories: Categories) -> Callable[[Record, EncodedRecord], bytes]:
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-    features = _features(categories)
+    features = features_of(categories)
     serializer = ExampleSerializer(features.get_serialized_info())
 
     def encode(record: Record, encoded: EncodedRecord) -> bytes:
@@ -214,7 +185,7 @@ def _write_info(datasets: Mapping[str, Dataset], plan: dict[str, Any], folder: P
     info = tfds.core.DatasetInfo(
         builder=identity,
         description="Images with panoptic PNGs or instance masks, prepared by oneformer_jax.",
-        features=_features(first.categories),
+        features=features_of(first.categories),
         metadata=tfds.core.MetadataDict(metadata),
     )
     info.set_file_format("array_record")

@@ -30,6 +30,7 @@ LEFT_FREE = 0.05  # of the free disk, for whoever else writes to it
 DISK_BLOCK = 4096  # an empty file takes its place too
 TAR_BLOCK = 512
 LARGEST_READ = 2**20
+MOST_HEADERS = 2**28  # what a tar file has besides the files
 
 _DECOMPRESSION: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -87,7 +88,7 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int], object] = lamb
     links: list[tuple[Path, str]] = []
     try:
         with archive.open("rb") as raw:
-            for member in _members(raw):
+            for member in _members(raw, allowance.limit):
                 path = inside(folder, member.name)
                 if is_litter(path.relative_to(folder)):
                     continue
@@ -177,13 +178,13 @@ def _link_all(links: list[tuple[Path, str]], folder: Path) -> None:
             raise _unsafe(f"{str(path.relative_to(folder))!r} is a link to {target!r}, outside the folder")
 
 
-def _members(raw: io.BufferedIOBase) -> Iterator[Member]:
+def _members(raw: io.BufferedIOBase, limit: int) -> Iterator[Member]:
     start = raw.read(8)
     raw.seek(0)
     if start.startswith(b"PK"):
         return _zip_members(raw)
     decompressed = next((way(raw) for magic, way in _DECOMPRESSION.items() if start.startswith(magic)), raw)
-    return _tar_members(_Watched(decompressed))
+    return _tar_members(_Watched(decompressed, limit))
 
 
 def _zip_members(raw: io.BufferedIOBase) -> Iterator[Member]:
@@ -220,13 +221,24 @@ def _tar_members(stream: "_Watched") -> Iterator[Member]:
 
 
 class _Watched:
-    """A stream that remembers what was last read of it, and reads only as much at once as a sane archive needs."""
+    """A stream that remembers what was last read of it, and reads only as much at once, and as far, as a sane archive
+    needs: behind the files, or in place of one, there may be any number of zeros."""
 
-    def __init__(self, stream: io.BufferedIOBase) -> None:
-        self.stream, self.seek, self.tell, self.last = stream, stream.seek, stream.tell, b""
+    def __init__(self, stream: io.BufferedIOBase, limit: int) -> None:
+        self.stream, self.tell, self.last = stream, stream.tell, b""
+        self.end = limit + MOST_HEADERS
 
     def read(self, size: int) -> bytes:
         if size > LARGEST_READ:
             raise tarfile.ReadError("a header is too large")
+        self._refuse(self.tell())
         self.last = self.stream.read(size)
         return self.last
+
+    def seek(self, position: int) -> int:
+        self._refuse(position)
+        return self.stream.seek(position)
+
+    def _refuse(self, position: int) -> None:
+        if position > self.end:
+            raise tarfile.ReadError("it goes on far behind its files")

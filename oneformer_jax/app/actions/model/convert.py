@@ -12,8 +12,9 @@ from converters.write_huggingface import write_huggingface
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
-from oneformer_jax.data.datasets.categories import Categories, read_json
+from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.errors import CheckpointError, DataError
+from oneformer_jax.stored import read_json
 
 Target = Literal["checkpoint", "huggingface"]
 
@@ -37,7 +38,7 @@ def convert(
         raise CheckpointError("exists already", where=str(destination), hint="give a folder that is empty or new")
     weights = read_weights(source, kind)
     if weights.report is not None:
-        console.print("\n".join(weights.report.lines()), highlight=False, soft_wrap=True)
+        console.print("\n".join(weights.report.lines()))
         if report is not None:
             report.write_text(json.dumps(weights.report.to_json(), indent=2) + "\n")
     description = weights.description or Description(
@@ -61,12 +62,12 @@ def convert(
             pixel_std=description.pixel_std,
         )
         for line in adapted:
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line)
     else:
         store = Checkpoints(destination, keep=0, monitor="mIoU")
         store.save(weights.params, None, description)
         store.close()
-    console.print(f"{target}: {destination}", highlight=False)
+    console.print(f"{target}: {destination}")
 
 
 def _categories(weights: Weights, label_map: Path | None, console: Console) -> Categories:
