@@ -1,11 +1,15 @@
 """OneFormer with a Swin backbone as pure JAX functions, driven by TAO spec files."""
 
+import os
 from importlib import import_module
 from typing import Any
 
 from oneformer_jax.errors import needs
 
 __version__ = "0.2.0"
+
+# ONNX Runtime reports to its maker what runs it; this keeps it from that, and is read when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Public name -> module; resolved on first use, so that the parts that need no JAX import without it.
 _PUBLIC = {

@@ -58,14 +58,19 @@ class EngineError(OneFormerError):
 
 
 def install_hint(extra: str) -> str:
-    """The command that adds an extra to this installation: from a checkout, from the file it came from, or by name."""
+    """The command that adds an extra to this installation, from the checkout or from the file that it came from.
+
+    Never by name alone: no index has this project under its name, and somebody else could take it.
+    """
     if (ROOT / "pyproject.toml").is_file():
         return f"pip install -e '{ROOT}[{extra}]'"
     try:
         origin = json.loads(distribution("oneformer_jax").read_text("direct_url.json") or "{}").get("url", "")
     except PackageNotFoundError:
         origin = ""
-    return f"pip install 'oneformer_jax[{extra}]{f' @ {origin}' if origin else ''}'"
+    if origin:
+        return f"pip install 'oneformer_jax[{extra}] @ {origin}'"
+    return f"pip install -e '.[{extra}]', in a checkout"
 
 
 @contextmanager

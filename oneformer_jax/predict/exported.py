@@ -19,6 +19,9 @@ from oneformer_jax.tasks import Task
 ENGINE_SUFFIXES = (".engine", ".plan")
 EXPORTED_SUFFIXES = (".onnx", *ENGINE_SUFFIXES)
 Device = Literal["auto", "cpu", "cuda"]
+CPU = "CPUExecutionProvider"
+SAFE_RUNTIME = (1, 32)
+"""The version of ONNX Runtime from which on external weights must lie in the folder of their file."""
 
 
 def is_exported(path: Path | str) -> bool:
@@ -123,12 +126,19 @@ def open_session(path: Path, *, device: Device = "auto", device_id: int = 0) -> 
         import onnxruntime
     if not path.is_file():
         raise EngineError("no such file", where=str(path), hint="oneformer export writes one")
+    if (version := tuple(map(int, onnxruntime.__version__.split(".")[:2]))) < SAFE_RUNTIME:
+        found, least = (".".join(map(str, numbers)) for numbers in (version, SAFE_RUNTIME))
+        raise EngineError(
+            f"ONNX Runtime {found} reads any file of this machine that an ONNX file names as its weights",
+            where=str(path),
+            hint=f"install version {least} or a newer one",
+        )
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise EngineError(
             "this ONNX Runtime has no CUDA", where=str(path), hint="pip install onnxruntime-gpu in its place"
         )
-    providers: list[Any] = ["CPUExecutionProvider"]
+    providers: list[Any] = [CPU]
     if has_cuda and device != "cpu":
         # Heuristic choice of convolutions: the exhaustive search takes minutes at every start.
         cuda = {"device_id": device_id, "cudnn_conv_algo_search": "HEURISTIC"}

@@ -118,7 +118,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Tracking:
-    """A run of Weights & Biases. `requested`: whether somebody asked for it, or it is a default."""
+    """A run of Weights & Biases."""
 
     project: str = ""
     entity: str = ""
@@ -129,7 +129,6 @@ class Tracking:
     reinit: bool = False
     sync_tensorboard: bool = False
     save_code: bool = False
-    requested: bool = True
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from typing import Any
 
 from oneformer_jax.app.automl.request import SPEC, SearchRun
 from oneformer_jax.app.automl.study import Trial
-from oneformer_jax.app.run.children import VISIBLE, environment, gpu_names, whole_groups
+from oneformer_jax.app.run.children import environment, gpu_names, whole_groups
 from oneformer_jax.app.run.status import read_status
 from oneformer_jax.app.spec.automl_keys import LOSS
-from oneformer_jax.devices import DeviceChoice
+from oneformer_jax.devices import VISIBLE, DeviceChoice
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.training.logbook import read_log
 
@@ -54,7 +54,7 @@ def count_devices() -> tuple[str, int]:
 
     Another process counts: this one must not start an accelerator, whose memory it would take from its trials.
     """
-    result = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-P", "-c", COUNT], capture_output=True, text=True, check=False)
     try:
         backend, count = json.loads(result.stdout.splitlines()[-1])
     except (IndexError, ValueError):
@@ -100,7 +100,7 @@ class Training:
         self._behind = False
         self._process: subprocess.Popen[bytes] | None = None
         try:
-            settings.trials.write(trial.values, self._folder)
+            secrets = settings.trials.write(trial.values, self._folder)
         except OneFormerError as error:  # values that are fine one by one and not together
             self._fail(str(error))
             return
@@ -110,7 +110,7 @@ class Training:
                 stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it ends
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**environment(), **place.environment},
+                env={**environment(), **secrets, **place.environment},
                 start_new_session=True,  # Ctrl-C is for the study, which then stops its trials
             )
         if place.cores:

@@ -8,12 +8,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 
-from oneformer_jax.app.run.children import COMMAND_LINE, VISIBLE, environment, forwarding, gpu_names, whole_groups
+from oneformer_jax.app.run.children import COMMAND_LINE, environment, forwarding, gpu_names, whole_groups
+from oneformer_jax.devices import VISIBLE, nvidia_gpus
 from oneformer_jax.errors import OneFormerError
 
 GRACE_SECONDS = 10.0
@@ -82,23 +82,21 @@ def _watched(processes: list[subprocess.Popen[bytes]], console: Console) -> list
             ending = ended.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0.1))
         except queue.Empty:
             late = sorted(set(range(len(processes))) - {ending.process for ending in endings})
-            console.print(f"ending process {', '.join(map(str, late))}, which cannot continue alone", highlight=False)
+            console.print(f"ending process {', '.join(map(str, late))}, which cannot continue alone")
             for index in late:
                 processes[index].kill()
             deadline = None
             continue
         endings.append(ending)
         if ending.code and deadline is None:
-            console.print(str(ending), style="yellow", highlight=False)
+            console.print(str(ending), style="yellow")
             deadline = time.monotonic() + GRACE_SECONDS
     return endings
 
 
 def _gpu_shares(count: int) -> list[dict[str, str]]:
     """For each process the variable that shows it its part of the GPUs; nothing where there are none."""
-    shown = os.environ.get(VISIBLE)
-    found = 0 if shown == "" else len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    names = gpu_names(found, shown or "")
+    names = gpu_names(nvidia_gpus(), os.environ.get(VISIBLE, ""))
     if len(names) % count:
         raise OneFormerError(f"{len(names)} GPUs cannot be divided evenly among {count} processes")
     if not names:

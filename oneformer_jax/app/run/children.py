@@ -19,7 +19,6 @@ CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "co
 # -P: no file of the current folder takes the place of a module.
 COMMAND_LINE = (sys.executable, "-P", "-m", "oneformer_jax")
 TRIAL = (sys.executable, "-P", "-m", "oneformer_jax.app.cli.trial")
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
 Process = subprocess.Popen[bytes]

@@ -8,19 +8,20 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.screen import counting
 from oneformer_jax.checkpoints.agreement import Facts, Use, differences, settle
 from oneformer_jax.data.datasets.categories import Categories, check_agreement, load_label_map
 from oneformer_jax.data.datasets.check_files import Findings, Passes, check_files, version_of
 from oneformer_jax.data.datasets.dataset import Dataset, Problems, listing
 from oneformer_jax.data.datasets.files import DatasetFiles, Split, open_dataset
 from oneformer_jax.data.storage.cache import cache_folder, local_file
+from oneformer_jax.devices import nvidia_gpus
 from oneformer_jax.errors import SpecError
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.postprocess.results import Thresholds
-from oneformer_jax.predict.exported import is_exported
+from oneformer_jax.predict.exported import CPU, is_exported
 from oneformer_jax.predict.predictor import Predictor, load_model
 from oneformer_jax.predict.runs import ModelChoice, Stated
 
@@ -41,7 +42,7 @@ def checked_datasets(
         warn_of_notes(dataset, warn or partial(_warn, console))
         version = version_of(dataset)
         if passes().holds(version, strict=False):
-            console.print(f"{split}: the files were checked before and have not changed", highlight=False)
+            console.print(f"{split}: the files were checked before and have not changed")
         else:
             problems.errors += check_split(split, dataset, console, version=version, strict=False).errors
     problems.raise_all()
@@ -76,6 +77,10 @@ def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Pr
         if choice.devices.count > 1:
             raise SpecError("an engine runs on one device", where=f"{section}.num_gpus", hint="set it to 1")
         model = load_model(choice.path, device_id=choice.devices.indices[0] if choice.devices.indices else 0)
+        run.status.say(f"{choice.path} runs with {model.provider}")
+        if model.provider == CPU and nvidia_gpus():
+            hint = "pip install onnxruntime-gpu in place of onnxruntime"
+            run.status.warning(f"this machine has a GPU, but ONNX Runtime uses the CPU: {hint}")
         model = replace(model, thresholds=counting_thresholds(model.thresholds, choice.stated, choice.path, run))
         return model, model.batch_size(choice.batch_size, usual_batch_size)
 
@@ -161,14 +166,13 @@ def warn_of_notes(dataset: Dataset, warn: Callable[[str], None]) -> None:
 
 
 def _warn(console: Console, text: str) -> None:
-    console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    console.print(text, style="yellow")
 
 
 def check_split(split: Split, dataset: Dataset, console: Console, *, version: str, strict: bool) -> Findings:
     """Checks the files with a progress bar, prints the warnings, and remembers a pass."""
     started = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with counting(console) as progress:
         bar = progress.add_task(f"checking {split}", total=len(dataset))
         findings = check_files(dataset, strict=strict, advance=lambda: progress.advance(bar))
     if findings.warnings:
@@ -177,7 +181,6 @@ def check_split(split: Split, dataset: Dataset, console: Console, *, version: st
     headers = "" if dataset.shared_files else f"headers of {len(dataset)} images and "
     console.print(
         f"{split}: {headers}pixels of {findings.images_read} checked in {time.monotonic() - started:.1f} s, {outcome}",
-        highlight=False,
     )
     if not findings.errors:
         passes().add(version, strict=strict, where=dataset.where)

@@ -41,8 +41,8 @@ def training_run(spec: Spec, folder: Path) -> TrainingRun:
         Start(train.resume_training_checkpoint_path, train.pretrained_model, train.pretrained_backbone),
         checkpoints_kept=train.checkpoint_keep,
         monitor=monitor(spec),
-        tracking=Tracking(**_same_names(spec.wandb, Tracking), requested=spec.is_set("wandb"))
-        if spec.wandb.enable
+        tracking=Tracking(**_same_names(spec.wandb, Tracking))
+        if spec.wandb.enable and spec.is_set("wandb.enable")
         else None,
         dry_run=train.is_dry_run,
         verbose=train.verbose,

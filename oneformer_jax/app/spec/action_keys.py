@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from oneformer_jax.app.spec.field import Section, device_indices, key, own_key, results_folder
+from oneformer_jax.app.spec.field import Section, device_indices, key, location_key, own_key, results_folder
 from oneformer_jax.tasks import Task
 
 ONE_HOST = "this action runs on one host"
@@ -16,8 +16,9 @@ class Wandb(Section):
     enable: bool = key(
         True,
         "",
-        "Log the curves to Weights & Biases; needs the extra `wandb` and an account or WANDB_MODE=offline.",
-        tao="logs in even when false",
+        "Log the curves to Weights & Biases, where the spec itself sets this to true; needs the extra `wandb` and an "
+        "account or WANDB_MODE=offline.",
+        tao="on where the key is left out; logs in even when false",
     )
     project: str = key("TAO Toolkit", "", "Project.")
     entity: str = key("", "", "User or team; empty: the account's default.")
@@ -47,8 +48,8 @@ class OnImages(Section):
     num_nodes: int = key(
         1, "Number of nodes", "Number of hosts.", minimum=1, popular=True, only=(1,), note=ONE_HOST, tao="ignored"
     )
-    checkpoint: str = key("", "Checkpoint path", "Checkpoint to run.")
-    trt_engine: str = key(
+    checkpoint: str = location_key("", "Checkpoint path", "Checkpoint to run.")
+    trt_engine: str = location_key(
         "",
         "TensorRT Engine",
         "Exported model (.onnx) or engine to run instead of a checkpoint, without JAX.",
@@ -86,7 +87,7 @@ class Inference(OnImages):
         "[width, height] into which each image is fitted, keeping its aspect ratio.",
         tao="each image is stretched to this size, losing its aspect ratio",
     )
-    images_dir: str = key(
+    images_dir: str = location_key(
         "",
         "Images directory",
         "Folder, archive or address (URL) of the images; empty: dataset.test.images.",
@@ -99,8 +100,8 @@ class Export(Section):
 
     results_dir: str = results_folder()
     gpu_id: NonNegativeInt = key(0, "GPU ID", "Index of the device on which JAX and ONNX Runtime are compared.")
-    checkpoint: str = key("", "checkpoint", "Checkpoint to export.")
-    onnx_file: str = key(
+    checkpoint: str = location_key("", "checkpoint", "Checkpoint to export.")
+    onnx_file: str = location_key(
         "", "onnx file", "The .onnx file to write; empty: model.onnx in the results folder of this action."
     )
     on_cpu: bool = key(

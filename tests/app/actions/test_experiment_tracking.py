@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from rich.console import Console
+from oneformer_jax.app.run.screen import Screen
 
 from oneformer_jax.app.actions.train.report import TrainingProgress
 from oneformer_jax.app.actions.train.wandb import init_arguments, wandb_writers
@@ -53,17 +53,18 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
 @pytest.fixture
 def make_spec(tmp_path: Path):
-    def make(text: str) -> TrainingRun:
+    def make(text: str, enable: str = "wandb.enable=true") -> TrainingRun:
         path = tmp_path / "spec.yaml"
         path.write_text(f"results_dir: {tmp_path}\n{text}")
-        return training_run(load_spec(path, ["dataset.train.annotations=a.json"]), tmp_path)
+        overrides = ["dataset.train.annotations=a.json", *filter(None, [enable])]
+        return training_run(load_spec(path, overrides), tmp_path)
 
     return make
 
 
 def track(settings: TrainingRun) -> tuple[str, str]:
     """Writes one value, and returns what the screen and status.json show."""
-    console = Console(record=True, width=300)
+    console = Screen(record=True, width=300)
     status = StatusFile(settings.folder, "train", console)
     with wandb_writers(settings, status, console) as writers:
         for writer in writers:
@@ -80,14 +81,20 @@ def test_nothing_is_imported_when_disabled(
     if "true" in enable:
         monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setitem(sys.modules, "wandb", None)  # its import would fail
-    assert track(make_spec(f"wandb: {{{enable}}}")) == ("", "")
+    assert track(make_spec(f"wandb: {{{enable}}}", "")) == ("", "")
 
 
-def test_no_account_is_told_where_the_spec_has_the_section_and_training_goes_on(
-    make_spec, tmp_path: Path, fake: list
+@pytest.mark.parametrize("text", ["", "wandb: {project: mine}", "wandb: {enable: false, name: a}"])
+def test_nothing_is_sent_where_the_spec_does_not_switch_it_on(
+    make_spec, fake: list, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    assert track(make_spec("")) == ("", "")  # TAO's default is true: nobody asked
-    screen, status = track(make_spec("wandb: {enable: true}"))
+    monkeypatch.setenv("WANDB_API_KEY", KEY)  # whoever is logged in
+    assert track(make_spec(text, "")) == ("", "")
+    assert not fake
+
+
+def test_no_account_is_told_and_training_goes_on(make_spec, tmp_path: Path, fake: list) -> None:
+    screen, status = track(make_spec(""))
     assert "nothing is sent to Weights & Biases: no account is configured" in screen
     assert '"WARNING"' in status
     assert not fake
@@ -141,8 +148,8 @@ def test_values_go_to_the_run_which_learns_how_it_ended(
     assert screen == "wandb: https://wandb.example/run\n"
     assert fake[0]["dir"] == tmp_path
     assert fake[1:] == [{"train/loss": 2.5, "step": 7}, {"exit_code": 0}]
-    status = StatusFile(tmp_path, "train", Console(quiet=True))
-    with pytest.raises(KeyError), wandb_writers(make_spec(""), status, Console(quiet=True)):
+    status = StatusFile(tmp_path, "train", Screen(quiet=True))
+    with pytest.raises(KeyError), wandb_writers(make_spec(""), status, Screen(quiet=True)):
         raise KeyError
     assert fake[-1] == {"exit_code": 1}
 
@@ -189,7 +196,7 @@ def test_the_configuration_holds_no_secret(make_spec) -> None:
     settings = make_spec(f"encryption_key: {KEY}\ndataset: {{label_map: '{address}', val: {{names: [a@b]}}}}\n")
     config = init_arguments(settings.tracking, settings.spec)["config"]
     assert "encryption_key" not in config
-    assert config["dataset"]["label_map"] == "https://host/x.tgz"
+    assert config["dataset"]["label_map"] == "https://<redacted>@host/x.tgz?<redacted>"
     assert config["dataset"]["val"]["names"] == ["a@b"]
     assert config["train"] == settings.spec["train"]
 
@@ -202,7 +209,7 @@ def test_an_offline_run_of_the_real_package(
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(sys, "argv", ["cli.py", "train", f"encryption_key={KEY}"])
-    console = Console(width=300)
+    console = Screen(width=300)
     status = StatusFile(tmp_path, "train", console)
     text = f"encryption_key: {KEY}\nwandb: {{run_id: myrun, project: my project}}"
     with wandb_writers(make_spec(text), status, console) as writers:

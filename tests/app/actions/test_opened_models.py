@@ -7,9 +7,10 @@ from pathlib import Path
 
 import onnx
 import pytest
-from rich.console import Console
+from oneformer_jax.app.run.screen import Screen
 from small_graph import SIZE, small_model
 
+from oneformer_jax.app.run import opened
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import counting_categories, open_model
 from oneformer_jax.app.run.status import StatusFile
@@ -28,7 +29,7 @@ SpecOf = Callable[..., Spec]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    console = Console(record=True, file=StringIO(), width=300)
+    console = Screen(record=True, file=StringIO(), width=300)
     return Run(tmp_path, StatusFile(tmp_path, "evaluate", console), console)
 
 
@@ -54,7 +55,8 @@ def test_an_exported_model_gets_batches_that_it_takes(spec_of: SpecOf, of_four: 
 def test_an_engine_counts_before_a_checkpoint(spec_of: SpecOf, of_four: Path, run: Run) -> None:
     spec = spec_of(f"inference.trt_engine={of_four}", "inference.checkpoint=/runs/best")
     open_model(model_choice(spec, "inference"), 1, run)
-    (line,) = map(json.loads, run.status.path.read_text().splitlines())
+    line, runs, *_ = map(json.loads, run.status.path.read_text().splitlines())
+    assert runs["message"] == f"{of_four} runs with CPUExecutionProvider"
     assert line["verbosity"] == "WARNING"
     assert line["message"] == "inference.trt_engine and inference.checkpoint are both set: the engine is used"
 
@@ -105,6 +107,19 @@ def test_the_label_map_that_the_spec_names_gives_the_colours_things_and_ids_of_r
     elsewhere = spec_of("dataset.label_map=/elsewhere/map.json")
     assert counting_categories(KNOWN, stated(elsewhere), "model", run) is KNOWN
     assert "/elsewhere/map.json is not there: the classes of the model are used" in run.status.path.read_text()
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_what_runs_an_onnx_file_is_said_and_a_gpu_that_is_not_used_warned_of(
+    gpus: int, spec_of: SpecOf, of_four: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened, "nvidia_gpus", lambda: gpus)
+    open_model(model_choice(spec_of(f"evaluate.trt_engine={of_four}"), "evaluate"), 1, run)
+    lines = list(map(json.loads, run.status.path.read_text().splitlines()))
+    assert lines[0]["message"] == f"{of_four} runs with CPUExecutionProvider"
+    assert [line["message"][:26] for line in lines if line["verbosity"] == "WARNING"] == [
+        "this machine has a GPU, but"[:26]
+    ] * bool(gpus)
 
 
 @pytest.mark.parametrize(

@@ -67,17 +67,18 @@ CLIPPING: Rows = {
     f"{CLIP}.norm_type": Changes("1", optimizer("clip_norm_type"), 1.0),
 }
 
+ON = ("wandb.enable=true",)
 WANDB: Rows = {
-    "wandb.enable": Changes("false", training("tracking"), None),
-    "wandb.project": Changes("mine", training("tracking.project"), "mine"),
-    "wandb.entity": Changes("team", training("tracking.entity"), "team"),
-    "wandb.group": Changes("mine", training("tracking.group"), "mine"),
-    "wandb.tags": Changes("[a,b]", training("tracking.tags"), ("a", "b")),
-    "wandb.reinit": Changes("true", training("tracking.reinit"), True),
-    "wandb.sync_tensorboard": Changes("true", training("tracking.sync_tensorboard"), True),
-    "wandb.save_code": Changes("true", training("tracking.save_code"), True),
-    "wandb.name": Changes("mine", training("tracking.name"), "mine"),
-    "wandb.run_id": Changes("r12", training("tracking.run_id"), "r12"),
+    "wandb.enable": Changes("true", lambda spec: training("tracking")(spec) is not None, True),
+    "wandb.project": Changes("mine", training("tracking.project"), "mine", beside=ON),
+    "wandb.entity": Changes("team", training("tracking.entity"), "team", beside=ON),
+    "wandb.group": Changes("mine", training("tracking.group"), "mine", beside=ON),
+    "wandb.tags": Changes("[a,b]", training("tracking.tags"), ("a", "b"), beside=ON),
+    "wandb.reinit": Changes("true", training("tracking.reinit"), True, beside=ON),
+    "wandb.sync_tensorboard": Changes("true", training("tracking.sync_tensorboard"), True, beside=ON),
+    "wandb.save_code": Changes("true", training("tracking.save_code"), True, beside=ON),
+    "wandb.name": Changes("mine", training("tracking.name"), "mine", beside=ON),
+    "wandb.run_id": Changes("r12", training("tracking.run_id"), "r12", beside=ON),
 }
 
 ROWS: tuple[Rows, ...] = (LENGTH, START, DEVICES, OPTIMIZER, CLIPPING, WANDB)

@@ -1,7 +1,7 @@
 """Curves to Weights & Biases, where a training asks for it and the package and an account are there.
 
-Nothing is imported, contacted or asked for unless `wandb.enable` is true and an account is known (or WANDB_MODE says
-offline): TAO's published default is true, so most specs hold it without anybody having thought of it.
+Nothing is imported, contacted or asked for unless the spec itself sets `wandb.enable` to true and an account is known
+(or WANDB_MODE says offline): TAO's published default is true, which nobody who leaves the key out has asked for.
 """
 
 import importlib.util
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import wandb
 
 OFFLINE = ("offline", "dryrun")
-ADDRESS = re.compile(r"(://)(?:[^/@\s]+@)?([^?\s]*)(?:\?\S*)?")
-"""An address; not in the groups are its user and its query, which may be a password and a signature."""
 
 
 @contextmanager
@@ -40,7 +38,7 @@ def wandb_writers(settings: TrainingRun, status: StatusFile, console: Console) -
         yield ()
         return
     where = f"offline; send it with `wandb sync {Path(run.dir).parent}`" if run.offline else run.url
-    console.print(f"wandb: {where}", highlight=False, soft_wrap=True)
+    console.print(f"wandb: {where}")
     failed = True
     try:
         yield () if tracking.sync_tensorboard else (_RunWriter(run),)
@@ -72,13 +70,12 @@ def _start(tracking: Tracking, settings: TrainingRun, status: StatusFile) -> "wa
             return wandb.init(dir=settings.folder, **init_arguments(tracking, settings.spec))
         except (wandb.Error, ValueError) as error:
             obstacle = str(error)
-    if tracking.requested:
-        status.warning(f"nothing is sent to Weights & Biases: {obstacle}; wandb.enable: false disables this message")
+    status.warning(f"nothing is sent to Weights & Biases: {obstacle}; wandb.enable: false disables this message")
     return None
 
 
 def init_arguments(tracking: Tracking, spec: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `wandb.init`, with the spec without secrets as the run's configuration."""
+    """The arguments of `wandb.init`, with the spec, which holds no secrets, as the run's configuration."""
     return {
         "project": tracking.project or None,
         "entity": tracking.entity or None,
@@ -90,18 +87,10 @@ def init_arguments(tracking: Tracking, spec: dict[str, Any]) -> dict[str, Any]:
         "reinit": "finish_previous" if tracking.reinit else "default",
         "sync_tensorboard": tracking.sync_tensorboard,
         "save_code": tracking.save_code,
-        "config": {name: _public(value) for name, value in spec.items() if name != "encryption_key"},
+        "config": {name: value for name, value in spec.items() if name != "encryption_key"},
         # The screen belongs to the progress bar. Metadata would hold the command line, and that may hold keys.
         "settings": {"silent": True, "console": "off", "x_disable_meta": True},
     }
-
-
-def _public(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _public(element) for name, element in value.items()}
-    if isinstance(value, list):
-        return [_public(element) for element in value]
-    return ADDRESS.sub(r"\1\2", value) if isinstance(value, str) else value
 
 
 def _has_account() -> bool:
