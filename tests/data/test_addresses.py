@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import s3fs
+from fsspec.implementations.http import HTTPFileSystem
 from packs import FILES, entries, files_in, tarred, zipped
-from servers import Bucket, Web
+from servers import Bucket, Web, running_web
 
 from oneformer_jax.data.storage import addresses
 from oneformer_jax.data.storage.cache import fetch_file, local_file, local_folder, local_path
@@ -46,10 +47,45 @@ def test_what_is_in_the_cache_is_not_fetched_again(web: Web) -> None:
     assert files_in(local_folder(address, what="k")) == {"new": b"1"}
 
 
-def test_without_tags_the_query_counts(web: Web) -> None:
+@pytest.mark.parametrize("name", ["get.json", "get.zip"])
+def test_without_tags_and_dates_the_content_counts(web: Web, cache: Path, name: str) -> None:
+    """A server that does not tell a change is asked again; equal content is kept once."""
     web.tags = False
-    address = web.put("get.json", b"[1]")
-    assert fetch_file(f"{address}?part=1") != fetch_file(f"{address}?part=2")
+    contents = {kind: zipped({"a": kind}) if name.endswith("zip") else kind for kind in (b"[1]", b"[2]")}
+
+    def found(address: str) -> bytes:
+        path = local_path(address, what="k")
+        return path.read_bytes() if path.is_file() else (path / "a").read_bytes()
+
+    for content in (b"[1]", b"[2]", b"[1]"):
+        assert found(web.put(name, contents[content])) == content
+    assert len(entries(cache)) == 2
+
+
+def test_a_part_of_older_content_is_not_completed_with_newer(
+    web: Web, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(addresses, "BLOCK", 10_000)
+    web.tags, web.cut = False, [10_000, 5_000, 5_000]
+    with pytest.raises(DataError):
+        fetch_file(web.put("a.pth", b"a" * 35_000))
+    assert fetch_file(web.put("a.pth", b"b" * 35_000)).read_bytes() == b"b" * 35_000
+
+
+@pytest.mark.parametrize("name", ["get.json", "get.zip"])
+@pytest.mark.parametrize("tags", [True, False])
+def test_a_filled_cache_is_used_where_no_server_answers(
+    cache: Path, name: str, tags: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running_web() as web:
+        web.tags = tags
+        address = web.put(name, zipped({"a": b"1"}) if name.endswith("zip") else b"1")
+        path = local_path(address, what="k")
+    HTTPFileSystem.clear_instance_cache()  # or it goes on by the connection that it has
+    assert local_path(address, what="k") == path
+    assert "using what was there when it was last fetched" in capsys.readouterr().err
+    with pytest.raises(DataError, match="cannot be reached"):
+        local_path(address.replace("get", "other"), what="k")
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -167,7 +203,7 @@ def test_an_address_that_is_closed(s3: Bucket, web: Web) -> None:
     with pytest.raises(DataError, match=rf"(?s)^k: {address}: access is denied \(status 403\)\n.*AWS_ACCESS_KEY_ID"):
         local_path(address, what="k")
     web.status = 403
-    expected = r"(?s)^k: http://[^?]*/a\.zip\?\.\.\.: access is denied \(status 403\)\n.*signed"
+    expected = r"(?s)^k: http://[^?]*/a\.zip\?<redacted>: access is denied \(status 403\)\n.*signed"
     with pytest.raises(DataError, match=expected) as caught:
         local_path(f"{web.address}/a.zip?signature=abc", what="k")
     assert "abc" not in str(caught.value)

@@ -10,11 +10,11 @@ import onnx
 import pytest
 from fake_tensorrt import FakeCuda, FakeTensorRT
 from PIL import Image
-from rich.console import Console
 from small_graph import SIZE, small_model
 
 from oneformer_jax.app.actions.model.gen_trt_engine import gen_trt_engine
 from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.deployment import engine_run
 
@@ -59,7 +59,7 @@ def build(fakes: Any, exported: Path, tmp_path: Path, spec_of: Any) -> Callable[
         spec = spec_of(f"gen_trt_engine.onnx_file={exported}", *overrides)
         folder = tmp_path / "gen_trt_engine"
         folder.mkdir(exist_ok=True)
-        console = Console(quiet=True)
+        console = Screen(quiet=True)
         run = Run(folder, StatusFile(folder, "gen_trt_engine", console), console)
         return gen_trt_engine(engine_run(spec), run)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import onnx
 import pytest
-from rich.console import Console
 from small_graph import SIZE, small_model
 
 from benchmarks.engines import COLUMNS, compare, markdown
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 
@@ -32,7 +32,7 @@ def scored(fakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     (tmp_path / "spec.yaml").write_text(SPEC.format(tmp_path))
     folder = tmp_path / "engines"
     folder.mkdir()
-    console = Console(quiet=True)
+    console = Screen(quiet=True)
     return compare(
         tmp_path / "spec.yaml",
         tmp_path / "model.onnx",

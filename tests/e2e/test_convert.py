@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from oneformer_jax import load_checkpoint, load_model
 from oneformer_jax.app.actions.train.start import starting_point
 from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.training import training_run
 from oneformer_jax.app.spec import load_spec
@@ -105,7 +105,7 @@ def start_of(workspace: Path, *overrides: str):
     settings = training_run(load_spec(workspace / "spec.yaml", list(overrides)), workspace)
     dataset = open_dataset(settings.data)
     loop = settings.length.in_steps(dataset, 1)
-    console = Console(record=True, width=1000)
+    console = Screen(record=True, width=1000)
     run = Run(workspace, StatusFile(workspace, "train", console), console)
     return starting_point(settings, loop, describe(settings, loop, dataset), None, make_mesh(1), run), console
 

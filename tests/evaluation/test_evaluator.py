@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from oneformer_jax.app.actions.evaluate import metrics_table
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.geometry import Geometry, short_edge
@@ -142,7 +142,7 @@ def test_more_outputs_than_categories_are_allowed_fewer_are_not(dataset: Dataset
 
 def test_the_table_shows_percent(dataset: Dataset) -> None:
     metrics = evaluator(dataset).run(Oracle(dataset))
-    console = Console(width=120, file=io.StringIO(), record=True)
+    console = Screen(width=120, file=io.StringIO(), record=True)
     console.print(metrics_table(metrics))
     text = console.export_text()
     assert "100.0" in text

@@ -12,9 +12,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from rich.console import Console
 
 from oneformer_jax.app.actions.evaluate import metrics_table
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.geometry import Geometry, short_edge
@@ -205,7 +205,7 @@ def test_several_data_sets_are_scored_together_and_each_alone(tmp_path: Path) ->
         assert headline(metrics)[key] == pytest.approx(value, nan_ok=True), key
     halves = (result["mIoU/near"] + result["mIoU/far"]) / 2
     assert abs(result["mIoU"] - halves) > 1e-6, "over all images, not a mean of means"
-    console = Console(width=120, record=True, file=io.StringIO())
+    console = Screen(width=120, record=True, file=io.StringIO())
     console.print(metrics_table(metrics))
     text = console.export_text()
     assert "near (3)" in text

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 import pytest
 import yaml
-from rich.console import Console
 
 from oneformer_jax.app.actions.train.report import TrainingProgress
 from oneformer_jax.app.run.devices import mesh_of
 from oneformer_jax.app.run.execute import running
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.model_choice import device_choice
 from oneformer_jax.app.settings.training import optimizer_config, schedule_config, training_length
@@ -39,7 +39,7 @@ def test_the_learning_rate_warms_up_and_decays(spec_of: SpecOf, dataset: Dataset
     assert rates[:11] == sorted(rates[:11])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 0.1 * max(rates)
-    progress = TrainingProgress(Console(quiet=True), total_steps=50, start_step=0)
+    progress = TrainingProgress(Screen(quiet=True), total_steps=50, start_step=0)
     logbook = Logbook(tmp_path, start_step=0, reporter=progress)
     logbook.train(1, {"loss": 1.0, "lr": rates[0]}, 1.0)
     logbook.close()
@@ -101,7 +101,7 @@ def test_the_environment_leaves_the_spec_as_it_is(
     assert (spec.train.num_nodes, spec.train.num_gpus, spec.train.gpu_ids) == (1, 1, (0,))
     with (
         pytest.raises(OneFormerError, match="NODE_RANK: found '7', expected a whole number from 0 to 6"),
-        running("train", tmp_path / "spec.yaml", [f"results_dir={tmp_path}"], Console(quiet=True)),
+        running("train", tmp_path / "spec.yaml", [f"results_dir={tmp_path}"], Screen(quiet=True)),
     ):
         pass
     assert (tmp_path / "spec.yaml").read_text() == text
@@ -115,7 +115,7 @@ def test_the_generated_spec_runs_on_the_devices_that_are_there(spec_of: SpecOf, 
 
     spec = spec_of(text=yaml.safe_dump(template("train")))
     assert (spec.train.num_gpus, spec.train.gpu_ids) == (8, (0,))
-    status = StatusFile(tmp_path, "train", Console(quiet=True))
+    status = StatusFile(tmp_path, "train", Screen(quiet=True))
     assert mesh_of(device_choice(spec, "train"), status).size == min(8, len(jax.devices()))
     assert len(jax.devices()) >= 8 or "train.num_gpus is 8, but only" in status.path.read_text()
     # A count on the command line does not drop the list of the file.

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 import optax
 from collectives import programs
-from rich.console import Console
 
 from oneformer_jax.app.actions.train import train as train_action
 from oneformer_jax.app.run.execute import running
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.settings.training import training_run
 from oneformer_jax.training.optimizer import parameter_names
 from oneformer_jax.training.sharding import whole_on_each_process
@@ -61,7 +61,7 @@ def train(dtype: str, strategy: str, spec: Path, folder: Path, overrides: list[s
     overrides = [*overrides, f"train.distributed_strategy={strategy}", f"results_dir={folder / dtype}-{strategy}"]
     with (
         patch.object(train_action, "train_loop", loop),
-        running("train", spec, overrides, Console(quiet=True)) as (read, run),
+        running("train", spec, overrides, Screen(quiet=True)) as (read, run),
     ):
         train_action.train(training_run(read, run.folder), run)
 

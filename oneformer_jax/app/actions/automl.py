@@ -23,6 +23,7 @@ from oneformer_jax.app.run.status import replace_text
 from oneformer_jax.app.spec import to_yaml
 from oneformer_jax.app.spec.automl_keys import LOSS
 from oneformer_jax.checkpoints.read import FOLDER
+from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.errors import OneFormerError
 
 STORAGE, PAGE = "study.db", "plots.png"
@@ -63,12 +64,12 @@ def search(settings: SearchRun, run: Run, command: Sequence[str] = TRIAL) -> Non
     for path, why in settings.searched_against_advice.items():
         run.status.warning(f"{path} is searched because the spec asks for it: {why}")
     for path, why in settings.not_searched.items():
-        console.print(f"not searched: {path}: {why}", highlight=False, soft_wrap=True)
+        console.print(f"not searched: {path}: {why}")
     ended = {record.number for record in study.records() if record.state != "running"}
     if ended:
         console.print(f"resuming the study: {len(ended)} of {study.settings.max_trials} trials exist: {folder}")
     places = find_places(settings.devices, settings.at_most)
-    console.print(f"{len(places)} trial(s) at a time: {', '.join(place.name for place in places)}", highlight=False)
+    console.print(f"{len(places)} trial(s) at a time: {', '.join(place.name for place in places)}")
 
     # A table that lives on a terminal, elsewhere a line for each trial that ends.
     live = Live(trials_table(study, metric), console=console, auto_refresh=False) if console.is_terminal else None
@@ -81,7 +82,7 @@ def search(settings: SearchRun, run: Run, command: Sequence[str] = TRIAL) -> Non
                 best, text = study.best(), line(record, metric)
                 run.status.write("RUNNING", text, kpi={} if best is None else {metric: best.score})
                 if live is None:
-                    console.print(text, highlight=False, markup=False, soft_wrap=True)
+                    console.print(text)
         if live is not None:
             live.update(trials_table(study, metric), refresh=True)
 
@@ -95,9 +96,9 @@ def search(settings: SearchRun, run: Run, command: Sequence[str] = TRIAL) -> Non
     if best is None:
         reasons = [record.reason for record in study.records() if record.reason]
         raise OneFormerError(f"no trial finished{': ' + reasons[-1] if reasons else ''}", where=str(folder))
-    console.print(f"best {metric}: {best['score']:.4f}, trial {best['trial']}", highlight=False)
+    console.print(f"best {metric}: {best['score']:.4f}, trial {best['trial']}")
     for name, file in (("spec", BEST_SPEC), ("checkpoint", BEST), ("results", RESULTS), ("plots", PAGE)):
-        console.print(f"{name:>10}: {folder / file}", highlight=False, soft_wrap=True)
+        console.print(f"{name:>10}: {folder / file}")
     run.status.end_with(f"{len(ended)} trials, the best is trial {best['trial']} with {metric} {best['score']:.4f}.")
 
 
@@ -186,7 +187,7 @@ def write_results(study: Study, settings: SearchRun, folder: Path) -> dict[str, 
 
 def _best(settings: SearchRun, folder: Path, best: Record) -> dict[str, Any]:
     trained = {} if best.baseline else best.values
-    replace_text(folder / BEST_SPEC, to_yaml(settings.trials.trained_alone(trained)))
+    replace_text(folder / BEST_SPEC, to_yaml(redacted(settings.trials.trained_alone(trained))))
     trial = trial_folder(folder, best.number)
     checkpoint = trial / ("latest" if settings.metric == LOSS else "best")
     linked = checkpoint.is_dir()

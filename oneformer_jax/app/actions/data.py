@@ -13,12 +13,12 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from oneformer_jax.app.run.asked import asked_of_scores
 from oneformer_jax.app.run.opened import check_split, checked_datasets, open_splits, warn_of_notes
+from oneformer_jax.app.run.screen import counting
 from oneformer_jax.app.run.status import only_process_in, result_folder
 from oneformer_jax.app.settings.data import splits_with_data
 from oneformer_jax.app.settings.evaluation import tasks
@@ -80,7 +80,7 @@ def inspect_data(
         path = output or result_folder(spec.results_dir, "", "inspect") / "samples.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw_samples(pipeline, datasets["train"])).save(path)
-        console.print(f"training samples: {path}", highlight=False, soft_wrap=True)
+        console.print(f"training samples: {path}")
 
 
 def _describe(split: str, dataset: Dataset, findings: Findings, console: Console) -> None:
@@ -98,7 +98,7 @@ def _describe(split: str, dataset: Dataset, findings: Findings, console: Console
     table = Table(title=f"\n{split}: {dataset.where}", title_justify="left", box=box.SIMPLE, show_header=False)
     for name, value in rows.items():
         if value:
-            table.add_row(name, Text(value))
+            table.add_row(name, value)
     console.print(table)
     console.print(_classes(dataset, findings))
 
@@ -129,9 +129,7 @@ def _classes(dataset: Dataset, findings: Findings) -> Table:
         kind = "thing" if item.isthing else "stuff"
         counts = (str(images[index]), str(segments[index]), f"{share[index]:.2%}")
         style = "yellow" if not segments[index] else ""
-        table.add_row(
-            str(index), Text(item.name), kind, *counts, Text(bar, "rgb({},{},{})".format(*item.color)), style=style
-        )
+        table.add_row(str(index), item.name, kind, *counts, Text(bar, "rgb({},{},{})".format(*item.color)), style=style)
     table.add_row("", "void and crowds", "", "", "", f"{share[-1]:.2%}")
     table.caption = f"pixels: of {findings.images_read} images"
     return table
@@ -223,8 +221,7 @@ def prepare(spec_path: Path, overrides: list[str], folder: Path, console: Consol
     spec = load_spec(spec_path, overrides)
     datasets: dict[str, Dataset] = dict(checked_datasets(splits_with_data(spec), console).items())
     folder.mkdir(parents=True, exist_ok=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with only_process_in(folder), Progress(*columns, console=console, transient=True) as progress:
+    with only_process_in(folder), counting(console) as progress:
         bars = {split: progress.add_task(f"storing {split}", total=len(data)) for split, data in datasets.items()}
         tfds_builder.prepare(
             datasets,
@@ -235,6 +232,6 @@ def prepare(spec_path: Path, overrides: list[str], folder: Path, console: Consol
     sizes = tfds_builder.stored_sizes(folder)
     for split, dataset in datasets.items():
         own = [size for name, size in sizes.items() if name.startswith(f"{tfds_builder.NAME}-{split}.")]
-        console.print(f"{split}: {len(dataset)} images in {len(own)} shards, {sum(own) / 1e9:.2f} GB", highlight=False)
+        console.print(f"{split}: {len(dataset)} images in {len(own)} shards, {sum(own) / 1e9:.2f} GB")
     address = json.dumps(f"{SCHEME}{folder.resolve()}")
-    console.print(f"dataset.<split>: {{images: {address}}}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"dataset.<split>: {{images: {address}}}")

@@ -4,12 +4,12 @@ import json
 import math
 from dataclasses import replace
 
-from rich.progress import Progress
 from rich.table import Table
 
 from oneformer_jax.app.run.asked import asked_of_scores
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import agree, open_model, warn_of_notes
+from oneformer_jax.app.run.screen import counting
 from oneformer_jax.app.run.status import kpi
 from oneformer_jax.checkpoints.agreement import Facts
 from oneformer_jax.data.datasets.files import open_dataset
@@ -34,7 +34,7 @@ def evaluate(settings: EvaluationRun, run: Run) -> Metrics:
     agree("evaluate", Facts(model.categories), Facts(dataset.categories), model.path, run)
     policy = Letterbox(model.image_size) if model.image_size else scoring.policy
     evaluator = replace(scoring, policy=policy, batch_size=batch_size, thresholds=model.thresholds).evaluator(dataset)
-    with Progress(console=run.console, disable=not run.console.is_terminal) as bar:
+    with counting(run.console) as bar:
         task = bar.add_task("evaluate", total=len(dataset))
         metrics = evaluator.run(model.backend, lambda done, _: bar.update(task, completed=done))
     content = metrics_json(metrics, per_class=scoring.per_class)

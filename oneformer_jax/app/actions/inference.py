@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from rich.progress import Progress
 
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import counting_categories, open_model
+from oneformer_jax.app.run.screen import counting
 from oneformer_jax.data.datasets.images import list_images, read_header, read_image
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.storage.cache import local_folder
@@ -38,7 +38,7 @@ def inference(settings: InferenceRun, run: Run) -> None:
     min_score = model.thresholds.object_mask_threshold
     with (
         ResultWriter(run.folder, task, model.categories, paths, min_score) as writer,
-        Progress(console=run.console, disable=not run.console.is_terminal) as bar,
+        counting(run.console) as bar,
     ):
         progress = bar.add_task(f"inference ({task})", total=len(paths))
         for batch in _batches(policy, paths, batch_size):
@@ -49,7 +49,7 @@ def inference(settings: InferenceRun, run: Run) -> None:
             for (path, image, _), result in zip(batch, results, strict=False):
                 writer.add(path, image, result)
             bar.advance(progress, len(batch))
-    run.console.print(f"{len(paths)} images ({task}): {run.folder / task}", highlight=False)
+    run.console.print(f"{len(paths)} images ({task}): {run.folder / task}")
     run.status.write("RUNNING", "Inference finished.", kpi={"images": len(paths)})
 
 

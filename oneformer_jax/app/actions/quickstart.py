@@ -73,9 +73,9 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
         "data": data,
     }
     for name, place in places.items():
-        console.print(f"{name:>16}: {place}", highlight=False)
+        console.print(f"{name:>16}: {place}")
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
-    console.print(f"{'time':>16}: {minutes} min {seconds} s", highlight=False)
+    console.print(f"{'time':>16}: {minutes} min {seconds} s")
 
 
 def _devices(spec: Spec) -> list[str]:

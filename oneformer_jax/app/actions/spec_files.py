@@ -1,6 +1,5 @@
 """Spec files: what one says, a template to start from, and what describes the actions to TAO."""
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from oneformer_jax.app.spec import Spec, load_spec, oddities, unsupported_keys
 from oneformer_jax.app.spec.dotted import flat
@@ -17,13 +15,8 @@ from oneformer_jax.app.spec.published.schema import template
 from oneformer_jax.app.spec.published.skill import bundle
 from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.app.spec.spec import notes
+from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.errors import OneFormerError
-
-# Keys that name a file or folder, wherever they stand.
-_PATH = re.compile(
-    r"\b(images|annotations|panoptic|label_map|\w*_dir|\w*checkpoint|\w*checkpoint_path|pretrained_\w+|\w+_file"
-    r"|trt_engine|timing_cache|model_path)(\..+)?$"
-)
 
 
 def inspect_spec(spec_path: Path, overrides: list[str], console: Console) -> None:
@@ -36,15 +29,20 @@ def inspect_spec(spec_path: Path, overrides: list[str], console: Console) -> Non
         console,
         f"{len(changed)} of {len(list(leaves(Spec)))} keys differ from their defaults",
         ("key", "value", "default", "set at"),
-        [(leaf.path, _text(values[leaf.path]), _text(leaf.default), _place(spec.place(leaf.path))) for leaf in changed],
+        [(leaf.path, _text(values[leaf.path]), _text(leaf.default), spec.place(leaf.path)) for leaf in changed],
     )
     ignored, reasons = unsupported_keys(spec), notes()
     if ignored:
-        rows = [(path, _place(spec.place(path)), reasons[path]) for path in ignored]
+        rows = [(path, spec.place(path), reasons[path]) for path in ignored]
         _print(console, f"{len(ignored)} set, but not honoured", ("key", "set at", "what happens"), rows)
     for oddity in oddities(spec):
-        console.print(f"warning: {oddity}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    paths = [(path, *resolved) for path, value in values.items() if _PATH.search(path) for resolved in _resolved(value)]
+        console.print(f"warning: {oddity}", style="yellow")
+    paths = [
+        (leaf.path, *resolved)
+        for leaf in leaves(Spec)
+        if leaf.key.location
+        for resolved in _resolved(values[leaf.path])
+    ]
     if paths:
         _print(console, "paths", ("key", "leads to", ""), paths)
 
@@ -53,10 +51,10 @@ def _resolved(value: Any) -> Iterator[tuple[str, str]]:
     """Each path of a value, absolute, and whether something is there."""
     values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
     for location in filter(None, values):
-        if "://" in location:
+        if is_address(location):
             yield location, "URL"
         else:
-            path = Path(location).expanduser().resolve()
+            path = Path(location).resolve()
             yield str(path), "folder" if path.is_dir() else "file" if path.is_file() else "not there"
 
 
@@ -67,16 +65,12 @@ def _text(value: Any) -> str:
     return yaml_text(value, flow=True).removesuffix("...\n").strip()
 
 
-def _place(place: str) -> str:
-    return "command line" if place.startswith("command line") else place  # the override may hold a secret
-
-
 def _print(console: Console, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == "key")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     console.print(table)
 
 
@@ -87,7 +81,7 @@ def write_schemas(folder: Path, console: Console) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    console.print(f"{len(files)} files written to {folder}", soft_wrap=True)
+    console.print(f"{len(files)} files written to {folder}")
 
 
 def write_default_spec(
@@ -111,4 +105,4 @@ def write_default_spec(
             file.write(text)
     except FileExistsError:
         raise OneFormerError("exists already", where=str(path), hint="remove it or name another --output") from None
-    console.print(f"{path} written", soft_wrap=True)
+    console.print(f"{path} written")

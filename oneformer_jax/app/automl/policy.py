@@ -78,7 +78,7 @@ def action_for_training(spec_path: Path, overrides: list[str], policy: Policy | 
         found = route_training(asked, Path(spec.automl.skill_dir) if spec.automl.skill_dir else None)
     except OneFormerError:
         return "automl"
-    console.print(found.reason, markup=False, highlight=False, soft_wrap=True)
+    console.print(found.reason)
     return found.command
 
 

@@ -12,10 +12,13 @@ from oneformer_jax.app.automl.search_space import LEAVES, flatten, left_out, sea
 from oneformer_jax.app.settings.data import dataset_files
 from oneformer_jax.app.settings.evaluation import refuse_unknown_score, validation_tasks
 from oneformer_jax.app.settings.model_choice import device_choice
-from oneformer_jax.app.spec import Spec, given_values, load_spec, to_yaml
+from oneformer_jax.app.spec import Spec, given_values, load_spec
 from oneformer_jax.app.spec.automl_keys import LOSS, Automl
 from oneformer_jax.app.spec.dotted import flat, put, remove
+from oneformer_jax.app.spec.source import yaml_text
+from oneformer_jax.app.spec.spec import literal, withheld
 from oneformer_jax.data.datasets.files import DatasetFiles, Split
+from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import SpecError
 from oneformer_jax.evaluation.report import SCORES
@@ -66,9 +69,9 @@ class TrialSpecs:
             put(data, path, value)
         return data
 
-    def write(self, values: Mapping[str, Any], folder: Path) -> None:
-        """Writes the spec of a trial that trains in `folder`. Raises SpecError where its values contradict each
-        other."""
+    def write(self, values: Mapping[str, Any], folder: Path) -> dict[str, str]:
+        """Writes the spec of a trial that trains in `folder`, and returns the environment variables from which it takes
+        what is secret. Raises SpecError where its values contradict each other."""
         data = self.trained_alone(values)
         for path in self.never:
             remove(data, path)
@@ -76,8 +79,10 @@ class TrialSpecs:
         for path, value in {**self.always, **named, "train.results_dir": str(folder.absolute())}.items():
             put(data, path, value)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / SPEC).write_text(to_yaml(data))
+        public, secrets = withheld(literal(data))
+        (folder / SPEC).write_text(yaml_text(public))
         load_spec(folder / SPEC)
+        return secrets
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def search_run(spec: Spec) -> SearchRun:
         metric,
         parameters,
         {path: spec.value(path) for path in (*searched, *limits)},
-        _identity(given_values(spec), section, metric, parameters),
+        _identity(redacted(given_values(spec)), section, metric, parameters),
         _trials(spec, metric),
         tuple(dataset_files(spec, split, num_classes=num_classes) for split in splits),
         dict(spec.dataset.task_prob_train),
@@ -158,7 +163,7 @@ def _trials(spec: Spec, metric: str) -> TrialSpecs:
     if spec.is_changed("train.gpu_ids"):  # the trial sees no others
         always["train.num_gpus"] = len(spec.train.gpu_ids)
         never.append("train.gpu_ids")
-    is_tracked = spec.wandb.enable and "wandb" in given
+    is_tracked = spec.wandb.enable and spec.is_set("wandb.enable")
     return TrialSpecs(given, always, (*never, *["wandb.run_id"] * is_tracked), spec.wandb.name if is_tracked else None)
 
 

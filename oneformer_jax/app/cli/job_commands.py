@@ -1,6 +1,7 @@
 """`oneformer job ...`: run actions as jobs, and look at them."""
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from oneformer_jax.app.automl.policy import Policy
@@ -18,6 +18,7 @@ from oneformer_jax.app.jobs.run import create, follow, resume, run, state
 from oneformer_jax.app.jobs.workspace import Job, Workspace
 from oneformer_jax.app.run.failures import guarded
 from oneformer_jax.app.spec.published.schema import ACTIONS
+from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.errors import OneFormerError
 
 app = typer.Typer(
@@ -55,7 +56,7 @@ def _command(action: str) -> None:
         roots = {source: root for source, root in given.items() if root}
         request = Request(action, roots, parent, automl_policy, spec, overrides or [])
         with guarded() as console:
-            _run_new(request, Workspace(workspace.absolute()), console)
+            _run_new(request, _at(workspace), console)
 
 
 for _action in ACTIONS:
@@ -66,7 +67,7 @@ for _action in ACTIONS:
 def resume_job(workspace: Place, job: JobId) -> None:
     """Run a job again that did not come to its end; a training goes on from its newest checkpoint."""
     with guarded() as console:
-        found = Workspace(workspace.absolute()).job(job)
+        found = _at(workspace).job(job)
         _end(found, resume(found, _write), console)
 
 
@@ -74,7 +75,7 @@ def resume_job(workspace: Place, job: JobId) -> None:
 def list_jobs(workspace: Place) -> None:
     """Show all jobs of a workspace: where they come from and how they ended."""
     with guarded() as console:
-        console.print(_table(Workspace(workspace.absolute())))
+        console.print(_table(_at(workspace).existing()))
 
 
 @app.command("show")
@@ -85,15 +86,16 @@ def show_job(
 ) -> None:
     """Show the record of a job: inputs, spec, versions, lineage, how it ended and what it left."""
     with guarded() as console:
-        found = Workspace(workspace.absolute()).job(job)
-        content = {"id": found.id, "folder": str(found.folder), **asdict(state(found))}
+        found = _at(workspace).job(job)
+        record = asdict(state(found))
+        content = redacted({"id": found.id, "folder": str(found.folder), **record, **record.pop("others")})
         if as_json:
             print(json.dumps(content, indent=2))
             return
         table = Table(show_header=False, box=None)
         for name, value in content.items():
             if value not in ("", None, [], {}):
-                table.add_row(name, escape(_text(value)))
+                table.add_row(name, _text(value))
         console.print(table)
 
 
@@ -105,24 +107,28 @@ def show_logs(
 ) -> None:
     """Print what the action of a job wrote to the screen."""
     with guarded():
-        found = Workspace(workspace.absolute()).job(job)
+        found = _at(workspace).job(job)
         if not found.log_path.is_file():
             raise OneFormerError("there is no log: the action did not start", where=str(found.folder))
         with found.log_path.open("rb") as log:
             follow(log, _write, lambda: to_its_end and found.is_running())
 
 
+def _at(folder: Path) -> Workspace:
+    return Workspace(Path(os.path.expanduser(folder)).absolute())
+
+
 def _run_new(request: Request, workspace: Workspace, console: Console) -> None:
-    job, record, encryption_key = create(request, workspace)
-    console.print(f"job {job.id}: {job.folder}", highlight=False, soft_wrap=True)
+    job, record, secrets = create(request, workspace)
+    console.print(f"job {job.id}: {job.folder}")
     for note in record.notes:
-        console.print(f"  {escape(note)}", highlight=False, soft_wrap=True)
-    _end(job, run(job, record, encryption_key, _write), console)
+        console.print(f"  {note}")
+    _end(job, run(job, record, secrets, _write), console)
 
 
 def _end(job: Job, code: int, console: Console) -> None:
     record = job.read()
-    console.print(f"job {job.id}: {record.status} ({escape(record.message)})", highlight=False, soft_wrap=True)
+    console.print(f"job {job.id}: {record.status} ({record.message})")
     if code:
         raise typer.Exit(code)
 
@@ -132,11 +138,15 @@ def _table(workspace: Workspace) -> Table:
     for column in ("job", "parent", "status", "created", "result"):
         table.add_column(column, overflow="fold")
     for job in workspace.jobs():
-        record = state(job)
+        try:
+            record = state(job)
+        except OneFormerError as error:
+            table.add_row(job.id, "", "DAMAGED", "", error.what, style="red")
+            continue
         scores = {name: record.kpi[name] for name in METRICS if record.kpi.get(name) is not None}
         summary = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
         result = summary if record.status == "SUCCESS" else record.message
-        table.add_row(job.id, record.parent, record.status, record.created, escape(result.partition("\n")[0][:120]))
+        table.add_row(job.id, record.parent, record.status, record.created, result.partition("\n")[0][:120])
     return table
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from oneformer_jax.app.automl.policy import SKILL, Policy, route_training
 from oneformer_jax.app.jobs.inputs import (
+    KEY_VARIABLE,
     Circumstances,
     absolute,
     data_values,
@@ -27,17 +28,17 @@ from oneformer_jax.app.jobs.inputs import (
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.app.spec.automl_keys import LOSS
-from oneformer_jax.app.spec.dotted import apply, get, merge, put, remove, rename_synonyms
+from oneformer_jax.app.spec.dotted import apply, get, merge, put, remove, rename_synonyms, without_secrets
+from oneformer_jax.app.spec.field import leaves
 from oneformer_jax.app.spec.load import load_source
 from oneformer_jax.app.spec.published.schema import ACTIONS, MISSING
 from oneformer_jax.app.spec.published.skill import SHORTHANDS, data_keys, parameters
 from oneformer_jax.app.spec.source import Source, read_yaml
-from oneformer_jax.app.spec.spec import REDACTED
+from oneformer_jax.app.spec.spec import withheld
 from oneformer_jax.errors import SpecError
 
 VERSIONS = ("oneformer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _KEY = re.compile(r"([+~]{0,2})([^=]*)")
-_SECRET = re.compile(r"^(\+{0,2}encryption_key=).*", re.DOTALL)
 # One of the keys must have a value, or the action has nothing to work on; and how to give it.
 NEEDS: Mapping[str, Sequence[tuple[tuple[str, ...], str]]] = {
     "train": [(("dataset.train.annotations", "dataset.train.images"), "--train-dataset ROOT")],
@@ -71,13 +72,13 @@ class Request:
 class Plan:
     """The record of a job that has not begun, its spec, and what of that its user and those of the jobs before wrote.
 
-    The encryption key stands in none of them.
+    `secrets` stand in none of them: the spec takes them from these environment variables.
     """
 
     record: Record
     spec: dict[str, Any]
     given: dict[str, Any]
-    encryption_key: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_plan(request: Request, workspace: Workspace, job: Job) -> Plan:
@@ -123,13 +124,16 @@ def make_plan(request: Request, workspace: Workspace, job: Job) -> Plan:
         parent=request.parent,
         lineage=[*before.lineage, request.parent] if parent else [],
         datasets=roots,
-        overrides=[_SECRET.sub(rf"\1{REDACTED}", text) for text in overrides],
+        overrides=[without_secrets(text) for text in overrides],
         inputs=inputs,
         values=values,
         notes=[*about.notes, *why],
         versions=_versions(),
     )
-    return Plan(record, content, given.data, spec.encryption_key)
+    found = {KEY_VARIABLE: spec.encryption_key} if spec.encryption_key else {}
+    own_spec, secrets = withheld(content)
+    passed_on, others = withheld(given.data)
+    return Plan(record, own_spec, passed_on, {**others, **secrets, **found})
 
 
 def resumed_spec(job: Job, record: Record) -> dict[str, Any]:
@@ -195,7 +199,20 @@ def _given(parent: Job | None, spec: Path | None, overrides: Sequence[str]) -> S
     for text in overrides:
         apply(given, text)
     rename_synonyms(given)
+    for leaf in leaves(Spec):
+        if leaf.key.location and (value := get(given.data, leaf.path)):
+            put(given.data, leaf.path, _absolute(value))
     return given
+
+
+def _absolute(value: Any) -> Any:
+    """Locations as they mean the same in another working directory, where a job may be resumed or be a parent."""
+    if isinstance(value, list | tuple):
+        return [_absolute(element) for element in value]
+    if isinstance(value, dict):
+        return {name: _absolute(element) for name, element in value.items()}
+    is_path = isinstance(value, str) and value not in ("", MISSING) and "${" not in value
+    return absolute(value) if is_path else value
 
 
 def _found_otherwise(own: Mapping[str, str], named: set[str]) -> Iterator[str]:

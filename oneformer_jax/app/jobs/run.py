@@ -10,12 +10,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import IO
 
-from oneformer_jax.app.jobs.inputs import KEY_VARIABLE, model_of
+from oneformer_jax.app.jobs.inputs import model_of
 from oneformer_jax.app.jobs.plan import Request, make_plan, resumed_spec
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.app.run.children import COMMAND_LINE, environment, forwarding
@@ -27,24 +27,26 @@ PAUSE = 0.1  # seconds between looks at the log
 Write = Callable[[str], None]
 
 
-def create(request: Request, workspace: Workspace) -> tuple[Job, Record, str]:
-    """A new job with its folder, the record that `run` will write and the encryption key, which is stored nowhere.
+def create(request: Request, workspace: Workspace) -> tuple[Job, Record, Mapping[str, str]]:
+    """A new job with its folder, the record that `run` will write, and its secrets by environment variable, which are
+    stored nowhere.
 
     Raises OneFormerError, and leaves no folder, where something that it needs is not there.
     """
     while True:
         job = Job(workspace.folder / workspace.next_id(request.action))
         plan = make_plan(request, workspace, job)
-        workspace.folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):  # another process was quicker
+        with workspace.numbering():
+            if workspace.next_id(request.action) != job.id:  # another process was quicker
+                continue
             job.folder.mkdir()
             replace_text(job.spec_path, yaml_text(plan.spec))
             replace_text(job.given_path, yaml_text(plan.given))
             plan.record.created = now()
-            return job, plan.record, plan.encryption_key
+            return job, plan.record, plan.secrets
 
 
-def run(job: Job, record: Record, encryption_key: str, write: Write) -> int:
+def run(job: Job, record: Record, secrets: Mapping[str, str], write: Write) -> int:
     """Runs the action, passes what it prints to `write`, and completes the record. Returns the action's exit code.
 
     Ctrl-C and SIGTERM go to the action, which decides what they mean. Raises FolderInUseError where the job runs
@@ -53,7 +55,7 @@ def run(job: Job, record: Record, encryption_key: str, write: Write) -> int:
     with only_process_in(job.folder):
         record.status, record.started, record.ended = "RUNNING", now(), ""
         job.write(record)
-        variables = {"PYTHONUNBUFFERED": "1"} | ({KEY_VARIABLE: encryption_key} if encryption_key else {})
+        variables = {"PYTHONUNBUFFERED": "1", **secrets}
         with job.log_path.open("ab") as log, job.log_path.open("rb") as reader:
             reader.seek(0, os.SEEK_END)
             with forwarding() as children:
@@ -74,12 +76,18 @@ def run(job: Job, record: Record, encryption_key: str, write: Write) -> int:
 
 def resume(job: Job, write: Write) -> int:
     """Runs a job again, in its folder. Raises FolderInUseError where it runs."""
-    record = job.read()
+    record = state(job)
     if job.is_running():
         with only_process_in(job.folder), only_process_in(job.results(record)):
             pass
+    if record.status == "SUCCESS":
+        raise OneFormerError(
+            "it has come to its end: there is nothing to resume",
+            where=str(job.folder),
+            hint=f"start another job with --parent {job.id}",
+        )
     replace_text(job.spec_path, yaml_text(resumed_spec(job, record)))
-    return run(job, record, os.environ.get(KEY_VARIABLE, ""), write)
+    return run(job, record, {}, write)  # its secrets are in the environment, or there are none
 
 
 def close(job: Job, record: Record, code: int | None) -> None:
@@ -88,8 +96,9 @@ def close(job: Job, record: Record, code: int | None) -> None:
     ended = last.get("status") in ("SUCCESS", "FAILURE")
     record.ended, record.exit_code = now(), code
     record.status = "SUCCESS" if code == 0 or (code is None and last.get("status") == "SUCCESS") else "FAILURE"
-    record.message = str(last["message"]) if ended else _without_status(code)
-    record.kpi = last.get("kpi", {}) if record.status == "SUCCESS" else {}
+    record.message = str(last.get("message", "")) if ended else _without_status(code)
+    kpi = last.get("kpi")
+    record.kpi = kpi if record.status == "SUCCESS" and isinstance(kpi, dict) else {}
     record.outputs = sorted(path.name for path in job.results(record).glob("[!.]*"))
     with suppress(OneFormerError):  # a spec that somebody has changed since
         model = model_of(job, record)

@@ -8,16 +8,20 @@
     <action>/    its results
 """
 
+import fcntl
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from oneformer_jax.app.run.status import holder, replace_text
+from oneformer_jax.app.run.status import LOCK, WITHOUT_LOCKS, holder, replace_text
 from oneformer_jax.app.spec.source import nearest
+from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.errors import OneFormerError
+from oneformer_jax.stored import read_json, stored_fields
 
 _ID = re.compile(r"([a-z_]+)-(\d+)")
 
@@ -27,7 +31,7 @@ class Record:
     """What `job.json` holds.
 
     `lineage` are the ids of the jobs before this one, the first one first; `inputs` (data) and `values` are what was
-    found for the keys that nobody wrote.
+    found for the keys that nobody wrote. `others`: what a newer version wrote, which is kept.
     """
 
     action: str
@@ -48,6 +52,7 @@ class Record:
     message: str = ""
     kpi: dict[str, Any] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
+    others: dict[str, Any] = field(default_factory=dict)
 
 
 class Job:
@@ -63,16 +68,16 @@ class Job:
         return self.folder / record.command
 
     def read(self) -> Record:
-        """Raises OneFormerError where the record is damaged or of another version."""
-        try:
-            content = json.loads(self.record_path.read_text(encoding="utf-8"))
-            return Record(**{item.name: content[item.name] for item in fields(Record)})
-        except (ValueError, TypeError, KeyError) as error:
-            raise OneFormerError(f"not a record of a job: {error}", where=str(self.record_path)) from error
+        """Raises OneFormerError where the record is damaged; what a newer version added to it is kept."""
+        content = read_json(self.record_path)
+        known, others = stored_fields(Record, content, where=str(self.record_path), optional=("others",))
+        return Record(**known | {"others": others})
 
     def write(self, record: Record) -> None:
-        """Replaces the record."""
-        replace_text(self.record_path, json.dumps(asdict(record), indent=2, allow_nan=False) + "\n")
+        """Replaces the record, without what is secret in addresses."""
+        content = asdict(record)
+        content |= content.pop("others")
+        replace_text(self.record_path, json.dumps(redacted(content), indent=2, allow_nan=False) + "\n")
 
     def is_running(self) -> bool:
         """Whether a process works in it, or in the folder of its results: who started it may be gone."""
@@ -85,13 +90,32 @@ class Workspace:
 
     folder: Path
 
+    def existing(self) -> "Workspace":
+        """This workspace. Raises OneFormerError where there is no such folder."""
+        if not self.folder.is_dir():
+            raise OneFormerError("no such workspace", where=str(self.folder), hint="check --workspace")
+        return self
+
+    @contextmanager
+    def numbering(self) -> Iterator[None]:
+        """Held by the one process that numbers a job; made where it is not there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / LOCK).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in WITHOUT_LOCKS:
+                    raise
+            yield
+
     def jobs(self) -> list[Job]:
         """All jobs, in the order in which they were made."""
         numbered = sorted(self._numbered(), key=lambda item: (item[0], item[1].id))
         return [job for _, job in numbered if job.record_path.is_file()]
 
     def job(self, name: str) -> Job:
-        """Raises OneFormerError where there is no job of this id."""
+        """Raises OneFormerError where there is no job of this id, or no workspace."""
+        self.existing()
         job = Job(self.folder / name)
         if _ID.fullmatch(name) and job.record_path.is_file():
             return job

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from oneformer_jax.data.storage.cache import Advance, show_progress_with
+from oneformer_jax.app.run.screen import downloading, standard_error, standard_output
+from oneformer_jax.data.storage.cache import show_progress_with
 from oneformer_jax.errors import DISK_FULL, OneFormerError, missing_extra
 
 CONNECTION_LOST = re.compile(r"gloo|nccl|connection (closed|reset)|coordination service|heartbeat", re.IGNORECASE)
@@ -27,14 +27,14 @@ EXTRAS = {"automl": "automl", "export": "export", "gen_trt_engine": "tensorrt"}
 @contextmanager
 def guarded() -> Iterator[Console]:
     """Turns what a person can meet into one message and an exit code; a defect keeps its traceback."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = standard_output()
     if sys.stderr.isatty():
-        show_progress_with(_bar)
+        show_progress_with(downloading)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield console
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted", style="red")
+        standard_error().print("interrupted", style="red")
         raise typer.Exit(128 + signal.SIGINT) from None
     except typer.Exit:
         raise
@@ -43,7 +43,7 @@ def guarded() -> Iterator[Console]:
         if known is None:
             _leave_others(error)
             raise
-        Console(stderr=True).print(f"error: {known}", style="red", markup=False, highlight=False, soft_wrap=True)
+        standard_error().print(f"error: {known}", style="red")
         _leave_others()
         raise typer.Exit(1) from None
 
@@ -98,21 +98,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _is_of_jax(error: BaseException) -> bool:
     # By name: an action that failed before it imported JAX need not wait for it now.
     return type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
-
-
-@contextmanager
-def _bar(description: str, total: int | None) -> Iterator[Advance]:
-    """The progress of a download or an archive."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda position: bar.update(task, completed=position)
 
 
 def _leave_others(defect: Exception | None = None) -> None:

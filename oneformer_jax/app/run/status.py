@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.errors import OneFormerError
 
 State = Literal["STARTED", "RUNNING", "SUCCESS", "FAILURE"]
@@ -83,7 +84,7 @@ def only_process_in(folder: Path) -> Iterator[None]:
 def holder(folder: Path) -> str:
     """The process that holds the folder's lock file, "" where none does: what a dead one has left there is not held."""
     path = folder / LOCK
-    name = path.read_text() if path.is_file() else ""
+    name = path.read_text(errors="replace") if path.is_file() else ""
     if not name:
         return ""
     with path.open() as file:
@@ -98,11 +99,12 @@ def holder(folder: Path) -> str:
 
 
 def read_status(path: Path) -> list[dict[str, Any]]:
-    """The lines of a status.json, [] where there is none; one that is half written is left out."""
+    """The lines of a status.json, [] where there is none; one that is half written or damaged is left out."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        with suppress(ValueError):
-            lines.append(json.loads(text))
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        with suppress(ValueError, RecursionError):
+            line = json.loads(text)
+            lines += [line] * isinstance(line, dict)
     return lines
 
 
@@ -141,7 +143,7 @@ class StatusFile:
             "time": f"{now.tm_hour}:{now.tm_min}:{now.tm_sec}",
             "status": state,
             "verbosity": verbosity,
-            "message": message,
+            "message": redacted(message),
         }
         if kpi:
             kpi = {
@@ -154,8 +156,13 @@ class StatusFile:
 
     def warning(self, text: str) -> None:
         """One line for the person at the screen, kept in the file too."""
-        self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(f"warning: {text}", style="yellow")
         self.write("RUNNING", text, verbosity="WARNING")
+
+    def say(self, text: str) -> None:
+        """One line for the person at the screen and for the file."""
+        self._console.print(text)
+        self.write("RUNNING", text)
 
     def end_with(self, message: str) -> None:
         """What the SUCCESS line shall say instead of that the action finished."""

@@ -4,7 +4,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from oneformer_jax.app.spec.field import Section, own_key, results_folder
+from oneformer_jax.app.spec.field import Section, location_key, own_key, results_folder
 
 LOSS = "train_loss"
 """The one metric that is better when it is smaller: the mean training loss of an epoch."""
@@ -83,10 +83,11 @@ class Automl(Section):
         "Train the spec unchanged as the first trial, so that the best trial is never worse than the spec.",
     )
     delete_intermediate_ckpt: bool = own_key(True, "delete checkpoints", "Keep the checkpoints of the best trial only.")
-    skill_dir: str = own_key(
+    skill_dir: str = location_key(
         "",
         "skill folder",
         "Folder with schemas/train.schema.json and references/spec_template_train.yaml, which define what the "
         "search may change; empty: the schema of this project.",
+        extension=True,
     )
     results_dir: str = results_folder(extension=True)

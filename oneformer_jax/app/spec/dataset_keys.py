@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from oneformer_jax.app.spec.field import Paths, Probability, SearchRange, Section, key, own_key, section
+from oneformer_jax.app.spec.field import Paths, Probability, SearchRange, Section, key, location_key, own_key, section
 from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets import Format
 from oneformer_jax.data.datasets.coco_cleaning import OnBad
@@ -30,14 +30,16 @@ class Split(Section):
     num_workers: int = key(
         1, "Number of workers", "Number of workers that load images.", minimum=0, maximum=float("inf")
     )
-    images: Paths = key(
+    images: Paths = location_key(
         "",
         "image root",
         "Folder, archive or address (URL) of the images, or tfds:// followed by a folder of prepared data; a list"
         " has one entry for each annotation file.",
     )
-    annotations: Paths = key("", "annotation root", "COCO panoptic or instances file (JSON), or a list of such files.")
-    panoptic: Paths = key(
+    annotations: Paths = location_key(
+        "", "annotation root", "COCO panoptic or instances file (JSON), or a list of such files."
+    )
+    panoptic: Paths = location_key(
         "",
         "panoptic root",
         "Folder, archive or address (URL) of the panoptic PNGs; empty for COCO instances; a list as for images.",
@@ -108,7 +110,7 @@ class TaskProbabilities(Section):
 
     semantic: NonNegativeFloat = key(0.0, "semantic", "Probability of the semantic task.")
     instance: NonNegativeFloat = key(0.0, "instance", "Probability of the instance task.")
-    panoptic: NonNegativeFloat = key(0.0, "panoptic", "Probability of the panoptic task.")
+    panoptic: NonNegativeFloat = location_key(0.0, "panoptic", "Probability of the panoptic task.")
 
 
 PUBLISHED_PROBABILITIES = TaskProbabilities(semantic=0.33, instance=0.66, panoptic=0.01)
@@ -117,7 +119,7 @@ PUBLISHED_PROBABILITIES = TaskProbabilities(semantic=0.33, instance=0.66, panopt
 class QuantCalibrationDataset(Section):
     """`dataset.quant_calibration_dataset`"""
 
-    images_dir: str = key(
+    images_dir: str = location_key(
         "",
         "images directory",
         "Folder, archive or address (URL) of the images with which quantize calibrates static_ptq; all of them "
@@ -168,7 +170,7 @@ class Dataset(Section):
         "mask, without a mask, and polygons of fewer than three points. drop: they are left out, with a count of each "
         "kind; refuse: the run stops before its first step.",
     )
-    label_map: str | dict[Literal[Format, "*"], str] = key(
+    label_map: str | dict[Literal[Format, "*"], str] = location_key(
         "",
         "label map",
         "JSON file with a list of categories (names, colours, things), or a mapping with one file per annotation "

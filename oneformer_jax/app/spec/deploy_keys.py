@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any, Literal
 
-from oneformer_jax.app.spec.field import Paths, Section, key, own_key, results_folder, section
+from oneformer_jax.app.spec.field import Paths, Section, key, location_key, own_key, results_folder, section
 
 OWN_BACKEND = "a single backend of this project does the work of TAO's three and has no further options"
 LANGUAGE_MODELS = "it is meant for 4-bit weights of language models"
@@ -14,13 +14,16 @@ _batch = partial(key, minimum=1, popular=True, tao="ignored where the ONNX file 
 class Calibration(Section):
     """`gen_trt_engine.tensorrt.calibration`: the keys that TAO's Mask2Former has."""
 
-    cal_image_dir: Paths = own_key(
+    cal_image_dir: Paths = location_key(
         (),
         "",
         "Folder or folders of the images with which int8 and fp8 are calibrated.",
+        extension=True,
         tao="not available for OneFormer",
     )
-    cal_cache_file: str = own_key("", "", "File of the calibrated ranges: read if it exists, otherwise written.")
+    cal_cache_file: str = location_key(
+        "", "", "File of the calibrated ranges: read if it exists, otherwise written.", extension=True
+    )
     cal_batch_size: int = own_key(1, "", "Images per calibration batch.", minimum=1)
     cal_batches: int = own_key(1, "", "Number of batches to calibrate with; 0: all images.", minimum=0)
 
@@ -57,14 +60,14 @@ class GenTrtEngine(Section):
     gpu_id: int = key(
         0, "GPU ID", "Index of the GPU on which, and for which, the engine is built.", minimum=0, popular=True
     )
-    onnx_file: str = key("", "ONNX file", "ONNX file of the exported model.")
-    trt_engine: str = key(
+    onnx_file: str = location_key("", "ONNX file", "ONNX file of the exported model.")
+    trt_engine: str = location_key(
         "",
         "TensorRT engine",
         "Engine file to write; empty: the name of the ONNX file with the suffix .engine, "
         "in the results folder of this action.",
     )
-    timing_cache: str = key(
+    timing_cache: str = location_key(
         "", "TensorRT timing cache", "File of kernel timings: read if it exists, and written after the build."
     )
     batch_size: int = key(
@@ -112,7 +115,7 @@ class Quantize(Section):
         tao="empty: the file that is written is not quantized at all",
     )
     skip_names: tuple[str, ...] = key((), "Skip names", "Names or classes of layers that are not quantized.")
-    model_path: str = key("", "Model path", "Model to quantize: a checkpoint or an ONNX file.", required=True)
+    model_path: str = location_key("", "Model path", "Model to quantize: a checkpoint or an ONNX file.", required=True)
     results_dir: str = results_folder(required=True)
     backend_kwargs: dict[str, Any] = key(
         {}, "Backend kwargs", "Further options of the backend.", only=({},), note=OWN_BACKEND

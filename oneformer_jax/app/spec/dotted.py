@@ -10,10 +10,12 @@ from typing import Any
 
 import yaml
 
-from oneformer_jax.app.spec.source import Problem, Source, describe, parse_value
+from oneformer_jax.app.spec.source import SECRET_NAME, Problem, Source, describe, is_secret, parse_value
+from oneformer_jax.data.storage.addresses import REDACTED, redacted
 
 Data = dict[Any, Any]
 ASSIGNMENT = re.compile(r"\+{0,2}(?P<key>[^\s=~+][^\s=]*)=(?P<value>.*)", re.DOTALL)
+REFERENCE = re.compile(r"\$\{\s*(\.*)([\w.]+)")
 REMOVAL = re.compile(r"~(?P<key>[^\s=]+)")
 # The first three names are those of TAO's guide, the fourth is where TAO's code looks for the key, the others are those
 # of TAO's AutoML settings.
@@ -84,9 +86,35 @@ def flat(data: Mapping[str, Any], leaves: Collection[str], prefix: str = "") -> 
     return found
 
 
+def steps_to_resolve(data: Data) -> int:
+    """How many interpolations are followed where each key is read once; `a: ${b}${b}` follows those of b twice."""
+    texts: dict[str, str] = {}
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, dict | list | tuple):
+            for name, element in value.items() if isinstance(value, dict) else enumerate(value):
+                walk(element, f"{path}.{name}")
+        elif isinstance(value, str) and "${" in value:
+            texts[path] = value
+
+    walk(data, "")
+    steps: dict[str, int] = {}
+
+    def count(path: str) -> int:
+        if path not in steps:
+            steps[path] = 1  # of one that leads back to itself, which is told when it is followed
+            for dots, name in REFERENCE.findall(texts[path]):
+                base = path.rsplit(".", len(dots))[0] if dots else ""
+                goal = f"{base}.{name}"
+                steps[path] += sum(count(other) for other in texts if other == goal or other.startswith(f"{goal}."))
+        return steps[path]
+
+    return sum(map(count, texts))
+
+
 def apply(source: Source, text: str) -> None:
     """Changes `source` by one override; `+` makes no difference, `~key` takes a key back to its default."""
-    place = f"command line: {text}"
+    place = f"command line: {without_secrets(text)}"
     if match := REMOVAL.fullmatch(text):
         remove(source.data, SYNONYMS.get(match["key"], match["key"]))
         return
@@ -97,7 +125,7 @@ def apply(source: Source, text: str) -> None:
         return
     try:
         value = parse_value(match["value"])
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError):
         hint = "quote text that holds : # [ ] { } or starts with a special character"
         source.problems.append(Problem(f"{match['key']}: the value is not valid YAML", place, hint))
         return
@@ -110,6 +138,17 @@ def apply(source: Source, text: str) -> None:
     _note(source.places, key, value, place)
 
 
+def without_secrets(text: str) -> str:
+    """An override as it may be written down: without the value of a secret key, and with addresses as they are shown.
+
+    Of what is no override but names such a key, only what stands before the name is kept."""
+    match = ASSIGNMENT.fullmatch(text)
+    if match is not None:
+        return text[: match.start("value")] + REDACTED if is_secret(match["key"]) else redacted(text)
+    name = SECRET_NAME.search(text)
+    return text[: name.end()] + REDACTED if name else redacted(text)
+
+
 def rename_synonyms(source: Source) -> None:
     """Moves values to the names of the spec. Two different values of one key are a problem."""
     for other, path in SYNONYMS.items():
@@ -118,7 +157,7 @@ def rename_synonyms(source: Source) -> None:
             continue
         present = get(source.data, path)
         if present not in (value, None):
-            what = f"{other} is {describe(value)} but {path} is {describe(present)}"
+            what = f"{other} is {describe(value, other)} but {path} is {describe(present, path)}"
             hint = "these are two names of one key: keep one"
             source.problems.append(Problem(what, source.places.get(other, ""), hint))
         put(source.data, path, value)

@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
+from oneformer_jax.app.spec.source import at_home
+
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Paths = str | tuple[str, ...]
 
@@ -44,6 +46,7 @@ class Key:
     leaves the key alone unless somebody names it, though the schema offers it.
     `only`: the values that exist here; any other value is refused. `aliases`: other spellings of a choice.
     `honoured`: True, False, or a predicate of the value; when not True, `note` says why.
+    `location`: whether it names files or folders; `~` then means the home folder.
     """
 
     minimum: int | float | None = None
@@ -63,6 +66,7 @@ class Key:
     note: str = ""
     only: tuple[Any, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
+    location: bool = False
 
     def honours(self, value: Any) -> bool:
         """Whether a run does what `value` of this key asks for."""
@@ -90,11 +94,14 @@ def key(default: Any, title: str, description: str, *, pattern: str | None = Non
 own_key = partial(key, extension=True)
 """A key that TAO's schema does not have."""
 
+location_key = partial(key, location=True)
+"""A key that names files or folders."""
+
 
 def results_folder(**facts: Any) -> Any:
     """The key `results_dir` of an action."""
     text = "Folder for the results of this action; empty: a folder named after the action in <results_dir>."
-    return key("", "Results directory", text, **facts)
+    return location_key("", "Results directory", text, **facts)
 
 
 def device_indices(**facts: Any) -> Any:
@@ -118,8 +125,10 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _read(cls, value: Any, info: Any) -> Any:  # ValidationInfo: a protocol that cannot be checked when run
-        """Choices match in any case and through their aliases; true and false are not numbers."""
+        """Choices match in any case or by an alias; true and false are not numbers; `~` is the home folder."""
         field = cls.model_fields[str(info.field_name)]
+        if is_key(field) and key_of(field).location:
+            value = at_home(value)
         kind = tao_type(field.annotation)
         if kind == "categorical" and isinstance(value, str | int) and not isinstance(value, bool):
             aliases = dict(key_of(field).aliases) if is_key(field) else {}

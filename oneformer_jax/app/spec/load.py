@@ -12,9 +12,25 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from oneformer_jax.app.spec.dotted import SYNONYMS, apply, merge, reason_not_available, rename_synonyms
+from oneformer_jax.app.spec.dotted import (
+    SYNONYMS,
+    apply,
+    merge,
+    reason_not_available,
+    rename_synonyms,
+    steps_to_resolve,
+)
 from oneformer_jax.app.spec.field import Section, expected, plain, subsection
-from oneformer_jax.app.spec.source import Problem, Source, describe, nearest, raise_all, read_yaml
+from oneformer_jax.app.spec.source import (
+    MOST_LISTED,
+    Problem,
+    Source,
+    describe,
+    is_secret,
+    nearest,
+    raise_all,
+    read_yaml,
+)
 from oneformer_jax.app.spec.spec import Spec
 from oneformer_jax.app.spec.validate import disagreements
 
@@ -46,6 +62,12 @@ def load_source(source: Source, origin: str) -> Spec:
     return spec
 
 
+MOST_STEPS = 2000
+"""Interpolations of a spec, where one that others lead to counts each time; OmegaConf takes a millisecond for each."""
+LONGEST_PATH = 200
+"""Letters of a key that a message shows, and up to which a known one like it is sought."""
+
+
 class _Resolver:
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -58,10 +80,13 @@ class _Resolver:
         whole = plain(Spec())
         try:
             merge(whole, given)  # OmegaConf's own merge would lose `???`
+            if steps_to_resolve(whole) > MOST_STEPS:
+                self.report("", "its interpolations repeat each other too often")
+                return {}
             return self.section(Spec, given, OmegaConf.create(whole), "")
         except OmegaConfBaseException as error:
             path = error.full_key or ""
-            self.report(path, f"{path or 'the spec'}: {_first_line(error)}")
+            self.report(path, f"{path or 'the spec'}: {_first_line(error, path)}")
         except RecursionError:
             self.report("", "an interpolation leads back to itself")
         return {}
@@ -86,7 +111,7 @@ class _Resolver:
             else:
                 self.report(
                     path,
-                    f"{path}: found {describe(value)}, expected a section",
+                    f"{path}: found {describe(value, path)}, expected a section",
                     f"it has {', '.join(nested.model_fields)}",
                 )
         return values
@@ -101,13 +126,14 @@ class _Resolver:
         except InterpolationToMissingValueError:
             return None
         except OmegaConfBaseException as error:
-            self.report(path, f"{path}: {_first_line(error)}")
+            self.report(path, f"{path}: {_first_line(error, path)}")
             return None
 
     def unknown(self, path: str) -> None:
         reason = reason_not_available(path)
-        near = "" if reason else nearest(path, self.known)
-        self.report(path, f"{path}: {reason or 'unknown key'}", f"did you mean {near}?" if near else "")
+        is_of_use = len(path) <= LONGEST_PATH and len(self.source.problems) < MOST_LISTED
+        near = nearest(path, self.known) if is_of_use and not reason else ""
+        self.report(path, f"{path[:LONGEST_PATH]}: {reason or 'unknown key'}", f"did you mean {near}?" if near else "")
 
     def report(self, path: str, what: str, hint: str = "") -> None:
         self.source.problems.append(Problem(what, self.source.place(path), hint))
@@ -135,8 +161,8 @@ def _without_blanks(kind: type[Section], data: dict[Any, Any]) -> dict[Any, Any]
     return kept
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+def _first_line(error: Exception, path: str) -> str:
+    return "its interpolation leads to nothing" if is_secret(path) else str(error).splitlines()[0]
 
 
 def _mismatches(error: ValidationError, values: dict[str, Any], source: Source) -> list[Problem]:
@@ -144,7 +170,7 @@ def _mismatches(error: ValidationError, values: dict[str, Any], source: Source) 
     found = {}
     for detail in error.errors():
         path, field, value = _locate(detail["loc"], values)
-        found[path] = Problem(f"{path}: found {describe(value)}, expected {expected(field)}", source.place(path))
+        found[path] = Problem(f"{path}: found {describe(value, path)}, expected {expected(field)}", source.place(path))
     return list(found.values())
 
 

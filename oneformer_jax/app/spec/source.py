@@ -5,6 +5,7 @@ All problems are collected, and one error names them all, a line each.
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from oneformer_jax.data.storage.addresses import REDACTED, redacted
 from oneformer_jax.errors import SpecError
 
 
@@ -43,6 +45,19 @@ class Source:
         return self.places.get(path, "")
 
 
+SECRET_NAME = re.compile(r"key|token|secret|password|passwd|credentials?", re.IGNORECASE)
+_SECRET_IN_LINE = re.compile(rf"([\w.]{{0,100}}(?:{SECRET_NAME.pattern}))[\"']?\s*:", re.IGNORECASE)
+
+
+def is_secret(path: str) -> bool:
+    """Whether a dotted key, by its name, holds what nobody else may read: its value is never written or printed."""
+    return bool(re.search(f"(?:{SECRET_NAME.pattern})$", path, re.IGNORECASE))
+
+
+DEEPEST, MOST_VALUES, LARGEST = 50, 100_000, 2**20
+"""How deeply a spec may be nested, how many values and how many bytes it may have."""
+
+
 class SpecLoader(yaml.SafeLoader):
     """The YAML that OmegaConf reads: `1e-5` is a number, a date is text."""
 
@@ -57,6 +72,16 @@ SpecLoader.yaml_implicit_resolvers = {
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 SpecLoader.add_implicit_resolver(REPLACED[0], FLOAT, list("-+0123456789."))
+
+
+def _whole_number(loader: SpecLoader, node: yaml.ScalarNode) -> int:
+    value = loader.construct_yaml_int(node)
+    if value.bit_length() > 64:
+        raise ValueError(f"a whole number of {value.bit_length()} bits")
+    return int(value)
+
+
+SpecLoader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 class SpecDumper(yaml.SafeDumper):
@@ -74,12 +99,43 @@ def yaml_text(value: Any, *, flow: bool = False) -> str:
 
 def parse_value(text: str) -> Any:
     """One YAML value. Raises yaml.YAMLError."""
-    return yaml.load(text, Loader=SpecLoader)  # a SafeLoader: plain data only
+    loader = SpecLoader(text)
+    node = _composed(loader)
+    return None if node is None else loader.construct_document(node)
+
+
+def _composed(loader: SpecLoader) -> yaml.Node | None:
+    """The one document of YAML. Raises yaml.YAMLError: none, or one that no program can work with.
+
+    An alias stands for what it names without taking memory, until somebody walks through it: nine lines can so name
+    10^9 values. Nesting has an end where Python's stack has one.
+    """
+    try:
+        node = loader.get_single_node()
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, depth: int) -> int:
+        if depth > DEEPEST:
+            raise yaml.YAMLError("it is nested too deeply, or contains itself")
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if id(node) not in sizes:
+            parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+            sizes[id(node)] = 1 + sum(size(part, depth + 1) for part in parts)
+        return sizes[id(node)]
+
+    if node is not None and size(node, 0) > MOST_VALUES:
+        raise yaml.YAMLError(f"it stands for more than {MOST_VALUES} values: its aliases repeat each other")
+    return node
 
 
 def read_yaml(path: Path) -> Source:
     """Raises SpecError when the file is missing, is no YAML, or its top is no mapping."""
     try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise SpecError(f"{size / 2**20:.1f} MiB are too much for a spec file", where=str(path))
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError("spec file not found", where=str(path)) from None
@@ -91,25 +147,30 @@ def read_yaml(path: Path) -> Source:
         raise SpecError(f"spec file cannot be read: {error.strerror}", where=str(path)) from None
     try:
         loader = SpecLoader(text)
-        node = loader.get_single_node()
+        node = _composed(loader)
         source = Source({})
         if isinstance(node, yaml.MappingNode):
             _locate(node, "", str(path), source, frozenset())
             source.data.update(loader.construct_document(node))
         elif node is not None and node.tag != "tag:yaml.org,2002:null":
+            found = loader.construct_document(node)
+            named = SECRET_NAME.search(str(found))
             raise SpecError(
-                f"found {describe(loader.construct_document(node))}, expected sections with keys",
+                f"found {describe(found, named[0] if named else '')}, expected sections with keys",
                 where=f"{path}:{node.start_mark.line + 1}",
             )
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         tab = "\\t" in (error.problem or "")
+        lines = text.splitlines()
+        marks = [found.line for found in (error.problem_mark, error.context_mark) if found and found.line < len(lines)]
+        secret = next((found for line in marks if (found := _SECRET_IN_LINE.search(lines[line]))), None)
         raise SpecError(
-            f"not valid YAML: {error.problem or error.context}",
+            f"not valid YAML: {f'the value of {secret[1]}' if secret else error.problem or error.context}",
             where=f"{path}:{mark.line + 1}" if mark else str(path),
-            hint="indent with spaces, not tabs" if tab else "",
+            hint="indent with spaces, not tabs" if tab else "put the value in quotes" if secret else "",
         ) from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:  # TypeError: a key that is a list
         raise SpecError(f"not valid YAML: {error}", where=str(path)) from None
     return source
 
@@ -138,8 +199,24 @@ def _locate(node: yaml.MappingNode, prefix: str, path: str, source: Source, abov
             _locate(value, f"{key}.", path, source, above | {id(node)})
 
 
-def describe(value: Any) -> str:
-    """A value and its kind, short enough for a message."""
+def at_home(value: Any) -> Any:
+    """The locations of a value with the home folder in place of a `~`, also in that of prepared data (tfds://~/...)."""
+    if isinstance(value, list | tuple):
+        return [at_home(element) for element in value]
+    if isinstance(value, dict):
+        return {name: at_home(element) for name, element in value.items()}
+    if not isinstance(value, str) or "~" not in value:
+        return value
+    scheme, separator, path = value.rpartition("://")
+    return f"{scheme}{separator}{os.path.expanduser(path)}"
+
+
+MOST_LISTED = 100
+"""Problems of a spec that a message names."""
+
+
+def describe(value: Any, path: str = "") -> str:
+    """A value and its kind, short enough for a message; of a key at `path` that is secret the kind alone."""
     kinds = {
         bool: "a truth value",
         int: "a whole number",
@@ -148,7 +225,8 @@ def describe(value: Any) -> str:
         list: "a list",
         dict: "a section",
     }
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    text = str(value).lower() if isinstance(value, bool) else redacted(repr(value))
+    text = REDACTED if is_secret(path) else text
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({kinds.get(type(value), type(value).__name__)})"
 
 
@@ -157,7 +235,9 @@ def raise_all(problems: Sequence[Problem], source: str) -> None:
     if len(problems) == 1:
         raise SpecError(problems[0].what, where=problems[0].where, hint=problems[0].hint)
     if problems:
-        raise SpecError("\n  ".join([f"{len(problems)} problems", *map(str, problems)]), where=source)
+        more = [f"... and {len(problems) - MOST_LISTED} more"] * (len(problems) > MOST_LISTED)
+        listed = map(str, problems[:MOST_LISTED])
+        raise SpecError("\n  ".join([f"{len(problems)} problems", *listed, *more]), where=source)
 
 
 def nearest(path: str, known: Sequence[str]) -> str:

@@ -9,13 +9,12 @@ from oneformer_jax.app.spec.action_keys import Evaluate, Export, Inference, Wand
 from oneformer_jax.app.spec.automl_keys import Automl
 from oneformer_jax.app.spec.dataset_keys import Dataset
 from oneformer_jax.app.spec.deploy_keys import GenTrtEngine, Quantize
-from oneformer_jax.app.spec.field import Section, key, leaves, own_key, plain, section
+from oneformer_jax.app.spec.field import Section, key, leaves, location_key, own_key, plain, section
 from oneformer_jax.app.spec.model_keys import Model
 from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.app.spec.train_keys import Train
+from oneformer_jax.data.storage.addresses import REDACTED, redacted
 from oneformer_jax.errors import SpecError
-
-REDACTED = "<redacted>"
 
 
 class Spec(Section):
@@ -37,7 +36,7 @@ class Spec(Section):
         note="checkpoints are not encrypted, and the key is never stored",
         tao="never used, but stored in clear text",
     )
-    results_dir: str = key("", "Results directory", "Folder in which each action has a folder of its own.")
+    results_dir: str = location_key("", "Results directory", "Folder in which each action has a folder of its own.")
     wandb: Wandb = section(Wandb, "Weights & Biases.")
     model: Model = section(Model, "The model.")
     dataset: Dataset = section(Dataset, "The data.")
@@ -75,8 +74,8 @@ class Spec(Section):
         return self._places.get(path, "")
 
     def to_dict(self) -> dict[str, Any]:
-        """All keys as plain YAML data; the encryption key is redacted."""
-        data: dict[str, Any] = plain(self)
+        """All keys as plain YAML data, to be kept or shown: without the encryption key and the secrets of addresses."""
+        data: dict[str, Any] = redacted(plain(self))
         return data | {"encryption_key": REDACTED if self.encryption_key else ""}
 
 
@@ -117,15 +116,35 @@ def given_values(spec: Spec) -> dict[str, Any]:
     return data
 
 
+def withheld(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Data for a file that a child process reads: in place of an address with a password or a signature, an
+    interpolation of an environment variable, named after the key; and the values of these variables."""
+    secrets: dict[str, str] = {}
+
+    def hide(value: Any, path: str) -> Any:
+        if isinstance(value, dict):
+            return {name: hide(element, f"{path}_{name}") for name, element in value.items()}
+        if isinstance(value, list):
+            return [hide(element, f"{path}_{index}") for index, element in enumerate(value)]
+        if not isinstance(value, str) or "${" in value or (kept := redacted(value)) == value:
+            return value
+        variable = re.sub(r"\W", "_", f"oneformer{path}").upper()
+        secrets[variable] = value
+        quoted = kept.replace("\\", "\\\\").replace("'", "\\'")
+        return f"${{oc.env:{variable},'{quoted}'}}"
+
+    return hide(data, ""), secrets
+
+
 def to_yaml(data: dict[str, Any]) -> str:
     """Plain spec data, with its interpolations resolved, as YAML that `load_spec` reads back to the same data."""
-    return yaml_text(_literal(data))
+    return yaml_text(literal(data))
 
 
-def _literal(value: Any) -> Any:
+def literal(value: Any) -> Any:
     """Text that looks like an interpolation is escaped: values are resolved already."""
     if isinstance(value, dict):
-        return {name: _literal(element) for name, element in value.items()}
+        return {name: literal(element) for name, element in value.items()}
     if isinstance(value, list):
-        return [_literal(element) for element in value]
+        return [literal(element) for element in value]
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from oneformer_jax.app.spec.field import SearchRange, Section, device_indices, key, own_key, section
+from oneformer_jax.app.spec.field import SearchRange, Section, device_indices, key, location_key, own_key, section
 
 _share = partial(key, minimum=0.0, maximum=1.0, math_cond="> 0.0", automl=True)
 
@@ -188,8 +188,8 @@ class Train(Section):
         "Score by which the best checkpoint is chosen; empty: mIoU, AP or PQ, that of the first validated "
         "task that the data defines. A score that the data never defines is refused.",
     )
-    resume_training_checkpoint_path: str = key("", "", "Checkpoint to continue from.")
-    results_dir: str = key(
+    resume_training_checkpoint_path: str = location_key("", "", "Checkpoint to continue from.")
+    results_dir: str = location_key(
         "", "Results directory", "Folder for the results of this action; empty: <results_dir>/train."
     )
     freeze: tuple[str, ...] = key(
@@ -199,7 +199,7 @@ class Train(Section):
         "sem_seg_head.pixel_decoder. They run without dropout and have no optimizer state.",
         tao="a name that matches nothing only causes a warning",
     )
-    pretrained_model: str = key(
+    pretrained_model: str = location_key(
         "",
         "",
         "Weights to start the training from: a checkpoint of this project, or any weights that the action convert"
@@ -263,7 +263,7 @@ class Train(Section):
         "The contrastive loss compares images only within each batch.",
         tao="ignored",
     )
-    pretrained_backbone: str = key(
+    pretrained_backbone: str = location_key(
         "",
         "",
         "Weights to start the backbone from: an ImageNet Swin, or any model that train.pretrained_model accepts.",

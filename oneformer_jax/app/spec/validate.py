@@ -45,6 +45,7 @@ def disagreements(spec: Spec) -> list[Problem]:
         *_ignored_class(model.sem_seg_head),
         *_devices({"train": train, "evaluate": spec.evaluate, "inference": spec.inference}),
         *_search(spec.automl, train.num_epochs),
+        *_locations(spec),
     ]
     return [Problem(what, next(filter(None, map(spec.place, paths)), "")) for what, paths in found]
 
@@ -62,6 +63,12 @@ def oddities(spec: Spec) -> Iterator[str]:
 
 
 Finding = tuple[str, tuple[str, ...]]  # what is wrong, and the keys involved
+
+
+def _locations(spec: Spec) -> Iterator[Finding]:
+    for leaf in leaves(Spec):
+        if leaf.key.location and r"\x00" in repr(plain(spec.value(leaf.path))):
+            yield f"{leaf.path}: contains the character NUL, which no path has", (leaf.path,)
 
 
 def _not_available(spec: Spec) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """What lies at an address such as s3://, gs:// or https://, and its download, by fsspec and the clients it finds."""
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,15 @@ PAUSE = 1.0  # seconds before a download that broke off is continued
 
 # What file systems call the facts by which a changed file is recognised.
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5")
-_FACTS = (*_TAGS, "Last-Modified", "LastModified", "mtime", "updated", "created", "size")
+_DATES = ("Last-Modified", "LastModified", "mtime", "updated", "created")
+
+REDACTED = "<redacted>"
+"""In place of what is not written down."""
+
+_LOCAL = ("tfds", "file")
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
+# A user with a password, which may hold any character, or a user alone; digits after a colon are a port.
+_USER = re.compile(r"(?:[^/@]*:(?!\d*(?:[/?#]|$))[^@]*@|[^/?#]*@)(?:[^/?#]*@)?", re.DOTALL)
 
 # Names of errors: the packages that define them need not be installed.
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError"}
@@ -35,9 +44,16 @@ class AbsentError(DataError):
     """There is nothing at an address."""
 
 
+class UnreachableError(DataError):
+    """No server answers at an address."""
+
+
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as its file system names it; `name` is relative to the address, `version` changes with the content."""
+    """A file as its file system names it; `name` is relative to the address.
+
+    `version` changes with the content; "" where the server says nothing of the kind, as a date or a tag.
+    """
 
     path: str
     name: str
@@ -67,11 +83,21 @@ def is_address(location: str) -> bool:
 
 def shown(location: str) -> str:
     """A path as it is; an address without what may be secret: user, password and the query of signed addresses."""
-    if not is_address(location):
+    scheme, separator, rest = location.partition("://")
+    if not separator or scheme in _LOCAL:
         return location
-    parts = urlsplit(location)
-    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    return f"{address}?..." if parts.query else address
+    user = _USER.match(rest)
+    address, mark, query = (f"{REDACTED}@{rest[user.end() :]}" if user else rest).partition("?")
+    return f"{scheme}://{address}{mark}{REDACTED if query else ''}"
+
+
+def redacted(value: Any) -> Any:
+    """Text, or data that holds texts, with every address in it as it may be `shown`."""
+    if isinstance(value, dict):
+        return {name: redacted(element) for name, element in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(redacted(element) for element in value)
+    return _ADDRESS.sub(lambda match: shown(match[0]), value) if isinstance(value, str) else value
 
 
 def file_name(location: str) -> str:
@@ -81,10 +107,7 @@ def file_name(location: str) -> str:
 
 def look_up(location: str) -> Listing:
     """What is at `location`; nothing is downloaded. Raises what fsspec or its client raises, see `explained`."""
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(location, **_options(location))
-    filesystem.invalidate_cache()
+    filesystem, path = _client(location, **_options(location))
     found = filesystem.info(path)
     if found["type"] == "file":
         return Listing(filesystem, (_remote_file(path, file_name(location), found),), is_folder=False)
@@ -97,12 +120,9 @@ def look_up(location: str) -> Listing:
 
 def names_in(location: str) -> frozenset[str] | None:
     """What the folder at `location` holds, no deeper; None if the server does not say. Raises as `look_up` does."""
-    import fsspec
-
     if location.startswith(("http://", "https://")):
         return None
-    filesystem, path = fsspec.core.url_to_fs(location)
-    filesystem.invalidate_cache()
+    filesystem, path = _client(location)
     found = filesystem.ls(path, detail=False)
     names = {name.rstrip("/").rpartition("/")[2] for name in found if name.rstrip("/") != path.rstrip("/")}
     return frozenset(name for name in names if not is_hidden(PurePosixPath(name)))
@@ -120,6 +140,19 @@ def exists(location: str) -> bool:
     return True
 
 
+def _client(location: str, **options: Any) -> tuple[Any, str]:
+    """fsspec's file system for an address, and what it calls the place."""
+    if REDACTED in location:
+        raise DataError(
+            "its password or signature was not stored", hint="give the whole address again, in the spec or an override"
+        )
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(location, **options)
+    filesystem.invalidate_cache()
+    return filesystem, path
+
+
 def _options(location: str) -> dict[str, Any]:
     if not location.startswith(("http://", "https://")):
         return {}
@@ -130,10 +163,12 @@ def _options(location: str) -> dict[str, Any]:
 
 
 def _remote_file(path: str, name: str, facts: dict[str, Any]) -> RemoteFile:
-    known = [f"{fact}={facts[fact]}" for fact in _FACTS if facts.get(fact)]
-    # With a tag, the query of a signed address, which differs each time, adds no information.
-    version = known if any(facts.get(tag) for tag in _TAGS) else [path, *known]
-    return RemoteFile(path, name, facts.get("size"), "; ".join(version))
+    known = [f"{fact}={facts[fact]}" for fact in (*_TAGS, *_DATES) if facts.get(fact)]
+    if known:
+        known += [f"size={facts['size']}"] * bool(facts.get("size"))
+        # With a tag, the query of a signed address, which differs each time, adds no information.
+        known = known if any(facts.get(tag) for tag in _TAGS) else [path, *known]
+    return RemoteFile(path, name, facts.get("size"), "; ".join(known))
 
 
 def download(listing: Listing, part: Path, progress: Callable[[int], object]) -> None:
@@ -225,7 +260,9 @@ def _explain(error: Exception, location: str) -> DataError:
     causes = list(_causes(error))
     kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
     status = next((cause.status for cause in causes if hasattr(cause, "status")), None)
-    login = _LOGIN.get(urlsplit(location).scheme, "a signed address may have expired, a private one needs to be signed")
+    login = _LOGIN.get(
+        location.partition("://")[0], "a signed address may have expired, a private one needs to be signed"
+    )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(location, shown(location))
     if isinstance(error, ImportError):
         return DataError(f"needs a package that is missing: {error}", hint=install_hint("remote"))
@@ -239,7 +276,7 @@ def _explain(error: Exception, location: str) -> DataError:
         return DataError(f"the server answered with status {status}", hint="try again later, or check the address")
     if kinds & _NO_CONNECTION:
         cause = next(cause for cause in causes if {kind.__name__ for kind in type(cause).__mro__} & _NO_CONNECTION)
-        return DataError(f"the server cannot be reached: {cause}", hint="check the address and the network")
+        return UnreachableError(f"the server cannot be reached: {cause}", hint="check the address and the network")
     if isinstance(error, FileNotFoundError):
         return AbsentError("does not exist (status 404)", hint="check the address")
     return DataError(f"cannot be fetched: {reason}", hint="check the address and the network")

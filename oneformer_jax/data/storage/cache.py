@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from oneformer_jax.data.storage import addresses
-from oneformer_jax.data.storage.addresses import Listing, explained, is_address, shown
+from oneformer_jax.data.storage.addresses import Listing, UnreachableError, explained, is_address, shown
 from oneformer_jax.data.storage.archives import is_archive, unpack
 from oneformer_jax.data.storage.folders import Spellings, is_hidden
 from oneformer_jax.errors import DISK_FULL, DataError
@@ -95,17 +95,35 @@ def _located(where: str) -> Iterator[None]:
 
 
 def _fetched(address: str, *, unpacked: bool) -> Path:
-    with explained(address):
-        listing = addresses.look_up(address)
+    """What is at an address now, from the cache where that holds it; what was there last where no server answers."""
     name = addresses.file_name(address)
-    is_packed = unpacked and not listing.is_folder and is_archive(name)
-    versions = [f"{file.name}: {file.version}" for file in listing.files]
+    kind = "unpacked" if unpacked and is_archive(name) else ""
     place = shown(address).partition("?")[0].rstrip("/")
-    entry = _entry(name, "unpacked" if is_packed else "", place, *versions)
+    newest = cache_folder() / "newest" / _entry(name, kind, place).name  # a link to what was last found there
+    try:
+        with explained(address):
+            listing = addresses.look_up(address)
+    except UnreachableError as error:
+        if not newest.is_dir():
+            raise
+        print(f"{shown(address)}: {error.what}; using what was there when it was last fetched", file=sys.stderr)
+        return newest.resolve() if kind or not (newest / name).is_file() else newest.resolve() / name
+    is_packed = bool(kind) and not listing.is_folder
+    versions = [f"{file.name}: {file.version}" for file in listing.files]
+    entry = _entry(name, kind if is_packed else "", place, *versions)
     part = _beside(entry, ".part")
+    is_known = all(file.version for file in listing.files)
+    if not is_known:  # only the content says whether it has changed
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(_beside(entry, ".lock")):
+            _remove(part)
+            _download(listing, part, address)
+            entry = _entry(name, kind if is_packed else "", place, _digest(part))
+            part = part.rename(_beside(entry, ".part"))
 
     def make(folder: Path) -> None:
-        _download(listing, part, address)
+        if is_known:
+            _download(listing, part, address)
         if not is_packed:
             part.rename(folder if listing.is_folder else folder / name)
             return
@@ -116,7 +134,28 @@ def _fetched(address: str, *, unpacked: bool) -> Path:
             raise
         part.unlink()
 
-    return _once(entry, make) if is_packed or listing.is_folder else _once(entry, make) / name
+    _once(entry, make)
+    _remove(part)  # of content that was there before
+    _link(newest, entry)
+    return entry if is_packed or listing.is_folder else entry / name
+
+
+def _digest(path: Path) -> str:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(path)}\n".encode(errors="surrogateescape"))
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    fresh = _beside(link, f".{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(os.path.relpath(target, link.parent))
+    fresh.replace(link)
 
 
 def _download(listing: Listing, part: Path, address: str) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from oneformer_jax.app.run.screen import Screen
 
 from oneformer_jax.app.actions.train.report import TrainingProgress
 from oneformer_jax.app.actions.train.wandb import init_arguments, wandb_writers
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.training import training_run
 from oneformer_jax.app.spec import load_spec

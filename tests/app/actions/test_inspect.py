@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from oneformer_jax.app.actions.model.cost import parameter_counts
 from oneformer_jax.app.cli.commands import app
 from oneformer_jax.app.run.opened import checked_datasets
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.settings.data import splits_with_data
 from oneformer_jax.app.settings.model import model_config
 from oneformer_jax.app.spec import load_spec
@@ -195,7 +195,7 @@ def test_files_that_passed_are_not_checked_again(spec: Path, monkeypatch: pytest
     monkeypatch.setattr(coco_file, "read_json", lambda path: parsed.append(path) or read_json(path))
 
     def said() -> str:
-        console = Console(width=200, force_terminal=False)
+        console = Screen(width=200, force_terminal=False)
         with console.capture() as capture:
             checked_datasets(splits_with_data(load_spec(spec)), console)
         return capture.get()

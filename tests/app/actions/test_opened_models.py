@@ -7,12 +7,12 @@ from pathlib import Path
 
 import onnx
 import pytest
-from oneformer_jax.app.run.screen import Screen
 from small_graph import SIZE, small_model
 
 from oneformer_jax.app.run import opened
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import counting_categories, open_model
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.evaluation import evaluation_run, inference_run, model_choice
 from oneformer_jax.app.settings.model_choice import stated

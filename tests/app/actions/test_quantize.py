@@ -5,17 +5,17 @@ from pathlib import Path
 
 import onnx
 import pytest
-from rich.console import Console
 from small_graph import small_model
 
 from oneformer_jax.app.actions.model.quantize import quantize
 from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.deployment import quantization_run
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.errors import EngineError, OneFormerError, SpecError
 
-QUIET = Console(quiet=True)
+QUIET = Screen(quiet=True)
 
 
 def test_models_that_the_backend_does_not_take_are_refused(spec_of: Callable[..., Spec], tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from oneformer_jax.app.run import status as status_module
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.run.status import EpochLines, StatusFile, kpi, result_folder
 from oneformer_jax.errors import OneFormerError
 
@@ -26,12 +26,12 @@ def lines_of(file: StatusFile) -> list[dict]:
 
 
 @pytest.fixture
-def console() -> Console:
-    return Console(record=True, width=200)
+def console() -> Screen:
+    return Screen(record=True, width=200)
 
 
 @pytest.fixture
-def status(tmp_path: Path, console: Console) -> StatusFile:
+def status(tmp_path: Path, console: Screen) -> StatusFile:
     return StatusFile(tmp_path, "train", console)
 
 
@@ -90,7 +90,7 @@ def test_scores_stand_where_they_were_measured_and_on_the_last_line(status: Stat
     assert last["kpi"] == {"mIoU": 0.4, "PQ": 0.1, "train_loss": 3.0}
 
 
-def test_a_warning_is_on_the_screen_and_in_the_file(status: StatusFile, console: Console) -> None:
+def test_a_warning_is_on_the_screen_and_in_the_file(status: StatusFile, console: Screen) -> None:
     status.warning("a [key] of nothing")
     (line,) = lines_of(status)
     assert (line["status"], line["verbosity"], line["message"]) == ("RUNNING", "WARNING", "a [key] of nothing")
@@ -98,7 +98,7 @@ def test_a_warning_is_on_the_screen_and_in_the_file(status: StatusFile, console:
 
 
 def test_a_line_that_does_not_fit_on_the_disk_leaves_none_of_itself(
-    status: StatusFile, console: Console, monkeypatch: pytest.MonkeyPatch
+    status: StatusFile, console: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     status.write("STARTED", "whole")
     before = status.path.read_text()
@@ -138,7 +138,7 @@ def test_a_line_that_does_not_fit_on_the_disk_leaves_none_of_itself(
 def test_every_line_is_strict_json_whatever_it_says(
     tmp_path_factory: pytest.TempPathFactory, message: str, scores: dict
 ) -> None:
-    status = StatusFile(tmp_path_factory.mktemp("status"), "train", Console(quiet=True))
+    status = StatusFile(tmp_path_factory.mktemp("status"), "train", Screen(quiet=True))
     status.write("RUNNING", message, kpi=scores)
     (line,) = lines_of(status)
     assert line["message"] == message

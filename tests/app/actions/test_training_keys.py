@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
 from converters.rules import ConversionError
 from converters.weights import Weights
@@ -17,6 +16,7 @@ from oneformer_jax.app.actions.train.start import starting_point
 from oneformer_jax.app.run import devices
 from oneformer_jax.app.run.devices import join_processes, mesh_of, own_devices, refuse_different_specs
 from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings import evaluation as scoring
 from oneformer_jax.app.settings.model import frozen_names, model_config
@@ -168,7 +168,7 @@ def test_an_optimizer_state_fits_the_frozen_parts_that_it_was_made_for(spec_of: 
     data = "dataset.train.annotations=a.json"
     spec, other = spec_of("train.freeze=[backbone]", data), spec_of("train.freeze=[]", data)
     description = Description(model_config(spec), Categories(()), (0.0,) * 3, (1.0,) * 3, spec.to_dict(), step=1)
-    loop, run = LoopSettings(1, 1, 1, 1, 1), Run(tmp_path, StatusFile(tmp_path, "train", Console()), Console())
+    loop, run = LoopSettings(1, 1, 1, 1, 1), Run(tmp_path, StatusFile(tmp_path, "train", Screen()), Screen())
     now = replace(description, training=Training(1, 1, "mIoU", 0, {}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ckpt, "load_description", lambda _: description)
@@ -198,7 +198,7 @@ def test_why_weights_do_not_fit_is_told_before_random_ones_are_made(
         return made(config, key) if isinstance(key, jax.core.Tracer) else pytest.fail("it makes random weights")
 
     monkeypatch.setattr(oneformer, "init", shapes_only)
-    run = Run(tmp_path, StatusFile(tmp_path, "train", Console()), Console())
+    run = Run(tmp_path, StatusFile(tmp_path, "train", Screen()), Screen())
     now = Description(config, Categories(()), (0.0,) * 3, (1.0,) * 3, {}, training=Training(1, 1, "mIoU", 0, {}))
     with pytest.raises(ConversionError, match=r"pixel_decoder/another"):
         starting_point(training_run(spec, tmp_path), LoopSettings(1, 1, 1, 1, 1), now, None, make_mesh(1), run)
@@ -206,7 +206,7 @@ def test_why_weights_do_not_fit_is_told_before_random_ones_are_made(
 
 @pytest.mark.tao(31)
 def test_devices(spec_of: SpecOf, tmp_path: Path) -> None:
-    status = StatusFile(tmp_path, "train", Console())
+    status = StatusFile(tmp_path, "train", Screen())
     assert mesh_of(device_choice(spec_of(), "train"), status).size == 1
     assert not status.path.exists()
     more_than_there_are = spec_of("train.num_gpus=64")  # as in TAO's templates

@@ -2,15 +2,14 @@
 
 import io
 
-from rich.console import Console
-
 from oneformer_jax.app.actions.train.report import TrainingProgress
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.training.logbook import Reporter
 
 
 def test_a_line_each_with_the_time_that_is_left() -> None:
     screen = io.StringIO()
-    progress: Reporter = TrainingProgress(Console(file=screen, width=200), total_steps=8, start_step=4)
+    progress: Reporter = TrainingProgress(Screen(file=screen, width=200), total_steps=8, start_step=4)
     with progress.bar:  # type: ignore[attr-defined]
         progress.step(5, {"loss": 1.25, "lr": 1e-4}, 3.0)
         progress.message("interrupted")

@@ -59,15 +59,14 @@ def train(spec_path: Path) -> int:
 
 
 def study(spec_path: Path, folder: Path) -> None:
-    from rich.console import Console
-
     from oneformer_jax.app.actions.automl import search
     from oneformer_jax.app.automl.request import search_run
     from oneformer_jax.app.run.execute import Run
+    from oneformer_jax.app.run.screen import Screen
     from oneformer_jax.app.run.status import StatusFile
     from oneformer_jax.app.spec import load_spec
 
-    console = Console()
+    console = Screen()
     run = Run(folder, StatusFile(folder, "automl", console), console)
     search(search_run(load_spec(spec_path)), run, COMMAND)
 

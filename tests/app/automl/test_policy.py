@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from oneformer_jax.app.automl.policy import SKILL, Policy, action_for_training, route_training, train_schema
 from oneformer_jax.app.cli.commands import app
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.errors import OneFormerError, install_hint
 
 SCHEMA, TEMPLATE = "schemas/train.schema.json", "references/spec_template_train.yaml"
@@ -75,7 +75,7 @@ def test_the_option_counts_before_the_spec_and_neither_means_a_training(tmp_path
     def action(text: str, policy: Policy | None, *overrides: str) -> str:
         path = tmp_path / "spec.yaml"
         path.write_text(text)
-        return action_for_training(path, list(overrides), policy, Console(quiet=True))
+        return action_for_training(path, list(overrides), policy, Screen(quiet=True))
 
     assert action("{}", None) == "train"
     assert action("{}", "auto") == "automl"

@@ -16,12 +16,12 @@ import pytest
 import stand_in
 import yaml
 from clusters import ended
-from rich.console import Console
 
 import oneformer_jax.app.actions.automl as action
 from oneformer_jax.app.automl.request import search_run
 from oneformer_jax.app.automl.training import Place
 from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.spec import Spec, given_values, load_spec, to_yaml
 from oneformer_jax.app.spec.published.skill import bundle
@@ -44,7 +44,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
         cores = os.sched_getaffinity(0)
         here = [Place(f"cpu {index}", cores=frozenset(cores)) for index in range(places)]
         monkeypatch.setattr(action, "find_places", lambda *_: here)
-        console = Console(file=screen, width=200, force_terminal=screen is not None)
+        console = Screen(file=screen, width=200, force_terminal=screen is not None)
         settings = search_run(load_spec(path, [*SMALL, *overrides]))
         action.search(settings, Run(folder, StatusFile(folder, "automl", console), console), stand_in.COMMAND)
         return json.loads((folder / "results.json").read_text())

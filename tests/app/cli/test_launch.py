@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from oneformer_jax.app.cli import launch
+from oneformer_jax.app.run.screen import Screen
 
 # Process 1 is killed, or ends with a code, in as many starts as the second word says; process 0 then waits for it.
 SCRIPT = """
@@ -47,7 +47,7 @@ def test_a_lost_process_ends_the_others_and_all_start_again(
 ) -> None:
     monkeypatch.setattr(launch, "COMMAND_LINE", (sys.executable, "-c", SCRIPT))
     monkeypatch.setattr(launch, "GRACE_SECONDS", 0.2)
-    console = Console(record=True, width=160)
+    console = Screen(record=True, width=160)
     assert launch.launch([str(tmp_path), str(losses), str(code)], 2, 1, console) == returned
     text = console.export_text()
     assert all(word in text for word in words), text

@@ -1,10 +1,13 @@
 """Roots with empty files, and jobs that never ran."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stub_actions import ACTION
 
+from oneformer_jax.app.jobs import run as runner
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
 
 FILES = ("images.tar.gz", "images_panoptic.tar.gz", "annotations.json", "label_map.json", "label_map_panoptic.json")
@@ -50,3 +53,14 @@ def job_of(workspace: Workspace) -> Callable[..., Job]:
         return job
 
     return made
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`stub(code)`: from now on every action is this code."""
+
+    def becomes(code: str) -> None:
+        (tmp_path / "stub.py").write_text(ACTION + code + "\n")
+        monkeypatch.setattr(runner, "COMMAND_LINE", (sys.executable, str(tmp_path / "stub.py")))
+
+    return becomes

@@ -6,9 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from rich.console import Console
-
 from oneformer_jax.app.run.execute import running
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.settings.data import dataset_files
 from oneformer_jax.app.settings.evaluation import scoring
 from oneformer_jax.app.settings.training import training_run
@@ -127,7 +126,7 @@ def result_folder(action: str) -> Observed:
         with TemporaryDirectory() as folder:
             file = Path(folder, "spec.yaml")
             file.write_text(dump_yaml(spec).replace("HERE", folder))
-            with running(action, file, [], Console(quiet=True)) as (_, run):
+            with running(action, file, [], Screen(quiet=True)) as (_, run):
                 return str(run.folder.relative_to(folder))
 
     return below

@@ -40,7 +40,6 @@ def benchmark(settings: BenchmarkRun, console: Console) -> list[Latency]:
     size = own or asked or OF_CHECKPOINTS
     console.print(
         f"{path}: {model.provider}, {size[1]}x{size[0]}, {settings.warm_up} runs to warm up, {settings.runs} measured",
-        highlight=False,
     )
     batches = {"warm_up": settings.warm_up, "runs": settings.runs}
     results = measure(model.backend, size, settings.batch_sizes, settings.task, **batches)
@@ -57,7 +56,7 @@ def benchmark(settings: BenchmarkRun, console: Console) -> list[Latency]:
         }
         settings.output.parent.mkdir(parents=True, exist_ok=True)
         settings.output.write_text(json.dumps(content, indent=2) + "\n")
-        console.print(f"results: {settings.output}", highlight=False)
+        console.print(f"results: {settings.output}")
     return results
 
 

@@ -68,7 +68,7 @@ def inspect_model(
 
 
 def _print(console: Console, title: str, rows: Mapping[str, str]) -> None:
-    console.print(title, highlight=False)
+    console.print(title)
     table = Table(box=box.SIMPLE, show_header=False)
     table.add_column()
     table.add_column(justify="right")

@@ -80,8 +80,6 @@ def export(settings: ExportRun, run: Run) -> Path:
         f"{sum(exported.nodes.values())} nodes: {', '.join(f'{count} {name}' for name, count in listed.items())}",
         f"{exported.megabytes:.1f} MB, opset {exported.opset}, {exported.seconds:.0f} s: {path}",
         sep="\n",
-        highlight=False,
-        soft_wrap=True,
     )
     agreement = {f"label_agreement_{kind}": share for kind, share in exported.parity.agreement.items()}
     run.status.write("RUNNING", "Export finished.", kpi={"megabytes": exported.megabytes, **agreement})

@@ -53,8 +53,8 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
     device = CudaDevice(settings.device)
     prepared, kept = prepare(settings, model, metadata, console)
     for reason, names in kept.items():
-        console.print(f"float32: {len(names)} nodes ({reason})", highlight=False)
-    console.print(f"building with TensorRT {trt.__version__} on {device.name}: this takes minutes", highlight=False)
+        console.print(f"float32: {len(names)} nodes ({reason})")
+    console.print(f"building with TensorRT {trt.__version__} on {device.name}: this takes minutes")
     with TemporaryDirectory() as folder:  # the graph as a file, and beside it weights that protobuf cannot hold
         file = Path(folder) / "model.onnx"
         onnx.save(prepared, file, save_as_external_data=prepared.ByteSize() >= 2**31 - 1)
@@ -69,7 +69,7 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
         float32={reason: list(names) for reason, names in kept.items()},
         onnx_file=source.name,
     )
-    console.print(f"engine: {target} ({len(plan) / 1e6:.1f} MB), {sidecar(target).name} beside it", highlight=False)
+    console.print(f"engine: {target} ({len(plan) / 1e6:.1f} MB), {sidecar(target).name} beside it")
     run.status.write("RUNNING", "Engine generated.", kpi={"engine_MB": round(len(plan) / 1e6, 3)})
     return target
 
@@ -131,7 +131,7 @@ def calibrated(
         paths = [path for folder in calibration.images for path in list_images(local_folder(folder, what=IMAGES))]
         if calibration.batches:
             paths = paths[: calibration.batches * calibration.batch_size]
-        console.print(f"calibrating with {len(paths)} images", highlight=False)
+        console.print(f"calibrating with {len(paths)} images")
         return measured_ranges(copy, calibration_feeds(paths, metadata, calibration.batch_size))
 
     ranges = cached_ranges(calibration.cache, measured) if calibration.cache else measured()

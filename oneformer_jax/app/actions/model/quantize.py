@@ -20,6 +20,7 @@ from converters.onnx.settings import QuantizationRun
 from oneformer_jax.app.actions.evaluate import evaluate
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import open_model
+from oneformer_jax.app.run.screen import nothing
 from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.deploy.tensorrt_build import calibration_feeds
@@ -113,7 +114,7 @@ def _quantize_graph(settings: QuantizationRun, source: Path, target: Path, conso
     else:
         chosen = _chosen(settings, quantizable_layers(graph), console)
         paths = list_images(local_folder(settings.images, what=IMAGES))
-        console.print(f"calibrating with {len(paths)} images", highlight=False)
+        console.print(f"calibrating with {len(paths)} images")
         feeds = calibration_feeds(paths, metadata, settings.batch_size)
         ranges = measured_ranges(
             model, feeds, algorithm=settings.algorithm, providers=_providers(settings.device, console)
@@ -134,7 +135,7 @@ def _chosen(settings: QuantizationRun, layers: Sequence[Layer], console: Console
     chosen = chosen_layers(layers, settings.rules, settings.skip_names, settings.mode)
     counts = {dtype: list(chosen.values()).count(dtype) for dtype in dict.fromkeys(chosen.values())}
     shares = ", ".join(f"{count} to {dtype}" for dtype, count in counts.items())
-    console.print(f"quantizing {len(chosen)} of {len(layers)} layers: {shares}", highlight=False)
+    console.print(f"quantizing {len(chosen)} of {len(layers)} layers: {shares}")
     return chosen
 
 
@@ -144,7 +145,7 @@ def _providers(device: str, console: Console) -> tuple[str, ...]:
 
     wanted = {"cpu": "CPUExecutionProvider", "trt": "TensorrtExecutionProvider"}.get(device, "CUDAExecutionProvider")
     if wanted not in onnxruntime.get_available_providers():
-        console.print(f"this ONNX Runtime has no {device}: calibrating on the CPU", highlight=False)
+        console.print(f"this ONNX Runtime has no {device}: calibrating on the CPU")
         return ("CPUExecutionProvider",)
     return (wanted,) if device == "cpu" else (wanted, "CPUExecutionProvider")
 
@@ -153,7 +154,7 @@ def report(settings: ComparisonRun, before: Subject, after: Subject, run: Run) -
     """Prints the table and writes `quantization.json`; without annotated data the scores are missing: a warning."""
     subjects = {"before": before, "after": after}
     measured = {
-        name: _measured(settings, subject, replace(run, folder=run.folder / name, console=Console(quiet=True)))
+        name: _measured(settings, subject, replace(run, folder=run.folder / name, console=nothing()))
         for name, subject in subjects.items()
     }
     if settings.scoring is None:
@@ -161,7 +162,7 @@ def report(settings: ComparisonRun, before: Subject, after: Subject, run: Run) -
     content = {name: facts | {"path": str(subjects[name].path)} for name, facts in measured.items()}
     (run.folder / "quantization.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     run.console.print(_table(measured))
-    run.console.print(f"quantized: {after.path}", highlight=False)
+    run.console.print(f"quantized: {after.path}")
     kpi = {f"{key}_{name}": value for name, facts in measured.items() for key, value in facts.items()}
     run.status.write("RUNNING", "Quantized model evaluated.", kpi=kpi)
 

@@ -6,12 +6,13 @@ from contextlib import closing, contextmanager
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from rich.table import Table
 
 from oneformer_jax.app.actions.train.wandb import wandb_writers
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.failures import explained, is_out_of_memory
+from oneformer_jax.app.run.screen import words
 from oneformer_jax.app.run.status import EpochLines
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.errors import OneFormerError
@@ -72,10 +73,10 @@ class TrainingProgress:
         self._console, self._total = console, total_steps
         self._first: tuple[int, float] | None = None  # step and time of the first report, which includes compilation
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            words("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            words("{task.fields[numbers]}"),
             console=console,
             refresh_per_second=2,
             disable=not console.is_terminal,
@@ -92,11 +93,11 @@ class TrainingProgress:
             numbers += f"  ETA {_duration(seconds_per_step * (self._total - step))}"
         self.bar.update(self._task, completed=step, numbers=numbers)
         if not self._console.is_terminal:
-            self._console.print(f"step {step}/{self._total}  {numbers}", highlight=False)
+            self._console.print(f"step {step}/{self._total}  {numbers}")
 
     def message(self, text: str) -> None:
         """One line above the bar."""
-        self._console.print(text, highlight=False)
+        self._console.print(text)
 
 
 def _duration(seconds: float) -> str:

@@ -178,7 +178,7 @@ def _pretrained_backbone(shapes: Params, location: str, config: OneFormerConfig,
 
 
 def _tell(what: str, report: Report, console: Console) -> None:
-    console.print(f"{what}: {'; '.join(report.lines())}", highlight=False, soft_wrap=True)
+    console.print(f"{what}: {'; '.join(report.lines())}")
 
 
 def _refuse_other_frozen_parts(theirs: dict[str, Any], ours: dict[str, Any], where: str) -> None:

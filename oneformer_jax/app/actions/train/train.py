@@ -65,7 +65,7 @@ def train(settings: TrainingRun, run: Run) -> None:
         if store:
             store.close()
         return
-    console.print(what_is_trained(settings.recipe, dataset, loop, mesh.size), highlight=False)
+    console.print(what_is_trained(settings.recipe, dataset, loop, mesh.size))
 
     settings = replace(settings, recipe=replace(settings.recipe, model=start.model))
     step, batches, image_names = prepare(settings, loop, dataset, mesh, start.training.images)

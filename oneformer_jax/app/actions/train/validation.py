@@ -44,7 +44,7 @@ def validation(
         backend.params = {}  # a copy, where they are split
         metrics = {name: value for name, value in headline(result).items() if not math.isnan(value)}
         scores = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        run.console.print(f"validation  {scores}", highlight=False)
+        run.console.print(f"validation  {scores}")
         run.status.write(
             "RUNNING", "Eval metrics generated.", kpi=kpi(metrics_json(result, per_class=scoring.per_class))
         )
@@ -71,12 +71,12 @@ def dry_run(
     if values["not_finite"]:
         raise OneFormerError(f"the first step is not finite: {values}", hint="lower train.optim.lr or check the data")
     seconds = time.monotonic() - start
-    run.console.print(f"one step, compilation included: loss {values['loss']:.3f}, {seconds:.0f} s", highlight=False)
+    run.console.print(f"one step, compilation included: loss {values['loss']:.3f}, {seconds:.0f} s")
     if validate is not None:
         validate(state.trained)
     done = "one step" if validate is None else "one step and one validation batch"
     run.status.end_with(f"Dry run finished successfully: {done}, no checkpoint was written.")
-    run.console.print(f"dry run: {done}; nothing was written", highlight=False)
+    run.console.print(f"dry run: {done}; nothing was written")
 
 
 def _first_records(dataset: Dataset, count: int) -> Dataset:

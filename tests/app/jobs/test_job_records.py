@@ -1,0 +1,103 @@
+"""Records of jobs: damaged, of a newer version, numbered together, moved between folders, without secrets."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from stub_actions import ENDINGS, job
+
+from oneformer_jax.app.jobs import run as runner
+from oneformer_jax.app.jobs.plan import Request
+from oneformer_jax.app.jobs.workspace import Job, Workspace
+
+
+def test_a_job_that_came_to_its_end_is_not_run_again(workspace: Workspace, stub: Callable[[str], None]) -> None:
+    stub(ENDINGS["success"][0])
+    job("export", "-w", workspace.folder, "export.checkpoint=given")
+    result = job("resume", "-w", workspace.folder, "export-1")
+    assert result.exit_code == 1
+    assert "nothing to resume" in result.stderr
+    assert workspace.job("export-1").log_path.read_text() == "working\n"
+
+
+def test_one_damaged_record_does_not_hide_the_others(workspace: Workspace, job_of: Callable[..., Job]) -> None:
+    good, bad = job_of("train"), job_of("export")
+    bad.record_path.write_text('{"action": "export", "command": 5}')
+    result = job("list", "-w", workspace.folder)
+    assert result.exit_code == 0
+    assert [name in result.stdout for name in (good.id, bad.id, "DAMAGED")] == [True] * 3
+    shown = job("show", "-w", workspace.folder, bad.id)
+    assert shown.exit_code == 1
+    assert "command is 5 (a whole number), expected text" in shown.stderr
+    assert "parent is missing" in shown.stderr
+
+
+def test_what_a_newer_version_wrote_is_kept_and_shown(workspace: Workspace, job_of: Callable[..., Job]) -> None:
+    made = job_of("train")
+    content = json.loads(made.record_path.read_text()) | {"carbon": {"grams": 3}}
+    made.record_path.write_text(json.dumps(content))
+    made.write(made.read())
+    assert json.loads(made.record_path.read_text()) == content
+    assert "carbon" in job("show", "-w", workspace.folder, made.id).stdout
+
+
+def test_jobs_that_start_together_have_different_numbers(
+    workspace: Workspace, stub: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub(ENDINGS["success"][0])
+    together = threading.Barrier(2)
+    planned = runner.make_plan
+
+    def slowly(request: Request, place: Workspace, made: Job) -> object:
+        plan = planned(request, place, made)
+        if made.id.endswith("-1"):
+            together.wait(60)  # both have chosen the first number
+        return plan
+
+    monkeypatch.setattr(runner, "make_plan", slowly)
+    found = []
+    requests = [
+        Request("export", overrides=["export.checkpoint=c"]),
+        Request("quantize", overrides=["quantize.model_path=c"]),
+    ]
+    threads = [
+        threading.Thread(target=lambda request=request: found.append(runner.create(request, workspace)[0].id))
+        for request in requests
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(name.rpartition("-")[2] for name in found) == ["1", "2"]
+
+
+def test_relative_locations_mean_the_same_in_another_folder(
+    workspace: Workspace, stub: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stub("print(spec['export']['checkpoint'], spec['dataset']['label_map']); status('FAILURE', 'later'); sys.exit(1)")
+    job("export", "-w", "workspace", "export.checkpoint=c", "dataset.label_map={'*': ../map.json}")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    job("resume", "-w", "../workspace", "export-1")
+    first, second = workspace.job("export-1").log_path.read_text().splitlines()
+    assert first == second == f"{tmp_path}/c {{'*': '{tmp_path}/../map.json'}}"
+
+
+def test_an_address_with_a_password_reaches_the_action_and_no_file(
+    workspace: Workspace, stub: Callable[[str], None]
+) -> None:
+    word = "T0p-Secret"
+    stub(
+        "import re; text = spec['export']['checkpoint']; name = re.search('oc.env:(\\\\w+)', text)[1]\n"
+        "status('FAILURE', str(os.environ[name] == 'https://a:T0p-' + 'Secret@h/c?sig=1')); sys.exit(1)"
+    )
+    job("export", "-w", workspace.folder, f"export.checkpoint=https://a:{word}@h/c?sig=1", f"encryption_key={word}")
+    made = workspace.job("export-1")
+    assert made.read().message == "True"
+    assert not [path for path in made.folder.rglob("*") if path.is_file() and word in path.read_text()]
+    shown = job("show", "-w", workspace.folder, "export-1")
+    assert word not in shown.output
+    assert "https://<redacted>@h/c?<redacted>" in shown.output
