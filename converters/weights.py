@@ -1,5 +1,6 @@
 """Weights from anywhere: our own checkpoints, and all that `converters` reads, by which of the known sources it is."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -144,13 +145,17 @@ def read_weights(location: str, kind: Kind | Literal["auto"] = "auto") -> Weight
     config = converted.config
     if isinstance(config, SwinConfig):
         config = OneFormerConfig(backbone=config)
-    names = _class_names((source.config or {}).get("id2label") or {}, f"{location}: id2label")
+    names = class_names(source.config, location)
     return Weights(location, config, converted.params, names, converted.thresholds, report=converted.report)
 
 
-def _class_names(labels: Any, where: str) -> tuple[str, ...]:
-    """The names of Hugging Face's `id2label`, in the order of its numbers, which need not be without gaps."""
+def class_names(config: Mapping[str, Any] | None, where: str) -> tuple[str, ...]:
+    """The names of `id2label` in Hugging Face's configuration, in the order of its numbers; () where there is none.
+
+    Raises CheckpointError where it maps anything else than numbers to names.
+    """
+    labels = (config or {}).get("id2label") or {}
     numbered = isinstance(labels, dict) and all(str(key).isdecimal() and len(str(key)) < 10 for key in labels)
     if not numbered or not all(isinstance(name, str) for name in labels.values()):
-        raise CheckpointError("expected names by the numbers of their classes", where=where)
+        raise CheckpointError("id2label: expected names by the numbers of their classes", where=where)
     return tuple(labels[index] for index in sorted(labels, key=int))

@@ -101,8 +101,10 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, np.ndarray]:
     for _ in _WRAPPERS:  # one may lie in another; a pickle may also hold itself
         if isinstance(loaded, dict):
             loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
-    if not isinstance(loaded, dict) or not any(isinstance(value, np.ndarray) for value in loaded.values()):
-        keys = f" of {', '.join(map(_name, list(loaded)[:8])) or 'nothing'}" if isinstance(loaded, dict) else ""
+    keyed = isinstance(loaded, dict)
+    if not keyed or not any(isinstance(value, np.ndarray) for value in loaded.values()):
+        names = [key[:100] if isinstance(key, str) else _name(key) for key in list(loaded)[:8]] if keyed else []
+        keys = f" of {', '.join(names) or 'nothing'}" if keyed else ""
         raise CheckpointError(
             f"expected arrays by name, at the top or under {', '.join(_WRAPPERS)}; found "
             f"{'a dictionary' if keys else f'an object of type {type(loaded).__name__}'}{keys}",
@@ -122,7 +124,7 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, np.ndarray]:
 
 def _name(key: Any) -> str:
     """A key of a dictionary, which may be anything, in few words."""
-    return str(key)[:100] if isinstance(key, str | int | None) else type(key).__name__
+    return repr(key)[:100] if isinstance(key, str | int | None) else type(key).__name__
 
 
 def _read_folder(folder: Path) -> dict[str, np.ndarray]:

@@ -29,11 +29,11 @@ def inspect_spec(spec_path: Path, overrides: list[str], console: Console) -> Non
         console,
         f"{len(changed)} of {len(list(leaves(Spec)))} keys differ from their defaults",
         ("key", "value", "default", "set at"),
-        [(leaf.path, _text(values[leaf.path]), _text(leaf.default), spec.place(leaf.path)) for leaf in changed],
+        [(leaf.path, _text(values[leaf.path]), _text(leaf.default), _place(spec.place(leaf.path))) for leaf in changed],
     )
     ignored, reasons = unsupported_keys(spec), notes()
     if ignored:
-        rows = [(path, spec.place(path), reasons[path]) for path in ignored]
+        rows = [(path, _place(spec.place(path)), reasons[path]) for path in ignored]
         _print(console, f"{len(ignored)} set, but not honoured", ("key", "set at", "what happens"), rows)
     for oddity in oddities(spec):
         console.print(f"warning: {oddity}", style="yellow")
@@ -63,6 +63,10 @@ def _text(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return yaml_text(value, flow=True).removesuffix("...\n").strip()
+
+
+def _place(place: str) -> str:
+    return "command line" if place.startswith("command line") else place
 
 
 def _print(console: Console, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

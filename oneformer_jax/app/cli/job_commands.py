@@ -75,7 +75,7 @@ def resume_job(workspace: Place, job: JobId) -> None:
 def list_jobs(workspace: Place) -> None:
     """Show all jobs of a workspace: where they come from and how they ended."""
     with guarded() as console:
-        console.print(_table(_at(workspace).existing()))
+        console.print(table_of(_at(workspace).existing()))
 
 
 @app.command("show")
@@ -133,7 +133,8 @@ def _end(job: Job, code: int, console: Console) -> None:
         raise typer.Exit(code)
 
 
-def _table(workspace: Workspace) -> Table:
+def table_of(workspace: Workspace) -> Table:
+    """All jobs, those with a damaged record too."""
     table = Table()
     for column in ("job", "parent", "status", "created", "result"):
         table.add_column(column, overflow="fold")

@@ -76,7 +76,7 @@ SpecLoader.add_implicit_resolver(REPLACED[0], FLOAT, list("-+0123456789."))
 
 def _whole_number(loader: SpecLoader, node: yaml.ScalarNode) -> int:
     value = loader.construct_yaml_int(node)
-    if value.bit_length() > 64:
+    if value.bit_length() > 10_000:
         raise ValueError(f"a whole number of {value.bit_length()} bits")
     return int(value)
 
@@ -118,7 +118,8 @@ def _composed(loader: SpecLoader) -> yaml.Node | None:
 
     def size(node: yaml.Node, depth: int) -> int:
         if depth > DEEPEST:
-            raise yaml.YAMLError("it is nested too deeply, or contains itself")
+            what = "a section contains itself, or sections are nested too deeply"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
         if isinstance(node, yaml.ScalarNode):
             return 1
         if id(node) not in sizes:
@@ -208,7 +209,7 @@ def at_home(value: Any) -> Any:
     if not isinstance(value, str) or "~" not in value:
         return value
     scheme, separator, path = value.rpartition("://")
-    return f"{scheme}{separator}{os.path.expanduser(path)}"
+    return f"{scheme}{separator}{os.path.expanduser(path)}" if scheme in ("", "tfds") else value
 
 
 MOST_LISTED = 100

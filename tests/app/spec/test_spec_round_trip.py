@@ -15,6 +15,7 @@ from oneformer_jax.app.spec.source import nearest, parse_value
 # Any text that YAML can hold and that means itself (??? is a missing value).
 PIECES = st.lists(st.sampled_from(["\\", "${", "}", "a", " ", "'", ":"]), max_size=6).map("".join)
 TEXTS = (PIECES | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)).filter(lambda text: text != "???")
+PLACES = TEXTS.filter(lambda text: "\0" not in text)  # which no path has
 NUMBERS = st.floats(0, 1)
 COUNTS = st.integers(1, 1 << 40)
 
@@ -22,7 +23,7 @@ TRAIN = st.fixed_dictionaries(
     {},
     optional={
         "seed": COUNTS,
-        "results_dir": TEXTS,
+        "results_dir": PLACES,
         "freeze": st.lists(TEXTS, max_size=3),
         "iters_per_epoch": st.none() | COUNTS,
         "optim": st.fixed_dictionaries(
@@ -34,9 +35,9 @@ TRAIN = st.fixed_dictionaries(
 DATASET = st.fixed_dictionaries(
     {},
     optional={
-        "label_map": TEXTS,
+        "label_map": PLACES,
         "image_size": COUNTS | st.tuples(COUNTS, COUNTS),
-        "train": st.fixed_dictionaries({}, optional={"images": TEXTS | st.lists(TEXTS), "batch_size": COUNTS}),
+        "train": st.fixed_dictionaries({}, optional={"images": PLACES | st.lists(PLACES), "batch_size": COUNTS}),
         "task_prob_train": st.fixed_dictionaries({"semantic": st.floats(0.1, 1)}, optional={"panoptic": NUMBERS}),
     },
 )
