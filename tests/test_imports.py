@@ -1,8 +1,10 @@
 """What needs no JAX imports without it, and the public names are there. Which part may import which: test_house.py."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,3 +71,19 @@ def test_the_public_names_resolve() -> None:
         assert getattr(oneformer_jax, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = oneformer_jax.nothing
+
+
+def test_no_hint_asks_an_index_for_this_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has registered its name there; whoever does could give anything."""
+    import oneformer_jax.errors as errors
+
+    assert errors.install_hint("automl") == f"pip install -e '{ROOT}[automl]'"
+    monkeypatch.setattr(errors, "ROOT", tmp_path)
+    origin = SimpleNamespace(read_text=lambda _: '{"url": "file:///w/oneformer_jax.whl"}')
+    monkeypatch.setattr(errors, "distribution", lambda _: origin)
+    assert errors.install_hint("automl") == "pip install 'oneformer_jax[automl] @ file:///w/oneformer_jax.whl'"
+    monkeypatch.setattr(errors, "distribution", lambda _: SimpleNamespace(read_text=lambda _: None))
+    assert errors.install_hint("automl") == "pip install -e '.[automl]', in a checkout"
+    folders = [ROOT / name for name in ("oneformer_jax", "converters", "docs")]
+    texts = [path.read_text() for folder in folders for end in ("py", "md") for path in folder.rglob(f"*.{end}")]
+    assert not [text for text in texts if re.search(r"install '?oneformer_jax\[?[^@{]*'", text)]

@@ -229,6 +229,19 @@ def test_a_check_sum_that_is_wrong(tmp_path: Path) -> None:
         unpack_again(tmp_path, bytes(content))
 
 
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lambda data: lzma.compress(data, preset=0)])
+def test_zeros_behind_the_files_have_an_end(
+    compress: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few kilobytes may hold gigabytes of them, which are no files and count for no limit of files."""
+    monkeypatch.setenv("ONEFORMER_ARCHIVE_LIMIT_GB", "0.001")
+    monkeypatch.setattr(archives, "MOST_HEADERS", 2**20)
+    content = tar({"a": b"1"}, compress=lambda data: data)
+    assert unpack_again(tmp_path, compress(content + bytes(2**20))) == {"a": b"1"}
+    with pytest.raises(DataError, match="goes on far behind its files"):
+        unpack_again(tmp_path, compress(content + bytes(2**23)))
+
+
 @pytest.mark.parametrize("way", [lambda files: tar(files, compress=gzip.compress), packed])
 @pytest.mark.parametrize("files", [{"zeros": bytes(2**20)}, {f"{i}": b"" for i in range(200)}], ids=["large", "many"])
 def test_bombs(

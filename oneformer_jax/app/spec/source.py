@@ -117,11 +117,11 @@ def _composed(loader: SpecLoader) -> yaml.Node | None:
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node, depth: int) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            return 1
         if depth > DEEPEST:
             what = "a section contains itself, or sections are nested too deeply"
             raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
-        if isinstance(node, yaml.ScalarNode):
-            return 1
         if id(node) not in sizes:
             parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
             sizes[id(node)] = 1 + sum(size(part, depth + 1) for part in parts)

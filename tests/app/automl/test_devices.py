@@ -1,6 +1,8 @@
 """Where trials run: which devices and cores each one gets."""
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +35,21 @@ def test_cores_are_shared_out_if_somebody_asks_for_it(monkeypatch: pytest.Monkey
 
 def test_the_devices_are_counted_by_another_process() -> None:
     assert training.count_devices() == ("cpu", 1)
+
+
+def test_the_process_that_counts_devices_takes_no_module_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("jax", "json"):
+        (tmp_path / f"{name}.py").write_text("open('it ran', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    assert training.count_devices()[0] == "cpu"
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_no_process_of_ours_looks_for_modules_in_the_current_folder() -> None:
+    package = Path(training.__file__).resolve().parents[2]
+    commands = re.compile(r"sys\.executable,\s*\"(-\w+)\"")
+    found = [flag for path in package.rglob("*.py") for flag in commands.findall(path.read_text())]
+    assert len(found) >= 3
+    assert set(found) == {"-P"}

@@ -7,6 +7,7 @@ import pytest
 from oneformer_jax.app.automl.parameter import Choice, Number, Relation
 from oneformer_jax.app.automl.request import SearchSettings
 from oneformer_jax.app.automl.study import Study
+from oneformer_jax.errors import OneFormerError
 
 SPACE = (Number("lr", 1e-6, 1e-2, log=True), Choice("kind", ("a", "b"), (1.0, 2.0)))
 BASE = {"lr": 1e-4, "kind": "b"}
@@ -119,3 +120,12 @@ def test_the_key_that_decides_is_the_important_one() -> None:
     assert best is not None
     assert best.score == min(record.score or 0.0 for record in study.records())
     assert study.importance()["decides"] > 0.8
+
+
+@pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\0" + bytes(200), b"[" * 9000])
+def test_a_file_that_is_no_study_is_named(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "study.db"
+    file.write_bytes(content)
+    with pytest.raises(OneFormerError, match=r"(?s)study\.db: the study cannot be read: .*another results_dir"):
+        Study(SearchSettings("random", "maximize", 3, 2), (), {}, file=file)
+    assert file.read_bytes() == content

@@ -67,7 +67,7 @@ def test_the_home_folder_is_meant_by_a_tilde_in_every_key_that_names_a_place(
     )
     assert spec.dataset.train.images == (f"tfds://{tmp_path}/x", "s3://b/~y")
     assert spec.dataset.label_map == {"*": f"{tmp_path}/m"}
-    assert spec.model_name == "~"
+    assert spec.model_name == "~/x"
 
 
 def test_every_key_whose_text_speaks_of_a_file_or_folder_is_a_place() -> None:
