@@ -1,5 +1,6 @@
 """Files, folders and addresses of weights, read into one mapping from names to arrays."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def read_source(location: str | Path) -> Source:
     """
     location = str(location)
     if not is_address(location):
-        return _read(Path(location).expanduser(), location)
+        return _read(Path(os.path.expanduser(location)), location)
     path = _fetch(location)
     try:
         return _read(path, location)
@@ -60,7 +61,7 @@ def read_classes(location: str | Path) -> list[Any] | None:
     They lie in the file that `preprocessor_config.json` names or, where that is elsewhere, in its `metadata`. None if
     there is neither, and where `location` is no such folder. Raises CheckpointError unless they are numbered from 0.
     """
-    folder = Path(location).expanduser()
+    folder = Path(os.path.expanduser(location))
     processor = _read_json(folder / "preprocessor_config.json", needed=False) or {}
     name = Path(str(processor.get("class_info_file") or CLASS_INFO)).name  # nothing outside the folder is read
     info = _read_json(folder / name, needed=False)

@@ -2,6 +2,7 @@
 models that the jobs before it left, and for each other key the value that the function named there has.
 """
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -62,7 +63,7 @@ FUNCTIONS = (
 
 def absolute(location: str) -> str:
     """A location that means the same in another working directory."""
-    return location if is_address(location) else str(Path(location).expanduser().absolute())
+    return location if is_address(location) else str(Path(os.path.expanduser(location)).absolute())
 
 
 def source_of(key: DataKey, roots: Collection[str]) -> str | None:

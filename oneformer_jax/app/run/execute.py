@@ -13,7 +13,7 @@ from oneformer_jax.app.run.failures import explained, reason
 from oneformer_jax.app.run.status import StatusFile, StatusOfOther, only_process_in, result_folder
 from oneformer_jax.app.spec import Spec, dump_yaml, load_spec, oddities, unsupported_keys
 from oneformer_jax.app.spec.dotted import apply, get
-from oneformer_jax.app.spec.source import Source, read_yaml
+from oneformer_jax.app.spec.source import Source, at_home, read_yaml
 from oneformer_jax.app.spec.spec import notes
 from oneformer_jax.data.storage.cache import cache_folder
 from oneformer_jax.errors import OneFormerError, SpecError
@@ -106,9 +106,9 @@ def _report_refused_spec(name: str, spec_path: Path, overrides: list[str], why: 
         source = Source({})
     for text in overrides:
         apply(source, text)
-    folders = [get(source.data, path) for path in ("results_dir", f"{name}.results_dir")]
+    folders = [at_home(get(source.data, path)) for path in ("results_dir", f"{name}.results_dir")]
     parent, own = (text if isinstance(text, str) and "${" not in text and text != "???" else "" for text in folders)
-    with suppress(OneFormerError, OSError):  # the error of the spec is the one to report
+    with suppress(OneFormerError, OSError, ValueError):  # the error of the spec is the one to report
         folder = result_folder(parent, own, name)
         with only_process_in(folder):
             status = StatusFile(folder, name, console)

@@ -45,7 +45,7 @@ def local_path(location: str, *, what: str) -> Path:
     with _located(f"{what}: {shown(location)}"):
         if is_address(location):
             return _fetched(location, unpacked=True)
-        path = Path(location).expanduser()
+        path = Path(os.path.expanduser(location))
         found = Spellings().find(path)
         if found is None:
             raise DataError("no such file or folder")

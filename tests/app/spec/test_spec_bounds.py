@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from oneformer_jax.app.run.execute import running
+from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.app.spec.field import leaves, plain
 from oneformer_jax.errors import SpecError
@@ -63,9 +65,9 @@ def test_the_home_folder_is_meant_by_a_tilde_in_every_key_that_names_a_place(
         spec = load_spec(None, [f"{leaf.path}=~/a~b"])
         assert str(tmp_path / "a~b") in str(plain(spec.value(leaf.path))), leaf.path
     spec = load_spec(
-        None, ["dataset.train.images=[tfds://~/x, s3://b/~y]", "dataset.label_map={'*': ~/m}", "model_name=~"]
+        None, ["dataset.train.images=[tfds://~/x, s3://~/y]", "dataset.label_map={'*': ~/m}", "model_name=~/x"]
     )
-    assert spec.dataset.train.images == (f"tfds://{tmp_path}/x", "s3://b/~y")
+    assert spec.dataset.train.images == (f"tfds://{tmp_path}/x", "s3://~/y")
     assert spec.dataset.label_map == {"*": f"{tmp_path}/m"}
     assert spec.model_name == "~/x"
 
@@ -78,3 +80,18 @@ def test_every_key_whose_text_speaks_of_a_file_or_folder_is_a_place() -> None:
         if leaf.type in ("string", "list") and any((leaf.field.description or "").lower().startswith(w) for w in words)
     }
     assert named <= {leaf.path for leaf in leaves(Spec) if leaf.key.location}
+
+
+def test_a_refused_spec_makes_no_folder_of_the_name_of_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spec.yaml").write_text("results_dir: ~/runs\nunknown: 1\n")
+    with pytest.raises(SpecError), running("train", tmp_path / "spec.yaml", [], Screen(quiet=True)):
+        pass
+    assert (tmp_path / "home" / "runs" / "train" / "status.json").is_file()
+    assert not (tmp_path / "~").exists()
+    (tmp_path / "spec.yaml").write_text('results_dir: "a\\0b"\n')
+    with pytest.raises(SpecError, match="NUL"), running("train", tmp_path / "spec.yaml", [], Screen(quiet=True)):
+        pass
