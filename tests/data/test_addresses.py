@@ -86,6 +86,8 @@ def test_a_filled_cache_is_used_where_no_server_answers(
     assert "using what was there when it was last fetched" in capsys.readouterr().err
     with pytest.raises(DataError, match="cannot be reached"):
         local_path(address.replace("get", "other"), what="k")
+    with pytest.raises(DataError, match="cannot be reached"):
+        local_path(f"{address}?part=2", what="k")
 
 
 @pytest.mark.parametrize("ranges", [True, False])

@@ -99,7 +99,7 @@ def _fetched(address: str, *, unpacked: bool) -> Path:
     name = addresses.file_name(address)
     kind = "unpacked" if unpacked and is_archive(name) else ""
     place = shown(address).partition("?")[0].rstrip("/")
-    newest = cache_folder() / "newest" / _entry(name, kind, place).name  # a link to what was last found there
+    newest = cache_folder() / "newest" / _entry(name, kind, address).name  # a link to what was last found there
     try:
         with explained(address):
             listing = addresses.look_up(address)
