@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -60,6 +60,11 @@ def short(value: Any) -> str:
 
 def draw_page(study: Study, metric: str, path: Path) -> None:
     """History, importance and parallel coordinates as one picture."""
+    with rc_context({"text.parse_math": False}):  # names and values with a dollar are no formulas
+        _draw_page(study, metric, path)
+
+
+def _draw_page(study: Study, metric: str, path: Path) -> None:
     records = [record for record in study.records() if record.state != "running"]
     figure = Figure(figsize=(12, 8), layout="constrained")
     panels = figure.subplot_mosaic([["history", "importance"], ["parallel", "parallel"]], width_ratios=[3, 2])
