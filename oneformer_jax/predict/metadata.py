@@ -25,7 +25,7 @@ INPUTS, OUTPUTS = ("images", "task_tokens"), ("pred_logits", "pred_masks")
 
 Postprocess = Literal["none", "semantic", "instance", "panoptic"]
 ANY_BATCH = -1
-FLOAT32 = np.finfo(np.float32)
+TINIEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 AGAIN = "export the checkpoint again with this version"
 
 
@@ -94,8 +94,8 @@ class Metadata:
             "batch_size": metadata.batch_size < 1 and metadata.batch_size != ANY_BATCH,
             "num_queries": metadata.num_queries < 1,
             "num_classes": metadata.num_classes < len(categories),
-            "pixel_mean": not all(abs(value) <= FLOAT32.max for value in metadata.pixel_mean),
-            "pixel_std": not all(FLOAT32.tiny <= value <= FLOAT32.max for value in metadata.pixel_std),
+            "pixel_mean": not all(abs(value) <= LARGEST for value in metadata.pixel_mean),
+            "pixel_std": not all(TINIEST <= value <= LARGEST for value in metadata.pixel_std),
             "task_tokens": len(tokens) != len(TASKS) or len(set(map(len, tokens))) != 1,
         }
         if names := [name for name, is_wrong in wrong.items() if is_wrong]:

@@ -144,7 +144,7 @@ def table_of(workspace: Workspace) -> Table:
         except OneFormerError as error:
             table.add_row(job.id, "", "DAMAGED", "", error.what, style="red")
             continue
-        scores = {name: record.kpi[name] for name in METRICS if record.kpi.get(name) is not None}
+        scores = {name: record.kpi[name] for name in METRICS if isinstance(record.kpi.get(name), int | float)}
         summary = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
         result = summary if record.status == "SUCCESS" else record.message
         table.add_row(job.id, record.parent, record.status, record.created, result.partition("\n")[0][:120])
