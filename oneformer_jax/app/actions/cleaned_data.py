@@ -3,19 +3,19 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from oneformer_jax.app.run.opened import checked_datasets
-from oneformer_jax.app.settings.data import path_list, splits_with_data
+from oneformer_jax.app.run.screen import counting
+from oneformer_jax.app.settings.data import splits_with_data
 from oneformer_jax.app.spec import Spec, given_values, load_spec, to_yaml
 from oneformer_jax.app.spec.dotted import put
+from oneformer_jax.app.spec.field import plain
+from oneformer_jax.app.spec.source import absolute
 from oneformer_jax.data.datasets.cleaned_copy import Cleaned, write_cleaned
 from oneformer_jax.data.datasets.files import DatasetFiles, local_label_maps, local_sources
-from oneformer_jax.data.datasets.tfds_dataset import SCHEME
-from oneformer_jax.data.storage.addresses import is_address
+from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.errors import OneFormerError
 
 SPEC, REPORT = "spec.yaml", "report.txt"
@@ -37,7 +37,7 @@ def write_cleaned_data(spec_path: Path, overrides: list[str], folder: Path, cons
     folder = folder.absolute()
     values, report = given_values(spec), list[str]()
     for path in _locations(spec):
-        put(values, path, _absolute(spec.value(path)))
+        put(values, path, absolute(plain(spec.value(path))))
     for files in splits:
         if files.prepared:
             report.append(f"{files.split}: prepared data is as it was prepared, and stays")
@@ -47,22 +47,21 @@ def write_cleaned_data(spec_path: Path, overrides: list[str], folder: Path, cons
         put(values, f"dataset.{files.split}.names", [source.name for source in files.sources])
         for copy in copies:
             report += _lines(files.split, copy)
-    (folder / SPEC).write_text(to_yaml(values), encoding="utf-8")
+    (folder / SPEC).write_text(to_yaml(redacted(values)), encoding="utf-8")
     (folder / REPORT).write_text("\n".join(report) + "\n", encoding="utf-8")
     for line in report:
         if not line.startswith(" "):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(line)
     checked_datasets(splits_with_data(load_spec(folder / SPEC)), console)
-    console.print(f"report: {folder / REPORT}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"train with --spec {folder / SPEC}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"report: {folder / REPORT}")
+    console.print(f"train with --spec {folder / SPEC}")
 
 
 def _copies(files: DatasetFiles, folder: Path, console: Console) -> Iterator[Cleaned]:
     sources, maps = local_sources(files), local_label_maps(files)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     for number, source in enumerate(sources):
         name = "annotations.json" if len(sources) == 1 else f"annotations_{number}.json"
-        with Progress(*columns, console=console, transient=True) as progress:
+        with counting(console) as progress:
             bar = progress.add_task(f"reading {files.split}", total=None)
             yield write_cleaned(
                 source,
@@ -85,12 +84,3 @@ def _locations(spec: Spec) -> Iterator[str]:
     """The keys that lead to data, where they are set."""
     paths = [f"dataset.{split}.{name}" for split in ("train", "val", "test") for name in ("images", "panoptic")]
     yield from (path for path in (*paths, "dataset.label_map") if spec.value(path))
-
-
-def _absolute(value: Any) -> Any:
-    """The same locations for a spec in another folder."""
-    if isinstance(value, dict):
-        return {name: _absolute(location) for name, location in value.items()}
-    if not isinstance(value, str):
-        return [_absolute(location) for location in path_list(value)]
-    return value if not value or is_address(value) or value.startswith(SCHEME) else str(Path(value).absolute())

@@ -59,7 +59,7 @@ def inspect_data(
     Raises SpecError where keys are unset, DataError with all that is wrong, after the rest is printed.
     """
     spec = load_spec(spec_path, overrides)
-    problems, warn = Problems(), partial(console.print, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    problems, warn = Problems(), partial(console.print, style="yellow")
     datasets = open_splits(splits_with_data(spec), problems)
     for split, dataset in datasets.items():
         findings = check_split(split, dataset, console, version=version_of(dataset), strict=strict)

@@ -2,7 +2,6 @@
 models that the jobs before it left, and for each other key the value that the function named there has.
 """
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,7 +21,7 @@ from oneformer_jax.app.spec.published.skill import (
     parameters,
 )
 from oneformer_jax.data.datasets.dataset_root import DatasetRoot, candidates, open_root
-from oneformer_jax.data.storage.addresses import is_address, shown
+from oneformer_jax.data.storage.addresses import shown
 from oneformer_jax.data.storage.folders import entries
 from oneformer_jax.errors import CheckpointError, DataError
 
@@ -59,11 +58,6 @@ FUNCTIONS = (
     *("key", "output_dir", "create_onnx_file", "create_engine_file"),
     *("parent_model", "resume_model", "ptm_if_no_resume_model"),
 )
-
-
-def absolute(location: str) -> str:
-    """A location that means the same in another working directory."""
-    return location if is_address(location) else str(Path(os.path.expanduser(location)).absolute())
 
 
 def source_of(key: DataKey, roots: Collection[str]) -> str | None:

@@ -18,7 +18,6 @@ from oneformer_jax.app.automl.policy import SKILL, Policy, route_training
 from oneformer_jax.app.jobs.inputs import (
     KEY_VARIABLE,
     Circumstances,
-    absolute,
     data_values,
     parameter_values,
     pretrained_backbone,
@@ -33,7 +32,7 @@ from oneformer_jax.app.spec.field import leaves
 from oneformer_jax.app.spec.load import load_source
 from oneformer_jax.app.spec.published.schema import ACTIONS, MISSING
 from oneformer_jax.app.spec.published.skill import SHORTHANDS, data_keys, parameters
-from oneformer_jax.app.spec.source import Source, read_yaml
+from oneformer_jax.app.spec.source import Source, absolute, read_yaml
 from oneformer_jax.app.spec.spec import withheld
 from oneformer_jax.errors import SpecError
 
@@ -201,18 +200,8 @@ def _given(parent: Job | None, spec: Path | None, overrides: Sequence[str]) -> S
     rename_synonyms(given)
     for leaf in leaves(Spec):
         if leaf.key.location and (value := get(given.data, leaf.path)):
-            put(given.data, leaf.path, _absolute(value))
+            put(given.data, leaf.path, absolute(value))
     return given
-
-
-def _absolute(value: Any) -> Any:
-    """Locations as they mean the same in another working directory, where a job may be resumed or be a parent."""
-    if isinstance(value, list | tuple):
-        return [_absolute(element) for element in value]
-    if isinstance(value, dict):
-        return {name: _absolute(element) for name, element in value.items()}
-    is_path = isinstance(value, str) and value not in ("", MISSING) and "${" not in value
-    return absolute(value) if is_path else value
 
 
 def _found_otherwise(own: Mapping[str, str], named: set[str]) -> Iterator[str]:

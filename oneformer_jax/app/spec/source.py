@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from oneformer_jax.data.storage.addresses import REDACTED, redacted
+from oneformer_jax.data.storage.addresses import REDACTED, is_address, redacted
 from oneformer_jax.errors import SpecError
 
 
@@ -210,6 +210,17 @@ def at_home(value: Any) -> Any:
         return value
     scheme, separator, path = value.rpartition("://")
     return f"{scheme}{separator}{os.path.expanduser(path)}" if scheme in ("", "tfds") else value
+
+
+def absolute(value: Any) -> Any:
+    """The locations of a value as they mean the same in another folder; interpolations and addresses stay."""
+    if isinstance(value, list | tuple):
+        return [absolute(element) for element in value]
+    if isinstance(value, dict):
+        return {name: absolute(element) for name, element in value.items()}
+    if not isinstance(value, str) or value in ("", "???") or "${" in value or is_address(value):
+        return value
+    return str(Path(os.path.expanduser(value)).absolute())
 
 
 MOST_LISTED = 100
