@@ -293,6 +293,25 @@ def _read_metadata(folder: Path) -> Any:
     return read_sidecar(folder / "model.engine")[0].tokens_of("panoptic")
 
 
+def _description(folder: Path) -> list[Path]:
+    from oneformer_jax.checkpoints.description import Description, Training
+    from oneformer_jax.data.datasets.categories import Categories
+    from oneformer_jax.models.config import OneFormerConfig
+
+    training = Training(100, 4, "mIoU", 1, {"epochs": 3})
+    model, categories = OneFormerConfig(), Categories.from_json(CATEGORIES)
+    description = Description(model, categories, (1.0,) * 3, (2.0,) * 3, {"train": {"seed": 1}}, training=training)
+    content = json.dumps(description.to_json(), default=lambda value: vars(value))
+    return _written(folder / "description.json", content)
+
+
+def _read_description(folder: Path) -> Any:
+    from oneformer_jax.checkpoints.description import Description
+    from oneformer_jax.stored import read_json
+
+    return Description.from_json(read_json(folder / "description.json"), where="runs/best").to_json()
+
+
 def _prepared(folder: Path) -> list[Path]:
     from oneformer_jax.data.datasets.sources import Source, open_sources
     from oneformer_jax.data.datasets.tfds_builder import prepare
@@ -368,6 +387,7 @@ READERS: dict[str, Reader] = {
     "weights": Reader(_weights, _read_weights),
     "hub folder": Reader(_hub, _read_hub),
     "exported metadata": Reader(_metadata, _read_metadata),
+    "checkpoint description": Reader(_description, _read_description),
     "prepared data": Reader(_prepared, _read_prepared),
     "job": Reader(_job, _read_job),
     "study": Reader(_study, _open_study),

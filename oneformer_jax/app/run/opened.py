@@ -104,7 +104,7 @@ def counting_thresholds(known: Thresholds, stated: Stated, where: str, run: Run)
     counting = Thresholds(**vars(known) | dict(stated.thresholds))
     agree("infer", Facts(thresholds=known), Facts(thresholds=counting), where, run)
     values = ", ".join(f"{name} {value:g}" for name, value in vars(counting).items())
-    run.console.print(f"thresholds: {values}", highlight=False, soft_wrap=True)
+    run.console.print(f"thresholds: {values}")
     return counting
 
 
@@ -133,7 +133,7 @@ def agree(use: Use, was: Facts, now: Facts, where: str, run: Run) -> None:
     """Says what differs between a checkpoint and what it is used with, or refuses it (`checkpoints.agreement`)."""
 
     def say(text: str) -> None:
-        run.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        run.console.print(text)
 
     settle(differences(use, was, now), where=where, say=say, warn=run.status.warning)
 

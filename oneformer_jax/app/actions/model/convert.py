@@ -51,7 +51,7 @@ def convert(
         thresholds=weights.thresholds,
     )
     if "predictor" in weights.params:
-        console.print(f"thresholds: {description.thresholds}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"thresholds: {description.thresholds}")
     if target == "huggingface":
         adapted = write_huggingface(
             destination,
