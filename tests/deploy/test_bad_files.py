@@ -90,7 +90,7 @@ def test_metadata_survives_a_file_and_outputs_without_a_category_are_stuff(tmp_p
         ({"task_tokens": [[1], [2, 3], [4]]}, "task_tokens is"),
         ({"postprocess": "all"}, "expected one of none, semantic, instance, panoptic"),
         ({"categories": {"0": "a"}}, "the categories must be a JSON array"),
-        ({"categories": [{"id": 1, "name": None}]}, "name must be text, not None"),
+        ({"categories": [{"id": 1, "name": None}]}, "name must be a text, not None"),
         ({"checkpoint": ["x"]}, "checkpoint is ['x'] (a list), expected text"),
     ],
 )
