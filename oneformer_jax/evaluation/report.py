@@ -51,6 +51,11 @@ def metrics_json(metrics: Metrics, *, per_class: bool = True) -> dict[str, Any]:
     return result
 
 
+def percent(value: float) -> str:
+    """A fraction in percent for a table, a dash where it is not defined."""
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+
+
 def headline(metrics: Metrics) -> dict[str, float]:
     """The scores over all classes by their usual names, NaN where not defined; of each of several data sets too
     (mIoU/<name>)."""

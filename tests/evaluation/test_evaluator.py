@@ -1,5 +1,6 @@
 import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.geometry import Geometry, short_edge
 from oneformer_jax.errors import DataError
 from oneformer_jax.evaluation.evaluator import Evaluator, Metrics
-from oneformer_jax.evaluation.report import metrics_json
+from oneformer_jax.evaluation.report import metrics_json, percent
 
 SIZES = [(40, 50), (50, 40), (40, 50), (33, 60), (40, 50), (64, 64)]
 CATEGORIES = [
@@ -153,3 +154,7 @@ def test_the_table_shows_percent(dataset: Dataset) -> None:
 def test_repeated_category_names_stay_apart() -> None:
     metrics = Metrics(("a", "b", "a"), 1, "square")
     assert list(metrics_json(metrics)["per_class"]) == ["a (class 0)", "b", "a (class 2)"]
+
+
+def test_a_score_without_a_value_is_a_dash() -> None:
+    assert [percent(value) for value in (0.5664, 0.0, 1.0, math.nan)] == ["56.6", "0.0", "100.0", "-"]

@@ -15,7 +15,7 @@ from oneformer_jax.checkpoints.agreement import Facts
 from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.geometry import Letterbox
 from oneformer_jax.evaluation.evaluator import Metrics
-from oneformer_jax.evaluation.report import class_scores, mean_scores, metrics_json
+from oneformer_jax.evaluation.report import class_scores, mean_scores, metrics_json, percent
 from oneformer_jax.predict.runs import EvaluationRun
 
 
@@ -52,23 +52,19 @@ def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:
     without_column = [key for key in ("pixel_accuracy", "AP50", "AP75") if key in means]
     table = Table(
         title=f"{metrics.num_images} images, {metrics.geometry}, %",
-        caption="  ".join(f"{key} {_percent(means[key])}" for key in without_column),
+        caption="  ".join(f"{key} {percent(means[key])}" for key in without_column),
     )
     table.add_column("class")
     for key in rows:
         table.add_column(key, justify="right")
     if per_class:
         for index, name in enumerate(metrics.class_names):
-            table.add_row(name, *(_percent(float(values[index])) for values in rows.values()))
+            table.add_row(name, *(percent(float(values[index])) for values in rows.values()))
         table.add_section()
-    table.add_row("all", *(_percent(means["mIoU" if key == "IoU" else key]) for key in rows), style="bold")
+    table.add_row("all", *(percent(means["mIoU" if key == "IoU" else key]) for key in rows), style="bold")
     for group in ("things", "stuff") if "panoptic" in metrics.scores else ():
-        table.add_row(group, *(_percent(means.get(f"{key}_{group}", math.nan)) for key in rows), style="bold")
+        table.add_row(group, *(percent(means.get(f"{key}_{group}", math.nan)) for key in rows), style="bold")
     for name, part in metrics.parts.items():
         scores = mean_scores(part)
-        table.add_row(f"{name} ({part.num_images})", *(_percent(scores["mIoU" if k == "IoU" else k]) for k in rows))
+        table.add_row(f"{name} ({part.num_images})", *(percent(scores["mIoU" if k == "IoU" else k]) for k in rows))
     return table
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"

@@ -1,5 +1,6 @@
 """The quickstart: a drawn data set, training, three-task evaluation, pictures, one closing table."""
 
+import math
 import os
 import shutil
 import time
@@ -21,7 +22,7 @@ from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.drawn_shapes import nearest_colour_baseline, write_drawn_shapes
 from oneformer_jax.evaluation.metrics import GroundTruth, confusion_matrix, semantic_scores
-from oneformer_jax.evaluation.report import headline
+from oneformer_jax.evaluation.report import headline, percent
 from oneformer_jax.tasks import TASKS
 
 TRAINING_IMAGES, HELD_OUT_IMAGES, PICTURES = 4000, 100, 8
@@ -61,9 +62,9 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
         table.add_column(column, justify="right" if column else "left")
     scores = headline(metrics)
     names = ("mIoU", "PQ", "SQ", "RQ", "AP")
-    table.add_row("OneFormer", *(f"{100 * scores[name]:.1f}" for name in names), style="bold")
+    table.add_row("OneFormer", *(percent(scores.get(name, math.nan)) for name in names), style="bold")
     baseline = baseline_miou(open_dataset(training.data), validation)
-    table.add_row("nearest colour", f"{100 * baseline:.1f}", "", "", "", "")
+    table.add_row("nearest colour", percent(baseline), "", "", "", "")
     console.print(table)
     places = {
         "pictures": folder / "inference",
