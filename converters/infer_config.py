@@ -4,8 +4,8 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from converters.huggingface_config import Json, backbone_of, told
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import (
@@ -16,8 +16,6 @@ from oneformer_jax.models.config import (
 )
 
 LEVELS, COORDINATES, POINTS = 3, 2, 4
-
-Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,41 +46,40 @@ class Shapes:
         return max((int(match[1]) + 1 for path in self.shapes if (match := re.match(pattern, path))), default=0)
 
 
-def infer_architecture(
-    shapes: Shapes, *, hf_config: Json | None = None, num_heads: int | None = None, task_pad_id: int = 0
-) -> OneFormerConfig:
+def infer_architecture(shapes: Shapes, *, hf_config: Json | None = None, task_pad_id: int = 0) -> OneFormerConfig:
     """The model whose parameters (our names) have these shapes.
 
-    What the shapes do not show: the attention heads of the pixel decoder and the decoder, which are one setting in the
-    original (`num_heads`, else Hugging Face's configuration, else such that an attention head of the pixel decoder
-    samples the usual 4 points a level); where layers are normalised and what training drops (Hugging Face's
-    configuration, else our defaults). Without a text encoder that is the default one of a fitting width. Raises
-    CheckpointError naming the parameter that is missing or the heads that do not divide the shapes.
+    All code bases have as many attention heads in both decoders, each of which samples 4 points a level in the pixel
+    decoder: that tells how many. What the shapes do not show, where layers are normalised and what training drops, is
+    Hugging Face's configuration (`huggingface_config.READ`), else our defaults. Without a text encoder that is the
+    default one of a fitting width. Raises CheckpointError naming the parameter that is missing or does not fit, or
+    the setting of another type.
     """
-    hf = hf_config or {}
+    hf, where = hf_config or {}, shapes.where
     kernel = "pixel_decoder/layer_0/attention/sampling_offsets/kernel"
     samples = shapes.of(kernel, 2)[-1] // (LEVELS * COORDINATES)
-    heads = num_heads or hf.get("num_attention_heads") or max(1, samples // POINTS)
+    heads = max(1, samples // POINTS)
     num_queries, hidden = shapes.of("predictor/query_embed", 2)
     conv_dim = shapes.of("pixel_decoder/level_embed", 2)[-1]
-    if samples % heads or hidden % heads or conv_dim % heads:
+    if samples % POINTS or hidden % heads or conv_dim % heads:
         raise CheckpointError(
-            f"{heads} attention heads do not fit: {kernel} holds {samples} samples per level, and the widths are "
-            f"{conv_dim} and {hidden}",
-            where=shapes.where,
-            hint="give the number of heads that the model was trained with",
+            f"{kernel} holds {samples} points a level, expected {POINTS} for each attention head and a number of heads "
+            f"that divides the widths {conv_dim} and {hidden}",
+            where=where,
         )
+    pre_norm = "predictor/class_transformer/encoder_norm/scale" in shapes
+    dropout = told(hf, "dropout", TransformerConfig.dropout, where=where)
     return OneFormerConfig(
         num_classes=shapes.of("predictor/class_embed/bias", 1)[-1] - 1,
-        backbone=infer_swin(shapes, hf_config=hf.get("backbone_config")),
+        backbone=infer_swin(shapes, hf_config=backbone_of(hf, where=where)),
         pixel_decoder=PixelDecoderConfig(
             conv_dim=conv_dim,
             mask_dim=shapes.of("pixel_decoder/mask_features/bias", 1)[-1],
             num_layers=shapes.count(r"pixel_decoder/layer_(\d+)/"),
             num_heads=heads,
-            num_points=samples // heads,
+            num_points=POINTS,
             dim_feedforward=shapes.of("pixel_decoder/layer_0/feed_forward/linear1/bias", 1)[-1],
-            dropout=hf.get("dropout", PixelDecoderConfig.dropout),
+            dropout=dropout,
         ),
         transformer=TransformerConfig(
             hidden_dim=hidden,
@@ -92,10 +89,10 @@ def infer_architecture(
             dec_layers=shapes.count(r"predictor/layer_(\d+)/") + 1,
             class_dec_layers=shapes.count(r"predictor/class_transformer/decoder_(\d+)_"),
             enc_layers=shapes.count(r"predictor/class_transformer/encoder_(\d+)_"),
-            dropout=hf.get("dropout", TransformerConfig.dropout),
-            pre_norm=hf.get("pre_norm", "predictor/class_transformer/encoder_norm/scale" in shapes),
+            dropout=dropout,
+            pre_norm=told(hf, "pre_norm", pre_norm, where=where),
             enforce_input_proj=conv_dim == hidden and "predictor/input_proj_0/kernel" in shapes,
-            use_task_norm=hf.get("use_task_norm", TransformerConfig.use_task_norm),
+            use_task_norm=told(hf, "use_task_norm", TransformerConfig.use_task_norm, where=where),
         ),
         text_encoder=_infer_text_encoder(shapes, hidden),
         task_seq_len=shapes.of("task_mlp/layer_0/kernel", 2)[0],
@@ -106,24 +103,28 @@ def infer_architecture(
 def infer_swin(shapes: Shapes, *, hf_config: Json | None = None) -> SwinConfig:
     """The Swin transformer under `backbone` whose parameters (our names) have these shapes.
 
-    The drop path rate is Hugging Face's (its `backbone_config`), else our default. The image size of the pretraining
-    matters only to an absolute position embedding; without one it is our default. Raises CheckpointError as
+    What training drops is Hugging Face's (`huggingface_config.READ_OF_SWIN`), else our default. The image size of the
+    pretraining matters only to an absolute position embedding; without one it is our default. Raises CheckpointError as
     `infer_architecture`.
     """
-    hf = hf_config or {}
+    hf, where = hf_config or {}, shapes.where
     patch_size, _, _, embed_dim = shapes.of("backbone/patch_embed/kernel", 4)
     depths = [shapes.count(rf"backbone/stage{i}_block(\d+)/") for i in range(4)]
     tables = [shapes.of(f"backbone/stage{i}_block0/attention/relative_position_bias", 2) for i in range(4)]
     ape = "backbone/absolute_pos_embed" in shapes
+    width = shapes.of("backbone/stage0_block0/linear1/kernel", 2)[-1]
+    ratio = told(hf, "mlp_ratio", width / embed_dim, where=where)
     return SwinConfig(
         embed_dim=embed_dim,
         depths=tuple(depths),
         num_heads=tuple(heads for _, heads in tables),
         window_size=(math.isqrt(tables[0][0]) + 1) // 2,
         patch_size=patch_size,
-        mlp_ratio=shapes.of("backbone/stage0_block0/linear1/kernel", 2)[-1] / embed_dim,
+        mlp_ratio=ratio if int(ratio * embed_dim) == width else width / embed_dim,
         qkv_bias="backbone/stage0_block0/attention/qkv/bias" in shapes,
-        drop_path_rate=hf.get("drop_path_rate", SwinConfig.drop_path_rate),
+        drop_rate=told(hf, "hidden_dropout_prob", SwinConfig.drop_rate, where=where),
+        attn_drop_rate=told(hf, "attention_probs_dropout_prob", SwinConfig.attn_drop_rate, where=where),
+        drop_path_rate=told(hf, "drop_path_rate", SwinConfig.drop_path_rate, where=where),
         ape=ape,
         patch_norm="backbone/patch_norm/scale" in shapes,
         pretrain_img_size=(

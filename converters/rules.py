@@ -69,7 +69,7 @@ class Report:
 
     Of the source: `matched`, `skipped` (with the reason), `unexpected`. Of the parameters: `absent` are optional parts
     that the source does not have, `reshaped` those that were adapted or start afresh (with how), `missing` those that
-    should have had a source and `misfits` those whose source has another shape.
+    should have had a source and `misfits` those whose source has another shape. `notes` are sentences for people.
     """
 
     matched: tuple[str, ...] = ()
@@ -79,6 +79,7 @@ class Report:
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     misfits: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dictionaries."""
@@ -86,7 +87,7 @@ class Report:
 
     def summary(self) -> str:
         """One line of counts: `751 arrays matched, 24 skipped`."""
-        counts = {kind: len(names) for kind, names in asdict(self).items()}
+        counts = {kind: len(names) for kind, names in asdict(self).items() if kind != "notes"}
         others = [f"{count} {kind}" for kind, count in counts.items() if count and kind != "matched"]
         return ", ".join([f"{counts['matched']} arrays matched", *others])
 
@@ -98,7 +99,8 @@ class Report:
             for name, reason in getattr(self, kind).items():
                 names_by_reason.setdefault(reason, []).append(name)
             lines += [_list(f"{kind} ({reason}):", names) for reason, names in names_by_reason.items()]
-        return [*lines, *([_list("absent:", self.absent)] if self.absent else []), *self.complaints()]
+        absent = [_list("absent:", self.absent)] if self.absent else []
+        return [*lines, *absent, *(f"note: {note}" for note in self.notes), *self.complaints()]
 
     def complaints(self) -> list[str]:
         """What makes a conversion fail; empty where all is well."""

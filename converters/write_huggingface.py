@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from converters.files.read import CLASS_INFO
+from converters.huggingface_config import model_json
 from converters.names.huggingface import RULES
 from converters.rules import Params, from_params
 from oneformer_jax.data.datasets.categories import Categories
@@ -156,55 +157,6 @@ def _task_texts(config: OneFormerConfig) -> tuple[Int32[np.ndarray, "3 t"], Bool
     """The ids of all tasks as the weights know them, and where Hugging Face's differ for any of them."""
     own, padded_with_0 = (task_tokens(pad_id, config.task_seq_len) for pad_id in (config.task_pad_id, 0))
     return own, (own != padded_with_0).any(axis=0)
-
-
-def model_json(config: OneFormerConfig, labels: Sequence[str], *, training: bool) -> dict[str, Any]:
-    """config.json of a model without `obstacles`; what it leaves out has Hugging Face's default."""
-    backbone, pixel, transformer, text = config.backbone, config.pixel_decoder, config.transformer, config.text_encoder
-    assert isinstance(backbone, SwinConfig)
-    return {
-        "architectures": ["OneFormerForUniversalSegmentation"],
-        "model_type": "oneformer",
-        "backbone_config": {
-            "model_type": "swin",
-            "image_size": backbone.pretrain_img_size,
-            "patch_size": backbone.patch_size,
-            "embed_dim": backbone.embed_dim,
-            "depths": list(backbone.depths),
-            "num_heads": list(backbone.num_heads),
-            "window_size": backbone.window_size,
-            "mlp_ratio": backbone.mlp_ratio,
-            "qkv_bias": backbone.qkv_bias,
-            "hidden_dropout_prob": backbone.drop_rate,
-            "attention_probs_dropout_prob": backbone.attn_drop_rate,
-            "drop_path_rate": backbone.drop_path_rate,
-            "out_features": ["stage1", "stage2", "stage3", "stage4"],
-        },
-        "id2label": {str(i): name for i, name in enumerate(labels)},
-        "label2id": {name: i for i, name in enumerate(labels)},
-        "is_training": training,
-        "conv_dim": pixel.conv_dim,
-        "mask_dim": pixel.mask_dim,
-        "encoder_layers": pixel.num_layers,
-        "encoder_feedforward_dim": pixel.dim_feedforward,
-        "hidden_dim": transformer.hidden_dim,
-        "num_queries": transformer.num_queries,
-        "num_attention_heads": transformer.num_heads,
-        "dim_feedforward": transformer.dim_feedforward,
-        "decoder_layers": transformer.dec_layers,
-        "query_dec_layers": transformer.class_dec_layers,
-        "dropout": transformer.dropout,
-        "pre_norm": transformer.pre_norm,
-        "use_task_norm": transformer.use_task_norm,
-        "task_seq_len": config.task_seq_len,
-        "text_encoder_width": text.width,
-        "text_encoder_context_length": text.context_length,
-        "text_encoder_num_layers": text.num_layers,
-        "text_encoder_vocab_size": text.vocab_size,
-        "text_encoder_proj_layers": text.proj_num_layers,
-        "text_encoder_n_ctx": text.n_ctx,
-        "dtype": "float32",
-    }
 
 
 def _state(params: Params, config: OneFormerConfig, training: bool) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
-"""Weights of Hugging Face's OneFormer (`OneFormerForUniversalSegmentation`)."""
+"""Weights of Hugging Face's OneFormer (`OneFormerForUniversalSegmentation`) and Swin transformers (`Swin...`)."""
 
 from converters.names.original import DECODER_NORMS, class_layer, encoder_layer, text_encoder
-from converters.names.swin import classifier, patch_merging
+from converters.names.swin import MASKED, classifier, patch_merging
 from converters.rules import Rule, StateDict, conv, fused_attention, linear, norm, skip
 
 # Version 5 renames the backbone while it runs; files keep the names of version 4.
@@ -33,7 +33,8 @@ SWIN = [
     *linear(f"{_BLOCK}.output.dense", f"{_OUR_BLOCK}/linear2"),
     *patch_merging(f"{_SWIN}.encoder.layers.{{stage}}.downsample", "backbone/merging{stage}"),
     *(rule for i in range(4) for rule in norm(f"{_SWIN}.hidden_states_norms.stage{i + 1}", f"backbone/norm{i}")),
-    *classifier(f"{_SWIN}.layernorm"),
+    *classifier(f"{_SWIN}.layernorm", f"{_SWIN}.classifier"),
+    *(skip(f"{_SWIN}.{name}", MASKED) for name in ("embeddings.mask_token", "decoder.0.weight", "decoder.0.bias")),
 ]
 
 _PIXEL = "model.pixel_level_module.decoder"
@@ -96,3 +97,8 @@ def published_name(name: str) -> str:
 def published_names(state: StateDict) -> StateDict:
     """A state dict of any version under the names that version 4 published."""
     return {published_name(name): array for name, array in state.items()}
+
+
+def published_backbone(state: StateDict) -> StateDict:
+    """A state dict of a Swin transformer of any version under the names that it has in a published OneFormer."""
+    return published_names({f"{_RUNTIME}{name.removeprefix('swin.')}": array for name, array in state.items()})

@@ -1,10 +1,9 @@
 """Weights of the original OneFormer (SHI-Labs, PyTorch on detectron2) and of NVIDIA TAO's.
 
-TAO has the original's names, with a prefix in the files of its training.
+TAO has the original's names, with the prefix `model.` in the files of its training.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from converters.names.swin import classifier, patch_merging, swin_stages
 from converters.rules import Layout, Rule, conv, fused_attention, linear, norm, skip
@@ -121,8 +120,7 @@ TASK_AND_TEXT = [
 
 RULES = [*SWIN, *PIXEL_DECODER, *PREDICTOR, *TASK_AND_TEXT]
 
-PREFIX = "model."
-"""What PyTorch Lightning puts before every parameter of the network, but not of the criterion."""
+TAO_RULES = [*RULES, *classifier("backbone.head")]
 
 THRESHOLDS = Thresholds(0.8, 0.8, 150)
 """With which the original's results were published, on every data set; Hugging Face holds the same weights."""
@@ -130,17 +128,8 @@ THRESHOLDS = Thresholds(0.8, 0.8, 150)
 TASK_PAD_ID = 49407
 """TAO pads task texts with the end token, and the task MLP of its weights has learnt that."""
 
-TAO_RULES = [*RULES, *classifier("backbone.head")]
-PREFIXED_TAO_RULES = [
-    rule if rule.source.startswith("criterion.") else replace(rule, source=PREFIX + rule.source) for rule in TAO_RULES
-]
 
-
-def is_tao(names: Iterable[str]) -> bool:
-    """Whether names in the style of the original come from TAO: only there are the prefix and the backbone's head."""
-    return any(name.startswith((PREFIX, "backbone.head.")) for name in names)
-
-
-def tao_rules(names: Iterable[str]) -> list[Rule]:
-    """The rules of a file of TAO's training (with the prefix) or of bare weights."""
-    return PREFIXED_TAO_RULES if any(name.startswith(PREFIX) for name in names) else TAO_RULES
+def is_tao(names: Iterable[str], prefix: str = "") -> bool:
+    """Whether names in the style of the original come from TAO: only there are the prefix `model.`, of PyTorch
+    Lightning, and the backbone's head."""
+    return "model" in prefix.split(".") or any(name.startswith("backbone.head.") for name in names)

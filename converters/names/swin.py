@@ -14,6 +14,9 @@ OUTPUT_NORMS = tuple(f"backbone/norm{i}" for i in range(4))
 """The norm of each stage's output: a classifier has none, so its weights leave them absent."""
 
 
+MASKED = "of a pretraining with masked images"
+
+
 def swin_stages(prefix: str, positions: Layout) -> list[Rule]:
     """Rules of all but the patch merging: the sources differ in which stage that belongs to.
 
@@ -34,6 +37,7 @@ def swin_stages(prefix: str, positions: Layout) -> list[Rule]:
         *linear(f"{block}.mlp.fc1", f"{target}/linear1"),
         *linear(f"{block}.mlp.fc2", f"{target}/linear2"),
         *norm(f"{prefix}norm{{stage}}", "backbone/norm{stage}"),
+        skip(f"{prefix}mask_token", MASKED),
     ]
 
 

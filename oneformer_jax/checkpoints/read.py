@@ -16,6 +16,7 @@ from jaxtyping import Float, PyTree, Shaped
 from oneformer_jax.checkpoints.contents import restored
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
@@ -57,11 +58,16 @@ def is_checkpoint(path: Path) -> bool:
     return any(_is_step(candidate) or _is_broken_link(candidate, path) for candidate in _candidates(path))
 
 
-def find_checkpoint(path: Path) -> Path:
+def find_checkpoint(path: Path | str) -> Path:
     """The step folder that `path` means: itself, or the best (else the latest) one of a run folder.
 
-    Raises CheckpointError if there is none, or if the best one is named and is not there.
+    Raises CheckpointError if there is none, or if the best one is named and is not there; for weights of other code
+    bases (addresses, files, folders of Hugging Face) it names the action that makes a checkpoint of them.
     """
+    to_convert = f"`convert {path} FOLDER` makes a checkpoint of weights of other code bases"
+    if is_address(str(path)):
+        raise CheckpointError("is an address, expected a checkpoint's folder", where=str(path), hint=to_convert)
+    path = Path(path)
     for candidate in _candidates(path):
         if _is_step(candidate):
             return candidate.resolve()
@@ -75,6 +81,8 @@ def find_checkpoint(path: Path) -> Path:
             )
     if not path.exists():
         raise CheckpointError("no such file or folder", where=str(path), hint="give a checkpoint or a run folder")
+    if path.is_file() or (path / "config.json").is_file():
+        raise CheckpointError("is not a checkpoint of this project", where=str(path), hint=to_convert)
     raise CheckpointError(
         "holds no checkpoint",
         where=str(path),
@@ -189,7 +197,7 @@ def load_checkpoint(path: Path | str, *, device: jax.Device | None = None) -> Ch
 
     Raises CheckpointError: no checkpoint there, a damaged one, or a backbone alone.
     """
-    step_dir = find_checkpoint(Path(path))
+    step_dir = find_checkpoint(path)
     description = load_description(step_dir)
     needed = set(description.absent) - set(oneformer.TRAINING_ONLY)
     if needed:

@@ -64,7 +64,7 @@ class JaxBackend:
         return results
 
 
-def open_checkpoint(path: Path, mesh: Mesh | None, device_id: int) -> tuple[JaxBackend, Description]:
+def open_checkpoint(path: Path | str, mesh: Mesh | None, device_id: int) -> tuple[JaxBackend, Description]:
     """A checkpoint (see `load_checkpoint`) on the devices of `mesh`, else on the device `device_id`."""
     mesh = mesh or _mesh_of(device_id)
     checkpoint = load_checkpoint(path, device=mesh.local_devices[0])

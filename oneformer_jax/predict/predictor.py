@@ -113,11 +113,13 @@ def load_model(path: Path | str, *, mesh: "Mesh | None" = None, device_id: int =
 
     Raises OneFormerError: nothing there, a damaged file, weights of a backbone alone, what runs it is not installed.
     """
-    path = Path(path)
     if is_exported(path):
-        return _exported(path, device_id)
-    if path.is_file():
-        expected = f"expected a checkpoint's folder or a file {', '.join(EXPORTED_SUFFIXES)}"
+        return _exported(Path(path), device_id)
+    if Path(path).is_file():
+        expected = (
+            f"expected a checkpoint's folder or a file {', '.join(EXPORTED_SUFFIXES)}; `convert {path} FOLDER` makes a "
+            "checkpoint of weights of other code bases"
+        )
         raise EngineError("not the name of an exported model", where=str(path), hint=expected)
     with needs("train", where=str(path)):
         from oneformer_jax.predict.jax_backend import open_checkpoint

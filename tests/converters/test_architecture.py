@@ -60,7 +60,7 @@ def swin_shapes(config: SwinConfig) -> Shapes:
 def test_every_part(changes: dict[str, dict[str, object]]) -> None:
     parts = {name: dataclasses.replace(getattr(TINY, name), **fields) for name, fields in changes.items()}
     config = dataclasses.replace(TINY, **parts)
-    assert infer_architecture(Shapes(shapes_of(config)), num_heads=2) == config
+    assert infer_architecture(Shapes(shapes_of(config))) == config
 
 
 @pytest.mark.slow
@@ -95,23 +95,20 @@ def test_heads_of_the_pixel_decoder_are_those_that_sample_four_points() -> None:
     config = dataclasses.replace(TINY, pixel_decoder=pixel_decoder, transformer=transformer)
     shapes = Shapes(shapes_of(config))
     assert infer_architecture(shapes) == config
-    eight = infer_architecture(shapes, num_heads=8)
-    assert (eight.pixel_decoder.num_heads, eight.pixel_decoder.num_points, eight.transformer.num_heads) == (8, 2, 8)
-    assert infer_architecture(shapes, num_heads=2, hf_config={"num_attention_heads": 8}).transformer.num_heads == 2
-    assert infer_architecture(shapes, hf_config={"num_attention_heads": 8}).transformer.num_heads == 8
 
 
-def test_heads_that_cannot_be() -> None:
-    with pytest.raises(
-        CheckpointError, match=r"weights.pth: 5 attention heads do not fit: .* holds 8 samples per level"
-    ):
-        infer_architecture(Shapes(shapes_of(TINY), "weights.pth"), num_heads=5)
+def test_points_that_no_number_of_heads_samples() -> None:
+    kernel = "pixel_decoder/layer_0/attention/sampling_offsets/kernel"
+    for points, widths in ((6, "32 and 32"), (20, "32 and 32")):
+        shapes = shapes_of(TINY) | {kernel: (32, points * 3 * 2)}
+        with pytest.raises(CheckpointError, match=rf"weights.pth: {kernel} holds {points} points a level.*{widths}"):
+            infer_architecture(Shapes(shapes, "weights.pth"))
 
 
 def test_without_text_encoder_it_is_the_default_of_the_width() -> None:
     shapes = shapes_of(TINY)
     inference = {path: x for path, x in shapes.items() if not path.startswith(("text_", "prompt", "logit"))}
-    config = infer_architecture(Shapes(inference), num_heads=2)
+    config = infer_architecture(Shapes(inference))
     assert config == dataclasses.replace(TINY, text_encoder=TextEncoderConfig(width=32))
 
 

@@ -1,14 +1,18 @@
 """Every known source is recognised by its names, and converted to the architecture that its shapes tell."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 from state_dicts import array, in_memory, rows, shape_of
 
+from converters.names.recognise import recognise
 from converters.names.swin import OUTPUT_NORMS
 from converters.rules import ConversionError
-from converters.weights import convert, identify
+from converters.weights import convert
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
@@ -46,7 +50,7 @@ def newer_timm(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def test_the_original(shared: Path) -> None:
     state = published(shared, "shi_labs_swinl_coco")
     converted = convert(in_memory(state))
-    assert converted.kind == identify(state) == "shi"
+    assert converted.kind == recognise(state).kind == "shi"
     assert converted.config == OneFormerConfig()
     assert converted.report.absent == ()
     # OBJECT_MASK_THRESHOLD, OVERLAP_THRESHOLD and DETECTIONS_PER_IMAGE of its configurations
@@ -62,24 +66,6 @@ def test_hugging_face(column: str, shared: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_configuration_of_hugging_face_tells_what_shapes_do_not(shared: Path) -> None:
-    told = {
-        "num_attention_heads": 4,
-        "pre_norm": True,
-        "use_task_norm": False,
-        "dropout": 0.0,
-        "backbone_config": {"drop_path_rate": 0.1},
-    }
-    state = published(shared, "hf_swinl_coco", "key_hf_published_4x")
-    config = convert(in_memory(state, told)).config
-    assert isinstance(config, OneFormerConfig)
-    transformer, pixel_decoder = config.transformer, config.pixel_decoder
-    assert (transformer.num_heads, pixel_decoder.num_heads, pixel_decoder.num_points) == (4, 4, 8)
-    assert (transformer.pre_norm, transformer.use_task_norm, transformer.dropout) == (True, False, 0.0)
-    assert config.backbone == SwinConfig(drop_path_rate=0.1)
-
-
-@pytest.mark.slow
 @pytest.mark.tao(35)
 def test_tao_bare_and_from_its_training(shared: Path) -> None:
     state = published(shared, "tao_swinl")
@@ -92,10 +78,11 @@ def test_tao_bare_and_from_its_training(shared: Path) -> None:
     criterion = {"criterion.empty_weight": np.ones(134), "criterion.logit_scale": np.ones((), np.float32)}
     lightning = {f"model.{name}": x for name, x in state.items()} | criterion
     trained = convert(in_memory(lightning))
-    assert trained.kind == identify(lightning) == "tao"
+    assert trained.kind == recognise(lightning).kind == "tao"
     assert trained.config == bare.config
     assert trained.report.absent == ()
-    assert "model.backbone.norm0.weight" in trained.report.matched
+    assert "backbone.norm0.weight" in trained.report.matched
+    assert trained.report.notes == ("the names begin with model., which is left out",)
     assert trained.params["logit_scale"] == 1
 
 
@@ -129,7 +116,7 @@ def test_timms_newer_names_hold_the_same(shared: Path) -> None:
     state = microsoft(shared)
     newer = newer_timm(state)
     ours, theirs = convert(in_memory(state)), convert(in_memory(newer))
-    assert theirs.kind == identify(newer) == "timm"
+    assert theirs.kind == recognise(newer).kind == "timm"
     assert theirs.config == ours.config
     for name in ("merging0", "merging2", "stage3_block1"):
         kernels = [c.params["backbone"][name] for c in (ours, theirs)]
@@ -174,3 +161,64 @@ def test_another_backbone_is_refused(shared: Path) -> None:
     other = {name.replace("blocks.0.attn.qkv", "blocks.0.attn.q"): x for name, x in state.items()}
     with pytest.raises(ConversionError, match=r"unexpected arrays backbone\.layers\.0\.blocks\.0\.attn\.q\.weight"):
         convert(in_memory(other))
+
+
+def hugging_face_swin(task: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    stages = {"out_features": ["stage1", "stage2", "stage3", "stage4"]} if task == "Backbone" else {}
+    config = transformers.SwinConfig(embed_dim=8, depths=[1, 2, 1, 1], num_heads=[1, 1, 2, 2], window_size=4, **stages)
+    model = getattr(transformers, f"Swin{task}")(config)
+    return {name: x.numpy() for name, x in model.state_dict().items()}, json.loads(config.to_json_string(False))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["Model", "ForImageClassification", "Backbone", "ForMaskedImageModeling"])
+def test_swin_transformers_of_hugging_face(task: str) -> None:
+    state, config = hugging_face_swin(task)
+    converted = convert(in_memory(state, config))
+    assert converted.kind == "huggingface"
+    expected = SwinConfig(embed_dim=8, depths=(1, 2, 1, 1), num_heads=(1, 1, 2, 2), window_size=4, drop_path_rate=0.1)
+    assert converted.config == expected
+    assert converted.report.absent == (() if task == "Backbone" else OUTPUT_NORMS)
+    assert converted.report.notes == ()
+    (name,) = [name for name in state if name.endswith("layers.1.blocks.1.attention.k_proj.weight")]
+    kernel = converted.params["backbone"]["stage1_block1"]["attention"]["qkv"]["kernel"]
+    np.testing.assert_array_equal(kernel[:, 16:32], state[name].T)
+    with pytest.raises(CheckpointError, match="hidden_act is 'relu', expected 'gelu'"):
+        convert(in_memory(state, config | {"hidden_act": "relu"}))
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "backbone.", "encoder.", "module.model.backbone._orig_mod."]
+)
+def test_names_that_tools_put_others_before(prefix: str, shared: Path) -> None:
+    state = microsoft(shared)
+    wrapped = recognise({f"{prefix}{name}": x for name, x in state.items()} | {"rpn.conv.weight": np.zeros(1)})
+    assert (wrapped.kind, wrapped.is_backbone, wrapped.prefix) == ("swin", True, prefix)
+    assert wrapped.arrays.keys() == state.keys()
+    assert wrapped.skipped == {"rpn.conv.weight": f"not under {prefix}"}
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize(("name", "column"), [("shi_labs_swinl_coco", "key"), ("hf_swinl_coco", "key_hf_published_4x")])
+def test_whole_models_that_tools_put_others_before(prefix: str, name: str, column: str, shared: Path) -> None:
+    state = published(shared, name, column)
+    wrapped, bare = recognise({f"{prefix}{name}": x for name, x in state.items()}), recognise(state)
+    assert (wrapped.kind, wrapped.prefix, list(wrapped.arrays)) == (bare.kind, prefix, list(bare.arrays))
+
+
+def test_what_is_under_two_names_is_not_guessed(shared: Path) -> None:
+    state = microsoft(shared)
+    both = {f"{role}.backbone.{name}": x for name, x in state.items() for role in ("student", "teacher")}
+    with pytest.raises(
+        CheckpointError, match=r"several models, whose names begin with student\.backbone\. and teacher"
+    ):
+        recognise(both)
+    model = published(shared, "shi_labs_swinl_coco")
+    clash = {f"module.{name}": x for name, x in model.items()} | {"task_mlp.layers.0.bias": np.zeros(256)}
+    with pytest.raises(ConversionError, match=r"unexpected arrays .*module\.task_mlp\.layers\.0\.bias"):
+        convert(in_memory(clash))
+
+
+def test_a_kind_that_does_not_fit_the_names(shared: Path) -> None:
+    with pytest.raises(CheckpointError, match="the names are those of swin, not of tao"):
+        convert(in_memory(microsoft(shared)), "tao")

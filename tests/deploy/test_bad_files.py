@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from converters.graphs.graph import read_graph
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.errors import EngineError
+from oneformer_jax.errors import EngineError, OneFormerError
 from oneformer_jax.predict.exported import open_session
 from oneformer_jax.predict.metadata import KEY, Metadata, metadata_of, read_sidecar, sidecar, write_sidecar
 from oneformer_jax.predict.predictor import load_model
@@ -61,6 +61,18 @@ def test_what_is_no_exported_model_is_told_by_name(tmp_path: Path) -> None:
             load_model(path)
         assert words in str(caught.value), path
         assert str(path) in str(caught.value)
+
+
+def test_weights_of_other_code_bases_name_the_action_that_converts_them(tmp_path: Path) -> None:
+    weights, folder = tmp_path / "model.pth", tmp_path / "downloaded"
+    weights.write_bytes(b"")
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    for place in (weights, folder, "hf://shi-labs/oneformer_coco_swin_large"):
+        with pytest.raises(OneFormerError) as caught:
+            load_model(place)
+        assert f"`convert {place} FOLDER` makes a checkpoint" in str(caught.value)
+        assert caught.value.where == str(place)
 
 
 def test_metadata_survives_a_file_and_outputs_without_a_category_are_stuff(tmp_path: Path) -> None:

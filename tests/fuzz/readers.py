@@ -267,12 +267,13 @@ def _hub(folder: Path) -> list[Path]:
 
 def _read_hub(folder: Path) -> Any:
     from converters.files.read import read_classes, read_source
-    from converters.weights import class_names
+    from converters.huggingface_config import check_built_in, class_names
     from oneformer_jax.data.datasets.categories import Categories
 
     source = read_source(folder)
     told = read_classes(folder)
-    return class_names(source.config, str(folder)), told is None or Categories.from_json(told)
+    check_built_in(source.config or {}, is_backbone=False, where=str(folder))
+    return class_names(source.config or {}, 2, where=str(folder)), told is None or Categories.from_json(told)
 
 
 def _metadata(folder: Path) -> list[Path]:

@@ -7,7 +7,8 @@ from typing import Literal
 from rich.console import Console
 
 from converters.files.read import read_classes
-from converters.weights import Kind, Weights, read_weights
+from converters.names.recognise import Kind
+from converters.weights import Weights, read_weights
 from converters.write_huggingface import write_huggingface
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.store import Checkpoints
