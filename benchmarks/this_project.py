@@ -26,12 +26,12 @@ from benchmarks.workload import (
     AttentionWorkload,
     Workload,
 )
-from oneformer_jax.app.run.execute import enable_compilation_cache
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.losses.criterion import OneFormerObjective
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.backbones import SwinConfig
+from oneformer_jax.models.compiled_programs import enable_compilation_cache
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.ops import deformable_attention
 from oneformer_jax.models.predictions import Predictions

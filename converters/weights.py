@@ -29,8 +29,8 @@ class Converted:
 
     kind: Kind
     config: OneFormerConfig | SwinConfig
-    params: Params
-    report: Report
+    params: Params = field(repr=False)
+    report: Report = field(repr=False)
 
     @property
     def thresholds(self) -> Thresholds:
@@ -90,7 +90,7 @@ class Weights:
 
     location: str
     config: OneFormerConfig
-    params: dict[str, Any]
+    params: dict[str, Any] = field(repr=False)
     class_names: tuple[str, ...] = ()
     thresholds: Thresholds = field(default_factory=Thresholds)
     description: Description | None = None

@@ -64,6 +64,13 @@ def test_a_model_that_needs_jax_names_the_extra_that_brings_it(tmp_path: Path) -
         assert f" is not installed\n  -> pip install -e '{ROOT}[train]'" in result.stderr
 
 
+@pytest.mark.slow
+def test_whoever_looks_at_data_does_not_wait_for_pytorch() -> None:
+    script = "import sys, oneformer_jax.app.actions.data; print({'torch', 'tensorboardX'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.stdout, result.returncode) == ("set()\n", 0), result.stderr
+
+
 def test_the_public_names_resolve() -> None:
     import oneformer_jax
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Source:
     """`arrays` by name, floating ones float32; `config` is the config.json of a Hugging Face folder."""
 
     location: str
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, np.ndarray] = field(repr=False)
     config: Mapping[str, Any] | None
 
 

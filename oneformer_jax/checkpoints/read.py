@@ -169,6 +169,11 @@ class Checkpoint:
     params: Params
     description: Description
 
+    def __repr__(self) -> str:
+        millions = sum(leaf.size for leaf in jax.tree.leaves(self.params)) / 1e6
+        classes, step = self.config.num_classes, self.description.step
+        return f"Checkpoint({classes} classes, step {step}, {millions:.1f} million parameters)"
+
     @property
     def config(self) -> OneFormerConfig:
         """The architecture."""

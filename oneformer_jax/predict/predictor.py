@@ -52,6 +52,10 @@ class Predictor:
     image_size: Size | None = None
     batch_sizes: tuple[int, int | None] = (1, None)
 
+    def __repr__(self) -> str:
+        size = f", images of {self.image_size[0]}x{self.image_size[1]}" if self.image_size else ""
+        return f"Predictor({self.path}: {self.num_classes} classes, {self.provider}{size})"
+
     def predict(self, picture: Any, *tasks: Task | str) -> Result:
         """The results of one picture for `tasks` (without any: for all three), at the size of the picture.
 

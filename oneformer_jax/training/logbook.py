@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from tensorboardX import SummaryWriter
-
 
 @runtime_checkable
 class ScalarWriter(Protocol):
@@ -43,6 +41,9 @@ class Logbook:
         reporter: Reporter,
         writers: Sequence[ScalarWriter] = (),
     ) -> None:
+        # It imports PyTorch where that is installed: whoever reads a log or looks at data need not wait for that.
+        from tensorboardX import SummaryWriter
+
         self._path = run_dir / "log.jsonl"
         _keep_until(self._path, start_step)
         self._file = self._path.open("a")

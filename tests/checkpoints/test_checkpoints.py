@@ -25,6 +25,7 @@ from oneformer_jax.checkpoints import store as checkpoints
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import (
     LOGGERS,
+    Checkpoint,
     find_checkpoint,
     load_description,
     load_item,
@@ -389,3 +390,9 @@ def test_a_damaged_checkpoint_is_named(run: Checkpoints, tmp_path: Path) -> None
             path.write_bytes(b"")
     with pytest.raises(CheckpointError, match="could not be read"):
         load_params(folder, jax.eval_shape(lambda: arrays(0.0)))
+
+
+def test_a_model_is_shown_in_one_line() -> None:
+    params = {"layer": {"kernel": np.zeros((1000, 1500), np.float32)}}
+    assert repr(Checkpoint(params, describe(20))).endswith("step 20, 1.5 million parameters)")
+    assert len(repr(Checkpoint(params, describe(20)))) < 100

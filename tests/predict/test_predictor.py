@@ -75,3 +75,7 @@ def test_several_pictures_of_one_padded_size_are_one_batch(model: Predictor) -> 
     together = model.predict_batch(pictures, geometries, ["semantic"], model.thresholds)
     for picture, result in zip(pictures, together, strict=True):
         np.testing.assert_array_equal(result.semantic, model.predict(picture, "semantic").semantic)
+
+
+def test_a_model_is_shown_in_one_line(model: Predictor) -> None:
+    assert repr(model) == f"Predictor({model.path}: {CLASSES} classes, {model.provider}, images of {SIZE}x{SIZE})"

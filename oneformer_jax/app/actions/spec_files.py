@@ -96,7 +96,7 @@ def write_default_spec(
     The folder may also come as TAO takes it: `results_dir=FOLDER`, or results_dir of a spec file. A file that is there
     is kept.
     """
-    text = yaml_text(template(action))
+    text = yaml_text(template(action, own=True))
     if output is None and (folder := load_spec(spec, overrides).results_dir):
         output = Path(folder)
     if output is None:

@@ -15,7 +15,6 @@ from oneformer_jax.app.spec import Spec, dump_yaml, load_spec, oddities, unsuppo
 from oneformer_jax.app.spec.dotted import apply, get
 from oneformer_jax.app.spec.source import Source, at_home, read_yaml
 from oneformer_jax.app.spec.spec import notes
-from oneformer_jax.data.storage.cache import cache_folder
 from oneformer_jax.errors import OneFormerError, SpecError
 
 if TYPE_CHECKING:
@@ -114,14 +113,3 @@ def _report_refused_spec(name: str, spec_path: Path, overrides: list[str], why: 
             status = StatusFile(folder, name, console)
             status.write("STARTED", f"Starting OneFormer {name}.")
             status.failure(why)
-
-
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs between starts; JAX_COMPILATION_CACHE_DIR chooses another folder."""
-    import jax
-
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
-    jax.config.update("jax_compilation_cache_dir", folder)
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -85,8 +85,8 @@ def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Pr
         return model, model.batch_size(choice.batch_size, usual_batch_size)
 
     from oneformer_jax.app.run.devices import mesh_of
-    from oneformer_jax.app.run.execute import enable_compilation_cache
     from oneformer_jax.app.settings.model import contradictions
+    from oneformer_jax.models.compiled_programs import enable_compilation_cache
     from oneformer_jax.predict.jax_backend import JaxBackend
 
     enable_compilation_cache()

@@ -1,9 +1,9 @@
 """The section `dataset`: where the images lie, how they are augmented and which tasks are drawn."""
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from oneformer_jax.app.spec.field import Paths, Probability, SearchRange, Section, key, location_key, own_key, section
 from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
@@ -176,6 +176,25 @@ class Dataset(Section):
         "JSON file with a list of categories (names, colours, things), or a mapping with one file per annotation "
         "format and * for the others.",
     )
+
+    @field_validator("label_map", mode="before")
+    @classmethod
+    def _by_format(cls, value: Any) -> Any:
+        """TAO's page writes two files as one text, `coco_panoptic: "FOLDER/a.json; *: b.json"`: b is in FOLDER, too."""
+        if not isinstance(value, dict):
+            return value
+        read: dict[Any, Any] = {}
+        for name, files in value.items():
+            first, *others = files.split(";") if isinstance(files, str) else [files]
+            read[name] = first
+            for other in others:
+                pattern, colon, file = other.partition(":")
+                if not colon or not file.strip():
+                    raise ValueError(f"{other.strip()!r} after a semicolon, expected FORMAT: FILE")
+                folder = first.rpartition("/")[0]
+                read[pattern.strip()] = file.strip() if "/" in file or not folder else f"{folder}/{file.strip()}"
+        return read
+
     task_prob_train: TaskProbabilities = key(
         PUBLISHED_PROBABILITIES,
         "task probabilities",

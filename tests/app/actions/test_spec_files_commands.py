@@ -7,6 +7,9 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from oneformer_jax.app.cli.commands import app
+from oneformer_jax.app.spec import Spec
+from oneformer_jax.app.spec.dotted import flat
+from oneformer_jax.app.spec.field import leaves
 from oneformer_jax.app.spec.published.schema import ACTIONS, template
 from oneformer_jax.app.spec.published.skill import bundle
 
@@ -19,7 +22,11 @@ def run(*arguments: object) -> Result:
 def test_a_template_is_printed_for_each_action(action: str) -> None:
     result = run("default_specs", action)
     assert result.exit_code == 0
-    assert yaml.safe_load(result.stdout) == template(action)
+    written = yaml.safe_load(result.stdout)
+    assert written == template(action, own=True)
+    belong = {leaf.path: leaf for leaf in leaves(Spec) if leaf.path.split(".")[0] in (action, "dataset", "model")}
+    own = {path for path, leaf in belong.items() if leaf.extension and leaf.template_default is not None}
+    assert "dataset.on_bad_annotation" in own <= flat(written, belong.keys()).keys()
 
 
 def test_without_an_action_all_are_there() -> None:
@@ -39,7 +46,7 @@ def test_the_folder_comes_as_an_option_an_override_or_from_a_spec(tmp_path: Path
     for name, arguments in forms.items():
         result = run("default_specs", "train", *arguments)
         assert result.exit_code == 0, result.output
-        assert yaml.safe_load((tmp_path / name / "experiment.yaml").read_text()) == template("train")
+        assert yaml.safe_load((tmp_path / name / "experiment.yaml").read_text()) == template("train", own=True)
 
 
 def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:

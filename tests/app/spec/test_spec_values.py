@@ -149,3 +149,27 @@ def test_synonyms(load, refusal) -> None:
     assert "model.test.instance_on is false" in message
     assert load(text, ["model.task_toggling.instance_on=false"]).model.test.instance_on is False
     assert "did you mean model.task_toggling.semantic_on?" in refusal("model:\n  task_toggling: {semantics_on: true}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [  # the first is the block of TAO's page, word by word
+        (
+            '{coco_panoptic: "s3://bucket/data/train/label_map_panoptic.json; *: label_map.json"}',
+            {
+                "coco_panoptic": "s3://bucket/data/train/label_map_panoptic.json",
+                "*": "s3://bucket/data/train/label_map.json",
+            },
+        ),
+        ('{coco_panoptic: "a.json; *: b.json"}', {"coco_panoptic": "a.json", "*": "b.json"}),
+        ('{coco_instances: "/x/a.json;*: /y/b.json"}', {"coco_instances": "/x/a.json", "*": "/y/b.json"}),
+        ('{coco_instances: /x/a.json, "*": /y/b.json}', {"coco_instances": "/x/a.json", "*": "/y/b.json"}),
+    ],
+)
+def test_label_maps_of_several_formats_as_the_page_writes_them(text: str, expected: dict[str, str], load) -> None:
+    assert load(f"dataset:\n  label_map: {text}\n").dataset.label_map == expected
+
+
+def test_a_semicolon_that_separates_nothing(load) -> None:
+    with pytest.raises(SpecError, match=r"dataset.label_map: found .*a\.json; b\.json"):
+        load('dataset:\n  label_map: {coco_instances: "a.json; b.json"}\n')

@@ -10,12 +10,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from oneformer_jax.app.run.execute import enable_compilation_cache
 from oneformer_jax.app.settings.training import training_recipe
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.checkpoints.contents import bytes_of
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.models import oneformer
+from oneformer_jax.models.compiled_programs import enable_compilation_cache
 from oneformer_jax.models.oneformer import normalise
 from oneformer_jax.training.run import Recipe
 from oneformer_jax.training.step_memory import SEGMENTS, planned, training_memory

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from rich.table import Table
 
 from converters.onnx.settings import ExportRun
-from oneformer_jax.app.run.execute import Run, enable_compilation_cache
+from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import counting_categories, counting_thresholds
 from oneformer_jax.app.settings.model import contradictions
 from oneformer_jax.checkpoints.read import Checkpoint, load_checkpoint
@@ -22,6 +22,7 @@ from oneformer_jax.data.drawn_shapes import draw_picture
 from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import OneFormerError, SpecError, needs
+from oneformer_jax.models.compiled_programs import enable_compilation_cache
 from oneformer_jax.predict.metadata import Metadata
 from oneformer_jax.training.sharding import Mesh, make_mesh
 

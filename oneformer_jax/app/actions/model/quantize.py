@@ -71,10 +71,10 @@ def quantize(settings: QuantizationRun, run: Run) -> Path:
 
 def _quantize_checkpoint(settings: QuantizationRun, target: Path, console: Console) -> tuple[Subject, Subject]:
     """Writes a checkpoint whose kernels are in 8 bits, without the parts that are for training alone."""
-    from oneformer_jax.app.run.execute import enable_compilation_cache
     from oneformer_jax.checkpoints import contents
     from oneformer_jax.checkpoints.read import find_checkpoint, load_description, load_params
     from oneformer_jax.checkpoints.store import Checkpoints
+    from oneformer_jax.models.compiled_programs import enable_compilation_cache
     from oneformer_jax.models.oneformer import PARTS, TRAINING_ONLY
 
     enable_compilation_cache()

@@ -16,9 +16,10 @@ from oneformer_jax.app.actions.train.start import newest_checkpoint, starting_po
 from oneformer_jax.app.actions.train.validation import dry_run, validation
 from oneformer_jax.app.run.asked import asked_of_training
 from oneformer_jax.app.run.devices import mesh_of, refuse_different_specs, topology_table
-from oneformer_jax.app.run.execute import Run, enable_compilation_cache
+from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import training_data
 from oneformer_jax.checkpoints.store import Checkpoints
+from oneformer_jax.models.compiled_programs import enable_compilation_cache
 from oneformer_jax.training.loop import train_loop
 from oneformer_jax.training.run import TrainingRun, describe, prepare
 
@@ -31,7 +32,8 @@ def train(settings: TrainingRun, run: Run) -> None:
     enable_compilation_cache()
     folder, console, status = settings.folder, run.console, run.status
     mesh = mesh_of(settings.devices, status)
-    console.print(topology_table(mesh, settings.recipe.step.strategy))
+    if mesh.size > 1:
+        console.print(topology_table(mesh, settings.recipe.step.strategy))
     refuse_different_specs(settings.spec)
     dataset, validated = training_data(settings.data, settings.validation, console, status.warning)
     tasks = settings.validation.tasks if settings.validation else ()

@@ -102,9 +102,9 @@ def manifest() -> dict[str, Any]:
     }
 
 
-def template(action: str = "") -> dict[str, Any]:
-    """The keys of one action, or of all, with the values of TAO's template."""
-    values = _published_values(children(Spec), lambda leaf: leaf.template_default)
+def template(action: str = "", *, own: bool = False) -> dict[str, Any]:
+    """The keys of one action, or of all, with the values of TAO's template; `own`: also those that TAO lacks."""
+    values = _published_values(children(Spec), lambda leaf: leaf.template_default, own=own)
     return {name: value for name, value in values.items() if not action or _belongs(name, action)}
 
 
@@ -121,12 +121,14 @@ def _belongs(name: str, action: str) -> bool:
     return name not in ACTIONS or name == action or name in SHARED_ACTIONS
 
 
-def _published_values(nodes: Iterable[Leaf | Branch], value: Callable[[Leaf], Any]) -> dict[str, Any]:
-    """`value` of every key that TAO publishes, nested by section, without the keys for which it is None."""
+def _published_values(
+    nodes: Iterable[Leaf | Branch], value: Callable[[Leaf], Any], *, own: bool = False
+) -> dict[str, Any]:
+    """`value` of every key that TAO publishes, `own`: of all, nested by section, without those for which it is None."""
     found = {
-        node.name: value(node) if isinstance(node, Leaf) else _published_values(node.children(), value)
+        node.name: value(node) if isinstance(node, Leaf) else _published_values(node.children(), value, own=own)
         for node in nodes
-        if not node.extension
+        if own or not node.extension
     }
     return {name: element for name, element in found.items() if element is not None}
 
