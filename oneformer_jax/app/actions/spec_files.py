@@ -11,8 +11,8 @@ from rich.table import Table
 from oneformer_jax.app.spec import Spec, load_spec, oddities, unsupported_keys
 from oneformer_jax.app.spec.dotted import flat
 from oneformer_jax.app.spec.field import leaves, plain
+from oneformer_jax.app.spec.published.bundle import bundle
 from oneformer_jax.app.spec.published.schema import template
-from oneformer_jax.app.spec.published.skill import bundle
 from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.app.spec.spec import notes
 from oneformer_jax.data.storage.addresses import is_address

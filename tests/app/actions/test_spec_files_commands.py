@@ -10,8 +10,8 @@ from oneformer_jax.app.cli.commands import app
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.app.spec.dotted import flat
 from oneformer_jax.app.spec.field import leaves
+from oneformer_jax.app.spec.published.bundle import bundle
 from oneformer_jax.app.spec.published.schema import ACTIONS, template
-from oneformer_jax.app.spec.published.skill import bundle
 
 
 def run(*arguments: object) -> Result:

@@ -24,7 +24,7 @@ from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.spec import Spec, given_values, load_spec, to_yaml
-from oneformer_jax.app.spec.published.skill import bundle
+from oneformer_jax.app.spec.published.bundle import bundle
 from oneformer_jax.data.datasets.images import read_image
 from oneformer_jax.errors import OneFormerError
 

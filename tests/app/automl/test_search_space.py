@@ -16,8 +16,8 @@ from oneformer_jax.app.automl.parameter import Choice, Number, Parameter, Relati
 from oneformer_jax.app.automl.policy import train_schema
 from oneformer_jax.app.automl.search_space import LEAVES, flatten, left_out, search_space
 from oneformer_jax.app.spec import load_spec
+from oneformer_jax.app.spec.published.bundle import bundle
 from oneformer_jax.app.spec.published.schema import ACTIONS
-from oneformer_jax.app.spec.published.skill import bundle
 from oneformer_jax.errors import OneFormerError, SpecError
 
 TAO_DEFAULT = {

@@ -6,7 +6,7 @@ import pytest
 
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.app.spec.field import leaves
-from oneformer_jax.app.spec.published.skill import bundle
+from oneformer_jax.app.spec.published.bundle import bundle
 from oneformer_jax.app.spec.published.spec_page import page
 from oneformer_jax.app.spec.spec import Spec
 

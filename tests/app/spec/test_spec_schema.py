@@ -11,8 +11,9 @@ import yaml
 
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.app.spec.field import leaves
+from oneformer_jax.app.spec.published.bundle import bundle, deployment_info
 from oneformer_jax.app.spec.published.schema import ACTIONS, DEPLOYMENT, deployment_template, manifest, schema, template
-from oneformer_jax.app.spec.published.skill import FILES, INPUTS, PARAMETERS, SHORTHANDS, bundle, skill_info
+from oneformer_jax.app.spec.published.skill import FILES, INPUTS, PARAMETERS, SHORTHANDS, skill_info
 
 ABSENT = "(absent)"
 UNORDERED = ("popular", "automl_default_parameters", "automl_disabled_parameters")
@@ -78,8 +79,8 @@ def test_schemas_are_the_published_ones_but_for_the_reasons_above(skill: Path) -
 def test_manifest_and_files_are_the_published_ones(skill: Path) -> None:
     assert list(differences(json.loads((skill / "schemas" / "manifest.json").read_text()), manifest())) == []
     published = {str(path.relative_to(skill)) for path in skill.rglob("*.*")}
-    assert published - set(bundle()) == {"references/tao-deploy-oneformer.skill_info.yaml"}
-    assert set(bundle()) <= published
+    assert set(bundle()) - published == {"references/tao-deploy-oneformer.md"}  # a text of our own
+    assert published <= set(bundle())
 
 
 def test_templates_are_the_published_ones(skill: Path) -> None:
@@ -105,6 +106,9 @@ def test_skill_information_asks_for_what_the_published_one_asks_for(skill: Path)
         own = {name: value for name, value in ours[part].items() if name in published[part]}
         found = [difference.names[-1] for difference in differences(published[part], own, (part,))]
         assert set(found) <= {"command"}
+    own = deployment_info()
+    for part in ("actions", "spec_params", "data_sources", "spec_shorthand_keys", "spec_templates"):
+        assert own[part] == deployment[part]
     for part in ("actions", "spec_params"):
         own = ours[part]["gen_trt_engine"]
         found = [difference.names[-1] for difference in differences(deployment[part]["gen_trt_engine"], own, (part,))]

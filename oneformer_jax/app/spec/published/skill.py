@@ -1,24 +1,14 @@
 """What an orchestrator reads before it starts an action: the command, its inputs and outputs, and where data come from.
 
 The form is that of TAO's `skill_info.yaml`. Its keys are those of the spec, so a runner made for TAO fills in the same
-ones. It is one file of the bundle that describes this project to TAO's tools, beside schemas and spec templates.
+ones. It is one file of the bundle (`published.bundle`) that describes this project to TAO's tools.
 """
 
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from oneformer_jax.app.spec.published.schema import (
-    ACTIONS,
-    DEPLOYMENT,
-    deployment_template,
-    manifest,
-    schema,
-    template,
-)
-from oneformer_jax.app.spec.source import yaml_text
+from oneformer_jax.app.spec.published.schema import ACTIONS, DEPLOYMENT
 
 IMAGES = "images.tar.gz"
 FILES = {
@@ -113,17 +103,6 @@ SHORTHANDS = {
 }
 
 
-def bundle() -> dict[str, str]:
-    """The text of every file, by its path below the folder."""
-    return {
-        **{f"schemas/{action}.schema.json": _json(schema(action)) for action in ACTIONS},
-        "schemas/manifest.json": _json(manifest()),
-        **{f"references/spec_template_{action}.yaml": yaml_text(template(action)) for action in ACTIONS},
-        **{f"references/spec_template_deploy_{name}.yaml": yaml_text(deployment_template(name)) for name in DEPLOYMENT},
-        "references/skill_info.yaml": yaml_text(skill_info()),
-    }
-
-
 def skill_info() -> dict[str, Any]:
     """All actions, as plain YAML data."""
     return {
@@ -133,8 +112,8 @@ def skill_info() -> dict[str, Any]:
         "container_image": "oneformer_jax",
         "data_format": "coco_panoptic",
         "gpu_spec_key": "train.num_gpus",
-        "actions": {action: _action(action) for action in ACTIONS},
-        "data_sources": {action: _sources(action) for action in ACTIONS if _sources(action)},
+        "actions": {action: action_info(action, INPUTS[action]) for action in ACTIONS},
+        "data_sources": {action: sources(action, INPUTS[action]) for action in ACTIONS if data_keys(action)},
         "spec_params": {action: parameters(action) for action in ACTIONS},
         "key_defaults": {},
         "spec_shorthand_keys": dict(SHORTHANDS),
@@ -144,11 +123,12 @@ def skill_info() -> dict[str, Any]:
     }
 
 
-def _action(action: str) -> dict[str, Any]:
+def action_info(action: str, keys: Sequence[str], optional: Collection[str] = OPTIONAL) -> dict[str, Any]:
+    """The command of an action, and its inputs: the `keys` that name them."""
     folders = {key.path for key in data_keys(action) if key.is_folder}
     inputs = {
-        path: {"type": "folder" if path in folders else "file", **({"optional": True} if path in OPTIONAL else {})}
-        for path in INPUTS[action]
+        path: {"type": "folder" if path in folders else "file", **({"optional": True} if path in optional else {})}
+        for path in keys
     }
     return {
         "command": f"oneformer {action} -e {{config_path}}",
@@ -198,12 +178,13 @@ def _files(path: str, action: str) -> Mapping[str, str]:
     return LABEL_MAPS.get(action, {"*": FILES[name]}) if name == "label_map" else {"*": FILES[name]}
 
 
-def _sources(action: str) -> dict[str, Any]:
-    """The file of a data set that becomes the value of each key; archives are unpacked into a folder."""
+def sources(action: str, keys: Sequence[str]) -> dict[str, Any]:
+    """The file of a data set that becomes the value of each of the `keys`; archives are unpacked into a folder."""
     folder = {"runtime": "extracted_folder"}
     return {
         key.path: {"source": key.source, "path": key.name} | (folder if key.is_folder else {})
         for key in data_keys(action)
+        if key.path in keys
     }
 
 
@@ -213,9 +194,3 @@ def _data_set(path: str, action: str) -> str:
     if path == "inference.images_dir" or (path == "dataset.test.images" and action == "inference"):
         return "inference_dataset"
     return "eval_dataset" if path.startswith(("dataset.val.", "dataset.test.")) else "train_datasets"
-
-
-def _json(data: dict[str, Any]) -> str:
-    """Strict JSON, keys sorted as in the published files. It has no word for infinity, but a number that reads as it:
-    for TAO's search "no upper bound" and a bound that is not there are different ranges."""
-    return re.sub(r"(?m): Infinity(,?)$", r": 1e999\1", json.dumps(data, indent=2, sort_keys=True)) + "\n"
