@@ -29,6 +29,7 @@ from oneformer_jax.losses.matching import CriterionConfig
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import PARTS, TEMPERATURE, TRAINING_ONLY
+from oneformer_jax.writing import appearing_in, write_json
 
 _LAYER_NORM = "model.pixel_level_module.encoder.swin.layernorm"
 
@@ -57,7 +58,7 @@ def write_huggingface(
         training: with the text encoder, for training on; the model then demands texts with every image.
 
     Raises CheckpointError naming every setting that Hugging Face's model cannot hold, before anything is written, and
-    when the folder is not empty or cannot be written.
+    when the folder is not empty; OneFormerError when it cannot be written: it then holds nothing.
     """
     problems = obstacles(config)
     if training and config.text_encoder.width < 64:
@@ -93,17 +94,14 @@ def write_huggingface(
             f"adapted: task_mlp/layer_0 expects task texts padded with 0, as Hugging Face pads them: what padding with "
             f"{config.task_pad_id} added is now in its bias"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise CheckpointError("the folder is not empty", where=str(folder), hint="give a new one")
-        write_safetensors(folder / "model.safetensors", _state(params, config, training))
-        _write_json(folder / "config.json", model_json(config, categories.names, training=training))
-        _write_json(folder / CLASS_INFO, {str(i): entry for i, entry in enumerate(categories.to_json())})
-        _write_json(folder / "preprocessor_config.json", images)
-        _write_json(folder / "processor_config.json", texts)
-    except OSError as error:
-        raise CheckpointError(f"could not be written: {error}", where=str(folder)) from error
+    if folder.exists() and any(folder.iterdir()):
+        raise CheckpointError("the folder is not empty", where=str(folder), hint="give a new one")
+    with appearing_in(folder) as fresh:
+        write_safetensors(fresh / "model.safetensors", _state(params, config, training))
+        write_json(fresh / "config.json", model_json(config, categories.names, training=training))
+        write_json(fresh / CLASS_INFO, {str(i): entry for i, entry in enumerate(categories.to_json())})
+        write_json(fresh / "preprocessor_config.json", images)
+        write_json(fresh / "processor_config.json", texts)
     return adapted
 
 
@@ -195,8 +193,4 @@ def write_safetensors(path: Path, state: Mapping[str, np.ndarray]) -> None:
         file.write(struct.pack("<Q", len(text)))
         file.write(text)
         for array in state.values():
-            np.ascontiguousarray(array).tofile(file)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+            file.write(np.ascontiguousarray(array).data)  # not tofile, whose errors do not say what is wrong

@@ -18,9 +18,11 @@ def main() -> None:
         os.environ["GLIBC_TUNABLES"] = ALLOCATOR
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
-    from oneformer_jax.app.cli.commands import app
-    from oneformer_jax.app.cli.job_commands import app as jobs
-
+    try:
+        from oneformer_jax.app.cli.commands import app
+        from oneformer_jax.app.cli.job_commands import app as jobs
+    except KeyboardInterrupt:
+        sys.exit(130)
     app.add_typer(jobs, name="job")
     app()
 

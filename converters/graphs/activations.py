@@ -21,6 +21,7 @@ from converters.graphs.graph import Graph, replace_nodes
 from converters.graphs.layers import Layer
 from converters.graphs.weights import CLASSES, LARGEST, STORED, weighted_layers, with_8bit_weights
 from oneformer_jax.errors import EngineError
+from oneformer_jax.writing import write_json
 
 Feed = Mapping[str, np.ndarray]
 Ranges = dict[str, float]
@@ -94,7 +95,7 @@ def cached_ranges(cache: Path, measure: Callable[[], Ranges]) -> Ranges:
             hint = "remove it and it will be written again"
             raise EngineError(f"not a cache of calibrated ranges: {error}", where=str(cache), hint=hint) from error
     ranges = measure()
-    cache.write_text(json.dumps({"ranges": ranges}, indent=1) + "\n")
+    write_json(cache, {"ranges": ranges})
     return ranges
 
 

@@ -1,7 +1,6 @@
 """Parameters to a proved ONNX file: written aside, checked, compared with JAX, and only then put in place."""
 
 import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from oneformer_jax.errors import EngineError
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.predict.exported import Device, OnnxBackend, open_session
 from oneformer_jax.predict.metadata import Metadata
+from oneformer_jax.writing import appearing_in, write_json
 
 ONE_FILE_BYTES = 2**31 - 2**20
 """Protobuf's limit, with room for the graph: above it the weights go into a file of their own."""
@@ -53,8 +53,10 @@ def export_model(
     pictures: Sequence[UInt8[np.ndarray, "_h _w 3"]],
     device: Device = "cpu",
     device_id: int = 0,
+    report: Path | None = None,
 ) -> Exported:
-    """Writes the model to `path`, over what is there; until it has passed all checks that stays as it is.
+    """Writes the model to `path`, over what is there; until it has passed all checks that stays as it is. `report`:
+    a JSON file for what was found, which is there before the model.
 
     `pictures` are those that JAX and ONNX Runtime are compared on, besides noise; `device` is ONNX Runtime's.
 
@@ -62,9 +64,8 @@ def export_model(
     `path` as `<name>.failed.onnx`.
     """
     start = time.perf_counter()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
-        written = Path(folder, path.name)
+    with appearing_in(path.parent, path.name) as folder:
+        written = folder / path.name
         model = build_graph(params, config, metadata, opset=opset, ending=ending)
         write(model, written)
         nodes = dict(Counter(node.op_type for node in model.graph.node).most_common())
@@ -85,9 +86,13 @@ def export_model(
             )
         files = [file for file in (_data_of(written), written) if file.exists()]
         size = sum(file.stat().st_size for file in files) / 1e6
-        for file in files:  # the graph last: it is there only when its weights are
-            file.replace(path.with_name(file.name))
-    return Exported(path, opset, nodes, round(size, 3), round(time.perf_counter() - start, 1), parity)
+        exported = Exported(path, opset, nodes, round(size, 3), round(time.perf_counter() - start, 1), parity)
+        if report is not None:
+            write_json(report, exported.to_json())
+        outdated = _data_of(path) if len(files) == 1 else None
+    if outdated is not None:  # weights of the graph that was there before
+        outdated.unlink(missing_ok=True)
+    return exported
 
 
 def problems(path: Path) -> list[str]:

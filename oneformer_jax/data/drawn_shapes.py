@@ -22,6 +22,8 @@ from jaxtyping import Bool, Float, Int, Int32, UInt8
 from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.data.datasets.dataset import Dataset, front
 from oneformer_jax.data.datasets.images import panoptic_colors
+from oneformer_jax.stopping import ignore_signals
+from oneformer_jax.writing import appearing_in
 
 CATEGORIES = Categories(
     (
@@ -61,7 +63,11 @@ def write_drawn_shapes(folder: Path, split_sizes: Mapping[str, int], size: int =
             depends on the seed, the split's position and i only, not on how many there are.
         size: edge length of the square pictures in pixels; shapes scale with it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with appearing_in(folder) as fresh:
+        _write_splits(fresh, split_sizes, size, seed)
+
+
+def _write_splits(folder: Path, split_sizes: Mapping[str, int], size: int, seed: int) -> None:
     (folder / "label_map.json").write_text(json.dumps(CATEGORIES.to_json(), indent=1))
     for position, (split, count) in enumerate(split_sizes.items()):
         for name in ("images", "panoptic"):
@@ -70,7 +76,8 @@ def write_drawn_shapes(folder: Path, split_sizes: Mapping[str, int], size: int =
         if count < _WORTH_PROCESSES:
             annotations = list(map(write, range(count)))
         else:
-            with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(mp_context=context, initializer=ignore_signals) as pool:
                 annotations = list(pool.map(write, range(count), chunksize=50))
         images = [
             {"id": annotation["image_id"], "file_name": annotation["file_name"], "height": size, "width": size}
@@ -84,8 +91,8 @@ def _write_picture(folder: Path, size: int, seed: tuple[int, int], i: int) -> di
     """Writes picture i of a split and returns its annotation."""
     image, ids = draw_picture(size, np.random.default_rng((*seed, i)))
     name = f"{i:06d}.png"
-    cv2.imwrite(str(folder / "images" / name), image[..., ::-1])
-    cv2.imwrite(str(folder / "panoptic" / name), panoptic_colors(ids)[..., ::-1])
+    for kind, pixels in (("images", image), ("panoptic", panoptic_colors(ids))):
+        (folder / kind / name).write_bytes(cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
     return {"image_id": i, "file_name": name, "segments_info": _segments_info(ids)}
 
 

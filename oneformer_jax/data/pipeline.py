@@ -4,8 +4,9 @@ Position i of the endless, per epoch shuffled stream is the global sample index:
 random draw. Neither the size of batches nor the number of workers and processes changes a sample, and a run resumes by
 seeking.
 
-Worker processes end with their parent. One that the system kills leaves no exception: each notes the sample that it
-prepares in a file, mapped into its memory, which the parent reads when a process has gone.
+Worker processes heed no signals, which a terminal or a scheduler sends to all of a group, and end with their parent.
+One that the system kills leaves no exception: each notes the sample that it prepares in a file, mapped into its memory,
+which the parent reads when a process has gone.
 """
 
 import math
@@ -33,6 +34,7 @@ from oneformer_jax.data.batch import Batch, segment_targets
 from oneformer_jax.data.datasets.dataset import Dataset, check_segments, naming
 from oneformer_jax.data.task_text import prompt_rows
 from oneformer_jax.errors import OneFormerError, SpecError
+from oneformer_jax.stopping import ignore_signals, unheard_by_children
 from oneformer_jax.tasks import TASKS
 
 # Decoding and OpenCV release the interpreter lock: few workers are threads, which start at once and share memory.
@@ -220,16 +222,22 @@ def _iterate(batches: "grain.MapDataset[Batch]", num_workers: int, dataset: Data
             stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)).mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=num_workers), worker_init_fn=partial(start_worker, notes)
             )
-        iterator = iter(stream)
+        with unheard_by_children():
+            iterator = iter(stream)
         stack.callback(iterator.close)
         try:
-            for batch in iterator:
+            while (batch := _next(iterator)) is not None:
                 # What worker processes send lies in shared memory that ends with them; the copy does not.
                 yield batch if num_workers <= _MAX_THREADS else Batch(*(np.array(field) for field in batch))
         except RuntimeError as error:
             if ended := _WORKER_ENDED.match(str(error)):
                 raise _of_ended_worker(ended[1], left_unfinished(notes), dataset) from error
             raise
+
+
+def _next(iterator: "grain.DatasetIterator[Batch]") -> Batch | None:
+    with unheard_by_children():  # Grain starts workers when it needs them
+        return next(iterator, None)
 
 
 def _of_ended_worker(code: str, unfinished: list[tuple[int, int]], dataset: Dataset) -> OneFormerError:
@@ -244,6 +252,7 @@ def _of_ended_worker(code: str, unfinished: list[tuple[int, int]], dataset: Data
 
 def start_worker(folder: Path, index: int, count: int) -> None:
     """What worker `index` of `count` does first; its note lies in `folder`."""
+    ignore_signals()
     cv2.setNumThreads(0)  # the workers are the parallelism
     path = folder / str(index)
     path.write_bytes(_NOTE.pack(os.getpid(), -1, -1))

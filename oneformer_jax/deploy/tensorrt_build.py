@@ -18,6 +18,7 @@ from oneformer_jax.predict.exported import normalised
 from oneformer_jax.predict.metadata import ANY_BATCH, INPUTS, Metadata
 from oneformer_jax.predict.tensorrt_engine import reports
 from oneformer_jax.tasks import TASKS
+from oneformer_jax.writing import write_bytes
 
 MIB = 2**20
 
@@ -98,7 +99,7 @@ def build_engine(trt: Any, onnx_file: Path, settings: BuildSettings) -> bytes:
             hint="with too little memory: raise gen_trt_engine.tensorrt.workspace_size or lower max_batch_size",
         )
     if settings.timing_cache is not None:
-        write_whole(settings.timing_cache, bytes(config.get_timing_cache().serialize()))
+        write_bytes(settings.timing_cache, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
 
 
@@ -127,17 +128,6 @@ def _use_timing_cache(config: Any, path: Path) -> None:
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         hint = "remove the file and it will be written again"
         raise EngineError("the timing cache is damaged, or of another TensorRT or GPU", where=str(path), hint=hint)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".part")
-    try:
-        fresh.write_bytes(content)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def calibration_feeds(

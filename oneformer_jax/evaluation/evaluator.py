@@ -1,9 +1,9 @@
 """Scores any backend on a data set: each task with its own prediction, every image at its original size."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, Int64, UInt8
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Int64, UInt8
 from oneformer_jax.data.datasets.dataset import Dataset, naming
 from oneformer_jax.data.datasets.files import DatasetFiles
 from oneformer_jax.data.geometry import Geometry, Policy, Size, resize_and_pad
+from oneformer_jax.errors import DataError
 from oneformer_jax.evaluation.metrics import (
     GroundTruth,
     PanopticCounts,
@@ -29,6 +30,11 @@ from oneformer_jax.tasks import TASKS, Task
 BatchLogits = tuple[Float[np.ndarray, "b q k1"], Float[np.ndarray, "b q h4 w4"]]
 Progress = Callable[[int, int], None]
 """Called with the number of finished images and of all images."""
+
+Skip = Callable[[DataError], None]
+"""Called with what is wrong with an image, which is then left out."""
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -106,12 +112,12 @@ class Evaluator:
     share: tuple[int, int] = (0, 1)
     gather: Callable[[Any], list[Any]] = field(default=lambda own: [own])
 
-    def run(self, backend: Backend, progress: Progress | None = None) -> Metrics:
-        """Predict and score the whole data set.
+    def run(self, backend: Backend, progress: Progress | None = None, skip: Skip | None = None) -> Metrics:
+        """Predict and score the whole data set, but for what `skip` takes.
 
         Raises:
-            DataError: an image or a panoptic PNG is unreadable or contradicts the annotations, or the model has fewer
-                classes than the data set.
+            DataError: an image or a panoptic PNG is unreadable or contradicts the annotations, and there is no `skip`;
+                the model has fewer classes than the data set, or no image is left.
         """
         names = self.dataset.parts if len(self.dataset.parts) > 1 else {}
         sums = {name: _Sums() for name in (None, *names)}  # None: of all images
@@ -120,20 +126,26 @@ class Evaluator:
             loading = [pool.submit(self._load, index) for index in batches[0]] if batches else []
             scoring: list[Future[_Sums]] = []
             for position, indices in enumerate(batches):
-                images, geometries = zip(*(future.result() for future in loading), strict=True)
+                loaded = dict(_usable(zip(indices, loading, strict=True), skip))
                 if position + 1 < len(batches):
                     loading = [pool.submit(self._load, index) for index in batches[position + 1]]
-                filled = np.minimum(np.arange(self.batch_size), len(indices) - 1)
+                if not loaded:
+                    continue
+                images, geometries = zip(*loaded.values(), strict=True)
+                filled = np.minimum(np.arange(self.batch_size), len(loaded) - 1)
                 sizes = np.array([geometry.resized for geometry in geometries], np.int32)
                 logits = backend.predict(np.stack(images)[filled], sizes[filled], self.tasks)
-                self._add(scoring, sums, progress)  # of the batch before: they ran beside the prediction
+                self._add(scoring, sums, progress, skip)  # of the batch before: they ran beside the prediction
                 scoring = [
-                    pool.submit(self._score, index, geometries[row], row, logits) for row, index in enumerate(indices)
+                    pool.submit(self._score, index, geometries[row], row, logits) for row, index in enumerate(loaded)
                 ]
-            self._add(scoring, sums, progress)
+            self._add(scoring, sums, progress, skip)
         of_processes = self.gather(sums)
-        whole, *parts = (self._metrics(_Sums.of(found[name] for found in of_processes)) for name in sums)
-        return replace(whole, parts=dict(zip(names, parts, strict=True)))
+        whole, *parts = (_Sums.of(found[name] for found in of_processes) for name in sums)
+        if not whole.images:
+            raise DataError("none of the images can be scored", where=self.dataset.where)
+        scored = {name: self._metrics(part) for name, part in zip(names, parts, strict=True) if part.images}
+        return replace(self._metrics(whole), parts=scored)
 
     def _batches(self) -> list[list[int]]:
         groups: dict[Size, list[int]] = {}
@@ -169,9 +181,14 @@ class Evaluator:
         sums.images = [image]
         return sums
 
-    def _add(self, scoring: "list[Future[_Sums]]", sums: "dict[str | None, _Sums]", progress: Progress | None) -> None:
-        for future in scoring:
-            score = future.result()
+    def _add(
+        self,
+        scoring: "list[Future[_Sums]]",
+        sums: "dict[str | None, _Sums]",
+        progress: Progress | None,
+        skip: Skip | None,
+    ) -> None:
+        for _, score in _usable(enumerate(scoring), skip):
             for name, total in sums.items():
                 if name is None or score.images[0].number in self.dataset.parts[name]:
                     total.add(score)
@@ -193,6 +210,17 @@ class Evaluator:
             found, true, sizes = zip(*((image.found, image.true, image.size) for image in images), strict=True)
             scores["instance"] = mask_average_precision(found, true, sizes, is_thing)
         return Metrics(known + extra, len(sums.images), self.policy_name, scores)
+
+
+def _usable(futures: Iterable[tuple[int, Future[T]]], skip: Skip | None) -> Iterator[tuple[int, T]]:
+    """What came out, by number, but for what `skip` takes."""
+    for number, future in futures:
+        try:
+            yield number, future.result()
+        except DataError as error:
+            if skip is None:
+                raise
+            skip(error)
 
 
 class _Image(NamedTuple):

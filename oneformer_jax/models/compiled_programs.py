@@ -1,10 +1,11 @@
 """Compiled programs on disk: what JAX compiled once, the next start loads."""
 
 import os
+from pathlib import Path
 
 import jax
 
-from oneformer_jax.data.storage.cache import cache_folder
+from oneformer_jax.data.storage.cache import cache_folder, optional_cache
 
 
 def enable_compilation_cache() -> None:
@@ -14,6 +15,9 @@ def enable_compilation_cache() -> None:
     JAX_COMPILATION_CACHE_DIR another folder, JAX_ENABLE_COMPILATION_CACHE=false none.
     """
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
+    if "://" not in folder and optional_cache(Path(folder)) is None:
+        jax.config.update("jax_compilation_cache_dir", None)
+        return
     jax.config.update("jax_compilation_cache_dir", folder)
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -1,7 +1,6 @@
 """What an exported model is, besides its graph: one JSON text, inside an ONNX file or beside an engine."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from oneformer_jax.errors import DataError, EngineError
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.stored import parse_json, stored_fields
 from oneformer_jax.tasks import TASKS, Task
+from oneformer_jax.writing import write_json
 
 KEY = "oneformer_jax"
 """Of the metadata entry in an ONNX file."""
@@ -123,7 +123,7 @@ def sidecar(engine: Path) -> Path:
 def write_sidecar(engine: Path, metadata: Metadata, **facts: Any) -> Path:
     """Writes the metadata beside an engine, with further `facts` about it."""
     path = sidecar(engine)
-    path.write_text(json.dumps(metadata.to_json() | facts, indent=2) + "\n")
+    write_json(path, metadata.to_json() | facts)
     return path
 
 

@@ -1,12 +1,9 @@
 """Inference results as files: an overlay and the raw result of every image, in formats that other tools read."""
 
-import contextlib
-import errno
-import json
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,13 +20,15 @@ from oneformer_jax.errors import OneFormerError
 from oneformer_jax.postprocess.results import PanopticResult, Result, Thresholds
 from oneformer_jax.predict.draw import draw_instances, draw_panoptic, draw_semantic
 from oneformer_jax.tasks import Task
+from oneformer_jax.writing import write_bytes, write_json
 
 LABEL_MAP = "label_map.json"
 
 
 class ResultWriter:
     """Writes the results of one task into a folder of its own, `folder / task`. A context manager: it removes what an
-    earlier run left there (see `earlier_results`), and writes the JSON file at the end.
+    earlier run left there (see `earlier_results`), and writes the JSON file at the end, of all images
+    that are done then, whatever ends it.
 
     For an image `street.png` (raw results have the size of the image):
 
@@ -68,22 +67,25 @@ class ResultWriter:
     def __enter__(self) -> "ResultWriter":
         for path in self._stale():
             path.unlink()
-        write_json(self.folder / LABEL_MAP, self.categories.to_json())
+        write_json(self.folder / LABEL_MAP, self.categories.to_json(), indent=None)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and not issubclass(kind, KeyboardInterrupt):
-            return  # what failed is the message, not what follows from it
+        with nullcontext() if kind is None else suppress(OneFormerError):  # what failed first is the message
+            self._write_json()
+
+    def _write_json(self) -> None:
+        """What tools read, of all images that are done."""
         done = [path for path in self._ids if path in self._annotations]
         annotations = [annotation for path in done for annotation in self._annotations[path]]
         if self.task == "instance":
-            write_json(self.folder / "instance.json", annotations)
+            write_json(self.folder / "instance.json", annotations, indent=None)
         elif self.task == "panoptic":
             images, categories = [self._images[path] for path in done], self.categories.to_json()
             content = {"images": images, "annotations": annotations, "categories": categories}
-            write_json(self.folder / "panoptic.json", content)
+            write_json(self.folder / "panoptic.json", content, indent=None)
 
     def add(self, path: Path, image: UInt8[np.ndarray, "h w 3"], result: Result) -> list[Path]:
         """Writes the files of one image and returns their paths, the overlay first. `result` is that of the task.
@@ -199,29 +201,6 @@ def write_image(path: Path, pixels: Shaped[np.ndarray, "h w *rgb"]) -> None:
     if not done:
         raise OneFormerError(f"an image of {pixels.shape[1]}x{pixels.shape[0]} cannot be written", where=str(path))
     write_bytes(path, encoded.tobytes())
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Strict JSON. Raises OneFormerError."""
-    write_bytes(path, json.dumps(content, allow_nan=False).encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Creates or replaces a file in one step: a reader sees the old content or the new one. Raises OneFormerError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        hint = {
-            errno.ENOSPC: "free some disk space; the files that exist are complete",
-            errno.EACCES: "choose a results_dir that you can write to",
-            errno.EROFS: "choose a results_dir that you can write to",
-        }.get(error.errno or 0, "")
-        raise OneFormerError(f"the file cannot be written: {error.strerror}", where=str(path), hint=hint) from error
 
 
 def _image_ids(image_paths: Sequence[Path]) -> list[int]:

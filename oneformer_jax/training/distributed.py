@@ -1,5 +1,5 @@
 """Which processes train together: found in the environment, joined before JAX starts; what they send each other; and
-the signals that stop them, all after the same step.
+after which step a signal stops them all.
 
 The variables are TAO's (WORLD_SIZE counts nodes, one process each: NODE_RANK, MASTER_ADDR, MASTER_PORT), else those of
 the clusters that JAX knows. Process 0 writes the results; every process holds its share of the batch and of the state.
@@ -8,14 +8,11 @@ the clusters that JAX knows. Process 0 writes the results; every process holds i
 import os
 import pickle
 import signal
-import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -33,8 +30,6 @@ GOODBYE_SECONDS = 50
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 KUBERNETES = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"}
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SECONDS_TO_UNWIND = 5.0
 STOP = "oneformer_jax/stop/"
 
 T = TypeVar("T")
@@ -212,59 +207,6 @@ def gather(value: T) -> list[T]:
     padded[: data.size] = data
     rows = multihost_utils.process_allgather(padded)
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
-
-
-class StopRequest:
-    """The signal that asked the loop to stop, if any."""
-
-    signal: int | None = None
-
-
-def ended_by(number: int) -> BaseException:
-    """What to raise for the process to end with the exit code of a signal."""
-    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
-
-
-@contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """SIGINT and SIGTERM are noted instead of raised: a step that gave its buffers away must not be cut in two.
-
-    The second one is raised at once, and ends the process where that does not within seconds: because the main thread
-    is in a long computation, which Python's handlers wait for, or because a checkpoint is being written. Call it in
-    the main thread.
-    """
-    request = StopRequest()
-    previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        again, request.signal = request.signal is not None, number
-        if again:
-            raise ended_by(number)
-
-    # Each signal is a byte here as soon as it arrives, whatever the main thread is doing.
-    arrived, written = socket.socketpair()
-    written.setblocking(False)
-    threading.Thread(target=_end_at_the_second, args=(arrived,), daemon=True).start()
-    previous_fd = signal.set_wakeup_fd(written.fileno())
-    try:
-        for number in previous:
-            signal.signal(number, note)
-        yield request
-    finally:
-        signal.set_wakeup_fd(previous_fd)
-        written.close()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _end_at_the_second(arrived: socket.socket) -> None:
-    stops = 0
-    with arrived:
-        while received := arrived.recv(1):  # empty when the other end is closed
-            stops += received[0] in STOP_SIGNALS
-            if stops == 2:
-                threading.Event().wait(SECONDS_TO_UNWIND)
-                os._exit(128 + received[0])
 
 
 def agreed_stop(own: int | None, step: int) -> int | None:

@@ -3,8 +3,12 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from oneformer_jax.errors import OneFormerError
+from oneformer_jax.writing import write_bytes, write_text
 
 
 @runtime_checkable
@@ -86,8 +90,8 @@ class Logbook:
         picture = self._path.with_name("curves.png")
         try:
             draw_curves(self._path, picture)
-        except OSError as error:  # a full disk: why the run ended comes first
-            self.message(f"warning: {picture} could not be written: {error.strerror}")
+        except OneFormerError as error:  # a full disk: why the run ended comes first
+            self.message(f"warning: {error}")
 
 
 class SilentLogbook(Logbook):
@@ -125,9 +129,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def _keep_until(path: Path, step: int) -> None:
     """Drops the records after `step`: a resumed run makes these steps again. Whenever it is killed, all others stay."""
     kept = [record for record in read_log(path) if record["step"] <= step]
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    fresh.replace(path)
+    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 def draw_curves(log_path: Path, picture_path: Path) -> None:
@@ -150,4 +152,6 @@ def draw_curves(log_path: Path, picture_path: Path) -> None:
         right.legend()
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    figure.savefig(picture_path, dpi=120)
+    picture = BytesIO()
+    figure.savefig(picture, dpi=120)
+    write_bytes(picture_path, picture.getvalue())

@@ -25,7 +25,8 @@ from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.models.oneformer import Params
-from oneformer_jax.training.distributed import agreed_stop, ended_by, stop_requests
+from oneformer_jax.stopping import ended_by, name_of, stop_requests
+from oneformer_jax.training.distributed import agreed_stop
 from oneformer_jax.training.logbook import Logbook
 from oneformer_jax.training.step import Scalars, TrainState, TrainStep
 
@@ -99,7 +100,7 @@ def train_loop(
 ) -> TrainState:
     """Trains from `state.step` to `settings.total_steps` and returns the last state. `description` is of its start.
 
-    After SIGINT or SIGTERM to any of the processes all finish and save the same step, then KeyboardInterrupt or
+    After SIGINT, SIGTERM or SIGHUP to any of the processes all finish and save the same step, then KeyboardInterrupt or
     SystemExit is raised; the second signal is raised at once. Call it in the main thread. `on_epoch` gets the step and
     the mean loss of the epoch that ends there, the last one maybe unfinished. Raises OneFormerError when loss or
     gradient stay non-finite, CheckpointError when a checkpoint cannot be written.
@@ -126,8 +127,11 @@ def train_loop(
         checkpoints.save(state.params, state.opt_state, now, loss_scale=state.loss_scale, average=state.average)
         saved = step
 
+    def answer(number: int) -> None:
+        logbook.message(f"{name_of(number)}: ending and saving after this step; once more: ending without saving")
+
     profile = profiler(checkpoints.run_dir / "profile", step, settings.profile_steps)
-    with stop_requests() as stop, profile as profile_before:
+    with stop_requests(answer) as stop, profile as profile_before:
         while step < settings.total_steps:
             if (number := agreed_stop(stop.signal, step)) is not None:
                 if step > saved:

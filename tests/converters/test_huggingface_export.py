@@ -21,7 +21,7 @@ from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.data.task_text import encode as encode_words
 from oneformer_jax.data.task_text import task_tokens
-from oneformer_jax.errors import CheckpointError
+from oneformer_jax.errors import CheckpointError, OneFormerError
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import (
     OneFormerConfig,
@@ -325,5 +325,5 @@ def test_a_folder_in_use_is_left_alone(params: dict[str, Any], tmp_path: Path) -
     with pytest.raises(CheckpointError, match="the folder is not empty"):
         write_huggingface(tmp_path, params, CONFIG, **KINDS)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    with pytest.raises(CheckpointError, match="could not be written"):
+    with pytest.raises(OneFormerError, match="cannot be written: Not a directory"):
         write_huggingface(tmp_path / "notes.txt" / "model", params, CONFIG, **KINDS)

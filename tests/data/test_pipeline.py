@@ -2,7 +2,10 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import closing
 from itertools import islice
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clusters import ended
 
 from oneformer_jax.data import pipeline
 from oneformer_jax.data.augmentation import AugmentationSettings
@@ -29,6 +33,7 @@ from oneformer_jax.data.pipeline import (
 from oneformer_jax.errors import DataError, OneFormerError, SpecError
 from oneformer_jax.tasks import TASKS
 
+ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = PipelineSettings(
     batch_size=4,
     num_queries=20,
@@ -187,6 +192,69 @@ def test_a_worker_process_that_is_killed_names_what_it_prepared(
     with pytest.raises(OneFormerError, match=rf"\(exit code -9\) while it was preparing image {path} \(sample \d+\)\n"):
         take(Deadly(train, victim), 20, num_workers=2)
     assert not list(tmp_path.iterdir()), "its temporary files are gone"
+
+
+WATCHED = """
+import os, signal, sys, threading, time
+from itertools import islice
+from pathlib import Path
+from oneformer_jax import stopping
+from oneformer_jax.data import pipeline
+from oneformer_jax.data.augmentation import AugmentationSettings
+from oneformer_jax.data.datasets.sources import Source, open_sources
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup, around the tests, would have switched off
+    pipeline._MAX_THREADS = 1
+    folder = Path(sys.argv[1])
+    dataset = open_sources([Source(folder / "annotations.json", folder / "images", folder / "panoptic")])
+    augmentation = AugmentationSettings(crop=(48, 64))
+    settings = pipeline.PipelineSettings(2, 20, 4, {"panoptic": 1.0}, augmentation, seed=5, num_workers=2)
+    stopping.ONE_REQUEST = 600
+    signals = [*stopping.STOP_SIGNALS] * 5
+
+    def to_the_group():
+        for number in signals:
+            os.killpg(0, number)
+            time.sleep(0.2)
+
+    with stopping.stop_requests() as stop:
+        sender = threading.Thread(target=to_the_group)
+        sender.start()
+        batches = pipeline.train_batches(dataset, settings, first_sample=0)
+        first = list(islice(batches, 3))
+        sender.join()
+        rest = list(islice(batches, 9))
+        children = " ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children"))
+        print(stop.signal, [int(i) for batch in first + rest for i in batch.sample], children, sep="\\n", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_workers_hear_no_signal_of_the_group_and_end_with_their_parent(drawn: Path, tmp_path: Path) -> None:
+    """Signals come from the moment on in which the workers start."""
+    script = tmp_path / "watched.py"
+    script.write_text(WATCHED)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(drawn / "train")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    with ended([process]):
+        noted, samples, children = (process.stdout.readline() for _ in range(3))
+        assert int(noted) in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        assert json.loads(samples) == list(range(24))
+        workers = [Path("/proc") / child for child in children.split()]
+        assert len(workers) >= 2
+        process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while (left := [worker for worker in workers if worker.exists()]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
 
 
 def test_overlapping_masks_reach_the_batch_whole(drawn: Path, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from clusters import ended
 from packs import FILES, entries, files_in, tarred, zipped
 from servers import Web
 
+from oneformer_jax.data.datasets.check_files import Passes
 from oneformer_jax.data.storage import addresses, archives
 from oneformer_jax.data.storage import cache as storage
-from oneformer_jax.data.storage.cache import cache_folder, local_file, local_folder, local_path
+from oneformer_jax.data.storage.cache import NO_HOME, cache_folder, local_file, local_folder, local_path, optional_cache
 from oneformer_jax.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -214,3 +215,45 @@ def test_long_work_is_announced(
     (tmp_path / "a.tar").write_bytes(gzip.compress(gzip.decompress(tarred(FILES))))
     local_path(str(tmp_path / "a.tar"), what="k")
     assert "unpacking a.tar (0.0 GB)" in capfd.readouterr().err
+
+
+def test_a_cache_that_nothing_needs_is_done_without_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "home").write_text("a file, where no folder can be made")
+    monkeypatch.delenv("ONEFORMER_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert [optional_cache(cache_folder() / name) for name in ("preflight", "xla", "preflight")] == [None] * 3
+    (said,) = caplog.messages
+    assert f"nothing is kept for later runs in {tmp_path}/home/.cache/oneformer_jax: Not a directory" in said
+    assert "ONEFORMER_CACHE_DIR can name another folder" in said
+    monkeypatch.setenv("ONEFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    assert optional_cache(cache_folder() / "xla") == tmp_path / "cache" / "xla"
+
+
+def test_a_user_without_a_home_has_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs with a number in place of a user."""
+
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "ONEFORMER_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    assert cache_folder() == Path(NO_HOME) / ".cache" / "oneformer_jax"
+    assert Path.home() == Path(NO_HOME)
+
+
+def test_passes_that_cannot_be_remembered_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere, full = Passes(None), Passes(tmp_path)
+
+    def fill_the_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", fill_the_disk)
+    for passes in (nowhere, full):
+        passes.add("version", strict=True, where="a.json")
+        assert not passes.holds("version", strict=False)
+    assert not list(tmp_path.iterdir())

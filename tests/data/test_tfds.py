@@ -307,13 +307,15 @@ def test_what_is_not_prepared(copied: Path, train: Dataset, mixed: Dataset, tmp_
         prepare({"train": train}, tmp_path)
 
 
-def test_a_full_disk_is_an_error_of_the_system(drawn: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(drawn: Path, tmp_path: Path) -> None:
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n{KILLED}"
     limited = f"import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n{limited}"
     command = [sys.executable, "-c", limited, str(drawn / "train"), str(tmp_path / "out")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "OSError: [Errno 27] File too large" in result.stderr
+    assert "OneFormerError: " in result.stderr
+    assert "the file cannot be written: File too large\n  -> free disk space" in result.stderr
+    assert not list((tmp_path / "out").rglob("*.array_record*"))
     assert not (tmp_path / "out" / INFO).exists()
 
 

@@ -1,7 +1,10 @@
 """Engines built and run through a fake of TensorRT, which fails where TensorRT would."""
 
+import errno
 import gc
+import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,6 +166,25 @@ def test_a_build_that_fails_leaves_nothing(build: Build, tmp_path: Path, monkeyp
     with pytest.raises(EngineError, match="TensorRT could not build the engine"):
         build()
     assert [file.name for file in (tmp_path / KEYS).iterdir()] == []
+
+
+@pytest.mark.parametrize("file", [1, 2])
+def test_a_full_disk_leaves_the_engine_and_the_metadata_of_one_build(
+    build: Build, monkeypatch: pytest.MonkeyPatch, file: int
+) -> None:
+    engine = build(FP32)
+    before = {path.name: path.read_bytes() for path in engine.parent.glob("*.engine*")}
+    calls = itertools.count(1)
+
+    def sync(_: int) -> None:
+        if next(calls) >= file:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(OneFormerError, match=r"No space left on device\n  -> free disk space"):
+        build(f"{KEYS}.overwrite=true")
+    assert {path.name: path.read_bytes() for path in engine.parent.glob("*.engine*")} == before
+    assert len(before) == 2
 
 
 def test_a_timing_cache_is_written_and_read(build: Build, tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from oneformer_jax.data.datasets.images import panoptic_colors
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.postprocess.results import Instance, PanopticResult, PanopticSegment, Result
-from oneformer_jax.predict import write as writers
-from oneformer_jax.predict.write import ResultWriter, earlier_results, output_names, write_bytes
+from oneformer_jax.predict.write import ResultWriter, earlier_results, output_names
 from oneformer_jax.tasks import TASKS, Task
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -98,30 +97,21 @@ def test_names_are_unique_on_any_file_system(stems: list[str], data) -> None:
     assert len({name.casefold() for name in names}) == len(paths)
 
 
-def test_errors_name_the_file_and_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OneFormerError, match=r"file/a\.png: the file cannot be written"):
-        write_bytes(tmp_path / "file/a.png", b"")
+@pytest.mark.parametrize("error", [OneFormerError("the disk is full"), ValueError("a defect"), SystemExit(143)])
+def test_what_is_done_is_written_down_whatever_ends_the_run(tmp_path: Path, error: BaseException) -> None:
+    paths = [Path("a.png"), Path("b.png")]
+    empty = Result(panoptic=PanopticResult(np.zeros((20, 30), np.int32), ()))
 
-    def full(self: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    write_bytes(tmp_path / "old.json", b"old")
-    monkeypatch.setattr(writers.Path, "replace", full)
-    with pytest.raises(OneFormerError, match=r"old\.json: .*No space left(.|\n)*free some disk space"):
-        write_bytes(tmp_path / "old.json", b"new")
-    assert (tmp_path / "old.json").read_bytes() == b"old"
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "old.json"}
-
-
-def test_a_failed_run_writes_no_json(tmp_path: Path) -> None:
     def fail() -> None:
-        with ResultWriter(tmp_path, "instance", CATEGORIES, []):
-            raise ValueError("stop")
+        with ResultWriter(tmp_path, "panoptic", CATEGORIES, paths) as writer:
+            writer.add(paths[0], IMAGE, empty)
+            raise error
 
-    with pytest.raises(ValueError, match="stop"):
+    with pytest.raises(type(error)) as caught:
         fail()
-    assert not (tmp_path / "instance/instance.json").exists()
+    assert caught.value is error
+    (found,) = tmp_path.rglob("panoptic.json")
+    assert [image["file_name"] for image in json.loads(found.read_text())["images"]] == ["a.png"]
 
 
 def written(folder: Path, task: Task, names: list[str], value: int = 0) -> dict[str, bytes]:

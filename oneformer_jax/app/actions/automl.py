@@ -1,6 +1,5 @@
 """The automl action: a search in; trials, the best spec and the best checkpoint out."""
 
-import json
 import os
 import shutil
 import time
@@ -19,12 +18,12 @@ from oneformer_jax.app.run.asked import asked_of_training
 from oneformer_jax.app.run.children import TRIAL
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import checked_datasets
-from oneformer_jax.app.run.status import replace_text
 from oneformer_jax.app.spec import to_yaml
 from oneformer_jax.app.spec.automl_keys import LOSS
 from oneformer_jax.checkpoints.read import FOLDER
 from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.errors import OneFormerError
+from oneformer_jax.writing import write_json, write_text
 
 STORAGE, PAGE = "study.db", "plots.png"
 RESULTS, BEST_SPEC, BEST = "results.json", "best_spec.yaml", "best"
@@ -181,13 +180,13 @@ def write_results(study: Study, settings: SearchRun, folder: Path) -> dict[str, 
             for record in study.records()
         ],
     }
-    replace_text(folder / RESULTS, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_json(folder / RESULTS, content)
     return content
 
 
 def _best(settings: SearchRun, folder: Path, best: Record) -> dict[str, Any]:
     trained = {} if best.baseline else best.values
-    replace_text(folder / BEST_SPEC, to_yaml(redacted(settings.trials.trained_alone(trained))))
+    write_text(folder / BEST_SPEC, to_yaml(redacted(settings.trials.trained_alone(trained))))
     trial = trial_folder(folder, best.number)
     checkpoint = trial / ("latest" if settings.metric == LOSS else "best")
     linked = checkpoint.is_dir()

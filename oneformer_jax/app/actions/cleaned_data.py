@@ -17,6 +17,7 @@ from oneformer_jax.data.datasets.cleaned_copy import Cleaned, write_cleaned
 from oneformer_jax.data.datasets.files import DatasetFiles, local_label_maps, local_sources
 from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.errors import OneFormerError
+from oneformer_jax.writing import write_text
 
 SPEC, REPORT = "spec.yaml", "report.txt"
 
@@ -47,8 +48,8 @@ def write_cleaned_data(spec_path: Path, overrides: list[str], folder: Path, cons
         put(values, f"dataset.{files.split}.names", [source.name for source in files.sources])
         for copy in copies:
             report += _lines(files.split, copy)
-    (folder / SPEC).write_text(to_yaml(redacted(values)), encoding="utf-8")
-    (folder / REPORT).write_text("\n".join(report) + "\n", encoding="utf-8")
+    write_text(folder / SPEC, to_yaml(redacted(values)))
+    write_text(folder / REPORT, "\n".join(report) + "\n")
     for line in report:
         if not line.startswith(" "):
             console.print(line)

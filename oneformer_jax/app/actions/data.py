@@ -36,7 +36,9 @@ from oneformer_jax.data.task_text import FILLERS
 from oneformer_jax.postprocess.results import PanopticResult, PanopticSegment
 from oneformer_jax.predict.draw import MIN_SHORT_EDGE, draw_panoptic
 from oneformer_jax.predict.fonts import drawable, font_for
+from oneformer_jax.predict.write import write_image
 from oneformer_jax.tasks import TASKS
+from oneformer_jax.writing import remove_unfinished
 
 _COMMON_SIZES = 5
 _BAR = 20  # characters of the longest bar
@@ -78,8 +80,7 @@ def inspect_data(
         chances = zip(TASKS, task_probabilities(pipeline.task_prob), strict=True)
         console.print("tasks in training: " + ", ".join(f"{task} {chance:.0%}" for task, chance in chances))
         path = output or result_folder(spec.results_dir, "", "inspect") / "samples.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw_samples(pipeline, datasets["train"])).save(path)
+        write_image(path, draw_samples(pipeline, datasets["train"]))
         console.print(f"training samples: {path}")
 
 
@@ -212,7 +213,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 def prepare(spec_path: Path, overrides: list[str], folder: Path, console: Console) -> None:
     """Checks the files of every split that the spec has, then stores what `folder` lacks of them.
 
-    Raises OneFormerError: the data cannot be used, or the folder holds other data; OSError: the disk takes no more.
+    Raises OneFormerError: the data cannot be used, the folder holds other data, or the disk takes no more.
     """
     # Here, before any thread runs: while it loads, etils replaces `builtins.__import__` (etils.epy.lazy_imports), and
     # what the thread of a progress bar imports meanwhile fails.
@@ -223,6 +224,7 @@ def prepare(spec_path: Path, overrides: list[str], folder: Path, console: Consol
     folder.mkdir(parents=True, exist_ok=True)
     with only_process_in(folder), counting(console) as progress:
         bars = {split: progress.add_task(f"storing {split}", total=len(data)) for split, data in datasets.items()}
+        remove_unfinished(folder)
         tfds_builder.prepare(
             datasets,
             folder.resolve(),

@@ -1,6 +1,5 @@
 """The evaluate action: a model and annotated images in, metrics.json and a table out. JAX only for a checkpoint."""
 
-import json
 import math
 from dataclasses import replace
 
@@ -8,23 +7,32 @@ from rich.table import Table
 
 from oneformer_jax.app.run.asked import asked_of_scores
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.opened import agree, open_model, warn_of_notes
-from oneformer_jax.app.run.screen import counting
+from oneformer_jax.app.run.opened import Skipped, agree, open_model, warn_of_notes
 from oneformer_jax.app.run.status import kpi
+from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.checkpoints.agreement import Facts
 from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.geometry import Letterbox
 from oneformer_jax.evaluation.evaluator import Metrics
 from oneformer_jax.evaluation.report import class_scores, mean_scores, metrics_json, percent
 from oneformer_jax.predict.runs import EvaluationRun
+from oneformer_jax.writing import write_json
 
 
 def evaluate(settings: EvaluationRun, run: Run) -> Metrics:
     """Scores the model and writes metrics.json.
 
     The architecture comes from the checkpoint, the geometry of an exported model is the letterbox of its size. Raises
-    OneFormerError (data, checkpoint, exported model) before long work.
+    OneFormerError (data, checkpoint, exported model) before long work; after it where images had to be left out.
     """
+    skipped = Skipped(run.status)
+    metrics = score(settings, run, skipped)
+    skipped.raise_any(f"the scores are those of the other {metrics.num_images}")
+    return metrics
+
+
+def score(settings: EvaluationRun, run: Run, skipped: Skipped) -> Metrics:
+    """As `evaluate`, leaving it to the caller what images that are left out mean."""
     scoring = settings.scoring
     dataset = open_dataset(scoring.data)
     warn_of_notes(dataset, run.status.warning)
@@ -34,12 +42,13 @@ def evaluate(settings: EvaluationRun, run: Run) -> Metrics:
     agree("evaluate", Facts(model.categories), Facts(dataset.categories), model.path, run)
     policy = Letterbox(model.image_size) if model.image_size else scoring.policy
     evaluator = replace(scoring, policy=policy, batch_size=batch_size, thresholds=model.thresholds).evaluator(dataset)
-    with counting(run.console) as bar:
-        task = bar.add_task("evaluate", total=len(dataset))
-        metrics = evaluator.run(model.backend, lambda done, _: bar.update(task, completed=done))
+    with waiting("evaluating", run.console, len(dataset)) as count:
+        metrics = evaluator.run(model.backend, lambda done, _: count(done), skipped)
     content = metrics_json(metrics, per_class=scoring.per_class)
+    if skipped.reasons:
+        content["skipped"] = list(skipped.reasons)
     path = run.folder / "metrics.json"
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_json(path, content)
     run.console.print(metrics_table(metrics, per_class=scoring.per_class))
     run.console.print(f"metrics: {path}")
     run.status.write("RUNNING", "Evaluation metrics generated.", kpi=kpi(content, prefix="test_"))

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.opened import counting_categories, open_model
-from oneformer_jax.app.run.screen import counting
+from oneformer_jax.app.run.opened import Skipped, counting_categories, open_model
+from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.data.datasets.images import list_images, read_header, read_image
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.storage.cache import local_folder
@@ -21,12 +21,12 @@ Item = tuple[Path, np.ndarray, Geometry]
 def inference(settings: InferenceRun, run: Run) -> None:
     """Writes the result of the task for every image.
 
-    Raises OneFormerError: no model, no image, an unreadable image, a file that cannot be written, a folder that holds
-    the results of other images.
+    Raises OneFormerError: no model, no image, a file that cannot be written, a folder that holds the results of other
+    images; at the end, where images cannot be read and were left out.
     """
     folders = [local_folder(location, what=settings.images_key) for location in settings.images]
     paths = [path for folder in folders for path in list_images(folder)]
-    task = settings.task
+    task, skipped = settings.task, Skipped(run.status)
     if earlier := earlier_results(run.folder, task, paths):
         run.status.warning(f"{len(earlier)} files of an earlier run are replaced: {run.folder / task}")
     model, batch_size = open_model(settings.model, settings.batch_size, run)
@@ -38,32 +38,41 @@ def inference(settings: InferenceRun, run: Run) -> None:
     min_score = model.thresholds.object_mask_threshold
     with (
         ResultWriter(run.folder, task, model.categories, paths, min_score) as writer,
-        counting(run.console) as bar,
+        waiting(f"inference ({task})", run.console, len(paths)) as count,
     ):
-        progress = bar.add_task(f"inference ({task})", total=len(paths))
-        for batch in _batches(policy, paths, batch_size):
+        done = 0
+        for batch in filter(None, _batches(policy, paths, batch_size, skipped)):
             # A batch that is not full repeats its last image: every batch of one padded size has one shape.
             full = batch + batch[-1:] * (batch_size - len(batch))
             images, geometries = [item[1] for item in full], [item[2] for item in full]
             results = model.predict_batch(images, geometries, [task], model.thresholds)
             for (path, image, _), result in zip(batch, results, strict=False):
                 writer.add(path, image, result)
-            bar.advance(progress, len(batch))
-    run.console.print(f"{len(paths)} images ({task}): {run.folder / task}")
-    run.status.write("RUNNING", "Inference finished.", kpi={"images": len(paths)})
+            done += len(batch)
+            count(done)
+    run.console.print(f"{done} images ({task}): {run.folder / task}")
+    run.status.write("RUNNING", "Inference finished.", kpi={"images": done})
+    skipped.raise_any(f"the results of the other {done} are complete")
 
 
-def _batches(policy: Callable[[Size], Geometry], paths: list[Path], batch_size: int) -> Iterator[list[Item]]:
-    """Images of one padded size, `batch_size` together while there are so many: paths wait for others like them."""
-    waiting: dict[Size, list[Path]] = {}
+def _batches(
+    policy: Callable[[Size], Geometry], paths: list[Path], batch_size: int, skipped: Skipped
+) -> Iterator[list[Item]]:
+    """Images of one padded size, `batch_size` together while there are so many: paths wait for others like them. What
+    cannot be read is skipped."""
+    alike: dict[Size, list[Path]] = {}
 
     def batch(size: Size) -> list[Item]:
-        images = [(path, read_image(path)) for path in waiting.pop(size)]
-        return [(path, image, policy(image.shape[:2])) for path, image in images]
+        items = []
+        for path in alike.pop(size):
+            with skipped.noted():
+                image = read_image(path)
+                items.append((path, image, policy(image.shape[:2])))
+        return items
 
     for path in paths:
-        size = policy(read_header(path).size).padded
-        waiting.setdefault(size, []).append(path)
-        if len(waiting[size]) == batch_size:
-            yield batch(size)
-    yield from map(batch, list(waiting))
+        with skipped.noted():
+            size = policy(read_header(path).size).padded
+            alike.setdefault(size, []).append(path)
+        yield from (batch(full) for full in list(alike) if len(alike[full]) == batch_size)
+    yield from map(batch, list(alike))

@@ -1,5 +1,6 @@
 """Spec files: what one says, a template to start from, and what describes the actions to TAO."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.app.spec.spec import notes
 from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.errors import OneFormerError
+from oneformer_jax.writing import write_text
 
 
 def inspect_spec(spec_path: Path, overrides: list[str], console: Console) -> None:
@@ -82,9 +84,7 @@ def write_schemas(folder: Path, console: Console) -> None:
     """Writes schemas, manifest, templates and skill information below `folder`, over what is there."""
     files = bundle()
     for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     console.print(f"{len(files)} files written to {folder}")
 
 
@@ -103,10 +103,7 @@ def write_default_spec(
         print(text, end="")
         return
     path = output if output.suffix in (".yaml", ".yml") else output / "experiment.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise OneFormerError("exists already", where=str(path), hint="remove it or name another --output") from None
+    if os.path.lexists(path):
+        raise OneFormerError("exists already", where=str(path), hint="remove it or name another --output")
+    write_text(path, text)
     console.print(f"{path} written")

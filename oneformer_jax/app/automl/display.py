@@ -3,6 +3,7 @@ where the good trials lie."""
 
 import math
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from oneformer_jax.app.automl.parameter import Choice, Parameter
 from oneformer_jax.app.automl.study import Record, Study
+from oneformer_jax.writing import write_bytes
 
 STYLES = {"running": "cyan", "failed": "red", "stopped": "dim", "complete": ""}
 COLOURS = "viridis"
@@ -72,7 +74,9 @@ def _draw_page(study: Study, metric: str, path: Path) -> None:
     _importance(panels["importance"], study.importance())
     scored = [record for record in records if record.score is not None and record.state != "failed"]
     _parallel(panels["parallel"], study.parameters, scored, metric, study.settings.sign)
-    figure.savefig(path, dpi=110)
+    picture = BytesIO()
+    figure.savefig(picture, dpi=110)
+    write_bytes(path, picture.getvalue())
 
 
 def _history(axes: Axes, records: Sequence[Record], metric: str, sign: int) -> None:

@@ -23,6 +23,7 @@ from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import SpecError
 from oneformer_jax.evaluation.report import SCORES
 from oneformer_jax.tasks import Task
+from oneformer_jax.writing import write_text
 
 STOPPING = ("hyperband", "asha")
 """The algorithms that stop trials early."""
@@ -78,9 +79,8 @@ class TrialSpecs:
         named = {} if self.name is None else {"wandb.name": f"{self.name} {folder.name}"}
         for path, value in {**self.always, **named, "train.results_dir": str(folder.absolute())}.items():
             put(data, path, value)
-        folder.mkdir(parents=True, exist_ok=True)
         public, secrets = withheld(literal(data))
-        (folder / SPEC).write_text(yaml_text(public))
+        write_text(folder / SPEC, yaml_text(public))
         load_spec(folder / SPEC)
         return secrets
 

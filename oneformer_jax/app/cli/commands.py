@@ -1,7 +1,7 @@
 """Actions as commands: options in, exit codes out.
 
-Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted, 143 terminated. Heavy modules
-are imported by the command that needs them, so that `--help` and a typo in the spec answer at once.
+Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted, 143 terminated, 129 hung
+up. Heavy modules are imported by the command that needs them, so that `--help` and a typo in the spec answer at once.
 """
 
 from pathlib import Path

@@ -15,10 +15,11 @@ from rich.console import Console
 from oneformer_jax.app.run.children import COMMAND_LINE, environment, forwarding, gpu_names, whole_groups
 from oneformer_jax.devices import VISIBLE, nvidia_gpus
 from oneformer_jax.errors import OneFormerError
+from oneformer_jax.stopping import STOP_SIGNALS
 
 GRACE_SECONDS = 10.0
 """How long the others may run after one has ended: they may be saving, or reporting why they end too."""
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+STOPPED = tuple(128 + number for number in STOP_SIGNALS)
 EXPLAINED = (1, 2, *STOPPED)
 """Exit codes that a restart would not change: the reason has been reported, or somebody wanted it."""
 
@@ -37,8 +38,8 @@ class Ending(NamedTuple):
 def launch(command: Sequence[str], num_processes: int, max_restarts: int, console: Console) -> int:
     """Runs `oneformer command` as so many processes, each standing for a node, until all have ended; returns a code.
 
-    When one is lost, the others are ended and all start again, at most `max_restarts` times. SIGINT and SIGTERM are
-    passed on. Raises OneFormerError where the GPUs cannot be shared evenly.
+    When one is lost, the others are ended and all start again, at most `max_restarts` times. Signals that ask to stop
+    are passed on. Raises OneFormerError where the GPUs cannot be shared evenly.
     """
     shares = _gpu_shares(num_processes)
     with forwarding() as children:

@@ -19,9 +19,10 @@ from oneformer_jax.app.jobs.inputs import model_of
 from oneformer_jax.app.jobs.plan import Request, make_plan, resumed_spec
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.app.run.children import COMMAND_LINE, environment, forwarding
-from oneformer_jax.app.run.status import only_process_in, read_status, replace_text
+from oneformer_jax.app.run.status import only_process_in, read_status
 from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.errors import OneFormerError
+from oneformer_jax.writing import write_text
 
 PAUSE = 0.1  # seconds between looks at the log
 Write = Callable[[str], None]
@@ -40,8 +41,8 @@ def create(request: Request, workspace: Workspace) -> tuple[Job, Record, Mapping
             if workspace.next_id(request.action) != job.id:  # another process was quicker
                 continue
             job.folder.mkdir()
-            replace_text(job.spec_path, yaml_text(plan.spec))
-            replace_text(job.given_path, yaml_text(plan.given))
+            write_text(job.spec_path, yaml_text(plan.spec))
+            write_text(job.given_path, yaml_text(plan.given))
             plan.record.created = now()
             return job, plan.record, plan.secrets
 
@@ -58,7 +59,8 @@ def run(job: Job, record: Record, secrets: Mapping[str, str], write: Write) -> i
         variables = {"PYTHONUNBUFFERED": "1", **secrets}
         with job.log_path.open("ab") as log, job.log_path.open("rb") as reader:
             reader.seek(0, os.SEEK_END)
-            with forwarding() as children:
+            # Not that of a terminal that closes: the action runs to its end.
+            with forwarding((signal.SIGINT, signal.SIGTERM)) as children:
                 process = subprocess.Popen(
                     [*COMMAND_LINE, record.command, "-e", str(job.spec_path)],
                     stdin=subprocess.DEVNULL,
@@ -86,7 +88,7 @@ def resume(job: Job, write: Write) -> int:
             where=str(job.folder),
             hint=f"start another job with --parent {job.id}",
         )
-    replace_text(job.spec_path, yaml_text(resumed_spec(job, record)))
+    write_text(job.spec_path, yaml_text(resumed_spec(job, record)))
     return run(job, record, {}, write)  # its secrets are in the environment, or there are none
 
 

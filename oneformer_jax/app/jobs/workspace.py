@@ -9,7 +9,6 @@
 """
 
 import fcntl
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +16,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from oneformer_jax.app.run.status import LOCK, WITHOUT_LOCKS, holder, replace_text
+from oneformer_jax.app.run.status import LOCK, WITHOUT_LOCKS, holder
 from oneformer_jax.app.spec.source import nearest
 from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.stored import read_json, stored_fields
+from oneformer_jax.writing import write_json
 
 _ID = re.compile(r"([a-z_]+)-(\d+)")
 
@@ -77,7 +77,7 @@ class Job:
         """Replaces the record, without what is secret in addresses."""
         content = asdict(record)
         content |= content.pop("others")
-        replace_text(self.record_path, json.dumps(redacted(content), indent=2, allow_nan=False) + "\n")
+        write_json(self.record_path, redacted(content))
 
     def is_running(self) -> bool:
         """Whether a process works in it, or in the folder of its results: who started it may be gone."""

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from oneformer_jax.stopping import STOP_SIGNALS, handling
+
 _PACKAGE = Path(__file__).resolve().parents[2]
 
 CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir())
@@ -19,7 +21,6 @@ CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "co
 # -P: no file of the current folder takes the place of a module.
 COMMAND_LINE = (sys.executable, "-P", "-m", "oneformer_jax")
 TRIAL = (sys.executable, "-P", "-m", "oneformer_jax.app.cli.trial")
-FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
 Process = subprocess.Popen[bytes]
 
@@ -48,15 +49,15 @@ class Children:
 
 
 @contextmanager
-def forwarding() -> Iterator[Children]:
-    """While it holds, SIGINT and SIGTERM are for the children: what they mean is decided there."""
+def forwarding(signals: Sequence[signal.Signals] = STOP_SIGNALS) -> Iterator[Children]:
+    """While it holds, the signals that ask to stop are for the children: what they mean is decided there."""
     children = Children()
-    before = {number: signal.signal(number, children.forward) for number in FORWARDED}
+    answering = signal.set_wakeup_fd(-1)
     try:
-        yield children
+        with handling(children.forward, signals):
+            yield children
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.set_wakeup_fd(answering)
 
 
 def environment() -> dict[str, str]:

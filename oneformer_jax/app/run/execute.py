@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from oneformer_jax.app.run.failures import explained, reason
+from oneformer_jax.app.run.failures import explained, how_to_go_on, reason
 from oneformer_jax.app.run.status import StatusFile, StatusOfOther, only_process_in, result_folder
 from oneformer_jax.app.spec import Spec, dump_yaml, load_spec, oddities, unsupported_keys
 from oneformer_jax.app.spec.dotted import apply, get
 from oneformer_jax.app.spec.source import Source, at_home, read_yaml
 from oneformer_jax.app.spec.spec import notes
 from oneformer_jax.errors import OneFormerError, SpecError
+from oneformer_jax.stopping import signal_of
+from oneformer_jax.writing import remove_unfinished, write_text
 
 if TYPE_CHECKING:
     from oneformer_jax.training.distributed import Processes
@@ -56,13 +58,16 @@ def running(name: str, spec_path: Path, overrides: list[str] | None, console: Co
             for oddity in oddities(spec):
                 status.warning(oddity)
             if is_first:
-                (folder / "experiment.yaml").write_text(dump_yaml(spec))
+                remove_unfinished(folder)
+                write_text(folder / "experiment.yaml", dump_yaml(spec))
             if processes is not None:
                 _join(spec, processes)
             yield spec, Run(folder, status, console)
             status.success()
         except BaseException as error:
             status.failure(reason(error, name))
+            if signal_of(error) is not None:
+                error.add_note(how_to_go_on(name, folder))
             known = explained(error, name)
             if known is None or known is error:
                 raise

@@ -1,17 +1,19 @@
 """What an exception means to the person who ran the action: the message, the words for status.json, the exit code."""
 
 import re
-import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 from rich.console import Console
 
 from oneformer_jax.app.run.screen import downloading, standard_error, standard_output
-from oneformer_jax.data.storage.cache import show_progress_with
+from oneformer_jax.data.storage.cache import ensure_home, show_progress_with
 from oneformer_jax.errors import DISK_FULL, OneFormerError, missing_extra
+from oneformer_jax.stopping import name_of, raised, signal_of
 
 CONNECTION_LOST = re.compile(r"gloo|nccl|connection (closed|reset)|coordination service|heartbeat", re.IGNORECASE)
 LESS_MEMORY = {
@@ -20,6 +22,7 @@ LESS_MEMORY = {
     "inference": "lower inference.batch_size or dataset.augmentation.test_max_size",
     "export": "lower export.input_height and export.input_width, or export on a machine with more memory",
 }
+SECONDS_OF_SILENCE = 0.5
 EXTRAS = {"automl": "automl", "export": "export", "gen_trt_engine": "tensorrt"}
 """What an action needs beyond what its first import that fails belongs to."""
 
@@ -30,12 +33,16 @@ def guarded() -> Iterator[Console]:
     console = standard_output()
     if sys.stderr.isatty():
         show_progress_with(downloading)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    ensure_home()
     try:
-        yield console
-    except KeyboardInterrupt:
-        standard_error().print("interrupted", style="red")
-        raise typer.Exit(128 + signal.SIGINT) from None
+        with raised(_answer):
+            yield console
+    except (KeyboardInterrupt, SystemExit) as error:
+        if (number := signal_of(error)) is None:
+            raise
+        last_word = "\n  -> ".join([f"interrupted ({name_of(number)})", *getattr(error, "__notes__", ())])
+        standard_error().print(last_word, style="red")
+        raise typer.Exit(128 + number) from None
     except typer.Exit:
         raise
     except Exception as error:
@@ -78,14 +85,23 @@ def explained(error: BaseException, action: str = "") -> OneFormerError | None:
 def reason(error: BaseException, action: str) -> str:
     """The message of the FAILURE line."""
     name = action.capitalize()
-    if isinstance(error, KeyboardInterrupt):
-        return f"{name} was interrupted (Ctrl-C)."
+    if (number := signal_of(error)) is not None:
+        return f"{name} was interrupted ({name_of(number)})."
     if isinstance(error, SystemExit):
-        terminated = error.code == 128 + signal.SIGTERM
-        return f"{name} was interrupted (SIGTERM)." if terminated else f"{name} ended with exit code {error.code}."
+        return f"{name} ended with exit code {error.code}."
     if (known := explained(error, action)) is not None:
         return str(known)
     return f"{type(error).__name__}: {error}"
+
+
+def how_to_go_on(action: str, folder: Path) -> str:
+    """The last word of an action that was interrupted in its result folder."""
+    if action == "automl":
+        return "run the same command again: the study goes on"
+    latest = folder / "latest"
+    if action == "train" and latest.is_dir():
+        return f"run the same command again: it goes on from step {latest.resolve().name}"
+    return f"run the same command again: it starts {'anew' if action != 'train' else 'from the beginning'}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -98,6 +114,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _is_of_jax(error: BaseException) -> bool:
     # By name: an action that failed before it imported JAX need not wait for it now.
     return type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+
+
+def _answer(number: int) -> None:
+    time.sleep(SECONDS_OF_SILENCE)  # most end at once, and need no answer
+    standard_error().print(f"{name_of(number)}: ending as soon as what is running allows; once more: at once")
 
 
 def _leave_others(defect: Exception | None = None) -> None:

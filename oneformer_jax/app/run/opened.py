@@ -2,7 +2,8 @@
 and the model that an evaluation or an inference runs, with JAX only for a checkpoint."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,14 +12,15 @@ from rich.console import Console
 
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.screen import counting
+from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.checkpoints.agreement import Facts, Use, differences, settle
 from oneformer_jax.data.datasets.categories import Categories, check_agreement, load_label_map
 from oneformer_jax.data.datasets.check_files import Findings, Passes, check_files, version_of
 from oneformer_jax.data.datasets.dataset import Dataset, Problems, listing
 from oneformer_jax.data.datasets.files import DatasetFiles, Split, open_dataset
-from oneformer_jax.data.storage.cache import cache_folder, local_file
+from oneformer_jax.data.storage.cache import cache_folder, local_file, optional_cache
 from oneformer_jax.devices import nvidia_gpus
-from oneformer_jax.errors import SpecError
+from oneformer_jax.errors import DataError, SpecError
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.exported import CPU, is_exported
@@ -138,6 +140,39 @@ def agree(use: Use, was: Facts, now: Facts, where: str, run: Run) -> None:
     settle(differences(use, was, now), where=where, say=say, warn=run.status.warning)
 
 
+class Skipped:
+    """The images that an action leaves out, one by one, because they cannot be used: the others are done all the same.
+    `reasons` say what is wrong with each."""
+
+    def __init__(self, status: StatusFile) -> None:
+        self._status, self.reasons = status, dict[str, None]()
+
+    def __call__(self, error: DataError) -> None:
+        """Says so, once."""
+        reason = f"{error.where}: {error.what}"
+        if reason not in self.reasons:
+            self.reasons[reason] = None
+            self._status.warning(f"skipped: {reason}")
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """What is wrong with an image ends the block, not the caller."""
+        try:
+            yield
+        except DataError as error:
+            self(error)
+
+    def raise_any(self, done: str) -> None:
+        """Raises DataError where there are any, since what was asked for is not done; `done` says what is."""
+        if self.reasons:
+            count = f"{len(self.reasons)} image{'s' * (len(self.reasons) > 1)}"
+            raise DataError(
+                f"{count} could not be used and had to be skipped (listed above); {done}",
+                where=str(self._status.path),
+                hint="mend or remove what is listed, then run the same command again",
+            )
+
+
 def open_splits(splits: Sequence[DatasetFiles], problems: Problems) -> dict[Split, Dataset]:
     """The splits that can be opened; what is wrong goes to `problems`. Splits of the same files are one data set."""
     datasets: dict[Split, Dataset] = {}
@@ -189,4 +224,4 @@ def check_split(split: Split, dataset: Dataset, console: Console, *, version: st
 
 def passes() -> Passes:
     """Where passes are remembered."""
-    return Passes(cache_folder() / "preflight")
+    return Passes(optional_cache(cache_folder() / "preflight"))

@@ -108,13 +108,6 @@ def read_status(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def replace_text(path: Path, text: str) -> None:
-    """The file is the old one or the new one, whenever somebody looks, and the old one where the disk is full."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
-
-
 class StatusFile:
     """Appends one JSON object per event; the last line says how the action ended."""
 
@@ -188,7 +181,7 @@ class StatusOfOther(StatusFile):
 
     def failure(self, reason: str) -> None:
         """A line, in case that the first process can no longer write one."""
-        if not reason.endswith("(SIGTERM).") and not reason.endswith("(Ctrl-C)."):
+        if " was interrupted (" not in reason:
             StatusFile(self.path.parent, "", self._console).failure(f"on {platform.node()}: {reason}")
 
 

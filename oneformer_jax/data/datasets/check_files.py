@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,8 @@ from jaxtyping import Int
 
 from oneformer_jax.data.datasets.dataset import Dataset, Problems, Record, check_size, front, naming
 from oneformer_jax.data.datasets.images import read_header
-from oneformer_jax.errors import DataError
+from oneformer_jax.errors import DataError, OneFormerError
+from oneformer_jax.writing import write_json
 
 SAMPLED = 500
 _CHECKS = 2  # the version of the checks below: passes of another one do not count
@@ -129,13 +131,15 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 class Passes:
-    """The data sets that passed, in a folder: one small JSON file for each version."""
+    """The data sets that passed, in a folder: one small JSON file for each version. None: none is remembered."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def holds(self, version: str, *, strict: bool) -> bool:
         """Whether that version passed; where `strict`, with all its pixels read."""
+        if self.folder is None:
+            return False
         try:
             passed = json.loads((self.folder / f"{version}.json").read_text())
         except (OSError, ValueError):
@@ -143,11 +147,8 @@ class Passes:
         return bool(passed["strict"]) or not strict
 
     def add(self, version: str, *, strict: bool, where: str) -> None:
-        """Remembers a pass. A stricter one stays."""
-        if self.holds(version, strict=strict):
+        """Remembers a pass, where the disk takes it. A stricter one stays."""
+        if self.folder is None or self.holds(version, strict=strict):
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{version}.json"
-        partial_path = path.with_suffix(f".{os.getpid()}")
-        partial_path.write_text(json.dumps({"annotations": where, "strict": strict}))
-        partial_path.replace(path)
+        with suppress(OneFormerError):  # it will be checked again
+            write_json(self.folder / f"{version}.json", {"annotations": where, "strict": strict})

@@ -1,6 +1,7 @@
 """A copy of an annotation file without what cannot be used, and what that was. Images and PNGs stay where they are."""
 
-import json
+import errno
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from oneformer_jax.data.datasets.coco_file import CocoFile, read_coco
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_source
 from oneformer_jax.errors import DataError
+from oneformer_jax.writing import write_json
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ def write_cleaned(
     if not content["annotations"]:
         reasons = [*left_out, *coco.notes]
         raise DataError("no annotation is left that can be used", where=coco.where, hint=str(reasons[0]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("x", encoding="utf-8") as file:
-        json.dump(content, file)
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    write_json(path, content, indent=None)
     return Cleaned(
         path,
         len(content["images"]),

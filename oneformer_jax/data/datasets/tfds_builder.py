@@ -10,10 +10,8 @@ comes last. `plan.json` says from which files which shards are made: an interrup
 
 import io
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +31,9 @@ from oneformer_jax.data.datasets.tfds_dataset import (
     table_name,
 )
 from oneformer_jax.data.datasets.tfds_records import RecordTable, features_of
-from oneformer_jax.errors import DISK_FULL, DataError
+from oneformer_jax.errors import DataError
 from oneformer_jax.stored import read_json
+from oneformer_jax.writing import appearing_in, write_json
 
 SHARD_BYTES = 2**28
 _READERS = 8  # threads that read files ahead, at most a shard
@@ -59,7 +58,7 @@ def prepare(
 
     Raises:
         DataError: the folder holds something else, the data sets have different categories, or a file is unreadable.
-        OSError: the disk takes no more.
+        OneFormerError: the disk takes no more.
     """
     first, *others = datasets.values()
     for other in others:
@@ -76,7 +75,8 @@ def prepare(
             if not path.is_file() or path.stat().st_size != intact.get(path.name, path.stat().st_size):
                 _write_shard(path, dataset, records.tolist(), encode)
             advance(split, len(records))
-        _named_when_complete(folder / table_name(split), RecordTable.of(dataset.records).save)
+        with appearing_in(folder, table_name(split)) as fresh:
+            RecordTable.of(dataset.records).save(fresh / table_name(split))
     _write_info(datasets, plan, folder, contiguous_id)
 
 
@@ -103,7 +103,7 @@ def _agree_on(plan: dict[str, Any], folder: Path) -> None:
             where=str(folder),
             hint="choose another folder, or delete this one to prepare the data again",
         )
-    _named_when_complete(path, lambda part: part.write_text(json.dumps(plan, indent=1)))
+    write_json(path, plan)
 
 
 def _encoder(categories: Categories) -> Callable[[Record, EncodedRecord], bytes]:
@@ -139,15 +139,13 @@ def _write_shard(
 ) -> None:
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    def write(part: Path) -> None:
+    with appearing_in(path.parent, path.name) as fresh:
         # Images are compressed already. A group of one record is what random access wants.
-        writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
+        writer = ArrayRecordWriter(str(fresh / path.name), "group_size:1,uncompressed")
         with ThreadPoolExecutor(_READERS) as pool:
             for i, encoded in zip(records, pool.map(dataset.encoded, records), strict=True):
                 writer.write(encode(dataset.records[i], encoded))
         writer.close()
-
-    _named_when_complete(path, write)
 
 
 def _write_info(datasets: Mapping[str, Dataset], plan: dict[str, Any], folder: Path, contiguous_id: bool) -> None:
@@ -190,35 +188,5 @@ def _write_info(datasets: Mapping[str, Dataset], plan: dict[str, Any], folder: P
     )
     info.set_file_format("array_record")
     info.set_splits(SplitDict(splits))
-    unfinished = folder / "info.part"
-    unfinished.mkdir(exist_ok=True)
-    info.write_to_directory(unfinished)
-    for path in sorted(unfinished.iterdir(), key=lambda path: path.name == INFO):
-        _to_disk(path)
-        path.replace(folder / path.name)
-    unfinished.rmdir()
-
-
-def _named_when_complete(path: Path, write: Callable[[Path], Any]) -> None:
-    """`write` fills a file of another name. Raises OSError, also for what ArrayRecord's writer says of the disk."""
-    part = path.with_name(path.name + ".part")
-    with _telling_of_the_disk(part):
-        write(part)
-        _to_disk(part)
-    part.replace(path)
-
-
-def _to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def _telling_of_the_disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        codes = [code for code in DISK_FULL if os.strerror(code) in str(error)]
-        if not codes:
-            raise
-        raise OSError(codes[0], os.strerror(codes[0]), str(path)) from error
+    with appearing_in(folder, INFO) as fresh:
+        info.write_to_directory(fresh)

@@ -7,6 +7,7 @@ come of a download `....part`. Processes that want the same entry wait for the o
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import sys
@@ -20,6 +21,8 @@ from oneformer_jax.data.storage.archives import is_archive, unpack
 from oneformer_jax.data.storage.folders import Spellings, is_hidden
 from oneformer_jax.errors import DISK_FULL, DataError
 
+logger = logging.getLogger(__name__)
+
 CACHE_VARIABLE = "ONEFORMER_CACHE_DIR"
 LARGE = 100 * 2**20  # bytes from which on work is announced where no bar can be drawn
 
@@ -29,11 +32,42 @@ Bar = Callable[[str, int | None], AbstractContextManager[Advance]]
 """Shows work while it lasts: its description, and its bytes where they are known."""
 
 
+NO_HOME = "/nonexistent"  # what systems call the home of users who have none
+_told: set[Path] = set()
+
+
+def ensure_home() -> None:
+    """Names a home folder where neither HOME nor the system's list of users does: libraries fail without a name, while
+    they go on without a folder."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = NO_HOME
+
+
 def cache_folder() -> Path:
     """Where everything is kept that can be made again."""
+    ensure_home()
     chosen = os.environ.get(CACHE_VARIABLE)
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "oneformer_jax"
     return (Path(chosen) if chosen else default).expanduser()
+
+
+def optional_cache(folder: Path) -> Path | None:
+    """A folder for what is quicker with a cache and right without it; None, which is said once, where nothing can be
+    kept there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+        reason = os.strerror(errno.EACCES)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if folder.parent not in _told:
+        _told.add(folder.parent)
+        hint = f"{CACHE_VARIABLE} can name another folder"
+        logger.warning("warning: nothing is kept for later runs in %s: %s; %s", folder.parent, reason, hint)
+    return None
 
 
 def local_path(location: str, *, what: str) -> Path:

@@ -1,5 +1,6 @@
 """What `quantize` takes, refuses and leaves behind."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.deployment import quantization_run
 from oneformer_jax.app.spec import Spec
-from oneformer_jax.errors import EngineError, OneFormerError, SpecError
+from oneformer_jax.errors import DataError, EngineError, OneFormerError, SpecError
 
 QUIET = Screen(quiet=True)
 
@@ -37,6 +38,30 @@ def test_a_result_is_replaced_only_when_asked(spec_of: Callable[..., Spec], tmp_
     quantize(quantization_run(spec_of(*keys, only, "quantize.overwrite=true")), run)
     assert (tmp_path / "quantized_model.onnx").read_bytes() != first
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_result_that_could_not_be_measured_is_not_there_already(
+    spec_of: Callable[..., Spec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(small_model(), tmp_path / "model.onnx")
+    settings = quantization_run(
+        spec_of(f"quantize.model_path={tmp_path / 'model.onnx'}", "quantize.backend=modelopt.onnx")
+    )
+    run = Run(tmp_path, StatusFile(tmp_path, "quantize", QUIET), QUIET)
+
+    def fails(*_: object, **__: object) -> None:
+        raise DataError("a picture is damaged")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("oneformer_jax.app.actions.model.quantize.measure", fails)
+        with pytest.raises(DataError, match="damaged"):
+            quantize(settings, run)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert not names & {"quantized_model.onnx", "quantization.json"}
+    assert quantize(settings, run) == tmp_path / "quantized_model.onnx"
+    assert json.loads((tmp_path / "quantization.json").read_text())["after"]["path"] == str(
+        tmp_path / "quantized_model.onnx"
+    )
 
 
 @pytest.mark.tao(29)

@@ -1,6 +1,5 @@
 """The benchmark command: how long a checkpoint, an ONNX file or an engine takes, over batch sizes."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -11,6 +10,7 @@ from rich.table import Table
 from oneformer_jax.errors import EngineError
 from oneformer_jax.predict.predictor import PERCENTILES, Latency, load_model, measure
 from oneformer_jax.predict.runs import BenchmarkRun, ModelKind
+from oneformer_jax.writing import write_json
 
 OF_CHECKPOINTS = (640, 640)
 """Height and width of the images of a checkpoint, which takes any."""
@@ -54,8 +54,7 @@ def benchmark(settings: BenchmarkRun, console: Console) -> list[Latency]:
             "warm_up": settings.warm_up,
             "results": [result.to_json() for result in results],
         }
-        settings.output.parent.mkdir(parents=True, exist_ok=True)
-        settings.output.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(settings.output, content)
         console.print(f"results: {settings.output}")
     return results
 

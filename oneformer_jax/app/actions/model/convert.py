@@ -1,6 +1,5 @@
 """The convert action: weights of any known source in, a checkpoint of ours or a Hugging Face folder out."""
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +15,7 @@ from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.errors import CheckpointError, DataError
 from oneformer_jax.stored import read_json
+from oneformer_jax.writing import appearing_in, remove_unfinished, write_json
 
 Target = Literal["checkpoint", "huggingface"]
 
@@ -35,13 +35,14 @@ def convert(
     Raises OneFormerError: the source cannot be read or does not fit, the label map or the source's own classes are of
     another number, the destination is taken, the target cannot hold the configuration.
     """
+    remove_unfinished(destination)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise CheckpointError("exists already", where=str(destination), hint="give a folder that is empty or new")
     weights = read_weights(source, kind)
     if weights.report is not None:
         console.print("\n".join(weights.report.lines()))
         if report is not None:
-            report.write_text(json.dumps(weights.report.to_json(), indent=2) + "\n")
+            write_json(report, weights.report.to_json())
     description = weights.description or Description(
         model=weights.config,
         categories=_categories(weights, label_map, console),
@@ -65,9 +66,10 @@ def convert(
         for line in adapted:
             console.print(line)
     else:
-        store = Checkpoints(destination, keep=0, monitor="mIoU")
-        store.save(weights.params, None, description)
-        store.close()
+        with appearing_in(destination) as fresh:
+            store = Checkpoints(fresh, keep=0, monitor="mIoU")
+            store.save(weights.params, None, description)
+            store.close()
     console.print(f"{target}: {destination}")
 
 

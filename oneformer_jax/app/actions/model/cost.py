@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.app.settings.training import training_recipe
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.checkpoints.contents import bytes_of
@@ -48,7 +49,7 @@ def inspect_model(
     _print(console, "parameters", {name: f"{count / 1e6:.2f} M" for name, count in counts.items()})
 
     enable_compilation_cache()
-    with console.status("compiling (nothing is run) ..."):
+    with waiting("compiling (nothing is run)", console):
         needed = training_memory(recipe, batch, (height, width), spec.train.accumulate_grad_batches)
         inference = inference_cost(recipe, batch, (height, width))
     device = jax.devices()[0].device_kind

@@ -1,6 +1,5 @@
 """The export action: a checkpoint in, an ONNX file and its parity report out."""
 
-import json
 import logging
 from dataclasses import replace
 from itertools import islice
@@ -15,6 +14,7 @@ from rich.table import Table
 from converters.onnx.settings import ExportRun
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import counting_categories, counting_thresholds
+from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.app.settings.model import contradictions
 from oneformer_jax.checkpoints.read import Checkpoint, load_checkpoint
 from oneformer_jax.data.datasets.images import list_images, read_image
@@ -61,7 +61,7 @@ def export(settings: ExportRun, run: Run) -> Path:
     )
     pictures = _pictures(settings, run)
     on_cuda = mesh.devices.flat[0].platform == "gpu"
-    with run.console.status("tracing, checking and comparing"), jax.default_device(mesh.devices.flat[0]):
+    with waiting("tracing, checking and comparing", run.console), jax.default_device(mesh.devices.flat[0]):
         exported = export_model(
             model.params,
             model.config,
@@ -72,9 +72,8 @@ def export(settings: ExportRun, run: Run) -> Path:
             pictures=pictures,
             device="auto" if on_cuda else "cpu",
             device_id=settings.device or 0,
+            report=run.folder / "report.json",
         )
-    report = exported.to_json()
-    (run.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     run.console.print(_table(exported.parity))
     listed = dict(islice(exported.nodes.items(), None if settings.verbose else LISTED))
     run.console.print(

@@ -19,12 +19,14 @@ from converters.graphs.graph import Graph, read_graph
 from converters.graphs.layers import FP8, INT8
 from converters.graphs.precision import with_precision
 from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_folder
-from oneformer_jax.deploy.tensorrt_build import BatchSizes, EngineRun, build_engine, calibration_feeds, write_whole
+from oneformer_jax.deploy.tensorrt_build import BatchSizes, EngineRun, build_engine, calibration_feeds
 from oneformer_jax.errors import EngineError, SpecError
 from oneformer_jax.predict.metadata import ANY_BATCH, Metadata, metadata_of, sidecar, write_sidecar
 from oneformer_jax.predict.tensorrt_engine import CudaDevice, engine_facts, tensorrt
+from oneformer_jax.writing import appearing_in
 
 KEYS = "gen_trt_engine"
 IMAGES = f"{KEYS}.tensorrt.calibration.cal_image_dir"
@@ -58,17 +60,19 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
     with TemporaryDirectory() as folder:  # the graph as a file, and beside it weights that protobuf cannot hold
         file = Path(folder) / "model.onnx"
         onnx.save(prepared, file, save_as_external_data=prepared.ByteSize() >= 2**31 - 1)
-        plan = build_engine(trt, file, replace(settings.build, batch_sizes=batch_sizes))
-    write_whole(target, plan)
-    write_sidecar(
-        target,
-        metadata,
-        **engine_facts(trt.__version__, device),
-        batch_sizes=list(batch_sizes),
-        data_type=settings.data_type,
-        float32={reason: list(names) for reason, names in kept.items()},
-        onnx_file=source.name,
-    )
+        with waiting("building", console):
+            plan = build_engine(trt, file, replace(settings.build, batch_sizes=batch_sizes))
+    with appearing_in(target.parent, target.name) as fresh:
+        (fresh / target.name).write_bytes(plan)
+        write_sidecar(
+            fresh / target.name,
+            metadata,
+            **engine_facts(trt.__version__, device),
+            batch_sizes=list(batch_sizes),
+            data_type=settings.data_type,
+            float32={reason: list(names) for reason, names in kept.items()},
+            onnx_file=source.name,
+        )
     console.print(f"engine: {target} ({len(plan) / 1e6:.1f} MB), {sidecar(target).name} beside it")
     run.status.write("RUNNING", "Engine generated.", kpi={"engine_MB": round(len(plan) / 1e6, 3)})
     return target
@@ -132,7 +136,8 @@ def calibrated(
         if calibration.batches:
             paths = paths[: calibration.batches * calibration.batch_size]
         console.print(f"calibrating with {len(paths)} images")
-        return measured_ranges(copy, calibration_feeds(paths, metadata, calibration.batch_size))
+        with waiting("calibrating", console):
+            return measured_ranges(copy, calibration_feeds(paths, metadata, calibration.batch_size))
 
     ranges = cached_ranges(calibration.cache, measured) if calibration.cache else measured()
     return with_8bit_activations(copy, chosen, ranges)

@@ -1,8 +1,6 @@
 """The quantize action: a checkpoint or an ONNX file in, the same in 8 bits out, and what it gains and costs."""
 
-import json
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +15,11 @@ from converters.graphs.graph import Graph, read_graph
 from converters.graphs.layers import CONVOLUTION, LINEAR, Layer, chosen_layers
 from converters.graphs.weights import tables, weighted_layers, with_8bit_weights
 from converters.onnx.settings import QuantizationRun
-from oneformer_jax.app.actions.evaluate import evaluate
+from oneformer_jax.app.actions.evaluate import score
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.opened import open_model
+from oneformer_jax.app.run.opened import Skipped, open_model
 from oneformer_jax.app.run.screen import nothing
+from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.deploy.tensorrt_build import calibration_feeds
@@ -29,6 +28,7 @@ from oneformer_jax.evaluation.report import headline
 from oneformer_jax.predict.metadata import metadata_of
 from oneformer_jax.predict.predictor import measure
 from oneformer_jax.predict.runs import ComparisonRun, EvaluationRun
+from oneformer_jax.writing import appearing_in, write_json
 
 IMAGES = "dataset.quant_calibration_dataset.images_dir"
 SCORES = ("mIoU", "PQ", "AP")
@@ -56,20 +56,25 @@ def quantize(settings: QuantizationRun, run: Run) -> Path:
     run.console.print(
         f"{settings.backend} names a library of TAO's; {settings.mode} runs on this project's own backend"
     )
-    if not settings.is_graph and settings.mode == "weight_only_ptq":
-        before, after = _quantize_checkpoint(settings, target, run.console)
-    else:
-        source = settings.model
-        if settings.export is not None:
-            from oneformer_jax.app.actions.model.export import export  # imports JAX
+    of_checkpoint = not settings.is_graph and settings.mode == "weight_only_ptq"
+    source = settings.model
+    if not of_checkpoint and settings.export is not None:
+        from oneformer_jax.app.actions.model.export import export  # imports JAX
 
-            source = export(settings.export, run)
-        before, after = _quantize_graph(settings, source, target, run.console)
-    report(settings.comparison, before, after, run)
+        source = export(settings.export, run)
+    skipped = Skipped(run.status)
+    with appearing_in(run.folder, target.name) as fresh:  # once it has been scored
+        make = _quantize_checkpoint if of_checkpoint else _quantize_graph
+        before, after = make(settings, source, fresh / target.name, run.console)
+        report(settings.comparison, before, after, run, skipped)
+    run.console.print(f"quantized: {target}", highlight=False)
+    skipped.raise_any("the model is there, and was scored on the others")
     return target
 
 
-def _quantize_checkpoint(settings: QuantizationRun, target: Path, console: Console) -> tuple[Subject, Subject]:
+def _quantize_checkpoint(
+    settings: QuantizationRun, source: Path, target: Path, console: Console
+) -> tuple[Subject, Subject]:
     """Writes a checkpoint whose kernels are in 8 bits, without the parts that are for training alone."""
     from oneformer_jax.checkpoints import contents
     from oneformer_jax.checkpoints.read import find_checkpoint, load_description, load_params
@@ -78,7 +83,7 @@ def _quantize_checkpoint(settings: QuantizationRun, target: Path, console: Conso
     from oneformer_jax.models.oneformer import PARTS, TRAINING_ONLY
 
     enable_compilation_cache()
-    step_dir = find_checkpoint(settings.model)
+    step_dir = find_checkpoint(source)
     description = load_description(step_dir)
     if description.quantized:
         raise CheckpointError("is already quantized", where=str(step_dir), hint="give the one that was trained")
@@ -90,16 +95,9 @@ def _quantize_checkpoint(settings: QuantizationRun, target: Path, console: Conso
     ]
     chosen = _chosen(settings, layers, console)
     absent = tuple(part for part in PARTS if part not in params)
-    fresh = target.with_name(f".{target.name}.part")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        store = Checkpoints(fresh, keep=0, monitor="mIoU")
-        store.save(contents.quantized(params, chosen), None, replace(description, quantized=chosen, absent=absent))
-        store.close()
-        shutil.rmtree(target, ignore_errors=True)
-        fresh.rename(target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    store = Checkpoints(target, keep=0, monitor="mIoU")
+    store.save(contents.quantized(params, chosen), None, replace(description, quantized=chosen, absent=absent))
+    store.close()
     written = sum(file.stat().st_size for file in target.glob("checkpoints/*/params/**/*") if file.is_file())
     return Subject(step_dir, contents.bytes_of(params)), Subject(target, written)
 
@@ -116,16 +114,11 @@ def _quantize_graph(settings: QuantizationRun, source: Path, target: Path, conso
         paths = list_images(local_folder(settings.images, what=IMAGES))
         console.print(f"calibrating with {len(paths)} images")
         feeds = calibration_feeds(paths, metadata, settings.batch_size)
-        ranges = measured_ranges(
-            model, feeds, algorithm=settings.algorithm, providers=_providers(settings.device, console)
-        )
+        providers = _providers(settings.device, console)
+        with waiting("calibrating", console):
+            ranges = measured_ranges(model, feeds, algorithm=settings.algorithm, providers=providers)
         result = with_8bit_activations(model, chosen, ranges)
-    fresh = target.with_name(f".{target.name}.part")
-    try:
-        onnx.save(result, fresh)
-        fresh.replace(target)
-    finally:
-        fresh.unlink(missing_ok=True)
+    onnx.save(result, target)
     beside = source.with_name(source.name + ".data")  # where a large graph has its weights
     size = source.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
     return Subject(source, size), Subject(target, target.stat().st_size)
@@ -150,29 +143,31 @@ def _providers(device: str, console: Console) -> tuple[str, ...]:
     return (wanted,) if device == "cpu" else (wanted, "CPUExecutionProvider")
 
 
-def report(settings: ComparisonRun, before: Subject, after: Subject, run: Run) -> None:
-    """Prints the table and writes `quantization.json`; without annotated data the scores are missing: a warning."""
+def report(settings: ComparisonRun, before: Subject, after: Subject, run: Run, skipped: Skipped) -> None:
+    """Prints the table and writes `quantization.json` beside what is not yet in its place; without annotated data the
+    scores are missing: a warning."""
     subjects = {"before": before, "after": after}
-    measured = {
-        name: _measured(settings, subject, replace(run, folder=run.folder / name, console=nothing()))
-        for name, subject in subjects.items()
-    }
+    measured = {}
+    for name, subject in subjects.items():
+        with waiting(f"measuring the model {name} quantization", run.console):
+            quiet = replace(run, folder=run.folder / name, console=nothing())
+            measured[name] = _measured(settings, subject, quiet, skipped)
     if settings.scoring is None:
         run.status.warning("neither dataset.test nor dataset.val has annotations: the loss of accuracy is not measured")
-    content = {name: facts | {"path": str(subjects[name].path)} for name, facts in measured.items()}
-    (run.folder / "quantization.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    paths = {"before": before.path, "after": run.folder / after.path.name}
+    content = {name: facts | {"path": str(paths[name])} for name, facts in measured.items()}
+    write_json(after.path.with_name("quantization.json"), content)
     run.console.print(_table(measured))
-    run.console.print(f"quantized: {after.path}")
     kpi = {f"{key}_{name}": value for name, facts in measured.items() for key, value in facts.items()}
     run.status.write("RUNNING", "Quantized model evaluated.", kpi=kpi)
 
 
-def _measured(settings: ComparisonRun, subject: Subject, run: Run) -> dict[str, float | None]:
+def _measured(settings: ComparisonRun, subject: Subject, run: Run, skipped: Skipped) -> dict[str, float | None]:
     facts: dict[str, float | None] = {"size_MB": round(subject.size / 1e6, 3)}
     choice = replace(settings.model, path=str(subject.path))
     if settings.scoring is not None:
         run.folder.mkdir(exist_ok=True)
-        scores = headline(evaluate(EvaluationRun(choice, settings.scoring), run))
+        scores = headline(score(EvaluationRun(choice, settings.scoring), run, skipped))
         facts |= {
             name: None if math.isnan(scores[name]) else round(scores[name], 5) for name in SCORES if name in scores
         }

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 
 import jax
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
 from oneformer_jax.app.actions.train.wandb import wandb_writers
@@ -14,6 +14,7 @@ from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.failures import explained, is_out_of_memory
 from oneformer_jax.app.run.screen import words
 from oneformer_jax.app.run.status import EpochLines
+from oneformer_jax.app.run.waiting import Waiting
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.models import oneformer
@@ -22,6 +23,8 @@ from oneformer_jax.training.loop import LoopSettings
 from oneformer_jax.training.optimizer import parameter_groups
 from oneformer_jax.training.run import Recipe, TrainingRun
 from oneformer_jax.training.step_memory import StepMemory, training_memory
+
+FIRST_STEP = "compiling the first step"
 
 
 def early_endings(settings: TrainingRun, loop: LoopSettings) -> Iterator[str]:
@@ -66,7 +69,8 @@ def what_is_trained(recipe: Recipe, dataset: Dataset, loop: LoopSettings, device
 class TrainingProgress:
     """A bar with the numbers of the last step (a `training.logbook.Reporter`); a line each where there is no terminal.
 
-    `bar`, as a context, is shown while it lasts.
+    `bar`, as a context, is shown while it lasts; `first_step`, as another, says where there is no terminal why nothing
+    is to be seen yet.
     """
 
     def __init__(self, console: Console, *, total_steps: int, start_step: int) -> None:
@@ -77,14 +81,17 @@ class TrainingProgress:
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             words("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
             console=console,
             refresh_per_second=2,
             disable=not console.is_terminal,
         )
-        self._task = self.bar.add_task("train", total=total_steps, completed=start_step, numbers="")
+        self._task = self.bar.add_task("train", total=total_steps, completed=start_step, numbers=FIRST_STEP)
+        self.first_step = Waiting(FIRST_STEP, console)
 
     def step(self, step: int, scalars: Mapping[str, float], images_per_second: float) -> None:
         """`step` updates are done."""
+        self.first_step.stop()
         numbers = f"loss {scalars['loss']:.3f}  lr {scalars['lr']:.2e}  {images_per_second:.1f} images/s"
         if self._first is None:
             self._first = (step, time.monotonic())
@@ -128,7 +135,8 @@ def logbook_of(
     with wandb_writers(settings, run.status, run.console) as writers:
         progress = TrainingProgress(run.console, total_steps=loop.total_steps, start_step=start_step)
         logbook = Logbook(settings.folder, start_step=start_step, reporter=progress, writers=writers)
-        with closing(logbook), progress.bar:  # the bar ends before the curves are drawn
+        lines = nullcontext() if run.console.is_terminal else progress.first_step
+        with closing(logbook), progress.bar, lines:  # the bar ends before the curves are drawn
             yield logbook, on_epoch
 
 
