@@ -27,6 +27,8 @@ _WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "module")
 
 _HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 
+OfColours = tuple[float, float, float]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -75,6 +77,33 @@ def read_classes(location: str | Path) -> list[Any] | None:
         raise CheckpointError(f"names {len(info)} classes, but not class {min(absent, key=int)}", where=str(folder))
     entries = [info[str(index)] for index in range(len(info))]
     return [{"id": i} | entry if isinstance(entry, dict) else entry for i, entry in enumerate(entries)]
+
+
+def read_statistics(location: str | Path) -> tuple[OfColours, OfColours] | None:
+    """Mean and standard deviation of R, G, B on 0..255 in the settings of a Hugging Face folder's image processor.
+
+    None where `location` is no such folder. Raises CheckpointError: numbers that cannot be used, or pictures that are
+    prepared in another way than (pixel - mean) / deviation.
+    """
+    path = Path(location).expanduser() / "preprocessor_config.json"
+    processor = _read_json(path, needed=False)
+    if processor is None or "image_mean" not in processor:
+        return None
+    for key, value in {"do_rescale": True, "do_normalize": True}.items():
+        if processor.get(key, value) is not value:
+            raise CheckpointError(f"{key} is {processor[key]!r:.60}, expected true", where=str(path))
+    scale = processor.get("rescale_factor", 1 / 255)
+    found = [processor.get(key) for key in ("image_mean", "image_std")]
+    numbers = [x for xs in found if isinstance(xs, list) and len(xs) == 3 for x in xs] + [scale]
+    usable = all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < 1e6 for x in numbers)
+    if len(numbers) != 7 or not usable or min(*numbers[3:]) < 1e-9:
+        raise CheckpointError(
+            f"image_mean, image_std and rescale_factor are {found} and {scale!r:.60}, expected three numbers each, of "
+            "which the deviations are above 0, and a number above 0",
+            where=str(path),
+        )
+    red, green, blue, *deviations = (round(float(x) / scale, 6) for x in numbers[:6])
+    return (red, green, blue), (deviations[0], deviations[1], deviations[2])
 
 
 def _read(path: Path, location: str) -> Source:

@@ -1,6 +1,7 @@
 """What we write, transformers loads and computes alike; and both sides finish the same logits alike."""
 
 import dataclasses
+import json
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from pycocotools import mask as coco_mask
 from transformers import OneFormerForUniversalSegmentation, OneFormerProcessor
 from transformers.models.oneformer.image_processing_pil_oneformer import OneFormerImageProcessorPil
 
-from converters.files.read import Source, read_classes, read_source
+from converters.files.read import Source, read_classes, read_source, read_statistics
 from converters.weights import convert
 from converters.write_huggingface import write_huggingface
 from oneformer_jax.data.datasets.categories import Categories, Category
@@ -140,6 +141,19 @@ def test_the_classes_come_back(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "class_info.json").exists()
     saved = Categories.from_json(read_classes(tmp_path), isthing_required=True)
     assert [(c.name, c.isthing) for c in saved.items] == [(name, i in THINGS) for i, name in enumerate(NAMES)]
+
+
+def test_the_statistics_come_back(folder: Path, tmp_path: Path) -> None:
+    assert read_statistics(folder) == (KINDS["pixel_mean"], KINDS["pixel_std"])
+    assert read_statistics(tmp_path) is None
+    settings = {"image_mean": [0.5, 0.25, 0], "image_std": [0.5, 0.5, 1.0], "rescale_factor": 1 / 127.5}
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps(settings))
+    assert read_statistics(tmp_path) == ((63.75, 31.875, 0.0), (63.75, 63.75, 127.5))
+    for change in ({"image_std": [1, 1, 0]}, {"image_mean": 0.5}, {"rescale_factor": "x"}, {"do_normalize": False}):
+        path.write_text(json.dumps(settings | change))
+        with pytest.raises(CheckpointError, match="expected"):
+            read_statistics(tmp_path)
 
 
 class PaddingTokenizer:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from converters.files.read import read_classes
+from converters.files.read import read_classes, read_statistics
 from converters.names.recognise import Kind
 from converters.weights import Weights, read_weights
 from converters.write_huggingface import write_huggingface
@@ -43,11 +43,12 @@ def convert(
         console.print("\n".join(weights.report.lines()))
         if report is not None:
             write_json(report, weights.report.to_json())
+    mean, deviation = read_statistics(weights.location) or (PIXEL_MEAN, PIXEL_STD)
     description = weights.description or Description(
         model=weights.config,
         categories=_categories(weights, label_map, console),
-        pixel_mean=PIXEL_MEAN,
-        pixel_std=PIXEL_STD,
+        pixel_mean=mean,
+        pixel_std=deviation,
         spec={},
         absent=weights.absent,
         thresholds=weights.thresholds,
