@@ -32,7 +32,7 @@ Bar = Callable[[str, int | None], AbstractContextManager[Advance]]
 """Shows work while it lasts: its description, and its bytes where they are known."""
 
 
-NO_HOME = "/nonexistent"  # what systems call the home of users who have none
+NO_HOME = "/dev/null"  # in which nobody, not even root, can make a folder
 _told: set[Path] = set()
 
 
@@ -66,7 +66,7 @@ def optional_cache(folder: Path) -> Path | None:
     if folder.parent not in _told:
         _told.add(folder.parent)
         hint = f"{CACHE_VARIABLE} can name another folder"
-        logger.warning("warning: nothing is kept for later runs in %s: %s; %s", folder.parent, reason, hint)
+        logger.warning("nothing is kept for later runs in %s: %s; %s", folder.parent, reason, hint)
     return None
 
 
