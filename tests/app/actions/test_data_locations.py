@@ -94,7 +94,7 @@ def test_the_label_map_of_the_format_is_taken(drawn: Path, tmp_path: Path, opene
     ):
         opened(*keys(drawn / "train"), f"dataset.label_map={good}")
     for bad in (f'{{coco_panoptic: {wrong}, "*": {right}}}', f'{{coco_instances: {right}, "*": {wrong}}}'):
-        with pytest.raises(DataError, match=r"wrong\.json: class 0 is"):
+        with pytest.raises(DataError, match=r"wrong\.json: the classes from 0 on are"):
             opened(*keys(drawn / "train"), f"dataset.label_map={bad}")
 
 
