@@ -3,6 +3,8 @@
 import ast
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,12 +124,17 @@ def test_links_pipes_and_modes_stay_what_they_are(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    child = os.fork()
-    if child == 0:
-        with appearing_in(tmp_path) as fresh:
-            (fresh / "half").write_text("1")
-            os._exit(1)
-    os.waitpid(child, 0)
+    script = f"""
+import os
+import subprocess
+import sys
+from pathlib import Path
+from oneformer_jax.writing import appearing_in
+with appearing_in(Path({str(tmp_path)!r})) as fresh:
+    (fresh / "half").write_text("1")
+    os._exit(1)
+"""
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 1
     assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
     assert list(tmp_path.iterdir())
     remove_unfinished(tmp_path)

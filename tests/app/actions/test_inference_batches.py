@@ -7,6 +7,9 @@ import pytest
 from PIL import Image
 
 from oneformer_jax.app.actions.inference import _batches
+from oneformer_jax.app.run.opened import Skipped
+from oneformer_jax.app.run.screen import nothing
+from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.data.datasets.images import read_image
 from oneformer_jax.data.geometry import EvaluationPolicy
 
@@ -28,12 +31,18 @@ def pictures(tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.fixture
+def skipped(tmp_path: Path) -> Skipped:
+    return Skipped(StatusFile(tmp_path / "run", "inference", nothing()))
+
+
 @pytest.mark.parametrize(("batch_size", "expected"), [(8, [8, 8, 1]), (3, [3, 3, 3, 3, 2, 2, 1]), (1, [1] * 17)])
 def test_sizes_in_turn_make_full_batches_of_the_same_pictures(
-    pictures: list[Path], batch_size: int, expected: list[int]
+    pictures: list[Path], skipped: Skipped, batch_size: int, expected: list[int]
 ) -> None:
-    batches = list(_batches(POLICY, pictures, batch_size))
+    batches = list(_batches(POLICY, pictures, batch_size, skipped))
     assert sorted(map(len, batches), reverse=True) == expected
+    assert not skipped.reasons
     for batch in batches:
         assert len({geometry.padded for _, _, geometry in batch}) == 1
     items = {path: (image, geometry) for batch in batches for path, image, geometry in batch}
@@ -43,6 +52,6 @@ def test_sizes_in_turn_make_full_batches_of_the_same_pictures(
         assert geometry == POLICY(image.shape[:2])
 
 
-def test_pictures_of_one_size_keep_their_order(pictures: list[Path]) -> None:
+def test_pictures_of_one_size_keep_their_order(pictures: list[Path], skipped: Skipped) -> None:
     wide = pictures[:16:2]
-    assert [path for batch in _batches(POLICY, wide, 3) for path, *_ in batch] == wide
+    assert [path for batch in _batches(POLICY, wide, 3, skipped) for path, *_ in batch] == wide
