@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from oneformer_jax.checkpoints.contents import quantized_shapes
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.geometry import EvaluationPolicy, Policy, policy_from_json
@@ -114,6 +116,7 @@ class Description:
         return quantized_shapes(held, self.quantized)
 
 
+TINIEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 HINT = "the checkpoint is damaged, or was written by another program: use another step of the same run"
 
 
@@ -139,7 +142,17 @@ def _whole(value: Any) -> int:
 
 def _three(values: Any) -> tuple[float, float, float]:
     first, second, third = map(float, values)
+    if not all(abs(value) <= LARGEST for value in (first, second, third)):
+        raise ValueError(f"expected three numbers that float32 holds, not {str(values)[:60]}")
     return first, second, third
+
+
+def _three_above_zero(values: Any) -> tuple[float, float, float]:
+    """Images are divided by them, in float32."""
+    three = _three(values)
+    if min(three) < TINIEST:
+        raise ValueError(f"expected three numbers above 0, not {str(values)[:60]}")
+    return three
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -166,7 +179,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "model": OneFormerConfig.from_json,
     "categories": Categories.from_json,
     "pixel_mean": _three,
-    "pixel_std": _three,
+    "pixel_std": _three_above_zero,
     "spec": _mapping,
     "step": _whole,
     "epoch": _whole,

@@ -57,6 +57,9 @@ def test_a_missing_field_is_named(name: str) -> None:
     ("path", "value"),
     [
         ("model", 3),
+        ("pixel_std", [1.0, 0, 1.0]),
+        ("pixel_std", [1.0, 1e-60, 1.0]),
+        ("pixel_mean", [1.0, 1e300, 1.0]),
         ("model", {"kernel_fusion": True}),
         ("model.backbone", {"kind": "swin", "colour": 1}),
         ("categories", []),
