@@ -56,6 +56,14 @@ def test_the_jax_free_parts_import_where_jax_is_not_installed() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_the_command_line_starts_without_what_only_its_actions_need() -> None:
+    """Each of these takes a tenth of a second or more; the help and the check of a spec need none of them."""
+    heavy = ("numpy", "PIL", "cv2", "jax", "pycocotools", "onnxruntime")
+    script = f"import sys, oneformer_jax.app.cli.commands\nprint(sorted({set(heavy)} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
 def test_a_model_that_needs_jax_names_the_extra_that_brings_it(tmp_path: Path) -> None:
     for script in (f"oneformer_jax.load_model({str(tmp_path)!r})", "oneformer_jax.load_checkpoint"):
         command = [sys.executable, "-c", BLOCKER + "import oneformer_jax\n" + script]

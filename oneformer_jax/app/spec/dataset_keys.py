@@ -7,8 +7,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, field_validat
 
 from oneformer_jax.app.spec.field import Paths, Probability, SearchRange, Section, key, location_key, own_key, section
 from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
-from oneformer_jax.data.datasets import Format
-from oneformer_jax.data.datasets.coco_cleaning import OnBad
+from oneformer_jax.data.datasets import Format, OnBad
 
 Color = tuple[float, float, float]
 """R, G, B."""

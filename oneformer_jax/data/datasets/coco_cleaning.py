@@ -6,14 +6,12 @@ Contradictions are none of these kinds: the readers refuse them.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
+from oneformer_jax.data.datasets import OnBad
 from oneformer_jax.data.datasets.categories import short
 from oneformer_jax.data.datasets.dataset import Problems
 from oneformer_jax.errors import DataError
-
-OnBad = Literal["drop", "refuse"]
-"""What becomes of annotations from which nothing can be learned: they are left out, or the file is refused."""
 
 Place = Callable[[], str]
 

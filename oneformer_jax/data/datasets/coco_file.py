@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from oneformer_jax.data.datasets import Format
+from oneformer_jax.data.datasets import Format, OnBad
 from oneformer_jax.data.datasets.categories import Categories, short
-from oneformer_jax.data.datasets.coco_cleaning import OnBad, clean
+from oneformer_jax.data.datasets.coco_cleaning import clean
 from oneformer_jax.data.datasets.dataset import Problems
 from oneformer_jax.data.datasets.images import image_size
 from oneformer_jax.data.storage.folders import Spellings, innermost

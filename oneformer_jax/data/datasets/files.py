@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from oneformer_jax.data.datasets.coco_cleaning import OnBad
+from oneformer_jax.data.datasets import OnBad
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int16
 
+from oneformer_jax.data.datasets import OnBad
 from oneformer_jax.data.datasets.categories import SAME_ORDER, check_agreement, with_label_map
-from oneformer_jax.data.datasets.coco_cleaning import OnBad
 from oneformer_jax.data.datasets.coco_file import CocoFile, read_coco
 from oneformer_jax.data.datasets.coco_instances import InstanceDataset
 from oneformer_jax.data.datasets.coco_panoptic import PanopticDataset
