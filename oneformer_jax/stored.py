@@ -16,6 +16,9 @@ from oneformer_jax.errors import DataError, OneFormerError
 
 logger = logging.getLogger(__name__)
 
+TINIEST, LARGEST = 2.0**-126, (2 - 2**-23) * 2.0**127
+"""Of float32: what a number that is divided by must reach, and what none may exceed. (NumPy would be slow to start.)"""
+
 _WORDS = {
     bool: "true or false",
     int: "a whole number",

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-
 from oneformer_jax.checkpoints.contents import quantized_shapes
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.geometry import EvaluationPolicy, Policy, policy_from_json
@@ -17,6 +15,7 @@ from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params
 from oneformer_jax.postprocess.results import Thresholds
+from oneformer_jax.stored import LARGEST, TINIEST
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +115,6 @@ class Description:
         return quantized_shapes(held, self.quantized)
 
 
-TINIEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 HINT = "the checkpoint is damaged, or was written by another program: use another step of the same run"
 
 

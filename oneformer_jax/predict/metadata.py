@@ -13,7 +13,7 @@ from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.errors import DataError, EngineError
 from oneformer_jax.postprocess.results import Thresholds
-from oneformer_jax.stored import parse_json, stored_fields
+from oneformer_jax.stored import LARGEST, TINIEST, parse_json, stored_fields
 from oneformer_jax.tasks import TASKS, Task
 from oneformer_jax.writing import write_json
 
@@ -25,7 +25,6 @@ INPUTS, OUTPUTS = ("images", "task_tokens"), ("pred_logits", "pred_masks")
 
 Postprocess = Literal["none", "semantic", "instance", "panoptic"]
 ANY_BATCH = -1
-TINIEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 AGAIN = "export the checkpoint again with this version"
 
 
