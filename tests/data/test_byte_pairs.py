@@ -4,8 +4,9 @@ import html
 
 import ftfy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import examples
 from transformers import CLIPTokenizer
 
 from oneformer_jax.data.task_text import _vocabulary, byte_pair_ids
@@ -49,6 +50,7 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cn", "Cc", "Co"))) | st
 ).map(" ".join)
 
 
+@settings(max_examples=examples(500))
 @given(text=TEXTS)
 def test_any_text(text: str, reference: CLIPTokenizer) -> None:
     cleaned = html.unescape(html.unescape(ftfy.fix_text(text)))

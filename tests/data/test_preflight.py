@@ -174,8 +174,8 @@ def test_pixels_of_a_fixed_sample_are_read(folder: Path, monkeypatch: pytest.Mon
     path = folder / "images" / f"{other:06d}.png"
     path.write_bytes(path.read_bytes()[:500])  # the header is whole
     advanced: list[int] = []
-    findings = check_files(opened(folder), strict=False, advance=lambda: advanced.append(1))
-    assert (findings.errors, findings.images_read, len(advanced)) == ([], 2, 4)
+    findings = check_files(opened(folder), strict=False, progress=advanced.append)
+    assert (findings.errors, findings.images_read, advanced) == ([], 2, [1, 2, 3, 4])
     assert f"{other:06d}.png" in message_of(folder)
 
 

@@ -1,13 +1,12 @@
 """`inspect data --fix`: annotations without what cannot be used, a spec that trains on them, and a report."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from oneformer_jax.app.run.opened import checked_datasets
-from oneformer_jax.app.run.screen import counting
+from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.app.settings.data import splits_with_data
 from oneformer_jax.app.spec import Spec, given_values, load_spec, to_yaml
 from oneformer_jax.app.spec.dotted import put
@@ -62,14 +61,13 @@ def _copies(files: DatasetFiles, folder: Path, console: Console) -> Iterator[Cle
     sources, maps = local_sources(files), local_label_maps(files)
     for number, source in enumerate(sources):
         name = "annotations.json" if len(sources) == 1 else f"annotations_{number}.json"
-        with counting(console) as progress:
-            bar = progress.add_task(f"reading {files.split}", total=None)
+        with waiting(f"reading {files.split}", console) as progress:
             yield write_cleaned(
                 source,
                 folder / files.split / name,
                 contiguous_id=files.contiguous_id,
                 label_maps=maps,
-                advance=partial(progress.advance, bar),
+                progress=progress,
             )
 
 

@@ -18,8 +18,8 @@ from rich.text import Text
 
 from oneformer_jax.app.run.asked import asked_of_scores
 from oneformer_jax.app.run.opened import check_split, checked_datasets, open_splits, warn_of_notes
-from oneformer_jax.app.run.screen import counting
 from oneformer_jax.app.run.status import only_process_in, result_folder
+from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.app.settings.data import splits_with_data
 from oneformer_jax.app.settings.evaluation import tasks
 from oneformer_jax.app.settings.training import pipeline_settings
@@ -222,14 +222,14 @@ def prepare(spec_path: Path, overrides: list[str], folder: Path, console: Consol
     spec = load_spec(spec_path, overrides)
     datasets: dict[str, Dataset] = dict(checked_datasets(splits_with_data(spec), console).items())
     folder.mkdir(parents=True, exist_ok=True)
-    with only_process_in(folder), counting(console) as progress:
-        bars = {split: progress.add_task(f"storing {split}", total=len(data)) for split, data in datasets.items()}
+    images = sum(map(len, datasets.values()))
+    with only_process_in(folder), waiting(f"storing {', '.join(datasets)}", console, images) as progress:
         remove_unfinished(folder)
         tfds_builder.prepare(
             datasets,
             folder.resolve(),
             contiguous_id=spec.dataset.contiguous_id,
-            advance=lambda split, count: progress.advance(bars[split], count),
+            progress=progress,
         )
     sizes = tfds_builder.stored_sizes(folder)
     for split, dataset in datasets.items():

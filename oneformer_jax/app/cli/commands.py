@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 int
 up. Heavy modules are imported by the command that needs them, so that `--help` and a typo in the spec answer at once.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,10 +41,17 @@ def options(
     """What every command takes."""
 
 
+def path(text: str) -> Path:
+    """A path of the command line, with the home folder in place of a `~`, which shells leave in --option=~/file."""
+    return Path(os.path.expanduser(text))
+
+
 inspect = typer.Typer(no_args_is_help=True, help="Look at data, spec or model before training.")
 app.add_typer(inspect, name="inspect")
 
-SpecPath = Annotated[Path, typer.Option("--spec", "-e", "--experiment_spec_file", help="The spec file (YAML).")]
+SpecPath = Annotated[
+    Path, typer.Option("--spec", "-e", "--experiment_spec_file", parser=path, help="The spec file (YAML).")
+]
 SourceKind = Literal["auto", "shi", "tao", "huggingface", "swin", "timm"]
 TargetKind = Literal["checkpoint", "huggingface"]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of spec keys.")]
@@ -134,9 +142,9 @@ def gen_trt_engine(spec: SpecPath, overrides: Overrides = None) -> None:
 
 @app.command()
 def benchmark(
-    engine: Annotated[Path | None, typer.Option(help="A TensorRT engine.")] = None,
-    onnx: Annotated[Path | None, typer.Option(help="An exported ONNX file, for ONNX Runtime.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint, for JAX.")] = None,
+    engine: Annotated[Path | None, typer.Option(parser=path, help="A TensorRT engine.")] = None,
+    onnx: Annotated[Path | None, typer.Option(parser=path, help="An exported ONNX file, for ONNX Runtime.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(parser=path, help="A checkpoint, for JAX.")] = None,
     batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Images per batch; may be repeated.")] = None,
     size: Annotated[
         tuple[int, int] | None,
@@ -146,7 +154,9 @@ def benchmark(
     warm_up: Annotated[int, typer.Option(min=0, help="Batches to run before measuring.")] = 3,
     runs: Annotated[int, typer.Option(min=1, help="Batches to measure for each size.")] = 20,
     device: Annotated[int, typer.Option(min=0, help="Index of the device.")] = 0,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write the results as JSON.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", parser=path, help="Where to write the results as JSON.")
+    ] = None,
 ) -> None:
     """Measure how long a model takes for a batch of images: percentiles and images a second."""
     with guarded() as console:
@@ -163,7 +173,9 @@ def benchmark(
 def quickstart(
     spec: Annotated[
         Path,
-        typer.Option("--spec", "-e", "--experiment_spec_file", help="The spec file.", show_default="its own"),
+        typer.Option(
+            "--spec", "-e", "--experiment_spec_file", parser=path, help="The spec file.", show_default="its own"
+        ),
     ] = CONFIGS / "quickstart.yaml",
     overrides: Overrides = None,
 ) -> None:
@@ -177,7 +189,7 @@ def quickstart(
 @app.command()
 def convert(
     source: Annotated[str, typer.Argument(help="A .pth, .ckpt, .safetensors file, a folder, or hf://, s3://.")],
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to write.")],
+    destination: Annotated[Path, typer.Argument(metavar="DEST", parser=path, help="The folder to write.")],
     kind: Annotated[
         SourceKind,
         typer.Option(
@@ -186,9 +198,10 @@ def convert(
     ] = "auto",
     target: Annotated[TargetKind, typer.Option("--to", help="Kind of output to write.")] = "checkpoint",
     label_map: Annotated[
-        Path | None, typer.Option(help="Label map or annotations with the class names and which of them are things.")
+        Path | None,
+        typer.Option(parser=path, help="Label map or annotations with the class names and which of them are things."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Where to write the report as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(parser=path, help="Where to write the report as JSON.")] = None,
 ) -> None:
     """Convert PyTorch weights to a checkpoint, or a model to a Hugging Face folder."""
     with guarded() as console:
@@ -201,10 +214,12 @@ def convert(
 def default_specs(
     arguments: Annotated[list[str] | None, typer.Argument(metavar="[ACTION] [results_dir=FOLDER]")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", "--results_dir", "-r", help="A .yaml file, or a folder.")
+        Path | None,
+        typer.Option("--output", "-o", "--results_dir", "-r", parser=path, help="A .yaml file, or a folder."),
     ] = None,
     spec: Annotated[
-        Path | None, typer.Option("--spec", "-e", "--experiment_spec_file", help="A spec that sets results_dir.")
+        Path | None,
+        typer.Option("--spec", "-e", "--experiment_spec_file", parser=path, help="A spec that sets results_dir."),
     ] = None,
 ) -> None:
     """Write a spec with every key of an action (without one: of all actions) at TAO's default, to start from."""
@@ -220,7 +235,7 @@ def default_specs(
 
 
 @app.command()
-def schema(output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]) -> None:
+def schema(output: Annotated[Path, typer.Option("--output", "-o", parser=path, help="The folder to write.")]) -> None:
     """Write the files that describe the actions to TAO's tools: schemas, spec templates, skill information."""
     from oneformer_jax.app.actions.spec_files import write_schemas as action
 
@@ -231,7 +246,7 @@ def schema(output: Annotated[Path, typer.Option("--output", "-o", help="The fold
 @app.command()
 def prepare(
     spec: SpecPath,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", parser=path, help="The folder to write.")],
     overrides: Overrides = None,
 ) -> None:
     """Store a spec's data sets as shards for training at scale; run it again after an interruption to go on."""
@@ -264,12 +279,15 @@ def inspect_data(
     strict: Annotated[bool, typer.Option("--strict", help="Read the pixels of all images, not only of 500.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Picture to write; default: <results_dir>/inspect/samples.png."),
+        typer.Option(
+            "--output", "-o", parser=path, help="Picture to write; default: <results_dir>/inspect/samples.png."
+        ),
     ] = None,
     fix: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
+            parser=path,
             help="Write the annotations without what cannot be used, a spec that trains on them and a report there.",
         ),
     ] = None,

@@ -1,7 +1,6 @@
 """`oneformer job ...`: run actions as jobs, and look at them."""
 
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from oneformer_jax.app.automl.policy import Policy
-from oneformer_jax.app.cli.commands import Overrides
+from oneformer_jax.app.cli.commands import Overrides, path
 from oneformer_jax.app.jobs.plan import Request
 from oneformer_jax.app.jobs.run import create, follow, resume, run, state
 from oneformer_jax.app.jobs.workspace import Job, Workspace
@@ -25,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Run actions as jobs, with data from data-set roots and models from parent jobs."
 )
 
-Place = Annotated[Path, typer.Option("--workspace", "-w", help="Folder of the jobs.")]
+Place = Annotated[Path, typer.Option("--workspace", "-w", parser=path, help="Folder of the jobs.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job, as `job list` shows it.")]
 Root = Annotated[str | None, typer.Option(metavar="ROOT", help="Folder, archive or address of a complete data set.")]
 METRICS = ("mIoU", "test_mIoU", "PQ", "test_PQ", "AP", "test_AP", "images")
@@ -44,7 +43,9 @@ def _command(action: str) -> None:
             Policy | None,
             typer.Option(help="Whether to run an AutoML search; default: automl_policy in the spec, or else auto."),
         ] = None,
-        spec: Annotated[Path | None, typer.Option("--spec", "-e", help="A spec file to start from.")] = None,
+        spec: Annotated[
+            Path | None, typer.Option("--spec", "-e", parser=path, help="A spec file to start from.")
+        ] = None,
         overrides: Overrides = None,
     ) -> None:
         given = {
@@ -115,7 +116,7 @@ def show_logs(
 
 
 def _at(folder: Path) -> Workspace:
-    return Workspace(Path(os.path.expanduser(folder)).absolute())
+    return Workspace(folder.absolute())
 
 
 def _run_new(request: Request, workspace: Workspace, console: Console) -> None:

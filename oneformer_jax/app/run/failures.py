@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from oneformer_jax.app.run.screen import downloading, standard_error, standard_output
+from oneformer_jax.app.run.screen import downloading, standard_error, standard_output, told
 from oneformer_jax.data.storage.cache import ensure_home, show_progress_with
 from oneformer_jax.errors import DISK_FULL, OneFormerError, missing_extra
 from oneformer_jax.stopping import name_of, raised, signal_of
@@ -35,7 +35,7 @@ def guarded() -> Iterator[Console]:
         show_progress_with(downloading)
     ensure_home()
     try:
-        with raised(_answer):
+        with told(), raised(_answer):
             yield console
     except (KeyboardInterrupt, SystemExit) as error:
         if (number := signal_of(error)) is None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.screen import counting
 from oneformer_jax.app.run.status import StatusFile
+from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.checkpoints.agreement import Facts, Use, differences, settle
 from oneformer_jax.data.datasets.categories import Categories, check_agreement, load_label_map
 from oneformer_jax.data.datasets.check_files import Findings, Passes, check_files, version_of
@@ -207,9 +207,8 @@ def _warn(console: Console, text: str) -> None:
 def check_split(split: Split, dataset: Dataset, console: Console, *, version: str, strict: bool) -> Findings:
     """Checks the files with a progress bar, prints the warnings, and remembers a pass."""
     started = time.monotonic()
-    with counting(console) as progress:
-        bar = progress.add_task(f"checking {split}", total=len(dataset))
-        findings = check_files(dataset, strict=strict, advance=lambda: progress.advance(bar))
+    with waiting(f"checking {split}", console, len(dataset)) as progress:
+        findings = check_files(dataset, strict=strict, progress=progress)
     if findings.warnings:
         _warn(console, listing(f"{split}: {len(findings.warnings)} warnings", findings.warnings))
     outcome = f"{len(findings.errors)} errors" if findings.errors else "no error"

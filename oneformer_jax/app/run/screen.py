@@ -6,6 +6,7 @@ signatures in addresses are left out.
 """
 
 import io
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,6 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     TextColumn,
@@ -72,6 +72,25 @@ def standard_error() -> Screen:
     return Screen(stderr=True)
 
 
+@contextmanager
+def told() -> Iterator[None]:
+    """Inside, what the library tells its loggers is a line on the standard error, and goes to no other handler."""
+    library = logging.getLogger("oneformer_jax")
+    handler, before = _Lines(), library.propagate
+    library.addHandler(handler)
+    library.propagate = False  # packages that are imported give the root logger a handler that prints names of modules
+    try:
+        yield
+    finally:
+        library.propagate = before
+        library.removeHandler(handler)
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        standard_error().print(f"warning: {record.getMessage()}", style="yellow")
+
+
 def nothing() -> Screen:
     """Shows nothing."""
     return Screen(quiet=True)
@@ -80,12 +99,6 @@ def nothing() -> Screen:
 def words(text: str) -> ProgressColumn:
     """A column of a bar that holds text: a format of the fields of its task."""
     return TextColumn(text, markup=False)
-
-
-def counting(console: Console) -> Progress:
-    """A bar of things that are counted, which goes when it is done; nothing where there is no terminal."""
-    columns = (words("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 @contextmanager

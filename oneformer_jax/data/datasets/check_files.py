@@ -46,10 +46,10 @@ def sampled(count: int) -> list[int]:
     return sorted(chosen.tolist())
 
 
-def check_files(dataset: Dataset, *, strict: bool, advance: Callable[[], None] = lambda: None) -> Findings:
+def check_files(dataset: Dataset, *, strict: bool, progress: Callable[[int], None] = lambda done: None) -> Findings:
     """Reads the header of every file, and the pixels of `sampled` images or, if `strict`, of all.
 
-    `advance` is called after each image.
+    `progress` is told after each image how many are done.
     """
     read = set(range(len(dataset)) if strict else sampled(len(dataset)))
     findings = Findings([], [], len(read), np.zeros(len(dataset.categories) + 1, np.int64))
@@ -59,7 +59,7 @@ def check_files(dataset: Dataset, *, strict: bool, advance: Callable[[], None] =
             findings.broken.extend([i] * bool(checked.errors))
             findings.warnings.extend(checked.warnings)
             findings.pixels[:] += checked.pixels
-            advance()
+            progress(i + 1)
     return findings
 
 

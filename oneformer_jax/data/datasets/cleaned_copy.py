@@ -38,7 +38,7 @@ def write_cleaned(
     *,
     contiguous_id: bool = True,
     label_maps: Mapping[str, Path] | None = None,
-    advance: Callable[[], None] = lambda: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Cleaned:
     """Writes the annotations of a source to a new file, all of whose entries can be used: every file was read.
 
@@ -47,7 +47,7 @@ def write_cleaned(
     left_out: list[DataError] = []
     coco = read_coco(source.annotations, left_out=left_out)
     dataset = open_source(source, coco, contiguous_id, label_maps or {})
-    findings = check_files(dataset, strict=True, advance=advance)
+    findings = check_files(dataset, strict=True, progress=progress)
     left_out += findings.errors
     kept = _kept(dataset, set(findings.broken))
     content = _content(coco, kept)

@@ -38,9 +38,6 @@ from oneformer_jax.writing import appearing_in, write_json
 SHARD_BYTES = 2**28
 _READERS = 8  # threads that read files ahead, at most a shard
 
-Advance = Callable[[str, int], None]
-"""Called with a split and how many more of its images are stored."""
-
 
 def prepare(
     datasets: Mapping[str, Dataset],
@@ -48,13 +45,14 @@ def prepare(
     *,
     contiguous_id: bool = True,
     shard_bytes: int = SHARD_BYTES,
-    advance: Advance = lambda split, count: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Stores data sets, by the names of their splits, in `folder`; what is there already is kept.
 
     Args:
         contiguous_id: how the class indices of the data sets were counted (see `Categories.from_json`).
         shard_bytes: about the size of a shard.
+        progress: is told how many images are stored, of all splits.
 
     Raises:
         DataError: the folder holds something else, the data sets have different categories, or a file is unreadable.
@@ -66,7 +64,7 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     plan = {split: _plan(dataset, shard_bytes) for split, dataset in datasets.items()}
     _agree_on(plan, folder)
-    intact = stored_sizes(folder)
+    intact, stored = stored_sizes(folder), 0
     for split, dataset in datasets.items():
         shards = plan[split]["shards"]
         encode = _encoder(first.categories)
@@ -74,7 +72,8 @@ def prepare(
             path = folder / shard_name(split, number, shards)
             if not path.is_file() or path.stat().st_size != intact.get(path.name, path.stat().st_size):
                 _write_shard(path, dataset, records.tolist(), encode)
-            advance(split, len(records))
+            stored += len(records)
+            progress(stored)
         with appearing_in(folder, table_name(split)) as fresh:
             RecordTable.of(dataset.records).save(fresh / table_name(split))
     _write_info(datasets, plan, folder, contiguous_id)

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from oneformer_jax.app.actions.evaluate import metrics_table
-from oneformer_jax.app.run.screen import Screen, words
+from oneformer_jax.app.run.screen import Screen, told, words
 from oneformer_jax.evaluation.evaluator import Metrics
 from oneformer_jax.evaluation.metrics import Scores
 
@@ -89,3 +90,11 @@ def test_one_file_prints() -> None:
         names -= {"escape"} if "import re" in path.read_text() else set()
         assert path.name == "screen.py" or not names & refused, path
         assert "rich.markup" not in path.read_text(), path
+
+
+def test_what_the_library_tells_is_a_line_without_the_names_of_modules(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("oneformer_jax.data.datasets.images")
+    with told():
+        logger.warning("%s: comes out black", "a[red].png")
+    assert capsys.readouterr().err == "warning: a[red].png: comes out black\n"
+    assert logging.getLogger("oneformer_jax").handlers == []
