@@ -21,6 +21,7 @@ SECONDS_TO_UNWIND = 5.0
 
 Answer = Callable[[int], None]
 """Says something about the first signal, in a thread of its own."""
+_last_words: list[Callable[[int], None]] = []
 
 
 class StopRequest:
@@ -129,7 +130,20 @@ def _listen(arrived: socket.socket, answer: Answer) -> None:
                 threading.Thread(target=answer, args=(received[0],), daemon=True).start()
             else:
                 threading.Event().wait(SECONDS_TO_UNWIND)
+                for say in reversed(_last_words):
+                    say(received[0])
                 os._exit(128 + received[0])
+
+
+@contextmanager
+def last_words(say: Callable[[int], None]) -> Iterator[None]:
+    """Inside, a process that a second request is about to end, since it does not unwind, calls `say` with the signal,
+    in another thread."""
+    _last_words.append(say)
+    try:
+        yield
+    finally:
+        _last_words.remove(say)
 
 
 @contextmanager

@@ -25,7 +25,8 @@ stopping.SECONDS_TO_UNWIND = stopping.ONE_REQUEST = 0.5
 def say(word):
     os.write(1, word + b"\\n")  # two threads do
 
-with stopping.stop_requests(lambda number: say(b"answered")) as stop:
+answer, last = (lambda number: say(b"answered")), (lambda number: say(b"last word"))
+with stopping.stop_requests(answer) as stop, stopping.last_words(last):
     say(b"ready")
     {before}
     while stop.signal is None:
@@ -74,7 +75,8 @@ def test_the_second_request_ends_the_process(number: signal.Signals, code: int, 
         assert process.poll() is None
         before = time.monotonic()
         process.send_signal(number)
-        process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=30)
+    assert rest == ("" if wait == IN_PYTHON else "last word\n")
     # Of an interruption that is not caught Python dies by the signal itself, which shells call 130.
     assert process.returncode in (code, -number)
     assert time.monotonic() - before < 10

@@ -16,7 +16,7 @@ from oneformer_jax.app.spec.dotted import apply, get
 from oneformer_jax.app.spec.source import Source, at_home, read_yaml
 from oneformer_jax.app.spec.spec import notes
 from oneformer_jax.errors import OneFormerError, SpecError
-from oneformer_jax.stopping import signal_of
+from oneformer_jax.stopping import ended_by, last_words, signal_of
 from oneformer_jax.writing import remove_unfinished, write_text
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def running(name: str, spec_path: Path, overrides: list[str] | None, console: Co
                 write_text(folder / "experiment.yaml", dump_yaml(spec))
             if processes is not None:
                 _join(spec, processes)
-            yield spec, Run(folder, status, console)
+            with last_words(lambda number: status.failure(reason(ended_by(number), name))):
+                yield spec, Run(folder, status, console)
             status.success()
         except BaseException as error:
             status.failure(reason(error, name))
