@@ -83,6 +83,7 @@ class Weights:
     """Parameters with their architecture. Without `description` and with `report` where they were converted.
 
     `class_names` are () where they are not known. `thresholds` are those of the code base that the weights come from.
+    `folder` is that of Hugging Face, on this machine, which they lie in.
 
     `params` may lack top-level parts: those for training alone, or, in a backbone, all others. Then what `config` says
     of the others are defaults.
@@ -95,6 +96,7 @@ class Weights:
     thresholds: Thresholds = field(default_factory=Thresholds)
     description: Description | None = None
     report: Report | None = None
+    folder: Path | None = None
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -123,4 +125,6 @@ def read_weights(location: str, kind: Kind | Literal["auto"] = "auto") -> Weight
         config = OneFormerConfig(backbone=config)
     elif converted.kind == "huggingface":
         names = class_names(source.config or {}, config.num_classes, where=location)
-    return Weights(location, config, converted.params, names, converted.thresholds, report=converted.report)
+    return Weights(
+        location, config, converted.params, names, converted.thresholds, None, converted.report, source.folder
+    )

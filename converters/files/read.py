@@ -32,11 +32,13 @@ OfColours = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Source:
-    """`arrays` by name, floating ones float32; `config` is the config.json of a Hugging Face folder."""
+    """`arrays` by name, floating ones float32. `folder` is that of Hugging Face, on this machine, and `config` its
+    config.json."""
 
     location: str
     arrays: Mapping[str, np.ndarray] = field(repr=False)
     config: Mapping[str, Any] | None
+    folder: Path | None = None
 
 
 def read_source(location: str | Path) -> Source:
@@ -57,13 +59,12 @@ def read_source(location: str | Path) -> Source:
         raise CheckpointError(error.what, where=f"{shown(location)} (in {error.where})", hint=error.hint) from error
 
 
-def read_classes(location: str | Path) -> list[Any] | None:
+def read_classes(folder: Path) -> list[Any] | None:
     """The classes in the settings of a Hugging Face folder's image processor, as the entries of a label map.
 
     They lie in the file that `preprocessor_config.json` names or, where that is elsewhere, in its `metadata`. None if
-    there is neither, and where `location` is no such folder. Raises CheckpointError unless they are numbered from 0.
+    there is neither. Raises CheckpointError unless they are numbered from 0.
     """
-    folder = Path(os.path.expanduser(location))
     processor = _read_json(folder / "preprocessor_config.json", needed=False) or {}
     name = Path(str(processor.get("class_info_file") or CLASS_INFO)).name  # nothing outside the folder is read
     info = _read_json(folder / name, needed=False)
@@ -79,13 +80,13 @@ def read_classes(location: str | Path) -> list[Any] | None:
     return [{"id": i} | entry if isinstance(entry, dict) else entry for i, entry in enumerate(entries)]
 
 
-def read_statistics(location: str | Path) -> tuple[OfColours, OfColours] | None:
+def read_statistics(folder: Path) -> tuple[OfColours, OfColours] | None:
     """Mean and standard deviation of R, G, B on 0..255 in the settings of a Hugging Face folder's image processor.
 
-    None where `location` is no such folder. Raises CheckpointError: numbers that cannot be used, or pictures that are
-    prepared in another way than (pixel - mean) / deviation.
+    None where it has none. Raises CheckpointError: numbers that cannot be used, or pictures that are prepared in
+    another way than (pixel - mean) / deviation.
     """
-    path = Path(location).expanduser() / "preprocessor_config.json"
+    path = folder / "preprocessor_config.json"
     processor = _read_json(path, needed=False)
     if processor is None or "image_mean" not in processor:
         return None
@@ -108,7 +109,7 @@ def read_statistics(location: str | Path) -> tuple[OfColours, OfColours] | None:
 
 def _read(path: Path, location: str) -> Source:
     if path.is_dir():
-        return Source(location, _read_folder(path), _read_json(path / "config.json", needed=False))
+        return Source(location, _read_folder(path), _read_json(path / "config.json", needed=False), path)
     return Source(location, _read_file(path), None)
 
 
@@ -241,7 +242,7 @@ def _download(repo: str, revision: str | None, file: str | None) -> Path:
         return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
 
     def snapshot(weights: str) -> Path:
-        patterns = ["config.json", weights]
+        patterns = ["*.json", weights]  # sizes, classes and statistics lie in several
         return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns))
 
     folder = snapshot("model*.safetensors*")

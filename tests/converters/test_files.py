@@ -171,18 +171,13 @@ def test_classes_of_an_image_processor(tmp_path: Path) -> None:
     assert read_classes(tmp_path) is None
     (tmp_path / "class_info.json").write_text(json.dumps(CLASSES))
     expected = [{"id": 7, "name": "person", "isthing": 1}, {"id": 1, "name": "sky", "isthing": 0}]
-    assert read_classes(str(tmp_path)) == expected
+    assert read_classes(tmp_path) == expected
 
     processor = tmp_path / "preprocessor_config.json"
     processor.write_text(json.dumps({"class_info_file": "coco_panoptic.json", "repo_path": "shi-labs/oneformer_demo"}))
     assert read_classes(tmp_path) is None  # that file lies at the hub
     (tmp_path / "class_info.json").rename(tmp_path / "coco_panoptic.json")
     assert read_classes(tmp_path) == expected
-
-
-@pytest.mark.parametrize("location", ["hf://owner/name", "missing/model.pth", __file__])
-def test_no_folder_names_no_classes(location: str) -> None:
-    assert read_classes(location) is None
 
 
 @pytest.mark.parametrize("keys", ["02", "1", "ab"])
@@ -295,7 +290,11 @@ def test_addresses_of_hugging_face(swin: Any, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
-    assert read_source("hf://owner/new").config is not None
+    (tmp_path / "new" / "class_info.json").write_text(json.dumps(CLASSES))
+    new = read_source("hf://owner/new")
+    assert new.config is not None
+    assert new.folder is not None
+    assert len(read_classes(new.folder) or ()) == 2
     assert set(read_source("hf://owner/old@v1").arrays) == set(transformers_names(tmp_path / "old"))
     assert read_source("hf://owner/new@v2/sub/model.safetensors").config is None
     assert asked == [

@@ -43,7 +43,8 @@ def convert(
         console.print("\n".join(weights.report.lines()))
         if report is not None:
             write_json(report, weights.report.to_json())
-    mean, deviation = read_statistics(weights.location) or (PIXEL_MEAN, PIXEL_STD)
+    told = weights.folder and read_statistics(weights.folder)
+    mean, deviation = told or (PIXEL_MEAN, PIXEL_STD)
     description = weights.description or Description(
         model=weights.config,
         categories=_categories(weights, label_map, console),
@@ -82,7 +83,8 @@ def _categories(weights: Weights, label_map: Path | None, console: Console) -> C
         entries = content.get("categories") if isinstance(content, dict) else content
         return _as_many(classes, Categories.from_json(entries, where=str(label_map)), str(label_map))
     if "predictor" in weights.params:
-        if (told := read_classes(weights.location)) is not None:
+        told = weights.folder and read_classes(weights.folder)
+        if told is not None:
             known = Categories.from_json(told, where=weights.location, isthing_required=True)
             return _as_many(classes, known, weights.location)
         console.print(
