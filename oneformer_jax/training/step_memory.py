@@ -1,28 +1,15 @@
 """How much memory of one device a training step needs, by what XLA plans for its programs. Nothing is run."""
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.stages import Lowered
-from jax.typing import DTypeLike
 
 from oneformer_jax.checkpoints.contents import bytes_of
-from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.losses.matching import BLOCK, Pairs, pair_slots
-from oneformer_jax.models import oneformer
-from oneformer_jax.training.loop import LoopSettings
 from oneformer_jax.training.run import Recipe
-from oneformer_jax.training.sharding import make_mesh
-from oneformer_jax.training.step import TrainState, TrainStep, first_loss_scale
-
-SEGMENTS = 16
-"""Of an image, where no data is there to say."""
-_PROMPT_LENGTH = 12  # tokens of the longest prompt; names of classes are short
+from oneformer_jax.training.step_programs import stand_in_batch, stand_in_step, traced_programs
 
 
 class StepMemory(NamedTuple):
@@ -46,25 +33,10 @@ def training_memory(recipe: Recipe, batch: int, size: Size, batches_per_step: in
 
     Raises OneFormerError: the backend does not say how much memory its programs need.
     """
-
-    def array(*shape: int, dtype: DTypeLike = jnp.int32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((batch, *shape), dtype)
-
-    queries, context = recipe.model.transformer.num_queries, recipe.model.text_encoder.n_ctx
-    images, maps = array(*size, 3, dtype=jnp.uint8), array(1, *size, dtype=jnp.int16)
-    segments = array(min(queries, -(-SEGMENTS // BLOCK) * BLOCK))
-    shapes = Batch(images, maps, segments, segments, array(), array(queries - context), array())
-    slots = pair_slots(np.full(batch, min(SEGMENTS, queries)), 1)
     step, state = stand_in_step(recipe)
-    place = jax.ShapeDtypeStruct((1, slots), jnp.int32)
-    forward = step.forward.lower(state.params, state.step, shapes)
-    outputs, costs, _, pullback = forward.out_info
-    pairs = Pairs(jax.ShapeDtypeStruct((costs.shape[0], 1, slots), jnp.int32), place, place)
-    normalisers = jax.eval_shape(step.normalisers, (segments,))
-    losses = step.losses.lower(outputs, state.step, shapes, pairs, normalisers, state.loss_scale)
-    backward = step.backward.lower(pullback, losses.out_info.cotangents)
-    update = step.update.lower(state, backward.out_info, jax.ShapeDtypeStruct((), jnp.float32))
-    programs = (forward, losses, backward, update)
+    shapes = stand_in_batch(recipe.model, batch, size)
+    _, *traced = traced_programs(step, state, shapes)  # the normalisers are a few numbers
+    programs = [program.lower() for program in traced]
     plans = [planned(program) for program in programs]
     temporary = [plan.temp_size_in_bytes for plan in plans]
     kept, cotangents, _, written = (plan.output_size_in_bytes for plan in plans)
@@ -104,17 +76,3 @@ def planned(lowered: Lowered) -> Any:
     if plan is None:
         raise OneFormerError(f"the backend {jax.default_backend()} does not say how much memory its programs need")
     return plan
-
-
-def stand_in_step(recipe: Recipe) -> tuple[TrainStep, TrainState]:
-    """The step of a recipe on one device, with a table of prompts that say nothing, and the shapes of its state."""
-    model = recipe.model
-    recipe = replace(recipe, step=replace(recipe.step, strategy="ddp"))
-    loop = LoopSettings(1, 1, 1, 1, 1)
-    prompts = np.zeros((model.num_classes + 3, _PROMPT_LENGTH), np.int32)
-    step = recipe.make_step(loop, prompts, min(SEGMENTS, model.num_classes) + 1, make_mesh(1))
-    shapes = oneformer.shapes(model)
-    scale = jax.eval_shape(lambda: first_loss_scale(recipe.step.precision))
-    average = shapes if recipe.step.average_decay else None
-    updates: Any = jax.ShapeDtypeStruct((), jnp.int32)
-    return step, TrainState(updates, shapes, jax.eval_shape(step.optimizer.init, shapes), scale, average)

@@ -24,7 +24,8 @@ from oneformer_jax.models import oneformer
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.training.run import Recipe, TrainingRun
 from oneformer_jax.training.step import TrainState, TrainStep
-from oneformer_jax.training.step_memory import StepMemory, stand_in_step, training_memory
+from oneformer_jax.training.step_memory import StepMemory, training_memory
+from oneformer_jax.training.step_programs import stand_in_step
 
 SPEC = """
 model:

@@ -19,7 +19,8 @@ from oneformer_jax.models import oneformer
 from oneformer_jax.models.compiled_programs import enable_compilation_cache
 from oneformer_jax.models.oneformer import normalise
 from oneformer_jax.training.run import Recipe
-from oneformer_jax.training.step_memory import SEGMENTS, planned, training_memory
+from oneformer_jax.training.step_memory import planned, training_memory
+from oneformer_jax.training.step_programs import SEGMENTS
 
 PARTS = {
     "backbone": ("backbone",),
