@@ -1,8 +1,10 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+GPU_VENV := .venv-gpu
+GPU_PROGRAM := $(GPU_VENV)/bin/python -m benchmarks.gpu_program --quick
 
-.PHONY: install install-dev bindings resolve quickstart check test test-fast prove bench format
+.PHONY: install install-dev bindings resolve quickstart check test test-fast prove bench gpu-program format
 
 # What trains, evaluates and exports: enough for everything in the README but its last section.
 install: $(VENV)/installed
@@ -67,3 +69,21 @@ bench: install-dev
 	$(RUN) -m benchmarks.pipeline --recipe tao
 	$(RUN) -m benchmarks.pipeline --recipe plain
 	$(RUN) -m benchmarks.report
+
+# JAX's plugin for CUDA with NVIDIA's libraries, 4 GB: no GPU and no driver is needed to compile for one.
+$(GPU_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/pip install --quiet --upgrade pip
+	$(GPU_VENV)/bin/pip install --quiet -e ".[cuda]"
+	touch $@
+
+# An hour on two cores: what an H100 would run, and how long that takes at least. Then `make bench`'s last line.
+gpu-program: $(GPU_VENV)/installed
+	$(GPU_PROGRAM) --backbone swin_t --size 512 --precision bf16-mixed
+	$(GPU_PROGRAM) --backbone swin_t --size 512 --precision 32
+	$(GPU_PROGRAM) --backbone swin_l --size 1024 --precision bf16-mixed
+	$(GPU_PROGRAM) --backbone swin_l --size 1024 --precision 32
+	$(GPU_PROGRAM) --backbone swin_t --size 512 --batch 1 --inference
+	$(GPU_PROGRAM) --backbone swin_l --size 1024 --batch 1 --inference
+	$(GPU_PROGRAM) --backbone swin_l --size 1024 --precision bf16-mixed --devices 8 --strategy ddp
+	$(GPU_PROGRAM) --backbone swin_l --size 1024 --precision bf16-mixed --devices 8 --strategy fsdp

@@ -135,6 +135,37 @@ def test_a_large_data_set_has_a_row() -> None:
     assert "| shards, 2 | 100,000 | 2,000,000 | 41 | 900 | 2,000 | 700 -> 701 | 64, 96 | 1 |" in page
 
 
+def test_a_compiled_program_has_a_row_that_says_modelled() -> None:
+    workload = {"backbone": "swin_l", "size": 1024, "batch": 2, "precision": "bf16-mixed", "purpose": "training"}
+    compiled = {
+        "kind": "gpu_program",
+        "workload": workload | {"devices": 8, "strategy": "fsdp", "device": "Accelerator 1"},
+        "date": "2020-02-20",
+        "machine": {"processor": "Modelled", "device": "Accelerator 1", "versions": "Revision abc, jax 1"},
+        "step_ms": 116.4,
+        "step_kernels": 13747,
+        "moved_gb": 295.5,
+        "tflop": 11.9,
+        "kept_gib": 28.75,
+        "update_ms": 15.08,
+        "update_temp_mib": 2705,
+        "largest_array_mib": 596,
+        "largest_attention_mib": 64,
+        "to_device_mb": 12.5,
+        "to_host_mb": 0.19,
+    }
+    page = report.render([result(), compiled])
+    assert "### Modelled, Accelerator 1\n\n2020-02-20. Revision abc, jax 1.\n" in page.split(report.GPU_PROGRAM)[1]
+    assert (
+        "| training, Swin-L 1024, batch 2, bfloat16, 8 GPUs fsdp | 116 | 13,747 | 295.5 | 11.90 | 28.8 | 15.1 / 2705 "
+        "| 596 / 64 | 12.5 / 0.2 |"
+    ) in page
+    alone = compiled | {"workload": workload | {"devices": 1, "purpose": "inference", "precision": "32", "device": "A"}}
+    assert "| inference, Swin-L 1024, batch 2, float32 | 116 | 13,747 | 295.5 | 11.90 |  |  | 596 / 64 |" in (
+        report.render([result(), alone])
+    )
+
+
 def test_onnx_has_a_row_for_each_side() -> None:
     sides = {
         "our file": {"times_ms": [3.0, 1.0, 2.0], "share_within_1e-3": [1.0, 0.5], "nodes": 12, "megabytes": 3.5},
