@@ -1,0 +1,90 @@
+"""What a GPU gets, as far as no compiler for it is needed: the programs of a training step, lowered for CUDA.
+
+`make gpu-program` compiles them; here nothing is compiled and nothing runs.
+"""
+
+import math
+import re
+from collections import Counter
+
+import jax
+import pytest
+from models.tiny import TINY
+
+from oneformer_jax.checkpoints.contents import bytes_of
+from oneformer_jax.losses.matching import CriterionConfig
+from oneformer_jax.training.optimizer import OptimizerConfig, ScheduleConfig
+from oneformer_jax.training.run import Recipe
+from oneformer_jax.training.step import StepSettings
+from oneformer_jax.training.step_programs import StepPrograms, stand_in_batch, stand_in_step, traced_programs
+
+pytestmark = pytest.mark.slow
+
+IMAGES, SIDE = 2, 64
+NORMALISED = IMAGES * SIDE * SIDE * 3 * 4  # bytes of the images in float32
+OPERATION = re.compile(r"stablehlo\.(\w+)")
+ARRAY = re.compile(r"tensor<((?:\d+x)*)(\w+)>")
+# What a library or a loop reads and writes lies in memory; XLA may fuse all else into what uses it.
+IN_MEMORY = {"dot_general", "convolution", "custom_call", "sort", "while"}
+# Each is a kernel at least, or the middle of one. Twice a parameter array suffices for the two norms of a gradient
+# and for the sums over a batch that are the gradients of biases and scales; who gathers or scatters in a loop over
+# samples needs one operation for each corner of a sample, not for each sample.
+MOST = {
+    "normalisers": {"reduce": 4},
+    "forward": {"reduce": 150, "gather": 36, "scatter": 0, "sort": 0},
+    "losses": {"reduce": 40, "gather": 26, "scatter": 14, "sort": 0},
+    "backward": {"reduce": 540, "gather": 8, "scatter": 20, "sort": 0},
+    "update": {"reduce": 440, "gather": 0, "scatter": 0, "sort": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def traced() -> StepPrograms:
+    """Of a tiny model with products in bfloat16."""
+    recipe = Recipe(
+        TINY,
+        CriterionConfig(num_points=64),
+        OptimizerConfig(),
+        ScheduleConfig(),
+        StepSettings(seed=0, precision="bf16-mixed"),
+        (120.0,) * 3,
+        (60.0,) * 3,
+    )
+    return traced_programs(*stand_in_step(recipe), stand_in_batch(TINY, IMAGES, (SIDE, SIDE)))
+
+
+@pytest.fixture(scope="module")
+def lowered(traced: StepPrograms) -> dict[str, str]:
+    """The text of each program for CUDA."""
+    return {name: one.lower(lowering_platforms=("cuda",)).as_text() for name, one in traced._asdict().items()}
+
+
+@pytest.mark.parametrize("name", StepPrograms._fields)
+def test_a_program_needs_neither_host_nor_cpu_and_stays_within_its_bounds(lowered: dict[str, str], name: str) -> None:
+    text = lowered[name]
+    assert re.findall(r"custom_call @(\S+?)\(", text) == [], "of the host, or of a library that CUDA lacks"
+    assert not re.search("callback|infeed|outfeed|stablehlo.(send|recv)", text)
+    assert "f64" not in text
+    counts = Counter(OPERATION.findall(text))
+    assert not {operation: counts[operation] for operation, most in MOST[name].items() if counts[operation] > most}
+    largest = max(sizes_in_memory(text), default=0)
+    # The finest map has a quarter of the pixels of the images each way and ten times the channels.
+    assert largest <= NORMALISED
+
+
+def sizes_in_memory(text: str) -> list[int]:
+    """Bytes of the arrays that lie in memory for certain."""
+    lines = [line for line in text.splitlines() if (found := OPERATION.search(line)) and found[1] in IN_MEMORY]
+    arrays = [array for line in lines for array in ARRAY.findall(line)]
+    return [math.prod(int(size) for size in dims.split("x") if size) * item_size(dtype) for dims, dtype in arrays]
+
+
+def item_size(dtype: str) -> int:
+    """Bytes of an entry."""
+    return 1 if dtype == "i1" else int(re.findall(r"\d+", dtype)[0]) // 8
+
+
+def test_what_waits_for_the_backward_pass_is_so_many_times_the_images(traced: StepPrograms) -> None:
+    *_, pullback = traced.forward.out_info
+    assert bytes_of(pullback) <= 40 * NORMALISED
+    assert max(map(bytes_of, jax.tree.leaves(pullback))) <= NORMALISED
