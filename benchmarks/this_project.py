@@ -33,7 +33,7 @@ from oneformer_jax.models import oneformer
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.compiled_programs import enable_compilation_cache
 from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.models.ops import deformable_attention
+from oneformer_jax.models.ops import deformable_attention, using
 from oneformer_jax.models.predictions import Predictions
 from oneformer_jax.training.optimizer import OptimizerConfig, make_optimizer
 from oneformer_jax.training.sharding import make_mesh, put_replicated
@@ -96,7 +96,7 @@ class Inference(ThisProject):
         super().__init__()
         self._params = read_weights(weights)
         self._inputs = jnp.asarray(workload.images), jnp.asarray(workload.task)
-        self._forward = jax.jit(partial(forward, config=model_config(workload)))
+        self._forward = jax.jit(partial(forward, config=model_config(workload).on(make_mesh(1))))
 
     def run(self) -> None:
         jax.block_until_ready(self._forward(self._params, *self._inputs))
@@ -120,7 +120,7 @@ class Training(ThisProject):
         shown = max(len(set(rows)) for rows in workload.prompts.tolist())
         inputs = StepInputs(PIXEL_MEAN, PIXEL_STD, task_tokens(0, 77), workload.prompt_table, shown)
         settings = StepSettings(seed=0)
-        self._step = TrainStep(self._config, OneFormerObjective(), optimizer, schedule, inputs, settings, mesh)
+        self._step = TrainStep(self._config.on(mesh), OneFormerObjective(), optimizer, schedule, inputs, settings, mesh)
         params = put_replicated(read_weights(weights), mesh)
         self._state = TrainState(put_replicated(jnp.zeros((), jnp.int32), mesh), params, optimizer.init(params))
         samples = np.arange(workload.batch, dtype=np.int32)
@@ -163,10 +163,14 @@ class Attention(ThisProject):
         self._arrays = [jnp.asarray(x) for x in workload.arrays()]
 
         def both(value: jax.Array, locations: jax.Array, weights: jax.Array, cotangent: jax.Array) -> Any:
-            sums, pullback = jax.vjp(
-                lambda *inputs: deformable_attention(inputs[0], workload.shapes, *inputs[1:]), value, locations, weights
-            )
-            return sums, *pullback(cotangent)
+            with using(OneFormerConfig().on(make_mesh(1)).ops):
+                sums, pullback = jax.vjp(
+                    lambda value, *samples: deformable_attention(value, workload.shapes, *samples),
+                    value,
+                    locations,
+                    weights,
+                )
+                return sums, *pullback(cotangent)
 
         self._both = jax.jit(both)
 

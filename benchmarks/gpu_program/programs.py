@@ -44,7 +44,8 @@ def gpu_mesh(devices: int) -> Mesh:
 def traced_parts(case: Case) -> dict[str, Traced]:
     """The programs of `case.parts`."""
     backbone = SwinConfig(**BACKBONES[case.backbone], drop_path_rate=DROP_PATH)
-    model, mesh = OneFormerConfig(num_classes=CLASSES, backbone=backbone), gpu_mesh(case.devices)
+    mesh = gpu_mesh(case.devices)
+    model = OneFormerConfig(num_classes=CLASSES, backbone=backbone).on(mesh)
     if case.purpose == "inference":
         return _inference(case, model, mesh)
     recipe = Recipe(

@@ -5,11 +5,14 @@ Defaults are those of the published Swin-L configuration. A checkpoint stores on
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jax.sharding import Mesh
+
 from oneformer_jax.models.backbones import BackboneConfig, SwinConfig, backbone_from_json, backbone_to_json
-from oneformer_jax.models.ops import XLA, Ops
+from oneformer_jax.models.gpu.formulation import ops_of_gpus
+from oneformer_jax.models.ops import CPU, Ops
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class OneFormerConfig:
     """The whole model. `task_seq_len` is the length of the task token rows that enter the task MLP as raw ids;
     `task_pad_id` is the id they are padded with: it belongs to the weights (0 in the original, 49407 in TAO).
 
-    `ops` is how the operations of `models.ops` are computed: the choice of a platform or an exporter, not of the
+    `ops` is how the operations of `models.ops` are computed: the choice of a platform (`on`) or an exporter, not of the
     architecture, so JSON lacks it.
     """
 
@@ -76,7 +79,12 @@ class OneFormerConfig:
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     task_seq_len: int = 77
     task_pad_id: int = 0
-    ops: Ops = field(default=XLA, repr=False)
+    ops: Ops = field(default=CPU, repr=False)
+
+    def on(self, mesh: Mesh) -> "OneFormerConfig":
+        """The same model, computed as is fast on the devices of `mesh`, unless other `ops` were chosen before."""
+        is_for_gpus = self.ops == CPU and mesh.devices.flat[0].platform != "cpu"
+        return replace(self, ops=ops_of_gpus(mesh)) if is_for_gpus else self
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists, as a checkpoint stores them."""

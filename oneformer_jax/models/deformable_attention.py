@@ -1,11 +1,13 @@
 """Multi-scale deformable attention (Zhu et al. 2021, equation 3) as a weighted sum of gathered rows.
 
-Every sample is four rows of one table times four coefficients. Only the sum has a derivative of its own
-(`_weighted_samples`); the arithmetic around it is left to autodiff.
+Every sample is four rows of one table times four coefficients. Only the sum has a derivative of its own; the arithmetic
+around it is left to autodiff. The sum here, in loops, is the one for CPU; `models.gpu` has another.
 
 Axes: s pixels of all levels, q queries, n heads, d channels of a head, k samples (points of all levels), h w pixels of
 a level.
 """
+
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +15,23 @@ import numpy as np
 from jax import Array, lax
 
 Shapes = tuple[tuple[int, int], ...]
+Sum = Callable[[Array, Array, Array, Array, Array], Array]
+"""From the rows of the table, what `cells` returns and the weights (k, q, n) to the sums (q, n, d)."""
 
 
 def weighted_gathers(value: Array, shapes: Shapes, locations: Array, weights: Array) -> Array:
-    """`ops.deformable_attention`, which says what the arguments are."""
+    """`ops.deformable_attention`, which says what the arguments are, for CPU."""
+    return summed_by(_weighted_samples, value, shapes, locations, weights)
+
+
+def summed_by(add_up: Sum, value: Array, shapes: Shapes, locations: Array, weights: Array) -> Array:
+    """`ops.deformable_attention` with the weighted sum of an image's samples computed by `add_up`."""
 
     # vmap keeps the batch a batch dimension of the gathers: a batch sharded over devices stays where it is.
     def one_image(value: Array, locations: Array, weights: Array) -> Array:
         q, n, *_ = weights.shape
         flat_weights = jnp.transpose(weights, (2, 3, 0, 1)).reshape(-1, q, n)
-        return _weighted_samples(_padded_rows(shapes, value), *_cells(shapes, locations), flat_weights)
+        return add_up(_padded_rows(shapes, value), *_cells(shapes, locations), flat_weights)
 
     out = jax.vmap(one_image)(value, locations, weights)
     return out.reshape(*out.shape[:2], -1)
@@ -74,18 +83,21 @@ def _weighted_samples(table: Array, upper_left: Array, below: Array, fraction: A
 
     def add(total: Array, step: tuple[Array, Array, Array, Array]) -> tuple[Array, None]:
         upper_left, below, fraction, weights = step
-        for row, coefficient in _corners(n, upper_left, below, fraction, weights):
-            total = total + coefficient[..., None] * _take(table, row)
+        for row, coefficient in corners(n, upper_left, below, fraction, weights):
+            total = total + coefficient[..., None] * rows_of(table, row)
         return total, None
 
     total = jnp.zeros((*weights.shape[1:], table.shape[1]), weights.dtype)
     return lax.scan(add, total, (upper_left, below, fraction, weights))[0]
 
 
-def _corners(
+def corners(
     n: int, upper_left: Array, below: Array, fraction: Array, weights: Array
 ) -> tuple[tuple[Array, Array], ...]:
-    """Row and coefficient (q, n) of the four pixels around each sample, the upper two first, left before right."""
+    """Row and coefficient (..., q, n) of the four pixels around each sample, the upper two first, left before right.
+
+    x and y of `fraction` lead its axes.
+    """
     fx, fy = fraction
     lower_left = upper_left + below
     return (
@@ -96,7 +108,21 @@ def _corners(
     )
 
 
-def _take(table: Array, row: Array) -> Array:
+def sample_gradients(products: Iterable[Array], fraction: Array, weights: Array) -> tuple[Array, Array]:
+    """Gradients of `fraction` (2, ..., q, n) and of weights.
+
+    `products` (..., q, n) are those of the cotangent with the pixels around each sample, in the order of `corners`.
+    """
+    (upper_left, upper_right, lower_left, lower_right), (fx, fy) = products, fraction
+    upper = upper_left + fx * (upper_right - upper_left)
+    lower = lower_left + fx * (lower_right - lower_left)
+    along_x = upper_right - upper_left + fy * (lower_right - lower_left - upper_right + upper_left)
+    along_y = lower - upper
+    return weights[None] * jnp.stack([along_x, along_y]), upper + fy * along_y
+
+
+def rows_of(table: Array, row: Array) -> Array:
+    """The rows of these numbers, which exist."""
     return table.at[row].get(mode="promise_in_bounds")
 
 
@@ -112,21 +138,16 @@ def _weighted_samples_backward(
     n = cotangent.shape[1]
 
     def scatter(gradient: Array, step: list[Array]) -> tuple[Array, None]:
-        for row, coefficient in _corners(n, *step):
+        for row, coefficient in corners(n, *step):
             gradient = gradient.at[row].add(coefficient[..., None] * cotangent, mode="promise_in_bounds")
         return gradient, None
 
     def gather(_: None, step: list[Array]) -> tuple[None, tuple[Array, Array]]:
-        (fx, fy), weights = step[2:]
-        products = tuple(cotangent * _take(table, row) for row, _ in _corners(n, *step))
+        fraction, weights = step[2:]
+        products = tuple(cotangent * rows_of(table, row) for row, _ in corners(n, *step))
         # One reduction over channels for all four: a lone float sum is a serial chain that nothing overlaps.
         zeros = (jnp.zeros((), cotangent.dtype),) * 4
-        upper_left, upper_right, lower_left, lower_right = lax.reduce(products, zeros, _add_each, (2,))
-        upper = upper_left + fx * (upper_right - upper_left)
-        lower = lower_left + fx * (lower_right - lower_left)
-        along_x = upper_right - upper_left + fy * (lower_right - lower_left - upper_right + upper_left)
-        along_y = lower - upper
-        return None, (weights[None] * jnp.stack([along_x, along_y]), upper + fy * along_y)
+        return None, sample_gradients(lax.reduce(products, zeros, _add_each, (2,)), fraction, weights)
 
     table_gradient = lax.scan(scatter, jnp.zeros(table.shape, cotangent.dtype), steps)[0]
     fraction_gradient, weights_gradient = lax.scan(gather, None, steps)[1]

@@ -1,9 +1,9 @@
-"""The operations that a platform or an exporter computes in its own way, and their formulations for XLA.
+"""The operations that a platform or an exporter computes in its own way, and their formulations for CPU.
 
 The model calls `attend`, `contract`, `resize` and `deformable_attention` of this module. What they compute is defined
 here; how, by the `Ops` in use: those of `OneFormerConfig.ops`, which `models.oneformer` puts in use while it applies a
 module (`using`). So the formulation is part of the configuration, and with it of every trace and every compiled
-program; other threads keep their own.
+program; other threads keep their own. Those for GPUs are in `models.gpu`.
 
 Axes: b images, q queries, k keys, s pixels of all levels, n heads, d channels of a head, l levels, p points of a level,
 h w pixels of a map, h2 w2 those of the resized one, c channels, m any leading axes.
@@ -92,7 +92,8 @@ def matrix_resize(x: Array, size: tuple[int, int], method: Method) -> Array:
 
 @dataclass(frozen=True)
 class Ops:
-    """A formulation of each operation, called with all its arguments by place. The defaults are for XLA."""
+    """A formulation of each operation, called with all its arguments by place. The defaults are fast on CPU and work
+    everywhere."""
 
     attend: Callable[[Array, Array, Dropout], Array] = normalised_sums
     contract: Callable[[str, Array, Array], Array] = wide_product
@@ -100,8 +101,8 @@ class Ops:
     deformable_attention: Callable[[Array, Shapes, Array, Array], Array] = weighted_gathers
 
 
-XLA = Ops()
-_in_use = ContextVar("ops", default=XLA)
+CPU = Ops()
+_in_use = ContextVar("ops", default=CPU)
 
 
 @contextmanager

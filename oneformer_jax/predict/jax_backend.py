@@ -36,8 +36,8 @@ class JaxBackend:
         pixel_std: tuple[float, float, float],
         mesh: Mesh | None = None,
     ) -> None:
-        self.config = config
         mesh = mesh or _mesh_of(0)
+        self.config = config = config.on(mesh)
         self.provider = f"JAX {jax.__version__} on {mesh.devices.flat[0].platform}"
         self._split = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
         self.params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))

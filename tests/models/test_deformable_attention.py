@@ -3,15 +3,21 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import Mesh
 
-from oneformer_jax.models.ops import deformable_attention
+from oneformer_jax.models.gpu.formulation import ops_of_gpus
+from oneformer_jax.models.ops import CPU, Ops, deformable_attention
 
+ODD = ((5, 3), (1, 7))
 SHAPES = [
     ((3, 5),),
     ((1, 1), (2, 3)),
@@ -36,6 +42,9 @@ def torch_reference(
     return total.reshape(b, q, n * d)
 
 
+GPU = ops_of_gpus(Mesh(np.array(jax.devices()[:1]), ("data",)))
+
+
 def random_inputs(
     shapes: tuple[tuple[int, int], ...], *, b: int = 2, q: int = 7, n: int = 3, p: int = 4, d: int = 5, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -47,14 +56,14 @@ def random_inputs(
     return value, locations, weights
 
 
-def assert_equals_torch(shapes: tuple[tuple[int, int], ...], inputs: tuple[np.ndarray, ...]) -> None:
+def assert_equals_torch(shapes: tuple[tuple[int, int], ...], inputs: tuple[np.ndarray, ...], ops: Ops = CPU) -> None:
     """The outputs and the gradients of a random linear functional agree with PyTorch."""
     tensors = [torch.tensor(x, requires_grad=True) for x in inputs]
     expected = torch_reference(tensors[0], shapes, tensors[1], tensors[2])
     cotangent = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32)
     expected.backward(torch.tensor(cotangent))
 
-    output, pullback = jax.vjp(lambda v, x, w: deformable_attention(v, shapes, x, w), *map(jnp.asarray, inputs))
+    output, pullback = jax.vjp(lambda v, x, w: ops.deformable_attention(v, shapes, x, w), *map(jnp.asarray, inputs))
     np.testing.assert_allclose(output, expected.detach().numpy(), rtol=1e-5, atol=1e-5)
     for name, ours, theirs in zip(
         ("value", "locations", "weights"), pullback(jnp.asarray(cotangent)), tensors, strict=True
@@ -67,6 +76,28 @@ def assert_equals_torch(shapes: tuple[tuple[int, int], ...], inputs: tuple[np.nd
 @pytest.mark.parametrize("shapes", SHAPES, ids=str)
 def test_equals_grid_sample(shapes: tuple[tuple[int, int], ...]) -> None:
     assert_equals_torch(shapes, random_inputs(shapes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shapes", "points"), [(SHAPES[2], 4), (SHAPES[3], 3)], ids=str)
+def test_the_formulation_for_gpus_equals_grid_sample(shapes: tuple[tuple[int, int], ...], points: int) -> None:
+    assert_equals_torch(shapes, random_inputs(shapes, p=points), GPU)
+
+
+@partial(jax.jit, static_argnums=0)
+def with_gradients(ops: Ops, *inputs: jax.Array) -> tuple[jax.Array, ...]:
+    out, pullback = jax.vjp(lambda value, *samples: ops.deformable_attention(value, ODD, *samples), *inputs)
+    return out, *pullback(jnp.cos(out))
+
+
+@pytest.mark.slow
+@given(st.integers(0, 2**32 - 1), st.floats(0.0, 4.0), st.floats(-2.0, 2.0))
+def test_formulations_agree_wherever_samples_lie(seed: int, spread: float, centre: float) -> None:
+    """From all of them in one place to most of them outside."""
+    value, locations, weights = random_inputs(ODD, q=5, n=2, p=3, d=3, seed=seed)
+    inputs = value, np.float32(centre) + np.float32(spread) * (locations - np.float32(0.5)), weights
+    for a, b in zip(with_gradients(GPU, *inputs), with_gradients(CPU, *inputs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.slow

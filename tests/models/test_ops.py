@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from tiny import TINY
 
 from oneformer_jax.models import ops
+from oneformer_jax.models.gpu.formulation import ops_of_gpus
 from oneformer_jax.models.layers import Dropout
 from oneformer_jax.models.oneformer import encode, init, predict
 
@@ -48,3 +50,20 @@ def test_the_formulation_belongs_to_the_configuration_and_to_its_compiled_progra
     first, second, again = (class_logits(params, config) for config in (TINY, other, TINY))
     assert not np.allclose(first, second)
     np.testing.assert_array_equal(first, again)
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """One that is not here."""
+
+    platform: str
+
+
+def test_the_devices_of_a_mesh_choose_the_formulation() -> None:
+    meshes = [Mesh(np.array([Device(platform)]), ("data",)) for platform in ("cpu", "gpu")]
+    on_cpu, on_gpu = (TINY.on(mesh) for mesh in meshes)
+    assert on_cpu is TINY
+    assert on_gpu.on(meshes[0]) is on_gpu, "what was chosen stays"
+    assert on_gpu.ops == ops_of_gpus(meshes[1])
+    assert on_gpu == TINY.on(meshes[1]), "one key of the compiled programs"
+    assert on_gpu.to_json() == TINY.to_json()

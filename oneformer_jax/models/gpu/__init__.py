@@ -1,0 +1,1 @@
+"""The operations of `models.ops` in the formulations that are fast on a GPU."""
