@@ -28,6 +28,10 @@ EXTRAS_OF: dict[str, tuple[str, ...]] = {
 """The extras that bring a module which many files import, the usual one first. The others are asked for by `needs`."""
 
 
+LONGEST_PLACE = 1000
+"""Letters of a place that a message shows: a path is as long as a file system allows, a name in a file is not."""
+
+
 class OneFormerError(Exception):
     """What is wrong, `where` (file, line, key) and a `hint` that says what to do."""
 
@@ -36,7 +40,8 @@ class OneFormerError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
+        where = self.where if len(self.where) <= LONGEST_PLACE else f"{self.where[:LONGEST_PLACE]}..."
+        place = f"{where}: ".replace("\n", "\u240a") if where else ""
         advice = f"\n  -> {self.hint}" if self.hint else ""
         return f"{place}{self.what}{advice}"
 

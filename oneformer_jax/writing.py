@@ -25,6 +25,11 @@ _HINTS = {
 }
 
 
+def advice(code: int | None) -> str:
+    """What to do about an OSError of this number that concerns the disk, "" for others."""
+    return _HINTS.get(code or 0, "")
+
+
 @contextmanager
 def appearing_in(folder: Path, name: str = "") -> Iterator[Path]:
     """A new, hidden folder whose entries take their places in `folder` together when the block ends, also over entries
@@ -129,5 +134,4 @@ def _explained(folder: Path, name: str, fresh: Path | None = None) -> Iterator[N
                 raise
         # A file where a folder is to be made exists, which is not what is wrong with it.
         reason = os.strerror(errno.ENOTDIR if code == errno.EEXIST else code) if code else str(error)
-        hint = _HINTS.get(code or 0, "")
-        raise OneFormerError(f"the file cannot be written: {reason}", where=str(place), hint=hint) from error
+        raise OneFormerError(f"the file cannot be written: {reason}", where=str(place), hint=advice(code)) from error

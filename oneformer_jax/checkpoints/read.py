@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Float, PyTree, Shaped
 
+from oneformer_jax.checkpoints.checksums import check_files
 from oneformer_jax.checkpoints.contents import restored
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.data.datasets.categories import Categories
@@ -150,12 +151,13 @@ def _on_default_device(like: PyTree) -> PyTree:
 
 
 def _restore(step_dir: Path, item: str, args: ocp.args.CheckpointArgs) -> Any:
+    check_files(step_dir, item)
     try:
         with WithoutOrbaxLogs(), ocp.CheckpointManager(step_dir.parent.absolute()) as manager:
             return manager.restore(int(step_dir.name), args=ocp.args.Composite(**{item: args}))[item]
     except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files; all mean the same here
         raise CheckpointError(
-            f"`{item}` could not be read: {str(error).splitlines()[0][:300]}",
+            f"`{item}` could not be read: {str(error).splitlines()[0].partition(' See full TensorStore')[0][:300]}",
             where=str(step_dir),
             hint="the checkpoint is damaged or of another architecture: use another step of the same run "
             "(a run whose newest step is damaged resumes from the one before if this folder is removed)",

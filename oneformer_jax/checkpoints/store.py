@@ -4,7 +4,8 @@ A run folder has `checkpoints/<step>/` with the items `params`, `optimizer` (not
 `loss_scale` (of float16), `average` (of the parameters, where the run keeps one) and `description` (JSON: architecture,
 categories, pixel statistics, the spec with the seed of every random draw, progress). The newest few and the best are
 kept; the links `latest` and `best` beside `checkpoints` name them. A save becomes visible only when it is complete, and
-a checkpoint disappears as a whole, so an interrupted or failed one leaves every earlier checkpoint usable.
+a checkpoint disappears as a whole, so an interrupted or failed one leaves every earlier checkpoint usable. Checksums of
+its files lie beside them.
 """
 
 import json
@@ -22,9 +23,10 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers as managers
 
+from oneformer_jax.checkpoints.checksums import write_checksums
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import FOLDER, WithoutOrbaxLogs
-from oneformer_jax.errors import CheckpointError
+from oneformer_jax.errors import CheckpointError, OneFormerError
 from oneformer_jax.models.oneformer import Params
 
 TO_DELETE = ".to_delete"
@@ -148,6 +150,8 @@ class Checkpoints:
         step, self._unfinished = self._unfinished.step, None
         with self._naming(step):
             self._manager.wait_until_finished()
+            if jax.process_index() == 0:
+                write_checksums(self.run_dir / FOLDER / str(step))
         self._link("latest", step)
         if step == self.best_step:
             self._link("best", step)
@@ -157,7 +161,7 @@ class Checkpoints:
     def _naming(self, step: int) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OneFormerError) as error:
             self._failed = True
             raise CheckpointError(
                 f"checkpoint of step {step} could not be written: {_cause(error)}",

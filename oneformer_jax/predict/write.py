@@ -74,7 +74,8 @@ class ResultWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with nullcontext() if kind is None else suppress(OneFormerError):  # what failed first is the message
-            self._write_json()
+            if kind is None or self._annotations:
+                self._write_json()
 
     def _write_json(self) -> None:
         """What tools read, of all images that are done."""

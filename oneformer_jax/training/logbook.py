@@ -75,8 +75,12 @@ class Logbook:
 
     def _record(self, step: int, kind: str, scalars: dict[str, float]) -> None:
         finite = {k: v if math.isfinite(v) else None for k, v in scalars.items()}
-        self._file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            error.filename = str(self._path)  # a write does not say it
+            raise
 
     def _plot(self, step: int, kind: str, scalars: dict[str, float]) -> None:
         for name, value in scalars.items():

@@ -8,6 +8,7 @@ from jax.stages import Lowered
 from oneformer_jax.checkpoints.contents import bytes_of
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.errors import OneFormerError
+from oneformer_jax.models import oneformer
 from oneformer_jax.training.run import Recipe
 from oneformer_jax.training.step_programs import stand_in_batch, stand_in_step, traced_programs
 
@@ -26,6 +27,23 @@ class StepMemory(NamedTuple):
     @property
     def total(self) -> int:
         return sum(self.parts.values())
+
+
+def least_memory(recipe: Recipe, batch: int, size: Size) -> dict[str, int]:
+    """Bytes without which no step of `batch` images of `size` (height, width) is possible on a device, whatever the
+    backbone, by what they hold in words. Nothing is compiled.
+
+    Parameters, gradients and both moments of AdamW are float32, and whole unless they are split over devices; each
+    image is there in uint8 and float32, and its mask features, at a quarter of its size, once for the backward pass.
+    """
+    pixels = batch * size[0] * size[1]
+    held = {
+        "images": 15 * pixels,
+        "mask features": 4 * recipe.model.pixel_decoder.mask_dim * (pixels // 16),
+    }
+    if recipe.step.strategy == "ddp":
+        held["parameters, gradients and moments"] = 4 * bytes_of(oneformer.shapes(recipe.model))
+    return held
 
 
 def training_memory(recipe: Recipe, batch: int, size: Size, batches_per_step: int = 1) -> StepMemory:

@@ -388,8 +388,32 @@ def test_a_damaged_checkpoint_is_named(run: Checkpoints, tmp_path: Path) -> None
     for path in (folder / "params").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
+    like = jax.eval_shape(lambda: arrays(0.0))
+    with pytest.raises(CheckpointError, match="a file of `params` is not as it was written"):
+        load_params(folder, like)
+    (folder / "checksums.json").unlink()  # as where the process was killed before they were written
     with pytest.raises(CheckpointError, match="could not be read"):
-        load_params(folder, jax.eval_shape(lambda: arrays(0.0)))
+        load_params(folder, like)
+
+
+def test_a_bit_that_has_changed_in_an_array_is_found(run: Checkpoints, tmp_path: Path) -> None:
+    """Random numbers of a layer's size: Orbax itself reads them without a word."""
+    noise = jax.random.normal(jax.random.key(0), (300, 300))
+    run.save({"kernel": noise}, arrays(0.0), describe(1))
+    run.close()
+    folder, like = find_checkpoint(tmp_path), jax.eval_shape(lambda: {"kernel": noise})
+    assert bool((load_params(folder, like)["kernel"] == noise).all())
+    files = [path for path in (folder / "params").rglob("*") if path.is_file()]
+    data = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"(?s){data.name}.*size and checksum are .* expected"):
+        load_params(folder, like)
+    load_description(folder)
+    data.unlink()
+    with pytest.raises(CheckpointError, match=f"{data.name}: a file of `params` is missing"):
+        load_params(folder, like)
 
 
 def test_a_model_is_shown_in_one_line() -> None:

@@ -27,9 +27,10 @@ def inference(settings: InferenceRun, run: Run) -> None:
     folders = [local_folder(location, what=settings.images_key) for location in settings.images]
     paths = [path for folder in folders for path in list_images(folder)]
     task, skipped = settings.task, Skipped(run.status)
-    if earlier := earlier_results(run.folder, task, paths):
-        run.status.warning(f"{len(earlier)} files of an earlier run are replaced: {run.folder / task}")
+    earlier = earlier_results(run.folder, task, paths)
     model, batch_size = open_model(settings.model, settings.batch_size, run)
+    if earlier:
+        run.status.warning(f"{len(earlier)} files of an earlier run are replaced: {run.folder / task}")
     model = replace(model, categories=counting_categories(model.categories, settings.model.stated, model.path, run))
     size = model.image_size or settings.image_size
     policy: Policy = Letterbox(size) if size else settings.policy

@@ -41,7 +41,7 @@ def options(
     """What every command takes."""
 
 
-def path(text: str) -> Path:
+def path(text: str | Path) -> Path:
     """A path of the command line, with the home folder in place of a `~`, which shells leave in --option=~/file."""
     return Path(os.path.expanduser(text))
 

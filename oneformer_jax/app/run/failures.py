@@ -12,8 +12,9 @@ from rich.console import Console
 
 from oneformer_jax.app.run.screen import downloading, standard_error, standard_output, told
 from oneformer_jax.data.storage.cache import ensure_home, show_progress_with
-from oneformer_jax.errors import DISK_FULL, OneFormerError, missing_extra
+from oneformer_jax.errors import OneFormerError, missing_extra
 from oneformer_jax.stopping import name_of, raised, signal_of
+from oneformer_jax.writing import advice
 
 CONNECTION_LOST = re.compile(r"gloo|nccl|connection (closed|reset)|coordination service|heartbeat", re.IGNORECASE)
 LESS_MEMORY = {
@@ -73,11 +74,10 @@ def explained(error: BaseException, action: str = "") -> OneFormerError | None:
             hint="its output, or that of whatever started it, has the reason; start all processes again to resume",
         )
     if isinstance(error, OSError):
-        full = error.errno in DISK_FULL
         return OneFormerError(
             error.strerror or str(error) or type(error).__name__,
             where=str(error.filename or ""),
-            hint="free disk space, then run the same command again" if full else "",
+            hint=advice(error.errno),
         )
     return None
 

@@ -254,8 +254,9 @@ def _append(path: Path, line: str) -> None:
         try:
             while data:
                 data = data[file.write(data) :]
-        except OSError:
+        except OSError as error:
             file.truncate(start)
+            error.filename = str(path)  # a write does not say it
             raise
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from oneformer_jax.app.spec.source import SECRET_NAME, Problem, Source, describe, is_secret, parse_value
+from oneformer_jax.app.spec.source import SECRET_NAME, OtherBase, Problem, Source, describe, is_secret, parse_value
 from oneformer_jax.data.storage.addresses import REDACTED, redacted
 
 Data = dict[Any, Any]
@@ -123,11 +123,16 @@ def apply(source: Source, text: str) -> None:
         hint = "write key=value, or ~key to return a key to its default"
         source.problems.append(Problem("not an override", place, hint))
         return
+    if "" in match["key"].split("."):
+        source.problems.append(Problem("not the name of a key: nothing stands beside a dot", place))
+        return
     try:
-        value = parse_value(match["value"])
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError):
+        value = parse_value(match["value"]) if match["value"].strip() else ""  # not null, the default of any key
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         hint = "quote text that holds : # [ ] { } or starts with a special character"
-        source.problems.append(Problem(f"{match['key']}: the value is not valid YAML", place, hint))
+        why = error.problem if isinstance(error, OtherBase) and not is_secret(match["key"]) else ""
+        what = f"{match['key']}: {why or 'the value is not valid YAML'}"
+        source.problems.append(Problem(what, place, "" if why else hint))
         return
     key = SYNONYMS.get(match["key"], match["key"])
     if blocked := _blocked(source.data, key):

@@ -74,7 +74,19 @@ SpecLoader.yaml_implicit_resolvers = {
 SpecLoader.add_implicit_resolver(REPLACED[0], FLOAT, list("-+0123456789."))
 
 
+class OtherBase(yaml.constructor.ConstructorError):
+    """A number that YAML reads in another base than people do."""
+
+
+OTHER_BASE = re.compile(r"[-+]?(0[0-9_]|.*:)")
+"""What YAML 1.1 takes for a number of base 8 or 60 and people do not: 010, 1:30."""
+
+
 def _whole_number(loader: SpecLoader, node: yaml.ScalarNode) -> int:
+    if OTHER_BASE.match(node.value):
+        value = loader.construct_yaml_int(node)
+        what = f"{node.value} is {value} in YAML: write {value}, or put text in quotes"
+        raise OtherBase(None, None, what, node.start_mark)
     value = loader.construct_yaml_int(node)
     if value.bit_length() > 10_000:
         raise ValueError(f"a whole number of {value.bit_length()} bits")

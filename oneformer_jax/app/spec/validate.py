@@ -17,6 +17,7 @@ TEXT = "model.text_encoder"
 SWIN = "model.backbone.swin"
 GROUPS = 32  # of the pixel decoder's group norm
 TEXT_HEAD_WIDTH = 64
+LARGEST_WINDOW = 128  # pixels a side
 AUGMENTATION = "dataset.augmentation"
 ALTERNATIVES = (
     (("train.optim.milestones",), ("train.optim.steps",), "when MultiStep decays"),
@@ -41,6 +42,7 @@ def disagreements(spec: Spec) -> list[Problem]:
         *_data(spec.dataset),
         *_batch_sizes(spec.evaluate, spec.inference, spec.export),
         *_clipping(train),
+        *_seed(train),
         *_said_twice(spec),
         *_ignored_class(model.sem_seg_head),
         *_devices({"train": train, "evaluate": spec.evaluate, "inference": spec.inference}),
@@ -96,6 +98,10 @@ def _widths(model: Model) -> Iterator[Finding]:
 
 
 def _backbone(swin: Swin) -> Iterator[Finding]:
+    if swin.window_size > LARGEST_WINDOW:
+        path = f"{SWIN}.window_size"
+        pairs = f"attention compares {swin.window_size}^4 pairs of pixels in each window"
+        yield f"{path} is {swin.window_size}: {pairs}; give at most {LARGEST_WINDOW}", (path,)
     for stage, heads in enumerate(swin.num_heads):
         width = swin.embed_dim * 2**stage
         if width % heads:
@@ -136,6 +142,14 @@ def _batch_sizes(evaluate: Evaluate, inference: Inference, export: Export) -> It
             yield f"{path} is 0: give 1 or more, or -1 for dataset.test.batch_size", (path,)
     if export.batch_size == 0:
         yield "export.batch_size is 0: give 1 or more, or -1 for any", ("export.batch_size",)
+
+
+def _seed(train: Train) -> Iterator[Finding]:
+    if train.seed >= 2**32:
+        yield (
+            f"train.seed is {train.seed}: it must be below 2^32, beyond which seeds repeat each other",
+            ("train.seed",),
+        )
 
 
 def _clipping(train: Train) -> Iterator[Finding]:

@@ -169,6 +169,8 @@ def _link_all(links: list[tuple[Path, str]], folder: Path) -> None:
         return Path(os.path.realpath(path)).is_relative_to(root)
 
     for path, target in links:
+        if path.is_dir() and not path.is_symlink():
+            raise _unsafe(f"{str(path.relative_to(folder))!r} is a link to {target!r} and a folder with files")
         if stays(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from oneformer_jax.app.actions.train import report
-from oneformer_jax.app.actions.train.report import explaining_out_of_memory, what_to_change
+from oneformer_jax.app.actions.train.report import explaining_out_of_memory, refuse_what_cannot_fit, what_to_change
 from oneformer_jax.app.settings.training import pipeline_settings, training_recipe
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints.contents import bytes_of
@@ -23,8 +23,9 @@ from oneformer_jax.losses.matching import assign, pair_slots
 from oneformer_jax.models import oneformer
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.training.run import Recipe, TrainingRun
+from oneformer_jax.training.sharding import make_mesh
 from oneformer_jax.training.step import TrainState, TrainStep
-from oneformer_jax.training.step_memory import StepMemory, training_memory
+from oneformer_jax.training.step_memory import StepMemory, least_memory, training_memory
 from oneformer_jax.training.step_programs import stand_in_step
 
 SPEC = """
@@ -183,3 +184,22 @@ def test_an_estimate_that_fails_does_not_hide_that_memory_ran_out(
         out_of_memory()
     with pytest.raises(KeyError), explaining_out_of_memory(run_of(spec_of())):
         raise KeyError("another error is left alone")
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("dataset.augmentation.train_crop_size=[64,1000000000]", "mask features"),
+        ("dataset.train.batch_size=1000000000", "mask features"),
+        ("model.one_former.num_object_queries=10000000000", "parameters, gradients and moments"),
+    ],
+)
+def test_what_no_machine_can_hold_is_refused_before_anything_is_compiled(spec_of: Any, key: str, what: str) -> None:
+    with pytest.raises(OneFormerError, match=rf"at least [\d,.]+ GiB, most of them for {what}; there are \d"):
+        refuse_what_cannot_fit(run_of(spec_of(key, text=SPEC)), make_mesh(1))
+    refuse_what_cannot_fit(run_of(spec_of(text=SPEC)), make_mesh(1))
+
+
+def test_the_least_that_a_step_needs_is_less_than_what_it_needs(spec_of: Any) -> None:
+    recipe = training_recipe(spec_of(text=SPEC))
+    assert sum(least_memory(recipe, 2, (64, 96)).values()) < training_memory(recipe, 2, (64, 96)).total

@@ -43,6 +43,10 @@ from oneformer_jax.errors import SpecError
             3,
             ["model.sem_seg_head.norm: 'BN' (text) is not available; use GN"],
         ),
+        ("train:\n  num_epochs: 010\n", 2, ["010 is 8 in YAML: write 8"]),
+        ("train:\n  num_epochs: 1:30\n", 2, ["1:30 is 90 in YAML: write 90"]),
+        ("train:\n  seed: 4294967296\n", 2, ["train.seed is 4294967296: it must be below 2^32"]),
+        ("model:\n  backbone:\n    swin:\n      window_size: 100000\n", 4, ["window_size is 100000: attention"]),
         ("train:\n  seed: 1\n  seed: 2\n", 3, ["train.seed: written twice, first on line 2"]),
         ("train:\n\tseed: 1\n", 2, ["not valid YAML", "spaces, not tabs"]),
         ("train: [1, 2\nseed: 3\n", 2, ["not valid YAML"]),
@@ -94,6 +98,10 @@ def test_unreadable_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("train.num_epochs=", ["command line: train.num_epochs=: train.num_epochs: found '' (text)"]),
+        ("train.num_epochs=010", ["train.num_epochs: 010 is 8 in YAML: write 8"]),
+        (".train.num_epochs=3", ["not the name of a key: nothing stands beside a dot"]),
+        ("train..num_epochs=3", ["not the name of a key: nothing stands beside a dot"]),
         ("train.num_epochs=none", ["command line: train.num_epochs=none: train.num_epochs: found 'none'"]),
         ("train.epochs=3", ["command line: train.epochs=3: train.epochs: unknown key"]),
         ("+train.num_epoch=3", ["did you mean train.num_epochs?"]),

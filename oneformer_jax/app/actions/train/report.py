@@ -1,10 +1,12 @@
 """What a training says: before its first step, on the screen and in its files, and where memory runs out."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 
 import jax
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
@@ -22,7 +24,7 @@ from oneformer_jax.training.logbook import Logbook, SilentLogbook
 from oneformer_jax.training.loop import LoopSettings
 from oneformer_jax.training.optimizer import parameter_groups
 from oneformer_jax.training.run import Recipe, TrainingRun
-from oneformer_jax.training.step_memory import StepMemory, training_memory
+from oneformer_jax.training.step_memory import StepMemory, least_memory, training_memory
 
 FIRST_STEP = "compiling the first step"
 
@@ -176,6 +178,22 @@ def explaining_out_of_memory(settings: TrainingRun) -> Iterator[None]:
         except Exception as failed:  # memory may not even suffice for that: what ran out comes first
             needed = f"what a step needs could not be estimated ({str(failed).splitlines()[0][:100]})"
         raise OneFormerError(f"{known.what}; {needed}", hint=what_to_change(settings)) from error
+
+
+def refuse_what_cannot_fit(settings: TrainingRun, mesh: Mesh) -> None:
+    """Raises OneFormerError: a step needs more memory than a device, or this machine, has. Nothing is compiled."""
+    pipeline, devices = settings.pipeline, mesh.local_devices
+    held = least_memory(settings.recipe, pipeline.batch_size, pipeline.augmentation.crop)
+    statistics = devices[0].memory_stats() or {}
+    there, needed = statistics.get("bytes_limit"), sum(held.values())
+    if there is None:  # processors share the memory of the machine
+        there, needed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), needed * len(devices)
+    if needed > there:
+        what = max(held, key=lambda name: held[name])
+        raise OneFormerError(
+            f"a step needs at least {needed / 2**30:,.1f} GiB, most of them for {what}; there are {there / 2**30:,.1f}",
+            hint=what_to_change(settings),
+        )
 
 
 def _in_words(memory: StepMemory) -> str:

@@ -10,6 +10,7 @@ from oneformer_jax.app.actions.train.report import (
     explaining_out_of_memory,
     logbook_of,
     parameter_table,
+    refuse_what_cannot_fit,
     what_is_trained,
 )
 from oneformer_jax.app.actions.train.start import newest_checkpoint, starting_point
@@ -42,6 +43,7 @@ def train(settings: TrainingRun, run: Run) -> None:
     )
     settings = replace(settings, monitor=monitor)
     loop = settings.length.in_steps(dataset, settings.pipeline.batch_size * mesh.size)
+    refuse_what_cannot_fit(settings, mesh)
     for warning in early_endings(settings, loop):
         status.warning(warning)
     if settings.verbose:
