@@ -6,6 +6,8 @@ Free of JAX: an exported model is compared by it, too.
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
+
 from oneformer_jax.data.datasets.categories import Categories, disagreements
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.postprocess.results import Thresholds
@@ -45,6 +47,12 @@ ANSWERS: dict[str, dict[Use, tuple[Answer, str]]] = {
         "resume": ("goes on", "the new ones are drawn"),
         "infer": ("goes on", "the label map's are drawn"),
     },
+    "statistics": {
+        "resume": ("refused", "give those of the training; " + NEW_RUN),
+        "fine-tune": ("warned", "the weights see other numbers than they learned from"),
+        "evaluate": ("warned", "the model's count"),
+        "infer": ("warned", "the model's count"),
+    },
     "thresholds": {
         "resume": ("warned", "scores before and after do not compare"),
         "evaluate": ("warned", "what the spec sets counts"),
@@ -60,6 +68,7 @@ ANSWERS: dict[str, dict[Use, tuple[Answer, str]]] = {
 not compared."""
 
 IN_WORDS = {
+    "statistics": "pixel mean and deviation",
     "thresholds": "model.test",
     "dataset_size": "training images",
     "images_per_step": "images of a step",
@@ -69,17 +78,24 @@ IN_WORDS = {
 }
 
 
+Colour = tuple[float, float, float]
+Statistics = tuple[Colour, Colour]
+"""Mean and deviation of R, G, B on 0..255."""
+
+
 class Facts(NamedTuple):
     """What is compared; None: not known, or not asked for."""
 
     categories: Categories | None = None
     thresholds: Thresholds | None = None
     training: "Training | None" = None
+    statistics: Statistics | None = None
 
     @classmethod
     def of(cls, description: "Description") -> "Facts":
         """All that a checkpoint says."""
-        return cls(description.categories, description.thresholds, description.training)
+        statistics = (description.pixel_mean, description.pixel_std)
+        return cls(description.categories, description.thresholds, description.training, statistics)
 
 
 class Difference(NamedTuple):
@@ -102,6 +118,8 @@ def _compared(was: Facts, now: Facts) -> Iterator[tuple[str, str]]:
     if was.categories and now.categories:
         found = disagreements((was.categories, "the checkpoint"), (now.categories, "what it is used with"))
         yield from ((aspect, text) for aspect, text in found.items() if aspect in ANSWERS)
+    if was.statistics and now.statistics and not np.allclose(was.statistics, now.statistics, rtol=1e-4, atol=1e-3):
+        yield "statistics", f"{IN_WORDS['statistics']}: {was.statistics} before, {now.statistics} now"
     pairs = {"thresholds": (was.thresholds, now.thresholds)} | {
         name: (getattr(was.training, name, None), getattr(now.training, name, None))
         for name in ("dataset_size", "images_per_step", "monitor", "seed", "schedule")

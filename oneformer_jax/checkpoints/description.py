@@ -18,6 +18,7 @@ from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.stored import LARGEST, TINIEST
 
 logger = logging.getLogger(__name__)
+LONGEST_FRACTION = 1000  # letters
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,12 @@ class Training:
         ValueError."""
         known = {field.name: data[field.name] for field in dataclasses.fields(cls)}
         whole = {name: _whole(known[name]) for name in ("dataset_size", "images_per_step", "seed", "images")}
-        return cls(
-            **known | whole | {"epochs": Fraction(str(known["epochs"])), "schedule": _mapping(known["schedule"])}
-        )
+        if min(whole["dataset_size"], whole["images_per_step"]) < 1:
+            raise ValueError("expected at least one image, and one a step")
+        if not isinstance(known["monitor"], str):
+            raise TypeError(f"expected the name of a score, not {str(known['monitor'])[:60]}")
+        parts = {"epochs": _epochs(known["epochs"]), "schedule": _mapping(known["schedule"])}
+        return cls(**known | whole | parts)
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,14 @@ def _whole(value: Any) -> int:
     return value
 
 
+def _epochs(value: Any) -> Fraction:
+    text = str(value)
+    epochs = Fraction(text) if len(text) <= LONGEST_FRACTION and "e" not in text.lower() else Fraction(-1)
+    if epochs < 0:
+        raise ValueError(f"expected how many epochs went by, as a fraction, not {text[:60]}")
+    return epochs
+
+
 def _three(values: Any) -> tuple[float, float, float]:
     first, second, third = map(float, values)
     if not all(abs(value) <= LARGEST for value in (first, second, third)):
@@ -168,8 +180,8 @@ def _texts(values: Any) -> tuple[str, ...]:
 def _thresholds(value: Any) -> Thresholds:
     known = {field.name for field in dataclasses.fields(Thresholds)}
     fields = {name: float(number) for name, number in _mapping(value).items() if name in known}
-    if "test_topk_per_image" in fields:
-        fields["test_topk_per_image"] = int(fields["test_topk_per_image"])
+    if fields.get("test_topk_per_image", 0.0).is_integer():
+        fields |= {"test_topk_per_image": int(fields["test_topk_per_image"])} if "test_topk_per_image" in fields else {}
     return Thresholds(**fields)  # type: ignore[arg-type]
 
 

@@ -112,7 +112,14 @@ def _is_step(folder: Path) -> bool:
 
 def load_description(step_dir: Path) -> Description:
     """What a checkpoint holds, without its arrays."""
-    return Description.from_json(_restore(step_dir, "description", ocp.args.JsonRestore()), where=str(step_dir))
+    description = Description.from_json(_restore(step_dir, "description", ocp.args.JsonRestore()), where=str(step_dir))
+    if description.step != int(step_dir.name):
+        raise CheckpointError(
+            f"its description is that of step {description.step}",
+            where=str(step_dir),
+            hint="the folder of a checkpoint must keep the name of its step",
+        )
+    return description
 
 
 def load_params(step_dir: Path, like: Params) -> Params:

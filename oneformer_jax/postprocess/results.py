@@ -33,6 +33,14 @@ class Thresholds:
     overlap_threshold: float = 0.5
     test_topk_per_image: int = 100
 
+    def __post_init__(self) -> None:
+        """Raises ValueError: no probability, no fraction, no whole number of pairs."""
+        for name in ("object_mask_threshold", "overlap_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
+        if type(self.test_topk_per_image) is not int or self.test_topk_per_image < 1:
+            raise ValueError(f"test_topk_per_image is {self.test_topk_per_image}, expected a whole number above 0")
+
 
 def semantic_map(
     class_logits: Float[np.ndarray, "q k1"], mask_logits: Float[np.ndarray, "q h w"], geometry: Geometry

@@ -74,7 +74,12 @@ class Metadata:
         except DataError as error:
             raise EngineError(error.what, where=error.where, hint=AGAIN) from error
         thresholds = fields.get("thresholds", vars(Thresholds()))
-        stored, _ = stored_fields(Thresholds, thresholds, where=f"{where}: thresholds", error=EngineError)
+        place = f"{where}: thresholds"
+        stored, _ = stored_fields(Thresholds, thresholds, where=place, error=EngineError)
+        try:
+            counting = Thresholds(**stored)
+        except ValueError as error:
+            raise EngineError(f"its metadata cannot be used: {error}", where=place, hint=AGAIN) from error
         height, width = fields["image_size"]
         tokens = tuple(tuple(row) for row in fields["task_tokens"])
         metadata = cls(
@@ -85,7 +90,7 @@ class Metadata:
                 "pixel_mean": tuple(map(float, fields["pixel_mean"])),
                 "pixel_std": tuple(map(float, fields["pixel_std"])),
                 "task_tokens": tokens,
-                "thresholds": Thresholds(**stored),
+                "thresholds": counting,
             }
         )
         wrong = {

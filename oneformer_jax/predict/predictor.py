@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool
 
+from oneformer_jax.checkpoints.agreement import Statistics
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.images import as_picture
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size, resize_and_pad
@@ -40,6 +41,7 @@ class Predictor:
 
     `policy` sizes the images of `predict`; `image_size` (height, width) is the one size that the model takes, None: any
     multiple of 32. `batch_sizes` are the fewest and the most images that it takes at once; None: any number.
+    `statistics` are the mean and the deviation by which it normalises pixels.
     """
 
     path: str
@@ -51,6 +53,7 @@ class Predictor:
     thresholds: Thresholds = field(default_factory=Thresholds)
     image_size: Size | None = None
     batch_sizes: tuple[int, int | None] = (1, None)
+    statistics: Statistics | None = None
 
     def __repr__(self) -> str:
         size = f", images of {self.image_size[0]}x{self.image_size[1]}" if self.image_size else ""
@@ -137,6 +140,7 @@ def load_model(path: Path | str, *, mesh: "Mesh | None" = None, device_id: int =
         description.model.num_classes,
         description.policy,
         description.thresholds,
+        statistics=(description.pixel_mean, description.pixel_std),
     )
 
 
@@ -154,6 +158,7 @@ def _exported(path: Path, device_id: int) -> Predictor:
         metadata.thresholds,
         image_size=metadata.image_size,
         batch_sizes=backend.batch_sizes,
+        statistics=(metadata.pixel_mean, metadata.pixel_std),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from oneformer_jax.checkpoints.agreement import Statistics
 from oneformer_jax.data.geometry import Policy, Size
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.evaluation.evaluator import Scoring
@@ -17,7 +18,8 @@ ModelKind = Literal["checkpoint", "onnx", "engine"]
 class Stated:
     """What somebody wrote down about a model that knows it itself.
 
-    `architecture`: fields, of which those of a checkpoint count; where they differ, that is a warning. `thresholds` by
+    `architecture` (fields) and `statistics` (mean and deviation of the pixels): those of the model count; where they
+    differ, that is a warning. `thresholds` by
     their names and the classes of `label_maps` (locations; the first that has the model's classes) count in place of
     the model's.
     """
@@ -26,6 +28,7 @@ class Stated:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     label_maps: tuple[str, ...] = ()
     contiguous_id: bool = True
+    statistics: Statistics | None = None
 
 
 @dataclass(frozen=True)

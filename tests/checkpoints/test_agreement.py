@@ -15,7 +15,7 @@ from oneformer_jax.postprocess.results import Thresholds
 
 CATEGORIES = Categories((Category(7, "road", False, (1, 2, 3)), Category(9, "car", True, (4, 5, 6))))
 TRAINING = Training(24, 4, "PQ", 7, {"lr": 0.1, "epochs": 2}, images=40, epochs=Fraction(5, 3))
-WAS = Facts(CATEGORIES, Thresholds(), TRAINING)
+WAS = Facts(CATEGORIES, Thresholds(), TRAINING, ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)))
 
 CHANGES = {
     "classes": (
@@ -33,6 +33,10 @@ CHANGES = {
     "colours": (
         Facts(Categories((Category(7, "road", False, (0, 0, 0)), CATEGORIES.items[1]))),
         "'road' has the colour (0, 0, 0) in what it is used with, but (1, 2, 3) in the checkpoint",
+    ),
+    "statistics": (
+        Facts(statistics=((1.0, 2.0, 3.0), (4.0, 5.0, 7.0))),
+        "pixel mean and deviation: ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)) before, ((1.0, 2.0, 3.0), (4.0, 5.0, 7.0)) now",
     ),
     "thresholds": (
         Facts(thresholds=Thresholds(overlap_threshold=0.8)),
@@ -56,7 +60,7 @@ def test_the_table_has_an_answer_for_every_difference_and_says_what_each_means()
         assert all(answer in get_args(Answer) and meaning for answer, meaning in answers.values())
     assert all("resume" in answers for answers in ANSWERS.values())
     refused = {what for what, answers in ANSWERS.items() if answers["resume"][0] == "refused"}
-    assert refused == {"classes", "order", "things"}
+    assert refused == {"classes", "order", "things", "statistics"}
 
 
 def test_the_page_shows_the_table() -> None:

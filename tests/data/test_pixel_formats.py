@@ -105,6 +105,9 @@ def test_signed_numbers_and_lab_are_refused() -> None:
     signed = tiff(np.array([-5, 5], "<i2").tobytes(), (1, 2), bits=16, photometric=1, sample_format=2)
     with pytest.raises(DataError, match="signed or 32-bit integers"):
         read_image(EncodedImage(signed, "s"))
+    signed = tiff(np.array([-5, 5], "i1").tobytes(), (1, 2), bits=8, photometric=1, sample_format=2)
+    with pytest.raises(DataError, match="signed or 32-bit integers"):  # Pillow would read 251 and 5
+        read_image(EncodedImage(signed, "s"))
     lab = io.BytesIO()
     Image.new("LAB", (2, 2)).save(lab, "TIFF")
     with pytest.raises(DataError, match="Lab"):
@@ -212,12 +215,15 @@ def test_a_picture_above_the_limit_is_told_how_to_go_on(tmp_path: Path, monkeypa
 
 def test_ids_lie_in_eight_bits_that_nothing_has_changed(tmp_path: Path) -> None:
     path = stored(np.ones((2, 3, 3), np.uint16), ".png", tmp_path / "wide")
-    Image.new("RGB", (3, 2)).save(tmp_path / "lossy.png", "JPEG")
+    lossy = {"JPEG": {}, "WEBP": {}, "GIF": {}, "TIFF": {"compression": "jpeg"}}
+    for kind, options in lossy.items():
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{kind}.png", kind, **options)
     for read in (read_panoptic, lambda path: read_header(path, panoptic=True)):
         with pytest.raises(DataError, match="8 bits, this image is of 16"):
             read(path)
-        with pytest.raises(DataError, match="which JPEG changes"):
-            read(tmp_path / "lossy.png")
+        for kind in lossy:
+            with pytest.raises(DataError, match=f"which {'JPEG' if kind == 'TIFF' else kind} changes"):
+                read(tmp_path / f"{kind}.png")
 
 
 def test_arrays_images_and_paths_are_one_picture(tmp_path: Path) -> None:

@@ -16,19 +16,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from oneformer_jax.app.run.asked import asked_of_scores
-from oneformer_jax.app.run.opened import check_split, checked_datasets, open_splits, warn_of_notes
+from oneformer_jax.app.run.asked import asked_of_scores, asked_of_training
+from oneformer_jax.app.run.opened import check_split, check_validation, checked_datasets, open_splits, warn_of_notes
 from oneformer_jax.app.run.status import only_process_in, result_folder
 from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.app.settings.data import splits_with_data
-from oneformer_jax.app.settings.evaluation import tasks
+from oneformer_jax.app.settings.evaluation import monitor, tasks, validation_tasks
 from oneformer_jax.app.settings.training import pipeline_settings
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets import tfds_builder
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.check_files import Findings, version_of
-from oneformer_jax.data.datasets.content import learned_from
 from oneformer_jax.data.datasets.dataset import Dataset, Problems, front
 from oneformer_jax.data.datasets.tfds_dataset import SCHEME
 from oneformer_jax.data.pipeline import PipelineSettings, record_order, task_probabilities, train_batches
@@ -68,12 +67,16 @@ def inspect_data(
         problems.errors += findings.errors
         _describe(split, dataset, findings, console)
         warn_of_notes(dataset, warn)
-        if split != "train":
+        if split == "test" or "train" not in datasets:
             asked_of_scores(dataset, tasks(spec), warn)
-        elif not findings.errors:
-            with problems.collected():
-                for line in learned_from(dataset, dict(spec.dataset.task_prob_train)):
-                    warn(line)
+    if "train" in datasets and not problems.errors:
+        train, validated = datasets["train"], datasets.get("val")
+        with problems.collected():
+            if validated is not None:
+                check_validation(train, validated)
+            asked_of_training(
+                train, dict(spec.dataset.task_prob_train), validated, validation_tasks(spec), monitor(spec), warn
+            )
     problems.raise_all()
     if "train" in datasets:
         pipeline = pipeline_settings(spec)

@@ -15,6 +15,7 @@ from oneformer_jax.app.automl.policy import Policy, action_for_training
 from oneformer_jax.app.run.children import CONFIGS
 from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.run.failures import guarded
+from oneformer_jax.data.storage.addresses import is_address, shown
 from oneformer_jax.tasks import Task
 
 app = typer.Typer(
@@ -43,6 +44,8 @@ def options(
 
 def path(text: str | Path) -> Path:
     """A path of the command line, with the home folder in place of a `~`, which shells leave in --option=~/file."""
+    if is_address(str(text)):
+        raise typer.BadParameter(f"{shown(str(text))} is an address; expected a path on this machine")
     return Path(os.path.expanduser(text))
 
 

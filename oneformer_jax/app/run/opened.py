@@ -60,13 +60,14 @@ def training_data(
     if validated is None:
         console.print("dataset.val is not set: no validation, and so no best checkpoint")
     else:
-        check_agreement(
-            (dataset.categories, "dataset.train"),
-            (validated.categories, "dataset.val"),
-            "things",
-            where=validated.where,
-        )
+        check_validation(dataset, validated)
     return dataset, validated
+
+
+def check_validation(train: Dataset, validated: Dataset) -> None:
+    """Raises DataError where the two have different categories."""
+    pairs = (train.categories, "dataset.train"), (validated.categories, "dataset.val")
+    check_agreement(*pairs, "things", where=validated.where)
 
 
 def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Predictor, int]:
@@ -83,6 +84,7 @@ def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Pr
         if model.provider == CPU and nvidia_gpus():
             hint = "pip install onnxruntime-gpu in place of onnxruntime"
             run.status.warning(f"this machine has a GPU, but ONNX Runtime uses the CPU: {hint}")
+        _tell_of_statistics(model, choice, run)
         model = replace(model, thresholds=counting_thresholds(model.thresholds, choice.stated, choice.path, run))
         return model, model.batch_size(choice.batch_size, usual_batch_size)
 
@@ -97,8 +99,15 @@ def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Pr
     assert isinstance(model.backend, JaxBackend)
     for contradiction in contradictions(choice.stated.architecture, model.backend.config):
         status.warning(contradiction)
+    _tell_of_statistics(model, choice, run)
     model = replace(model, thresholds=counting_thresholds(model.thresholds, choice.stated, choice.path, run))
     return model, model.batch_size(choice.batch_size, usual_batch_size) * mesh.size
+
+
+def _tell_of_statistics(model: Predictor, choice: ModelChoice, run: Run) -> None:
+    """Says that the spec's have no effect where they are others than the model's."""
+    known, stated = Facts(statistics=model.statistics), Facts(statistics=choice.stated.statistics)
+    agree("infer", known, stated, choice.path, run)
 
 
 def counting_thresholds(known: Thresholds, stated: Stated, where: str, run: Run) -> Thresholds:

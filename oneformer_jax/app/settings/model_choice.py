@@ -85,7 +85,7 @@ def device_choice(spec: Spec, action: str) -> DeviceChoice:
 
 def stated(spec: Spec) -> Stated:
     """What the spec sets of the architecture and the thresholds, and its label maps: that for all formats first."""
-    maps = spec.dataset.label_map
+    data, maps = spec.dataset, spec.dataset.label_map
     return Stated(
         {field: plain(spec.value(key)) for field, key in KEYS.items() if spec.is_set(key)},
         {
@@ -94,7 +94,10 @@ def stated(spec: Spec) -> Stated:
             if spec.is_set(f"model.test.{name}")
         },
         tuple(filter(None, [maps] if isinstance(maps, str) else [maps[name] for name in sorted(maps)])),
-        spec.dataset.contiguous_id,
+        data.contiguous_id,
+        (data.pixel_mean, data.pixel_std)
+        if any(map(spec.is_set, ("dataset.pixel_mean", "dataset.pixel_std")))
+        else None,
     )
 
 

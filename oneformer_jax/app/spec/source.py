@@ -51,7 +51,7 @@ _SECRET_IN_LINE = re.compile(rf"([\w.]{{0,100}}(?:{SECRET_NAME.pattern}))[\"']?\
 
 def is_secret(path: str) -> bool:
     """Whether a dotted key, by its name, holds what nobody else may read: its value is never written or printed."""
-    return bool(re.search(f"(?:{SECRET_NAME.pattern})$", path, re.IGNORECASE))
+    return any(re.search(f"(?:{SECRET_NAME.pattern})$", name, re.IGNORECASE) for name in path.split("."))
 
 
 DEEPEST, MOST_VALUES, LARGEST = 50, 100_000, 2**20

@@ -10,6 +10,7 @@ from oneformer_jax.app.spec.model_keys import Model, SemSegHead, Swin
 from oneformer_jax.app.spec.source import Problem, describe
 from oneformer_jax.app.spec.spec import Spec
 from oneformer_jax.app.spec.train_keys import Train
+from oneformer_jax.data.storage.addresses import is_address
 
 HEAD = "model.sem_seg_head"
 TRANSFORMER = "model.one_former"
@@ -71,6 +72,8 @@ def _locations(spec: Spec) -> Iterator[Finding]:
     for leaf in leaves(Spec):
         if leaf.key.location and r"\x00" in repr(plain(spec.value(leaf.path))):
             yield f"{leaf.path}: contains the character NUL, which no path has", (leaf.path,)
+        if leaf.path.rpartition(".")[2] == "results_dir" and is_address(str(spec.value(leaf.path))):
+            yield f"{leaf.path}: is an address; results are written to a folder of this machine", (leaf.path,)
 
 
 def _not_available(spec: Spec) -> Iterator[Finding]:

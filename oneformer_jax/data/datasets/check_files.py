@@ -23,7 +23,7 @@ from oneformer_jax.errors import DataError, OneFormerError
 from oneformer_jax.writing import write_json
 
 SAMPLED = 500
-_CHECKS = 2  # the version of the checks below: passes of another one do not count
+_CHECKS = 3  # the version of the checks below: passes of another one do not count
 _MAX_THREADS = 16  # decoding releases the interpreter lock; every thread holds an image and a table of segment ids
 
 
@@ -60,6 +60,10 @@ def check_files(dataset: Dataset, *, strict: bool, progress: Callable[[int], Non
             findings.warnings.extend(checked.warnings)
             findings.pixels[:] += checked.pixels
             progress(i + 1)
+    listed = any(not segment.iscrowd for record in dataset.records for segment in record.segments)
+    if listed and findings.images_read and not findings.errors and not findings.pixels[:-1].any():
+        what = f"none of their segments has a pixel in the {findings.images_read} images that were read"
+        findings.errors.append(DataError(what, where=dataset.where))
     return findings
 
 

@@ -52,7 +52,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+_SIGNED = 2
 _WHITE_IS_ZERO = 0
 _PICTURE = "the picture"  # what is no file
 _dark_was_told = threading.Event()
@@ -180,7 +181,7 @@ def _no_picture(start: bytes) -> DataError:
     if start[4:8] == b"ftyp":
         found = "HEIF or AVIF, as phones write them"
     found = found or ("" if start else "an empty file")
-    what = f"it is {found}, not an image" if found else "it is not an image"
+    what = f"it is {found}, not an image" if found else "it is not an image of any kind that is read"
     return DataError(
         f"the image cannot be read: {what}", hint=f"formats: {', '.join(FORMATS)}; convert it to PNG or JPEG"
     )
@@ -207,13 +208,25 @@ def _told(where: str) -> Iterator[None]:
 
 
 def _check_meaning(image: Image.Image) -> None:
+    if _is_signed(image):
+        raise _meaningless("signed or 32-bit integers", image)
     # Of PGM, whose largest value is stated, Pillow gives 16 bits as 32.
     if image.mode in ("F", "LAB") or (image.mode == "I" and image.format != "PPM"):
         kind = {"F": "floating-point numbers", "I": "signed or 32-bit integers", "LAB": "Lab colours"}[image.mode]
-        raise DataError(
-            f"the pixels are {kind} (mode {image.mode}), which do not say what is black and what is white",
-            hint="convert it to 8 bits (or to unsigned 16), with the range that you mean",
-        )
+        raise _meaningless(kind, image)
+
+
+def _meaningless(kind: str, image: Image.Image) -> DataError:
+    return DataError(
+        f"the pixels are {kind} (mode {image.mode}), which do not say what is black and what is white",
+        hint="convert it to 8 bits (or to unsigned 16), with the range that you mean",
+    )
+
+
+def _is_signed(image: Image.Image) -> bool:
+    """Of a TIFF, which Pillow reads as unsigned where a sample has 8 bits."""
+    formats = getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
+    return _SIGNED in (formats if isinstance(formats, tuple) else (formats,))
 
 
 def _check_panoptic(image: Image.Image) -> None:
@@ -223,8 +236,10 @@ def _check_panoptic(image: Image.Image) -> None:
         raise DataError(f"a panoptic PNG stores ids as RGB colours, this image is of mode {image.mode}", hint=hint)
     if ";16" in str(getattr(image, "tile", "")):
         raise DataError("a panoptic PNG stores ids in colours of 8 bits, this image is of 16 bits", hint=hint)
-    if image.format == "JPEG":
-        raise DataError("a panoptic PNG stores ids in its colours, which JPEG changes", hint="write the ids as PNG")
+    packed = str(image.info.get("compression", "")).upper()
+    lossy = [name for name in ("JPEG", "WEBP", "GIF") if image.format == name or name in packed]
+    if lossy:
+        raise DataError(f"a panoptic PNG stores ids in its colours, which {lossy[0]} changes", hint="write them as PNG")
 
 
 def _orientation(image: Image.Image) -> int:

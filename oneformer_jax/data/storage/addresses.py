@@ -27,9 +27,16 @@ REDACTED = "<redacted>"
 """In place of what is not written down."""
 
 _LOCAL = ("tfds", "file")
-_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
+# A password may hold what ends an address elsewhere; one slash is what is left of two in a path.
+_ADDRESS = re.compile(
+    r"(?:[A-Za-z][\w+.-]*://|(?<![\w.@])(?:https?|s3|gs|ftp):/(?!/)|(?<![\w:/.])//(?=[^\s/@]*:[^\s@]*@))"
+    r"(?:[^\s/@]*:[^\s@]*@)?[^\s'\"<>]*"
+)
 # A user with a password, which may hold any character, or a user alone; digits after a colon are a port.
 _USER = re.compile(r"(?:[^/@]*:(?!\d*(?:[/?#]|$))[^@]*@|[^/?#]*@)(?:[^/?#]*@)?", re.DOTALL)
+
+_SCHEME = re.compile(r"(?:(?P<scheme>[A-Za-z][\w+.-]*)://|(?:https?|s3|gs|ftp):/|//)")
+_QUERY = re.compile(r"[?#;]")
 
 # Names of errors: the packages that define them need not be installed.
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError"}
@@ -83,12 +90,16 @@ def is_address(location: str) -> bool:
 
 def shown(location: str) -> str:
     """A path as it is; an address without what may be secret: user, password and the query of signed addresses."""
-    scheme, separator, rest = location.partition("://")
-    if not separator or scheme in _LOCAL:
+    start = _SCHEME.match(location)
+    if not start or start["scheme"] in _LOCAL:
         return location
+    rest = location[start.end() :]
     user = _USER.match(rest)
-    address, mark, query = (f"{REDACTED}@{rest[user.end() :]}" if user else rest).partition("?")
-    return f"{scheme}://{address}{mark}{REDACTED if query else ''}"
+    rest = f"{REDACTED}@{rest[user.end() :]}" if user else rest
+    if start["scheme"] is None:  # no address, unless it names a user
+        return f"{start[0]}{rest}" if user else location
+    query = _QUERY.search(rest)
+    return f"{start[0]}{rest[: query.end()]}{REDACTED}" if query and query.end() < len(rest) else f"{start[0]}{rest}"
 
 
 def redacted(value: Any) -> Any:

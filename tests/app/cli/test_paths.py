@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from oneformer_jax.app.cli import commands, job_commands
 
@@ -20,6 +21,13 @@ def test_every_path_knows_the_home_folder(module: object) -> None:
     ]
     assert len(options) >= 2
     assert [option for option in options if "parser=path" not in option] == []
+
+
+def test_an_address_is_no_path() -> None:
+    assert CliRunner().invoke(commands.app, ["schema", "-o", "https://u:secret@h/x"]).exit_code == 2
+    told = CliRunner().invoke(commands.app, ["schema", "-o", "https://u:secret@h/x"]).output
+    assert "is an address" in told
+    assert "secret" not in told
 
 
 def test_a_folder_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ from oneformer_jax.errors import SpecError
         ("train:\n  num_epochs: 1:30\n", 2, ["1:30 is 90 in YAML: write 90"]),
         ("train:\n  seed: 4294967296\n", 2, ["train.seed is 4294967296: it must be below 2^32"]),
         ("model:\n  backbone:\n    swin:\n      window_size: 100000\n", 4, ["window_size is 100000: attention"]),
+        ("results_dir: s3://bucket/runs\n", 1, ["results_dir: is an address; results are written to a folder"]),
+        ("train:\n  results_dir: gs://a/b\n", 2, ["train.results_dir: is an address"]),
         ("train:\n  seed: 1\n  seed: 2\n", 3, ["train.seed: written twice, first on line 2"]),
         ("train:\n\tseed: 1\n", 2, ["not valid YAML", "spaces, not tabs"]),
         ("train: [1, 2\nseed: 3\n", 2, ["not valid YAML"]),

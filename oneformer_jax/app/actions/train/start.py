@@ -72,8 +72,11 @@ def starting_point(
     fitted: Params = oneformer.shapes(model)
     if weights is not None:
         _refuse_what_does_not_fit(weights, model)
-        was = Facts(weights.description.categories if weights.description and weights.class_names else None)
-        agree("fine-tune", was, Facts(now.categories), start.model, run)
+        was, known = Facts(), weights.description
+        if known is not None:
+            categories = known.categories if weights.class_names else None
+            was = Facts(categories, statistics=(known.pixel_mean, known.pixel_std))
+        agree("fine-tune", was, Facts(now.categories, statistics=(now.pixel_mean, now.pixel_std)), start.model, run)
         fitted, report = fit_model(weights.params, fitted, classes=(weights.class_names, now.categories.names))
         _tell(f"model: {weights.location}", report, run.console)
     if start.backbone:
