@@ -221,8 +221,9 @@ def compare(
     } | found
 
 
-def round_times(workers: Mapping[str, AnyWorker], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each measurement by the worker's name. The worker that begins a round rotates."""
+def round_times(workers: Mapping[str, AnyWorker], rounds: int, *arguments: Any) -> dict[str, list[float]]:
+    """Milliseconds of each measurement of `run(*arguments)` by the worker's name. The worker that begins a round
+    rotates."""
     times: dict[str, list[float]] = {name: [] for name in workers}
     names = list(workers)
     for round_ in range(rounds):
@@ -230,8 +231,8 @@ def round_times(workers: Mapping[str, AnyWorker], rounds: int) -> dict[str, list
         for name in names[first:] + names[:first]:
             worker = workers[name]
             time.sleep(PAUSE)
-            worker("run")
-            seconds = statistics.median(worker.timed("run")[0] for _ in range(CALLS))
+            worker("run", *arguments)
+            seconds = statistics.median(worker.timed("run", *arguments)[0] for _ in range(CALLS))
             times[name].append(round(1000 * seconds, 2))
             worker.rest()
     return times

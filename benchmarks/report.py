@@ -77,6 +77,23 @@ logits within 0.001 of PyTorch's largest entry.
 """
 ONNX_HEAD = ["What", "ms", "Nodes", "MB", "Agreement with PyTorch"]
 
+POSTPROCESS = """## Post-processing beside PyTorch
+
+One image from logits at stride 4 to a map of classes, the ids of segments, or instances with their masks, at its own
+size: 133 classes, 150 queries of which 40 have found something (`benchmarks/postprocess.py`). PyTorch's side is the
+original's rule with all queries at full size; it ends with dense masks, this project's with run lengths. `regions`:
+masks with sharp borders that share the image, as a trained model predicts them; `noise`: the worst case, random masks.
+What this project leaves out changes no pixel: where the sides differ, PyTorch's sums are rounded to float32.
+"""
+POSTPROCESS_HEAD = [
+    "Masks, size, task",
+    "This project, ms",
+    "PyTorch, ms",
+    "Ratio",
+    "Pixels that differ",
+    "Peak memory, MiB: this project / PyTorch",
+]
+
 LARGE = """## Training on large data sets
 
 The train action with a tiny model on small pictures, so that what is measured grows with the number of images and
@@ -155,6 +172,23 @@ def onnx_rows(result: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def postprocess_rows(result: dict[str, Any]) -> list[list[str]]:
+    """The cells of each task of a result of `benchmarks.postprocess`."""
+    workload = result["workload"]
+    sides = ("this_project", "reference")
+    memory = " / ".join(str(result[side]["peak_mib"]) for side in sides)
+    return [
+        [
+            f"{workload['masks']}, {workload['size']}, {task}",
+            *(milliseconds(float(np.median(of_task[side]["times_ms"]))) for side in sides),
+            ratio(*(of_task[side] for side in sides)),
+            str(of_task["different_pixels"]),
+            memory,
+        ]
+        for task, of_task in result["tasks"].items()
+    ]
+
+
 def large_row(result: dict[str, Any]) -> list[str]:
     """The cells of a result of `benchmarks.large_dataset`."""
     workload = result["workload"]
@@ -217,6 +251,7 @@ def render(results: list[dict[str, Any]]) -> str:
     others: dict[str, tuple[str, list[str], Callable[[dict[str, Any]], list[list[str]]]]] = {
         "onnx": (ONNX, ONNX_HEAD, onnx_rows),
         "pipeline": (PIPELINE, PIPELINE_HEAD, lambda result: [pipeline_row(result)]),
+        "postprocess": (POSTPROCESS, POSTPROCESS_HEAD, postprocess_rows),
         "large": (LARGE, LARGE_HEAD, lambda result: [large_row(result)]),
         "gpu_program": (GPU_PROGRAM, GPU_PROGRAM_HEAD, lambda result: [gpu_program_row(result)]),
     }

@@ -3,20 +3,22 @@
 semantic: every query votes for classes with its class probabilities, weighted by its mask. instance: the best (query,
 class) pairs, each with the mask of its query. panoptic: every pixel goes to one query, and queries become segments.
 
-Axes: q queries, k1 classes and no-object, k classes, h w mask logits at stride 4, height width the original image, r c
-one tile of it.
+Axes: q queries, k1 classes and no-object, k classes, h w mask logits at stride 4, height width the original image.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int32, Shaped
+from jaxtyping import Bool, Float, Float32, Int32, Shaped
 from pycocotools import mask as coco_mask
 
 from oneformer_jax.data.geometry import Geometry
-from oneformer_jax.postprocess.tiles import sigmoid, softmax, tiles
+from oneformer_jax.postprocess.instance import RunLengths, binary_masks
+from oneformer_jax.postprocess.panoptic import owners
+from oneformer_jax.postprocess.semantic import class_map
+from oneformer_jax.postprocess.tiles import Tiles, softmax
 from oneformer_jax.tasks import Task
 
 
@@ -48,29 +50,13 @@ def semantic_map(
     """Class index of every pixel of the original image, in the smallest unsigned integer type that holds K classes.
 
     The rule is that of the original (mask logits resized to full size, then sigmoid and sum over queries); Hugging
-    Face sums at stride 4 and resizes the sums instead.
+    Face sums at stride 4 and resizes the sums instead. A tie goes to the first class.
     """
-    classes = np.empty(geometry.original, np.min_scalar_type(class_logits.shape[1] - 2))
-    for rows, columns, scores in semantic_score_tiles(class_logits, mask_logits, geometry):
-        classes[rows, columns] = scores.argmax(axis=-1)
-    return classes
+    return class_map(_probabilities(class_logits)[:, :-1], Tiles(mask_logits, geometry))
 
 
-def semantic_score_tiles(
-    class_logits: Float[np.ndarray, "q k1"], mask_logits: Float[np.ndarray, "q h w"], geometry: Geometry
-) -> Iterator[tuple[slice, slice, Float[np.ndarray, "r c k"]]]:
-    """Rows, columns and sums whose argmax is `semantic_map`: not normalised, as in the original."""
-    probabilities = softmax(class_logits.astype(np.float32, copy=False))[:, :-1]
-    for rows, columns, logits in tiles(mask_logits, geometry):
-        masks = sigmoid(logits)
-        scores = masks.reshape(len(masks), -1).T @ probabilities
-        yield rows, columns, scores.reshape(*logits.shape[1:], -1)
-
-
-QUERIES_AT_ONCE = 16  # bounds the memory of binary masks at full size
-
-RunLengths = dict[str, Any]
-"""COCO's compressed run-length encoding: `{"size": [height, width], "counts": bytes}`."""
+def _probabilities(class_logits: Float[np.ndarray, "q k1"]) -> Float32[np.ndarray, "q k1"]:
+    return softmax(class_logits.astype(np.float32, copy=False))
 
 
 @dataclass(frozen=True)
@@ -94,44 +80,24 @@ def instance_segmentation(
     things; the score is the class probability times the mean mask probability inside the mask. Highest score first.
     Empty masks (score 0) are left out.
     """
-    probabilities = softmax(class_logits.astype(np.float32, copy=False))[:, :-1]
+    probabilities = _probabilities(class_logits)[:, :-1]
     num_classes = probabilities.shape[1]
     best = np.argsort(-probabilities, axis=None, kind="stable")[: thresholds.test_topk_per_image]
     queries, labels = best // num_classes, best % num_classes
     queries, labels = queries[is_thing[labels]], labels[is_thing[labels]]
+    chosen = np.unique(queries)
+    if chosen.size == 0:
+        return ()
 
     found = []
-    for start in range(0, len(unique := np.unique(queries)), QUERIES_AT_ONCE):
-        chunk = unique[start : start + QUERIES_AT_ONCE]
-        masks, qualities = _binary_masks(mask_logits[chunk], geometry)
-        for query, mask, quality in zip(chunk, masks, qualities, strict=True):
-            if quality == 0:
-                continue
-            x, y, width, height = coco_mask.toBbox(mask).tolist()
-            for label in labels[queries == query]:
-                score = float(probabilities[query, label] * quality)
-                found.append(Instance(int(label), score, mask, (x, y, width, height)))
+    for query, mask, quality in zip(chosen, *binary_masks(mask_logits[chosen], geometry), strict=True):
+        if quality == 0:
+            continue
+        x, y, width, height = coco_mask.toBbox(mask).tolist()
+        for label in labels[queries == query]:
+            score = float(probabilities[query, label] * quality)
+            found.append(Instance(int(label), score, mask, (x, y, width, height)))
     return tuple(sorted(found, key=lambda instance: -instance.score))
-
-
-def _binary_masks(
-    mask_logits: Float[np.ndarray, "q h w"], geometry: Geometry
-) -> tuple[list[RunLengths], Float[np.ndarray, " q"]]:
-    """Masks at the original size and their mean probability inside (0 where a mask is empty)."""
-    count = len(mask_logits)
-    height, width = geometry.original
-    # Run lengths go down the columns of the image: the transposed problem writes them in their own order.
-    transposed = Geometry(geometry.original[::-1], geometry.resized[::-1], geometry.padded[::-1])
-    inside = np.empty((count, width, height), np.uint8)
-    area, mass = np.zeros(count), np.zeros(count)
-    for columns, rows, logits in tiles(mask_logits.transpose(0, 2, 1), transposed):
-        positive = logits > 0
-        inside[:, columns, rows] = positive
-        touched = np.flatnonzero(positive.any(axis=(1, 2)))
-        positive = positive[touched]
-        area[touched] += np.count_nonzero(positive, axis=(1, 2))
-        mass[touched] += (sigmoid(logits[touched]) * positive).sum(axis=(1, 2), dtype=np.float64)
-    return coco_mask.encode(inside.T), mass / (area + 1e-6)
 
 
 @dataclass(frozen=True)
@@ -167,29 +133,20 @@ def panoptic_segmentation(
     less than `overlap_threshold` of their mask are dropped; stuff segments of one class are merged.
     """
     num_classes = class_logits.shape[1] - 1
-    probabilities = softmax(class_logits.astype(np.float32, copy=False))
+    probabilities = _probabilities(class_logits)
     labels, scores = probabilities.argmax(axis=1), probabilities.max(axis=1)
     kept = np.flatnonzero((labels != num_classes) & (scores > thresholds.object_mask_threshold))
     if kept.size == 0:
         return PanopticResult(np.zeros(geometry.original, np.int32), ())
     labels, scores = labels[kept], scores[kept]
 
-    owner = np.empty(geometry.original, np.int32)  # index into `kept`; len(kept) where no mask holds
-    won_area = np.zeros(len(kept), np.int64)  # pixels that the query wins, inside its mask or not
-    mask_area = np.zeros(len(kept), np.int64)
-    for rows, columns, logits in tiles(mask_logits[kept], geometry):
-        winner = (sigmoid(logits) * scores[:, None, None]).argmax(axis=0)
-        holds = np.take_along_axis(logits, winner[None], axis=0)[0] >= 0
-        owner[rows, columns] = np.where(holds, winner, len(kept))
-        won_area += np.bincount(winner.ravel(), minlength=len(kept))
-        mask_area += np.count_nonzero(logits >= 0, axis=(1, 2))
-    visible_area = np.bincount(owner.ravel(), minlength=len(kept) + 1)[:-1]
+    owner, won, seen, held = owners(scores, Tiles(mask_logits[kept], geometry))
 
     segment_of = np.zeros(len(kept) + 1, np.int32)
     stuff_segment: dict[int, int] = {}
     members: list[list[int]] = []  # the queries of each segment, in order of their ids
-    for query in np.flatnonzero(visible_area).tolist():
-        if won_area[query] / mask_area[query] < thresholds.overlap_threshold:
+    for query in np.flatnonzero(seen).tolist():
+        if won[query] / held[query] < thresholds.overlap_threshold:
             continue
         label = int(labels[query])
         if label in stuff_segment:
@@ -206,11 +163,11 @@ def panoptic_segmentation(
             category=int(labels[queries[0]]),
             isthing=bool(is_thing[labels[queries[0]]]),
             score=float(scores[queries].max()),
-            area=int(visible_area[queries].sum()),
+            area=int(seen[queries].sum()),
         )
         for position, queries in enumerate(members)
     )
-    return PanopticResult(segment_of[owner], segments)
+    return PanopticResult(segment_of.take(owner), segments)
 
 
 ImageLogits = tuple[Float[np.ndarray, "q k1"], Float[np.ndarray, "q h w"]]

@@ -1,22 +1,31 @@
-"""Mask logits at stride 4 -> logits at the original size, tile by tile, and logits -> probabilities.
+"""Mask logits at stride 4 -> logits at the original size, for a tile and some queries at a time.
 
 The path of the reference is three steps: bilinear interpolation to the padded network input, a crop that removes the
 padding, and bilinear interpolation to the original size. All of it is linear and separable, so each axis is one small
-banded matrix, and a tile of the result is `vertical @ patch @ horizontal.T`. A float tensor of all queries at full
-size never exists.
+banded matrix, and a tile of the result is `vertical @ patch @ horizontal.T`. Its weights are not negative and add up to
+1: no pixel of a tile lies outside the range of its patch, which says what a tile can show before it is computed.
 
-Axes: q queries, h w mask logits at stride 4, r c rows and columns of a tile, s t source and target of one axis, n
-columns.
+Axes: q queries, n some of them, k classes, h w mask logits at stride 4, i j tiles down and across, p pixels,
+s t source and target of one axis, m columns.
 """
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Float64, Int64
 
-from oneformer_jax.data.geometry import Geometry
+from oneformer_jax.data.geometry import Geometry, Size
+
+TILE = 64  # pixels a side: wide enough for NumPy, narrow enough to show few segments
+TAPS = 3  # sources of a pixel along an axis: two of the second interpolation, next to each other, have two each
+EPSILON = float(np.finfo(np.float32).eps)
+ROUNDING = 16 * EPSILON
+"""By which fraction of the largest logit of its patch an interpolated one in float32 is off at most: each axis rounds
+its weights, two products and three sums."""
+BLAS_ALONE = 2**18  # multiplications up to which OpenBLAS stays in the thread that calls it
 
 
 def softmax(logits: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch k"]:
@@ -26,34 +35,24 @@ def softmax(logits: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch 
 
 
 def sigmoid(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """1 / (1 + exp(-x)) without overflow; large tiles are the hot path, so every step works in place."""
+    """1 / (1 + exp(-x)); large tiles are the hot path, so every step works in place."""
     result = np.negative(logits)
-    np.minimum(result, 80.0, out=result)  # exp(80) is finite in float32, and 1 / exp(80) is 0 for any purpose
-    np.exp(result, out=result)
+    with np.errstate(over="ignore"):  # 1 / infinity is the 0 that it should be
+        np.exp(result, out=result)
     result += 1.0
     return np.reciprocal(result, out=result)
 
 
-TILE = 64  # pixels a side: 150 queries fill 2.4 MB, which stays in the cache between the steps that use it
+def product(a: Float32[np.ndarray, "k n"], b: Float32[np.ndarray, "n p"]) -> Float32[np.ndarray, "k p"]:
+    """`a @ b` in this thread alone: whoever calls it has others beside it."""
+    result = np.empty((len(a), b.shape[1]), np.float32)
+    step = max(1, BLAS_ALONE // max(1, a.size))
+    for start in range(0, b.shape[1], step):
+        np.matmul(a, b[:, start : start + step], out=result[:, start : start + step])
+    return result
 
 
-class Tile(NamedTuple):
-    """Logits (Q, r, c) of the pixels `[rows, columns]` of the original image."""
-
-    rows: slice
-    columns: slice
-    logits: Float[np.ndarray, "q r c"]
-
-
-class _Block(NamedTuple):
-    """Up to `TILE` rows of an axis operator: outputs `target` read only the inputs `source`."""
-
-    target: slice
-    source: slice
-    operator: Float[np.ndarray, "t s"]
-
-
-def interpolate_rows(rows: Float[np.ndarray, "s n"], size: int) -> Float[np.ndarray, "t n"]:
+def interpolate_rows(rows: Float[np.ndarray, "s m"], size: int) -> Float[np.ndarray, "t m"]:
     """Bilinear interpolation of the first axis to `size` rows: half-pixel centres (`align_corners=False`), the edge
     repeated, no antialiasing; as `torch.nn.functional.interpolate` along one axis."""
     count = rows.shape[0]
@@ -63,29 +62,103 @@ def interpolate_rows(rows: Float[np.ndarray, "s n"], size: int) -> Float[np.ndar
     return rows[low] * (1.0 - weight) + rows[np.minimum(low + 1, count - 1)] * weight
 
 
+class _Block(NamedTuple):
+    """Up to `TILE` outputs of an axis, `target`, which read only the inputs `source`."""
+
+    target: slice
+    source: slice
+    operator: Float32[np.ndarray, "t s"]
+
+
+class _Axis(NamedTuple):
+    """One axis, from mask logits to the original: in blocks, and as `TAPS` weighted inputs of each output."""
+
+    blocks: tuple[_Block, ...]
+    taps: Int64[np.ndarray, "t taps"]
+    weights: Float64[np.ndarray, "t taps"]
+
+
 @lru_cache(maxsize=256)
-def _blocks(logits: int, padded: int, resized: int, original: int) -> tuple[_Block, ...]:
-    """The operator of one axis, from `logits` inputs to `original` outputs, cut into blocks."""
-    operator = interpolate_rows(interpolate_rows(np.eye(logits), padded)[:resized], original).astype(np.float32)
+def _axis(logits: int, padded: int, resized: int, original: int) -> _Axis:
+    operator = interpolate_rows(interpolate_rows(np.eye(logits), padded)[:resized], original)
     blocks = []
     for start in range(0, original, TILE):
         rows = operator[start : start + TILE]
         used = np.flatnonzero(rows.any(axis=0))
         source = slice(int(used[0]), int(used[-1]) + 1)
-        blocks.append(_Block(slice(start, start + len(rows)), source, np.ascontiguousarray(rows[:, source])))
-    return tuple(blocks)
+        blocks.append(_Block(slice(start, start + len(rows)), source, rows[:, source].astype(np.float32)))
+    first = np.minimum((operator != 0).argmax(axis=1), max(logits - TAPS, 0))
+    taps = first[:, None] + np.arange(min(TAPS, logits))
+    return _Axis(tuple(blocks), taps, np.take_along_axis(operator, taps, axis=1))
 
 
-def tiles(mask_logits: Float[np.ndarray, "q h w"], geometry: Geometry) -> Iterator[Tile]:
-    """Tiles that cover the original image once, row by row. Equal to the three steps of the reference within float32
-    rounding (interpolation weights are not rounded between the steps)."""
-    _, height, width = mask_logits.shape
-    logits = mask_logits.astype(np.float32, copy=False)
-    vertical, horizontal = (
-        _blocks(count, geometry.padded[axis], geometry.resized[axis], geometry.original[axis])
-        for axis, count in enumerate((height, width))
-    )
-    for rows in vertical:
-        for columns in horizontal:
-            patch = logits[:, rows.source, columns.source]
-            yield Tile(rows.target, columns.target, rows.operator @ (patch @ columns.operator.T))
+class Bounds(NamedTuple):
+    """Between which values the logits of each tile lie, and by how much float32 may be off there, twice."""
+
+    low: Float64[np.ndarray, "i j q"]
+    high: Float64[np.ndarray, "i j q"]
+    blur: Float64[np.ndarray, "i j"]
+
+
+class Tile(NamedTuple):
+    """The pixels `[rows, columns]` of the original image; `place` counts tiles down and across."""
+
+    place: tuple[int, int]
+    rows: slice
+    columns: slice
+
+    @property
+    def shape(self) -> Size:
+        """(height, width)."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+
+class Tiles:
+    """The mask logits of one image at its original size. Iterating gives the tiles that cover it, row by row.
+
+    Equal to the three steps of the reference within rounding (interpolation weights are not rounded between the steps).
+    """
+
+    def __init__(self, mask_logits: Float[np.ndarray, "q h w"], geometry: Geometry) -> None:
+        self.size = geometry.original
+        self._logits = mask_logits.astype(np.float32, copy=False)
+        self._vertical, self._horizontal = (
+            _axis(count, geometry.padded[axis], geometry.resized[axis], geometry.original[axis])
+            for axis, count in enumerate(mask_logits.shape[1:])
+        )
+
+    def __len__(self) -> int:
+        """The number of queries."""
+        return len(self._logits)
+
+    def __iter__(self) -> Iterator[Tile]:
+        for i, vertical in enumerate(self._vertical.blocks):
+            for j, horizontal in enumerate(self._horizontal.blocks):
+                yield Tile((i, j), vertical.target, horizontal.target)
+
+    def bounds(self) -> Bounds:
+        """What the patches say about all tiles."""
+        extremes = []
+        for vertical in self._vertical.blocks:
+            rows = self._logits[:, vertical.source]
+            for reduce in (np.min, np.max):
+                across = np.ascontiguousarray(reduce(rows, axis=1).T)
+                extremes.append([reduce(across[block.source], axis=0) for block in self._horizontal.blocks])
+        low, high = np.array(extremes[::2], np.float64), np.array(extremes[1::2], np.float64)
+        error = ROUNDING * np.maximum(abs(low), abs(high))
+        return Bounds(low - error, high + error, 2 * error.max(axis=-1, initial=0))
+
+    def logits(self, tile: Tile, queries: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n p"]:
+        """Those of some queries in a tile, row by row."""
+        i, j = tile.place
+        down, across = self._vertical.blocks[i], self._horizontal.blocks[j]
+        patch = self._logits[queries, down.source, across.source]
+        return (down.operator @ (patch @ across.operator.T)).reshape(len(queries), math.prod(tile.shape))
+
+    def exact(self, pixels: Int64[np.ndarray, " p"]) -> Float64[np.ndarray, "q p"]:
+        """Those of all queries at some pixels of the original, numbered row by row, in float64."""
+        y, x = np.divmod(pixels, self.size[1])
+        down, across = self._vertical, self._horizontal
+        read = self._logits[:, down.taps[y][:, :, None], across.taps[x][:, None, :]].astype(np.float64)
+        weights = down.weights[y][:, :, None] * across.weights[x][:, None, :]
+        return (read * weights).sum(axis=(2, 3))

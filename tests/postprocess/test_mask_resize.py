@@ -7,14 +7,21 @@ from hypothesis import strategies as st
 from tiers import examples
 
 from oneformer_jax.data.geometry import Geometry, letterbox, short_edge
-from oneformer_jax.postprocess.tiles import interpolate_rows, tiles
+from oneformer_jax.postprocess.tiles import Tiles, interpolate_rows
 
 
 def assemble(logits: np.ndarray, geometry: Geometry) -> np.ndarray:
     result = np.full((len(logits), *geometry.original), np.nan, np.float32)
-    for tile in tiles(logits, geometry):
+    tiles = Tiles(logits, geometry)
+    bounds = tiles.bounds()
+    for tile in tiles:
         assert np.isnan(result[:, tile.rows, tile.columns]).all(), "tiles must not overlap"
-        result[:, tile.rows, tile.columns] = tile.logits
+        shown = tiles.logits(tile, np.arange(len(logits)))
+        result[:, tile.rows, tile.columns] = shown.reshape(-1, *tile.shape)
+        assert (bounds.low[tile.place] <= shown.min(axis=1)).all()
+        assert (bounds.high[tile.place] >= shown.max(axis=1)).all()
+    exact = tiles.exact(np.arange(result[0].size))
+    assert (abs(result - exact.reshape(result.shape)) <= bounds.blur.max() / 2).all()
     return result
 
 
