@@ -15,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 from tiers import tier
+from transfers import explicit_transfers
 
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.task_text import prompt_table, task_tokens
@@ -112,7 +113,7 @@ def run_steps(num_steps: int, num_devices: int, precision: str = "32") -> Steps:
     losses, norms, rates = [], [], []
     for i in range(num_steps):
         batch = batch_of(4, first_sample=4 * i)
-        with jax.transfer_guard("disallow"):
+        with explicit_transfers():
             state, scalars = step(state, batch)
         losses.append(float(jax.device_get(scalars["loss"])))
         norms.append(float(jax.device_get(scalars["gradient_norm"])))
@@ -165,7 +166,7 @@ def test_accumulated_batches_equal_one_large_batch() -> None:
     step, optimizer = step_of(1, STILL, contrastive_weight=0.0, uncertain_points=uncertain_points)
     once, scalars = step(start(optimizer), whole)
     fresh = start(optimizer)
-    with jax.transfer_guard("disallow"):
+    with explicit_transfers():
         twice, sums = step(fresh, *parts)
     assert int(twice.step) == 1
     for name in ("loss", "loss_ce", "loss_mask", "loss_dice", "gradient_norm"):
@@ -203,7 +204,7 @@ def test_a_float16_step_has_the_gradients_of_the_unscaled_loss() -> None:
     fresh = half_start(2.0**10)
     before = jax.device_get(fresh.params)
     reference, expected = full(start(optimizer), batch_of(4))
-    with jax.transfer_guard("disallow"):
+    with explicit_transfers():
         after, found = half(fresh, batch_of(4))
     assert float(found["skipped"]) == 0
     assert float(found["loss_scale"]) == 2.0**10
@@ -276,7 +277,7 @@ def test_another_objective_and_another_optimizer_train() -> None:
     state, losses = start(optimizer), []
     for i in range(6):
         batches = [batch_of(4, first_sample=4 * i), batch_of(2, first_sample=4 * i)]
-        with jax.transfer_guard("disallow"):
+        with explicit_transfers():
             state, scalars = step(state, *batches)
         values = jax.device_get(scalars)
         losses.append(float(values["loss"]))
