@@ -112,11 +112,20 @@ def global_norm(tree: PyTree, norm_type: float = 2.0) -> Float[Array, ""]:
 
 
 def _clip_by_norm(max_norm: float, norm_type: float) -> optax.GradientTransformation:
-    def update(updates: Params, _: Params | None) -> Params:
-        scale = jnp.minimum(1.0, max_norm / (global_norm(updates, norm_type) + 1e-6))
-        return jax.tree.map(lambda u: u * scale, updates)
+    def update(
+        updates: Params,
+        state: optax.EmptyState,
+        _: Params | None = None,
+        *,
+        gradient_norm: Float[Array, ""] | None = None,
+        **__: Any,
+    ) -> tuple[Params, optax.EmptyState]:
+        if gradient_norm is None or norm_type != 2.0:
+            gradient_norm = global_norm(updates, norm_type)
+        scale = jnp.minimum(1.0, max_norm / (gradient_norm + 1e-6))
+        return jax.tree.map(lambda u: u * scale, updates), state
 
-    return optax.stateless(update)
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def make_optimizer(
@@ -125,7 +134,8 @@ def make_optimizer(
     """The chain of one run; its state is initialised from the parameters as usual. `frozen` are parameter names.
 
     Its `update` takes the `step` whose learning rate it is made at: where updates are left out, the schedule goes on
-    all the same. Without one it counts its updates.
+    all the same. Without one it counts its updates. It takes the 2-norm of the gradients, `gradient_norm`, too, from
+    whoever has it.
     """
     clip = optax.identity()
     if config.clip_value > 0:

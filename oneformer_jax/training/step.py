@@ -284,7 +284,9 @@ class TrainStep:
             gradients = jax.tree.map(lambda gradient: gradient / scale.value, gradients)
         norm = global_norm(gradients)
         finite = jnp.isfinite(norm) & jnp.isfinite(loss)
-        new = jax.lax.cond(finite, self._stepped, lambda state, _: state, state, gradients)
+        new = jax.lax.platform_dependent(
+            finite, state, gradients, norm, cpu=self._stepped_or_left, default=self._stepped_where_finite
+        )
         new = constrained(new, self.mesh, self.settings.strategy)
         skipped = 1.0 - finite.astype(jnp.float32)
         scalars = {
@@ -299,9 +301,23 @@ class TrainStep:
             scalars |= {"loss_scale": scale.value, "not_finite": skipped * smallest}
         return new._replace(step=state.step + 1), scalars
 
-    def _stepped(self, state: TrainState, gradients: Params) -> TrainState:
-        """The state after the optimizer's step."""
-        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params, step=state.step)
+    def _stepped_or_left(
+        self, finite: Bool[Array, ""], state: TrainState, gradients: Params, norm: Float[Array, ""]
+    ) -> TrainState:
+        """As a conditional, without which XLA for CPU copies the moments before it writes over them."""
+        return jax.lax.cond(finite, self._stepped, lambda state, *_: state, state, gradients, norm)
+
+    def _stepped_where_finite(
+        self, finite: Bool[Array, ""], state: TrainState, gradients: Params, norm: Float[Array, ""]
+    ) -> TrainState:
+        """Leaf by leaf, which XLA for GPUs writes over the state; a conditional needs another one beside it there."""
+        return jax.tree.map(partial(jnp.where, finite), self._stepped(state, gradients, norm), state)
+
+    def _stepped(self, state: TrainState, gradients: Params, norm: Float[Array, ""]) -> TrainState:
+        """The state after the optimizer's step; `norm` is that of the gradients."""
+        updates, opt_state = self.optimizer.update(
+            gradients, state.opt_state, state.params, step=state.step, gradient_norm=norm
+        )
         params, average = optax.apply_updates(state.params, updates), state.average
         if average is not None:
             average = averaged(average, params, state.step, self.settings.average_decay)
