@@ -12,9 +12,6 @@ from jaxtyping import Array, Float, Int
 from oneformer_jax.losses.matching import BLOCK, CriterionConfig
 from oneformer_jax.losses.points import sample_masks, sample_segment, uncertain_weights
 
-# Slots whose losses are computed at once, a divisor of BLOCK. Two to four are fastest on CPU.
-CHUNK = 4
-
 
 def pair_mask_logits(
     mask_embeddings: Float[Array, "l b q c"],
@@ -48,10 +45,11 @@ def pair_losses(
 ) -> tuple[Float[Array, "m l"], Float[Array, "m l"], Float[Array, "m l"]]:
     """The weighted sum of both losses of each layer of each slot, and both of them.
 
-    Only the sum is differentiable. Its gradient is computed with it, some slots at a time: their arrays stay in the
-    cache, and none of them waits for the backward pass.
+    Only the sum is differentiable. Its gradient is computed with it, some slots at a time (`config.slots_at_once`):
+    none of their arrays waits for the backward pass.
     """
     slots, layers = points.shape[:2]
+    at_once = next(number for number in range(config.slots_at_once, 0, -1) if slots % number == 0)
     planes = segment_index.shape[1]
     segment_maps = segment_index.reshape(-1, *segment_index.shape[2:])
 
@@ -69,7 +67,7 @@ def pair_losses(
         return losses, gradient
 
     def chunks(x: Array) -> Array:
-        return x.reshape(slots // CHUNK, CHUNK * layers, *x.shape[2:])
+        return x.reshape(slots // at_once, at_once * layers, *x.shape[2:])
 
     def every_layer(x: Array) -> Array:
         return chunks(jnp.broadcast_to(x[:, None], (slots, layers)))

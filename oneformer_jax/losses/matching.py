@@ -6,13 +6,14 @@ Axes: b images, q queries, t rows of the segment table, n segments of one image,
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 from scipy.optimize import linear_sum_assignment
 
@@ -29,6 +30,9 @@ STREAM = 0
 BLOCK = 8
 # The smallest numbers of pairs that a group is padded to; twice, four times, ... these follow.
 SMALLEST_SLOTS = (16, 24)
+# Slots whose mask losses are computed at once. A processor's cache holds the arrays of two to four; a GPU is filled by
+# all of them, and so many at 1024x1024 take 170 MB an array.
+SLOTS_ON_CPU, SLOTS_ON_GPU = 4, 64
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class CriterionConfig:
     The three first weights are also those of the matching cost. `num_points` points stand for a mask: of
     `oversample_ratio * num_points` random ones the `importance_sample_ratio * num_points` most uncertain are kept and
     random ones complete them. Without `deep_supervision` only the last layer is matched and takes part in the loss.
+
+    `slots_at_once` is the choice of a platform (`on`): the largest number of slots whose mask losses are computed
+    together.
     """
 
     class_weight: float = 2.0
@@ -49,6 +56,12 @@ class CriterionConfig:
     oversample_ratio: float = 3.0
     importance_sample_ratio: float = 0.75
     deep_supervision: bool = True
+    slots_at_once: int = SLOTS_ON_CPU
+
+    def on(self, mesh: Mesh) -> "CriterionConfig":
+        """The same losses, computed as is fast on the devices of `mesh`."""
+        on_cpu = mesh.devices.flat[0].platform == "cpu"
+        return replace(self, slots_at_once=SLOTS_ON_CPU if on_cpu else SLOTS_ON_GPU)
 
     @property
     def num_oversampled(self) -> int:

@@ -69,7 +69,8 @@ class Recipe:
         tokens = task_tokens(self.model.task_pad_id, self.model.task_seq_len)
         inputs = StepInputs(self.pixel_mean, self.pixel_std, tokens, prompts, prompts_of_image)
         rate, optimizer = self.learning_rate(loop), self.make_optimizer(loop)
-        return TrainStep(self.model.on(mesh), OneFormerObjective(self.loss), optimizer, rate, inputs, self.step, mesh)
+        model, objective = self.model.on(mesh), OneFormerObjective(self.loss.on(mesh))
+        return TrainStep(model, objective, optimizer, rate, inputs, self.step, mesh)
 
 
 @dataclass(frozen=True)

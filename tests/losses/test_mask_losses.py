@@ -1,12 +1,15 @@
 """The losses of all slots in chunks, with their gradients, against one slot at a time and automatic differentiation."""
 
+from dataclasses import replace
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from oneformer_jax.losses.mask_losses import pair_losses, point_weights, weighted_losses
-from oneformer_jax.losses.matching import BLOCK, CriterionConfig
+from oneformer_jax.losses.matching import BLOCK, SLOTS_ON_CPU, SLOTS_ON_GPU, CriterionConfig
 from oneformer_jax.losses.points import sample_masks, sample_segment
 
 LAYERS, SIDE = 3, 8
@@ -26,8 +29,9 @@ def test_values_and_gradients_are_those_of_single_slots() -> None:
     target = jnp.asarray(rng.integers(0, 5, slots), jnp.int32)
     share = jnp.asarray(rng.uniform(size=(slots, LAYERS)), jnp.float32)
 
-    def chunked(mask_logits: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        losses = pair_losses(mask_logits, segment_index, segment_plane, image, target, points, CONFIG)
+    def chunked(mask_logits: jax.Array, at_once: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        config = replace(CONFIG, slots_at_once=at_once)
+        losses = pair_losses(mask_logits, segment_index, segment_plane, image, target, points, config)
         return jnp.sum(share * losses[0]), losses
 
     def single(mask_logits: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -41,9 +45,10 @@ def test_values_and_gradients_are_those_of_single_slots() -> None:
         weighted = 3.0 * cross_entropy + 2.0 * dice
         return jnp.sum(share * weighted), (weighted, cross_entropy, dice)
 
-    (_, ours), slope = jax.jit(jax.value_and_grad(chunked, has_aux=True))(mask_logits)
     (_, theirs), expected = jax.jit(jax.value_and_grad(single, has_aux=True))(mask_logits)
-    for mine, other in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-5)
     assert np.abs(expected).max() > 0
-    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-6)
+    for at_once in (SLOTS_ON_CPU, SLOTS_ON_GPU):
+        (_, ours), slope = jax.jit(jax.value_and_grad(partial(chunked, at_once=at_once), has_aux=True))(mask_logits)
+        for mine, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(mine, other, rtol=1e-5)
+        np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-6)
