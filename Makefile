@@ -4,7 +4,7 @@ RUN := $(VENV)/bin/python
 GPU_VENV := .venv-gpu
 GPU_PROGRAM := $(GPU_VENV)/bin/python -m benchmarks.gpu_program --quick
 
-.PHONY: install install-dev bindings resolve quickstart check test test-fast prove bench gpu-program format
+.PHONY: install install-dev bindings resolve quickstart check test test-fast prove bench gpu gpu-check gpu-program format
 
 # What trains, evaluates and exports: enough for everything in the README but its last section.
 install: $(VENV)/installed
@@ -58,6 +58,13 @@ test-fast: install-dev
 
 prove: install-dev
 	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --tier=prove
+
+# On a machine with a GPU, in an environment that is there (PYTHON=): docs/gpu.md.
+gpu-check:
+	$(PYTHON) -m benchmarks.on_gpu --check
+
+gpu:
+	$(PYTHON) -m benchmarks.on_gpu
 
 # On a quiet machine: benchmarks.report refuses results that others disturbed.
 bench: install-dev

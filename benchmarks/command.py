@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import comparison
-from benchmarks.workload import BACKBONES, AttentionWorkload, Workload
+from benchmarks.workload import BACKBONES, PRECISIONS, AttentionWorkload, Workload
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -47,8 +47,9 @@ def compare_models(
     """The command of a comparison of whole models. `sides` gets the file of the weights from which both start."""
     parser = option_parser(description)
     parser.add_argument("--backbone", choices=BACKBONES, default="swin_t")
+    parser.add_argument("--precision", choices=PRECISIONS, default="32", help="of products, on both sides")
     options = parser.parse_args()
-    workload = Workload(options.backbone, options.size, options.batch, options.device, training)
+    workload = Workload(options.backbone, options.size, options.batch, options.device, training, options.precision)
     # Not at the top: the processes of both sides import this file, and each may import one side only.
     from benchmarks import huggingface
 

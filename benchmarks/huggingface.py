@@ -3,6 +3,7 @@
 `export_weights` carries its random weights over to this project. Nothing here imports JAX before that is called.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,11 @@ def export_weights(workload: Workload, path: Path) -> None:
 class HuggingFace:
     """What all sides of this side share."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, precision: str = "32") -> None:
         torch.set_num_threads(cores())
         torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as in XLA
         self._device = torch.device("cuda" if device == "gpu" else "cpu")
+        self._halves = partial(torch.autocast, self._device.type, torch.bfloat16, enabled=precision == "bf16")
 
     def _model(self, workload: Workload) -> Any:
         model = build(workload).to(self._device)
@@ -88,13 +90,14 @@ class Inference(HuggingFace):
     """Pixel values and task tokens -> class and mask logits."""
 
     def __init__(self, workload: Workload) -> None:
-        super().__init__(workload.device)
+        super().__init__(workload.device, workload.precision)
         self._network = self._model(workload)
         self._inputs = self._tensor(workload.images).permute(0, 3, 1, 2).contiguous(), self._tensor(workload.task)
 
     @torch.inference_mode()
     def _forward(self) -> tuple[torch.Tensor, torch.Tensor]:
-        outputs = self._network(*self._inputs)
+        with self._halves():
+            outputs = self._network(*self._inputs)
         return outputs.class_queries_logits, outputs.masks_queries_logits
 
     def run(self) -> None:
@@ -102,14 +105,14 @@ class Inference(HuggingFace):
         self._finish()
 
     def outputs(self) -> list[np.ndarray]:
-        return [x.cpu().numpy() for x in self._forward()]
+        return [x.float().cpu().numpy() for x in self._forward()]
 
 
 class Training(HuggingFace):
     """The model's own loss, its gradients, clipping, AdamW."""
 
     def __init__(self, workload: Workload) -> None:
-        super().__init__(workload.device)
+        super().__init__(workload.device, workload.precision)
         self._network = self._model(workload)
         table = np.zeros((len(workload.prompt_table), 77), np.int64)
         table[:, : workload.prompt_table.shape[1]] = workload.prompt_table
@@ -128,7 +131,8 @@ class Training(HuggingFace):
 
     def run(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._network(**self._inputs).loss
+        with self._halves():
+            loss = self._network(**self._inputs).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), MAX_NORM)
         self._optimizer.step()

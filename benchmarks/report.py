@@ -232,11 +232,12 @@ def row(result: dict[str, Any]) -> list[str]:
     """The cells of one result."""
     workload, project, reference = result["workload"], result["this_project"], result["reference"]
     times = [float(np.median(side["times_ms"])) for side in (project, reference)]
+    precision = ", bf16" if workload.get("precision") == "bf16" else ""
     gflop = result["model_gflop"]
     peak = max(result["matmul_gflop_s"])
     shares = [f"{gflop / (time / 1000) / peak:.0%}" for time in times] if gflop else []
     return [
-        f"{result['kind']}, {_backbone(workload)}{workload['size']}, batch {workload['batch']}",
+        f"{result['kind']}, {_backbone(workload)}{workload['size']}, batch {workload['batch']}{precision}",
         *map(milliseconds, times),
         ratio(project, reference),
         f"{project['first_s']:.1f} ({project['first_cached_s']:.1f}) / {reference['first_s']:.1f}",
@@ -247,7 +248,12 @@ def row(result: dict[str, Any]) -> list[str]:
 
 
 def render(results: list[dict[str, Any]]) -> str:
-    """The page: one table for each machine and day, with how well the outputs agree, then the others."""
+    """The page: what the figures are, and their tables."""
+    return f"{INTRODUCTION}\n{tables(results)}"
+
+
+def tables(results: list[dict[str, Any]]) -> str:
+    """One table for each machine and day, with how well the outputs agree, then the others."""
     others: dict[str, tuple[str, list[str], Callable[[dict[str, Any]], list[list[str]]]]] = {
         "onnx": (ONNX, ONNX_HEAD, onnx_rows),
         "pipeline": (PIPELINE, PIPELINE_HEAD, lambda result: [pipeline_row(result)]),
@@ -256,7 +262,7 @@ def render(results: list[dict[str, Any]]) -> str:
         "gpu_program": (GPU_PROGRAM, GPU_PROGRAM_HEAD, lambda result: [gpu_program_row(result)]),
     }
     every, results = results, [result for result in results if result["kind"] not in others]
-    lines = [INTRODUCTION]
+    lines: list[str] = []
     for heading in dict.fromkeys(_heading(result) for result in results):
         here = [result for result in results if _heading(result) == heading]
         lines += [heading, "", _line(HEAD), _line(["---"] * len(HEAD)), *(_line(row(result)) for result in here), ""]

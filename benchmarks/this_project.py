@@ -34,6 +34,7 @@ from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.compiled_programs import enable_compilation_cache
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.ops import deformable_attention, using
+from oneformer_jax.models.precision import with_kernels_in
 from oneformer_jax.models.predictions import Predictions
 from oneformer_jax.training.optimizer import OptimizerConfig, make_optimizer
 from oneformer_jax.training.sharding import make_mesh, put_replicated
@@ -94,7 +95,8 @@ class Inference(ThisProject):
 
     def __init__(self, workload: Workload, weights: Path) -> None:
         super().__init__()
-        self._params = read_weights(weights)
+        params = read_weights(weights)
+        self._params = with_kernels_in(params, jnp.bfloat16) if workload.precision == "bf16" else params
         self._inputs = jnp.asarray(workload.images), jnp.asarray(workload.task)
         self._forward = jax.jit(partial(forward, config=model_config(workload).on(make_mesh(1))))
 
@@ -119,7 +121,7 @@ class Training(ThisProject):
         optimizer = make_optimizer(OptimizerConfig(weight_decay=WEIGHT_DECAY, clip_value=MAX_NORM), schedule)
         shown = max(len(set(rows)) for rows in workload.prompts.tolist())
         inputs = StepInputs(PIXEL_MEAN, PIXEL_STD, task_tokens(0, 77), workload.prompt_table, shown)
-        settings = StepSettings(seed=0)
+        settings = StepSettings(seed=0, precision="bf16-mixed" if workload.precision == "bf16" else "32")
         self._step = TrainStep(self._config.on(mesh), OneFormerObjective(), optimizer, schedule, inputs, settings, mesh)
         params = put_replicated(read_weights(weights), mesh)
         self._state = TrainState(put_replicated(jnp.zeros((), jnp.int32), mesh), params, optimizer.init(params))

@@ -13,6 +13,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "swin_t": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "window_size": 7},
     "swin_l": {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48), "window_size": 12},
 }
+PRECISIONS = ("32", "bf16")
 CLASSES, SEGMENTS, TEXTS, PANOPTIC = 133, 15, 134, 2
 DROP_PATH = 0.3
 PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -21,13 +22,15 @@ LEARNING_RATE, WEIGHT_DECAY, MAX_NORM = 1e-4, 0.05, 0.01
 
 @dataclass(frozen=True)
 class Workload:
-    """`size` is the side of the square images. With `training` it is a step, else a forward pass."""
+    """`size` is the side of the square images. With `training` it is a step, else a forward pass. `precision` is what
+    products are computed in, "32" or "bf16"."""
 
     backbone: str
     size: int
     batch: int = 1
     device: str = "cpu"
     training: bool = False
+    precision: str = "32"
 
     @property
     def kind(self) -> str:
@@ -36,7 +39,8 @@ class Workload:
     @property
     def name(self) -> str:
         """Of the result's file."""
-        return f"{self.kind}-{self.backbone}-{self.size}-b{self.batch}-{self.device}"
+        name = f"{self.kind}-{self.backbone}-{self.size}-b{self.batch}-{self.device}"
+        return name if self.precision == "32" else f"{name}-{self.precision}"
 
     @cached_property
     def pixels(self) -> np.ndarray:

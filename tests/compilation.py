@@ -25,12 +25,13 @@ QUICK_FLAGS = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codege
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Before JAX is imported; processes that tests start inherit it."""
+    tier = config.getoption("--tier")
     settings = {
-        "JAX_PLATFORMS": "cpu",
+        "JAX_PLATFORMS": "cuda,cpu" if tier == "gpu" else "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(PROGRAMS),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        QUICKLY: "0" if config.getoption("--tier") == "prove" else "1",
+        QUICKLY: "0" if tier in ("prove", "gpu") else "1",
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)

@@ -1,7 +1,8 @@
-"""Which tests run, and with how many examples: `--tier=fast|test|prove`.
+"""Which tests run, and with how many examples: `--tier=fast|test|prove|gpu`.
 
 `fast` leaves out what is marked `slow`; `test` is everything but what is marked `prove`; `prove` runs that and, once
-more, what is marked `again` and every property that hypothesis draws examples for.
+more, what is marked `again` and every property that hypothesis draws examples for. `gpu` runs what is marked `gpu`, on
+the GPUs of a machine that has some; in `make prove` the same tests compare the CPU with itself.
 """
 
 import os
@@ -12,11 +13,12 @@ import pytest
 MARKERS = {
     "slow": "takes seconds; not in `make test-fast`",
     "prove": "takes minutes, or proves by the thousand; only in `make prove`, with a small sibling in `make test`",
+    "gpu": "compares a GPU with the CPU: `make gpu`, and in `make prove` the CPU with itself",
     "again": "in `make test`, and in `make prove` again with more examples or with optimised programs",
     "optimised": "needs what optimisation does to the last bits",
     "tao(number, ..., case='')": "shows these of tests/tao_behaviour/behaviour.yaml, in the case of this name",
 }
-EXAMPLES = {"fast": 0.2, "test": 1.0, "prove": 20.0}  # times the number that a property asks for
+EXAMPLES = {"fast": 0.2, "test": 1.0, "prove": 20.0, "gpu": 1.0}  # times the number that a property asks for
 # A slow machine is not a failure, and compilation makes the first example slow on any.
 PROFILE = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
 
@@ -50,7 +52,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def belongs(item: pytest.Item, tier: str) -> bool:
     """Whether a test is of a tier."""
-    proved = item.get_closest_marker("prove") is not None
+    on_gpu = item.get_closest_marker("gpu") is not None
+    if tier == "gpu":
+        return on_gpu
+    proved = on_gpu or item.get_closest_marker("prove") is not None
     if tier == "prove":
         drawn = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
         return proved or drawn or item.get_closest_marker("again") is not None
