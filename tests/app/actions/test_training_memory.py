@@ -189,8 +189,8 @@ def test_an_estimate_that_fails_does_not_hide_that_memory_ran_out(
 @pytest.mark.parametrize(
     ("key", "what"),
     [
-        ("dataset.augmentation.train_crop_size=[64,1000000000]", "mask features"),
-        ("dataset.train.batch_size=1000000000", "mask features"),
+        ("dataset.augmentation.train_crop_size=[64,1000000000]", "images"),
+        ("dataset.train.batch_size=1000000000", "images"),
         ("model.one_former.num_object_queries=10000000000", "parameters, gradients and moments"),
     ],
 )

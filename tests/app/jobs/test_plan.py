@@ -50,7 +50,7 @@ def test_the_command_line_beats_roots_and_roots_beat_the_spec_file(
         "images": f"{roots['train_datasets']}/images.tar.gz",
         "annotations": f"{roots['train_datasets']}/annotations.json",
         "batch_size": 2,
-        "panoptic": None,
+        "panoptic": "",
     }
     assert made.spec["dataset"]["label_map"] == "/mine.json"
     assert made.spec["dataset"]["val"] == {"annotations": "/file.json", "images": "${results_dir}/i"}
@@ -187,7 +187,7 @@ def test_the_published_backbone_starts_a_swin_tiny_that_names_no_weights(
 
     assert str(backbone(tiny, "num_epochs=1")).startswith("https://github.com/SwinTransformer/")
     assert backbone("num_epochs=1") is None
-    assert backbone(tiny, "pretrained_backbone=") is None
+    assert backbone(tiny, "pretrained_backbone=") == ""
     assert backbone(tiny, "pretrained_backbone=mine.pth") == str(Path("mine.pth").absolute())
     assert backbone(tiny, "pretrained_model=mine.pth") is None
     assert backbone(tiny, parent=job_of("train", "best/").id) is None
