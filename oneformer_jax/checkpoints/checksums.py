@@ -14,7 +14,10 @@ from oneformer_jax.writing import write_json
 
 FILE = "checksums.json"
 _PIECE = 1 << 18  # bytes that are read at once
-HINT = "the checkpoint is damaged: use another step of the same run, or a copy of this one"
+HINT = (
+    "the checkpoint is damaged: use another step of the same run, or a copy of this one "
+    "(a run whose newest step is damaged resumes from the one before if its folder is removed)"
+)
 
 
 def write_checksums(step_dir: Path) -> None:

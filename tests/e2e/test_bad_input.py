@@ -198,8 +198,8 @@ def test_a_damaged_newest_checkpoint_is_refused_with_what_to_do(
     arguments = ["train", "-e", workspace / "spec.yaml", f"results_dir={copy_of_trained}", "train.num_epochs=3"]
     result = command_line(*arguments)
     assert result.returncode == 1, result.stdout + result.stderr
-    assert f"{newest}: `optimizer` could not be read" in result.stderr
-    assert "resumes from the one before if this folder is removed" in result.stderr
+    assert f"{newest}/optimizer/_METADATA: a file of `optimizer` is not as it was written" in result.stderr
+    assert "resumes from the one before if its folder is removed" in result.stderr
     assert "Traceback" not in result.stderr
     shutil.rmtree(newest)
     assert "resuming from step 3" in command_line(*arguments).stdout
