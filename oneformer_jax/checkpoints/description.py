@@ -47,8 +47,8 @@ class Training:
         ValueError."""
         known = {field.name: data[field.name] for field in dataclasses.fields(cls)}
         whole = {name: _whole(known[name]) for name in ("dataset_size", "images_per_step", "seed", "images")}
-        if min(whole["dataset_size"], whole["images_per_step"]) < 1:
-            raise ValueError("expected at least one image, and one a step")
+        if not whole["images_per_step"]:
+            raise ValueError("expected at least one image a step")
         if not isinstance(known["monitor"], str):
             raise TypeError(f"expected the name of a score, not {str(known['monitor'])[:60]}")
         parts = {"epochs": _epochs(known["epochs"]), "schedule": _mapping(known["schedule"])}

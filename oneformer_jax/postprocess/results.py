@@ -40,8 +40,8 @@ class Thresholds:
         for name in ("object_mask_threshold", "overlap_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
-        if type(self.test_topk_per_image) is not int or self.test_topk_per_image < 1:
-            raise ValueError(f"test_topk_per_image is {self.test_topk_per_image}, expected a whole number above 0")
+        if type(self.test_topk_per_image) is not int or self.test_topk_per_image < 0:
+            raise ValueError(f"test_topk_per_image is {self.test_topk_per_image}, expected a whole number")
 
 
 def semantic_map(

@@ -30,7 +30,7 @@ from oneformer_jax.training.step import TrainState, TrainStep
 IMAGES = 24
 SCHEDULE = ScheduleConfig(1.0, warmup_iters=0)
 DESCRIPTION = Description(
-    OneFormerConfig(), CATEGORIES, (0.0,) * 3, (1.0,) * 3, {}, training=Training(IMAGES, 0, "mIoU", 0, {})
+    OneFormerConfig(), CATEGORIES, (0.0,) * 3, (1.0,) * 3, {}, training=Training(IMAGES, 1, "mIoU", 0, {})
 )
 
 
