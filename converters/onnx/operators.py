@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import onnx_ir
 from jax import Array
 from jax.core import ShapedArray
@@ -23,7 +24,7 @@ from jaxtyping import Float
 
 from oneformer_jax.models.deformable_attention import Shapes
 from oneformer_jax.models.layers import Dropout
-from oneformer_jax.models.ops import Method, Ops, interpolation_matrix
+from oneformer_jax.models.ops import Blocked, Method, Ops, Projected, heads_first, interpolation_matrix
 
 import_all_plugins()
 
@@ -49,9 +50,23 @@ def deformable_attention(
     return total.reshape(-1, heads * width, queries).transpose(0, 2, 1)
 
 
-def attend(logits: Float[Array, "*n q k"], values: Float[Array, "*n k d"], dropout: Dropout) -> Float[Array, "*n q d"]:
+def attend(
+    projected: Projected,
+    dropout: Dropout,
+    scale: float,
+    bias: Float[Array, "n q k"] | None,
+    blocked: Blocked | None,
+) -> Float[Array, "b *m q n d"]:
     """`ops.attend` with a `Softmax`, which runtimes recognise as attention."""
-    return MATMUL.bind(jax.nn.softmax(logits, axis=-1), values)
+    q, k, v = heads_first(projected)
+    logits = MATMUL.bind(q * scale, k.swapaxes(-1, -2))
+    if bias is not None:
+        logits = logits + bias[(None,) * (logits.ndim - bias.ndim)]
+    if isinstance(blocked, np.ndarray):
+        logits = logits + np.where(blocked[..., None, :, :], np.float32(-100), np.float32(0))
+    elif blocked is not None:
+        logits = jnp.where(blocked[..., None, :, :], jnp.finfo(logits.dtype).min, logits)
+    return MATMUL.bind(jax.nn.softmax(logits, axis=-1), v).swapaxes(-3, -2)
 
 
 def resize(x: Float[Array, "b h w c"], size: tuple[int, int], method: Method) -> Float[Array, "b h2 w2 c"]:

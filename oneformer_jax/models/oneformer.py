@@ -26,6 +26,7 @@ from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.layers import MLP
 from oneformer_jax.models.mask_decoder import MaskDecoder
 from oneformer_jax.models.pixel_decoder import PixelDecoder
+from oneformer_jax.models.precision import widened
 from oneformer_jax.models.predictions import DecodedLayers, Features, LayerPredictions, Predictions, mask_logits
 from oneformer_jax.models.transformer import TextEncoder
 
@@ -95,12 +96,14 @@ def normalise(
 def encode(
     params: Params, images: Float[Array, "b h w 3"], *, config: OneFormerConfig, rng: jax.Array | None = None
 ) -> Features:
-    """Images (normalised, RGB) -> what all tasks share."""
+    """Images (normalised, RGB) -> what all tasks share, float32."""
     backbone_rng, decoder_rng = (None, None) if rng is None else jax.random.split(rng)
     training = {"deterministic": rng is None}
     with ops.using(config.ops):
         maps = _apply(config.backbone.build(), params["backbone"], images, rng=backbone_rng, **training)
-        return _apply(PixelDecoder(config.pixel_decoder), params["pixel_decoder"], maps, rng=decoder_rng, **training)
+        decoder = PixelDecoder(config.pixel_decoder)
+        features = _apply(decoder, params["pixel_decoder"], maps, rng=decoder_rng, **training)
+    return jax.tree.map(widened, features)
 
 
 def decode(
@@ -111,14 +114,14 @@ def decode(
     config: OneFormerConfig,
     rng: jax.Array | None = None,
 ) -> LayerPredictions:
-    """Features and one task per image -> predictions of all layers.
+    """Features and one task per image -> predictions of all layers, float32.
 
     `task_tokens` are rows of `config.task_seq_len` raw token ids, padded with `config.task_pad_id`: the ids themselves
     are the input of the task MLP. Raises OneFormerError: another number of rows than images, or rows of another length.
     """
     with ops.using(config.ops):
         layers = _decoded(params, features, task_tokens, config, rng)
-    class_logits, mask_embeddings = jnp.stack(layers.class_logits), jnp.stack(layers.mask_embeddings)
+    class_logits, mask_embeddings = jnp.stack(layers.class_logits), widened(jnp.stack(layers.mask_embeddings))
     return LayerPredictions(class_logits, mask_embeddings, features.mask_features, layers.object_queries)
 
 
@@ -128,7 +131,8 @@ def predict(
     """Features and one task per image -> predictions of the last layer, in evaluation mode. Otherwise as `decode`."""
     with ops.using(config.ops):
         layers = _decoded(params, features, task_tokens, config)
-        return Predictions(layers.class_logits[-1], mask_logits(layers.mask_embeddings[-1], features.mask_features))
+        masks = mask_logits(widened(layers.mask_embeddings[-1]), features.mask_features)
+    return Predictions(layers.class_logits[-1], masks)
 
 
 def _decoded(
@@ -154,8 +158,8 @@ def encode_text(
     rows_of_image: int | None = None,
     groups: int = 1,
 ) -> Float[Array, "b q d"]:
-    """Text queries of each image, (B, num_queries, hidden): rows `prompts` of the encoded table, then the learned
-    context rows.
+    """Text queries of each image, (B, num_queries, hidden), float32: rows `prompts` of the encoded table, then the
+    learned context rows.
 
     The text transformer runs once: on the whole table or, where that is less, on what each of `groups` groups of
     successive images (those of one device) shows, if no image shows more than `rows_of_image` different rows. It has
@@ -165,7 +169,7 @@ def encode_text(
     def encode(tokens: Int[Array, "m l"]) -> Float[Array, "m d"]:
         with ops.using(config.ops):
             encoded = _apply(TextEncoder(config.text_encoder), params["text_encoder"], tokens)
-            return _apply(_text_projector(config), params["text_projector"], encoded)
+            return widened(_apply(_text_projector(config), params["text_projector"], encoded))
 
     size, length = prompt_table.shape
     largest = size if rows_of_image is None else rows_of_image * (len(prompts) // groups)

@@ -6,9 +6,10 @@ module (`using`). So the formulation is part of the configuration, and with it o
 program; other threads keep their own. Those for GPUs are in `models.gpu`.
 
 Axes: b images, q queries, k keys, s pixels of all levels, n heads, d channels of a head, l levels, p points of a level,
-h w pixels of a map, h2 w2 those of the resized one, c channels, m any leading axes.
+h w pixels of a map, h2 w2 those of the resized one, c channels, m any other leading axes, as that of windows.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,19 +20,39 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from oneformer_jax.models.deformable_attention import Shapes, weighted_gathers
 from oneformer_jax.models.layers import Dropout
 from oneformer_jax.models.precision import rounded_exp, wide_product, widened
 
 Method = Literal["bilinear", "bicubic"]
+Projected = Array | tuple[Array, Array, Array]
+Blocked = Array | np.ndarray
 BICUBIC_A = -0.75  # PyTorch's; jax.image uses -0.5
 
 
-def attend(logits: Float[Array, "*m q k"], values: Float[Array, "*m k d"], dropout: Dropout) -> Float[Array, "*m q d"]:
-    """Means of the values, weighted by the softmax of the logits; `dropout` drops weights."""
-    return _in_use.get().attend(logits, values, dropout)
+def attend(
+    projected: Float[Array, "b *m q 3 n d"]
+    | tuple[Float[Array, "b *m q n d"], Float[Array, "b *m k n d"], Float[Array, "b *m k n d"]],
+    dropout: Dropout,
+    *,
+    scale: float,
+    bias: Float[Array, "n q k"] | None = None,
+    blocked: Bool[Blocked, "#b *m q k"] | None = None,
+) -> Float[Array, "b *m q n d"]:
+    """Multi-head dot-product attention (Vaswani et al. 2017, section 3.2): means of the values, weighted by the softmax
+    over keys of scale * query . key + bias.
+
+    Args:
+        projected: queries, keys and values, in one array where all are of the same tokens.
+        dropout: drops weights, drawing a mask (b, *m, n, q, k).
+        blocked: pairs that weigh nothing; no query may be blocked from all keys. NumPy: known before images are.
+
+    Returns:
+        The means, in the dtype of the values or float32, rounded to no less than that of the values.
+    """
+    return _in_use.get().attend(projected, dropout, scale, bias, blocked)
 
 
 def contract(subscripts: str, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -71,12 +92,42 @@ def deformable_attention(
     return _in_use.get().deformable_attention(value, shapes, locations, weights)
 
 
-def normalised_sums(logits: Array, values: Array, dropout: Dropout) -> Array:
+def heads_first(projected: Projected) -> tuple[Array, Array, Array]:
+    """Queries, keys and values with heads before tokens: XLA's CPU products over strided heads are several times
+    slower."""
+    if isinstance(projected, tuple):
+        q, k, v = (x.swapaxes(-3, -2) for x in projected)
+    else:
+        last = projected.ndim - 1
+        q, k, v = projected.transpose(last - 2, *range(last - 3), last - 1, last - 3, last)
+    return q, k, v
+
+
+def normalised_sums(
+    projected: Projected, dropout: Dropout, scale: float, bias: Array | None, blocked: Blocked | None
+) -> Array:
     """`attend`, where the sums are normalised, not the weights, which are many times as large and are rounded to the
     dtype of the values."""
+    q, k, v = heads_first(projected)
+    logits = wide_product("...qd,...kd->...qk", q * scale, k)
+    if bias is not None:
+        logits = logits + bias[(None,) * (logits.ndim - bias.ndim)]
+    if blocked is not None:
+        logits = jnp.where(blocked[..., None, :, :], jnp.finfo(logits.dtype).min, logits)
     shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-    weights = rounded_exp(shifted, values.dtype)
-    return widened(dropout(weights) @ values) / jnp.sum(weights, axis=-1, keepdims=True, dtype=logits.dtype)
+    is_narrow = v.dtype == jnp.float16
+    if is_narrow:  # the gradient is divided by the sum of the weights, and must not vanish
+        shifted = shifted - math.log(float16_unit(k.shape[-2]))
+    weights = rounded_exp(shifted, v.dtype)
+    kept = dropout(weights)
+    sums = wide_product("...qk,...kd->...qd", kept, v) if is_narrow else widened(kept @ v)
+    means = sums / jnp.sum(weights, axis=-1, keepdims=True, dtype=logits.dtype)
+    return means.swapaxes(-3, -2)
+
+
+def float16_unit(keys: int) -> float:
+    """A power of two: of so many keys, the 1 / keys of each is a normal number of float16 when multiplied by it."""
+    return 2.0 ** max(0, keys.bit_length() - 14)
 
 
 def matrix_resize(x: Array, size: tuple[int, int], method: Method) -> Array:
@@ -95,7 +146,7 @@ class Ops:
     """A formulation of each operation, called with all its arguments by place. The defaults are fast on CPU and work
     everywhere."""
 
-    attend: Callable[[Array, Array, Dropout], Array] = normalised_sums
+    attend: Callable[[Projected, Dropout, float, Array | None, Blocked | None], Array] = normalised_sums
     contract: Callable[[str, Array, Array], Array] = wide_product
     resize: Callable[[Array, tuple[int, int], Method], Array] = matrix_resize
     deformable_attention: Callable[[Array, Shapes, Array, Array], Array] = weighted_gathers

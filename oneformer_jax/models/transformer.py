@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from oneformer_jax.models.config import TextEncoderConfig
 from oneformer_jax.models.layers import Dense, Dropout, layer_norm, linear, xavier_uniform
-from oneformer_jax.models.ops import attend, contract
+from oneformer_jax.models.ops import Blocked, attend
 from oneformer_jax.models.precision import as_kernel
 
 HEAD_DIM = 64
@@ -36,7 +36,7 @@ class MultiHeadAttention(nn.Module):
         query: Float[Array, "b q c"],
         key: Float[Array, "b k c"],
         value: Float[Array, "b k c"],
-        blocked: Bool[Array, "#b #q k"] | None = None,
+        blocked: Bool[Blocked, "#b q k"] | None = None,
         *,
         deterministic: bool,
     ) -> Float[Array, "b q c"]:
@@ -48,16 +48,12 @@ class MultiHeadAttention(nn.Module):
             x, w, b = as_kernel(x, w, b)
             return x @ w + b[None, None]
 
-        # Heads go before tokens at once: XLA's CPU products over strided heads are several times slower.
         q, k, v = (
-            project(x, w, b).reshape(*x.shape[:2], self.num_heads, width // self.num_heads).swapaxes(1, 2)
+            project(x, w, b).reshape(*x.shape[:2], self.num_heads, width // self.num_heads)
             for x, w, b in zip((query, key, value), jnp.split(kernel, 3, axis=1), jnp.split(bias, 3), strict=True)
         )
-        logits = contract("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k)
-        if blocked is not None:
-            logits = jnp.where(blocked[:, None], jnp.finfo(logits.dtype).min, logits)
-        mixed = attend(logits, v, Dropout(self.dropout, deterministic))
-        mixed = mixed.swapaxes(1, 2).reshape(query.shape)
+        dropout = Dropout(self.dropout, deterministic)
+        mixed = attend((q, k, v), dropout, scale=q.shape[-1] ** -0.5, blocked=blocked).reshape(query.shape)
         return Dense(width, kernel_init=self.out_proj_init, name="out_proj")(mixed)
 
 
@@ -172,7 +168,7 @@ class TextLayer(nn.Module):
         attention = MultiHeadAttention(
             max(1, width // HEAD_DIM), in_proj_init=into, out_proj_init=out_of, name="attention"
         )
-        future = jnp.asarray(np.triu(np.ones((1, length, length), bool), k=1))
+        future = np.triu(np.ones((1, length, length), bool), k=1)
         y = layer_norm(name="norm1")(x)
         x = x + attention(y, y, y, future, deterministic=True)
         y = linear(layer_norm(name="norm2")(x), 4 * width, kernel_init=normal((2 * width) ** -0.5), name="linear1")

@@ -120,7 +120,8 @@ def test_other_threads_compute_as_ever_while_the_model_is_traced_for_a_graph(par
 
     def computed() -> list[np.ndarray]:
         product = jnp.einsum("bqc,bkc->bqk", maps, maps)
-        attended = ops.attend(product, maps, Dropout(0.0, True))
+        tokens = maps[:, :, None]
+        attended = ops.attend((tokens, tokens, tokens), Dropout(0.0, True), scale=1.0)
         layers = dense.apply(of_dense, maps), norm.apply(of_norm, maps)
         return [np.asarray(x) for x in (product, attended, *layers)]
 

@@ -17,22 +17,23 @@ from oneformer_jax.models.gpu.formulation import ops_of_gpus
 from oneformer_jax.models.layers import Dropout
 from oneformer_jax.models.oneformer import encode, init, predict
 
-LOGITS, VALUES = (jax.random.normal(jax.random.key(i), (2, 3, 4)) for i in range(2))
+QUERIES, VALUES = (jax.random.normal(jax.random.key(i), (2, 3, 1, 4)) for i in range(2))
 
 
-def uniform(logits: jax.Array, values: jax.Array, dropout: Dropout) -> jax.Array:
+def uniform(projected: ops.Projected, *_: object) -> jax.Array:
     """Every key weighs the same."""
-    return jnp.broadcast_to(values.mean(-2, keepdims=True), (*logits.shape[:-1], values.shape[-1]))
+    query, _, value = (x.swapaxes(-3, -2) for x in ops.heads_first(projected))
+    return jnp.broadcast_to(value.mean(-3, keepdims=True), query.shape)
 
 
 def attended() -> jax.Array:
-    return ops.attend(LOGITS, VALUES.swapaxes(1, 2), Dropout(0.0, True))
+    return ops.attend((QUERIES, QUERIES, VALUES), Dropout(0.0, True), scale=1.0)
 
 
 def test_another_formulation_is_used_within_and_in_this_thread_alone() -> None:
     usual = attended()
     with ops.using(ops.Ops(attend=uniform)), ThreadPoolExecutor(1) as another:
-        np.testing.assert_allclose(attended(), jnp.broadcast_to(VALUES.mean(-1)[:, None], (2, 3, 3)), rtol=1e-6)
+        np.testing.assert_allclose(attended(), jnp.broadcast_to(VALUES.mean(1, keepdims=True), (2, 3, 1, 4)), rtol=1e-6)
         np.testing.assert_array_equal(another.submit(attended).result(), usual)
     np.testing.assert_array_equal(attended(), usual)
 

@@ -71,6 +71,15 @@ def test_products_are_of_halves_and_what_needs_digits_is_not(params: Params, dty
         assert dtypes == {jnp.dtype(jnp.float32)}, name
 
 
+def test_what_leaves_the_model_is_float32(params: Params) -> None:
+    """And so are the sums of its gradients, over points and over images of a text."""
+    halves = with_kernels_in(params, jnp.bfloat16)
+    features = jax.eval_shape(partial(oneformer.encode, config=TINY), halves, jnp.zeros((1, 64, 64, 3)))
+    outputs = jax.eval_shape(partial(outputs_of, dtype=jnp.bfloat16), params)
+    final = jax.eval_shape(partial(oneformer.predict, config=TINY), halves, features, TOKENS)
+    assert {leaf.dtype for leaf in jax.tree.leaves((features, outputs, final))} == {jnp.dtype(jnp.float32)}
+
+
 def test_results_stay_near_those_of_float32(params: Params) -> None:
     """A bfloat16 has 8 digits, a float16 has 11."""
 
@@ -119,15 +128,18 @@ def test_samples_of_halves_are_summed_in_float32(dtype: Any) -> None:
 def test_attention_of_halves(dtype: Any) -> None:
     """Logits are not rounded, the rounded weights add up to one: values that are all alike come out as they went in."""
     rng = np.random.default_rng(0)
-    q, k, v = (jnp.asarray(rng.normal(size=(2, 9, 16)), dtype) for _ in range(3))
-    logits = wide_product("bqd,bkd->bqk", q, k)
-    exact = np.einsum("bqd,bkd->bqk", *(np.asarray(x, np.float64) for x in (q, k)))
+    q, k, v = (jnp.asarray(rng.normal(size=(2, 9, 1, 16)), dtype) for _ in range(3))
+    logits = wide_product("bqnd,bknd->bnqk", q, k)
+    exact = np.einsum("bqnd,bknd->bnqk", *(np.asarray(x, np.float64) for x in (q, k)))
     np.testing.assert_allclose(logits, exact, rtol=1e-5, atol=1e-5)
-    keep_all = Dropout(0.0, deterministic=True)
-    np.testing.assert_allclose(attend(logits, jnp.ones_like(v), keep_all), 1.0, rtol=float(jnp.finfo(dtype).eps))
+
+    def attended(*projected: jax.Array) -> jax.Array:
+        return attend(projected, Dropout(0.0, deterministic=True), scale=1.0)
+
+    np.testing.assert_allclose(attended(q, k, jnp.ones_like(v)), 1.0, rtol=float(jnp.finfo(dtype).eps))
 
     def loss(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.sin(attend(wide_product("bqd,bkd->bqk", q, k), v, keep_all)))
+        return jnp.sum(jnp.sin(attended(q, k, v)))
 
     halves = jax.grad(loss, (0, 1, 2))(q, k, v)
     full = jax.grad(loss, (0, 1, 2))(*(x.astype(jnp.float32) for x in (q, k, v)))
