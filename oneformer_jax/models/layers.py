@@ -183,11 +183,21 @@ def random_bits(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, ".
 
     Positions are counted modulo 2^32: an array of more entries repeats itself.
     """
-    first, second = jax.random.bits(key, (2,), jnp.uint32)
+    first, second = key_words(key)
     x = jnp.full(shape, first)
     for axis in range(len(shape)):
         stride = math.prod(shape[axis + 1 :]) % 2**32
         x += lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride)
+    return mixed_bits(x, second)
+
+
+def key_words(key: Key[Array, ""]) -> UInt32[Array, "2"]:
+    """What `random_bits` knows of a key: it counts positions from the first, and mixes with the second."""
+    return jax.random.bits(key, (2,), jnp.uint32)
+
+
+def mixed_bits(x: UInt32[Array, "*n"], second: UInt32[Array, ""]) -> UInt32[Array, "*n"]:
+    """The word of each position, from the first word of the key on."""
     x = (x ^ (x >> 17)) * jnp.uint32(0xED5AD4BB)
     x = ((x ^ (x >> 11)) + second) * jnp.uint32(0xAC4C1B51)
     x = (x ^ (x >> 15)) * jnp.uint32(0x31848BAB)
@@ -200,9 +210,17 @@ class Dropout(nn.Module):
     rate: float
     deterministic: bool
 
+    @property
+    def is_on(self) -> bool:
+        return not self.deterministic and self.rate > 0
+
+    def words(self) -> UInt32[Array, "2"]:
+        """Of the key that it draws with: what another draw of the same mask needs to know."""
+        return key_words(self.make_rng("dropout"))
+
     def __call__(self, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
         """Draws from the stream `dropout`; unchanged when `deterministic`."""
-        if self.deterministic or self.rate == 0:
+        if not self.is_on:
             return x
         if self.rate == 1:
             return jnp.zeros_like(x)

@@ -2,10 +2,11 @@
 
 from jax.sharding import Mesh
 
+from oneformer_jax.models.gpu.attention import KernelAttention
 from oneformer_jax.models.gpu.deformable_attention import gathers_at_once
 from oneformer_jax.models.ops import Ops
 
 
 def ops_of_gpus(mesh: Mesh) -> Ops:
     """For the devices of `mesh`, which share the images of a batch."""
-    return Ops(deformable_attention=gathers_at_once)
+    return Ops(attend=KernelAttention(mesh), deformable_attention=gathers_at_once)
