@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64, Integer
 from pycocotools import mask as coco_mask
 
 from oneformer_jax.data.geometry import Geometry, Size
@@ -44,6 +44,23 @@ def binary_masks(
     return masks, mass / (area + 1e-6)
 
 
+def run_lengths(
+    of_mask: Integer[np.ndarray, " c"], change: Integer[np.ndarray, " c"], masks: int, size: Size
+) -> tuple[list[RunLengths], Float64[np.ndarray, " q"]]:
+    """So many masks of one size (height, width), and their areas, by the pixels where a mask begins or ends.
+
+    Pixels are counted down the columns; the changes lie in the order of the masks and, of each, of the pixels.
+    """
+    ends = np.bincount(of_mask, minlength=masks).cumsum()
+    found, areas = [], []
+    for changes in np.split(change, ends[:-1]):
+        lengths = np.diff(changes, prepend=0, append=math.prod(size))
+        areas.append(lengths[1::2].sum())
+        runs = {"size": list(size), "counts": lengths.tolist()}
+        found.append(coco_mask.frPyObjects(runs, *size))
+    return found, np.array(areas, np.float64)
+
+
 class _Runs:
     """The runs of several masks, from strips of columns."""
 
@@ -67,11 +84,4 @@ class _Runs:
         """All masks, and their areas in pixels."""
         of_query, change = (np.concatenate(parts) for parts in zip(*self._changes, strict=True))
         order = of_query.argsort(kind="stable")
-        ends = np.bincount(of_query, minlength=len(self.unfinished)).cumsum()
-        masks, areas = [], []
-        for changes in np.split(change[order], ends[:-1]):
-            lengths = np.diff(changes, prepend=0, append=self._pixels)
-            areas.append(lengths[1::2].sum())
-            runs = {"size": list(self._size), "counts": lengths.tolist()}
-            masks.append(coco_mask.frPyObjects(runs, *self._size))
-        return masks, np.array(areas, np.float64)
+        return run_lengths(of_query[order], change[order], len(self.unfinished), self._size)

@@ -6,17 +6,17 @@ class) pairs, each with the mask of its query. panoptic: every pixel goes to one
 Axes: q queries, k1 classes and no-object, k classes, h w mask logits at stride 4, height width the original image.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32, Shaped
+from jaxtyping import Bool, Float, Float32, Float64, Int32, Integer, Shaped
 from pycocotools import mask as coco_mask
 
 from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.postprocess.instance import RunLengths, binary_masks
-from oneformer_jax.postprocess.panoptic import owners
+from oneformer_jax.postprocess.panoptic import Owners, owners
 from oneformer_jax.postprocess.semantic import class_map
 from oneformer_jax.postprocess.tiles import Tiles, softmax
 from oneformer_jax.tasks import Task
@@ -88,15 +88,28 @@ def instance_segmentation(
     chosen = np.unique(queries)
     if chosen.size == 0:
         return ()
+    masks, quality = binary_masks(mask_logits[chosen], geometry)
+    return instances(queries, labels, probabilities[queries, labels], chosen, masks, quality)
 
+
+def instances(
+    queries: Integer[np.ndarray, " n"],
+    labels: Integer[np.ndarray, " n"],
+    probabilities: Float32[np.ndarray, " n"],
+    chosen: Integer[np.ndarray, " m"],
+    masks: Sequence[RunLengths],
+    quality: Float64[np.ndarray, " m"],
+) -> tuple[Instance, ...]:
+    """The instances of pairs of a query and a thing, most probable first; `chosen` are the queries that have `masks`,
+    with the mean mask probability inside each, 0 where it is empty."""
     found = []
-    for query, mask, quality in zip(chosen, *binary_masks(mask_logits[chosen], geometry), strict=True):
-        if quality == 0:
+    for query, mask, of_mask in zip(chosen, masks, quality, strict=True):
+        if of_mask == 0:
             continue
         x, y, width, height = coco_mask.toBbox(mask).tolist()
-        for label in labels[queries == query]:
-            score = float(probabilities[query, label] * quality)
-            found.append(Instance(int(label), score, mask, (x, y, width, height)))
+        for pair in np.flatnonzero(queries == query):
+            score = float(probabilities[pair] * of_mask)
+            found.append(Instance(int(labels[pair]), score, mask, (x, y, width, height)))
     return tuple(sorted(found, key=lambda instance: -instance.score))
 
 
@@ -140,13 +153,24 @@ def panoptic_segmentation(
         return PanopticResult(np.zeros(geometry.original, np.int32), ())
     labels, scores = labels[kept], scores[kept]
 
-    owner, won, seen, held = owners(scores, Tiles(mask_logits[kept], geometry))
+    owned = owners(scores, Tiles(mask_logits[kept], geometry))
+    return segments_of_owners(owned, labels, scores, is_thing, thresholds.overlap_threshold)
 
-    segment_of = np.zeros(len(kept) + 1, np.int32)
+
+def segments_of_owners(
+    owners: Owners,
+    labels: Integer[np.ndarray, " q"],
+    scores: Float32[np.ndarray, " q"],
+    is_thing: Bool[np.ndarray, " k"],
+    overlap_threshold: float,
+) -> PanopticResult:
+    """The segments of queries with these classes and scores."""
+    owner, won, seen, held = owners
+    segment_of = np.zeros(len(labels) + 1, np.int32)
     stuff_segment: dict[int, int] = {}
     members: list[list[int]] = []  # the queries of each segment, in order of their ids
     for query in np.flatnonzero(seen).tolist():
-        if won[query] / held[query] < thresholds.overlap_threshold:
+        if won[query] / held[query] < overlap_threshold:
             continue
         label = int(labels[query])
         if label in stuff_segment:

@@ -70,7 +70,7 @@ class _Block(NamedTuple):
     operator: Float32[np.ndarray, "t s"]
 
 
-class _Axis(NamedTuple):
+class Axis(NamedTuple):
     """One axis, from mask logits to the original: in blocks, and as `TAPS` weighted inputs of each output."""
 
     blocks: tuple[_Block, ...]
@@ -79,7 +79,8 @@ class _Axis(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _axis(logits: int, padded: int, resized: int, original: int) -> _Axis:
+def axis_of(logits: int, padded: int, resized: int, original: int) -> Axis:
+    """Of so many mask logits and pixels."""
     operator = interpolate_rows(interpolate_rows(np.eye(logits), padded)[:resized], original)
     blocks = []
     for start in range(0, original, TILE):
@@ -89,7 +90,7 @@ def _axis(logits: int, padded: int, resized: int, original: int) -> _Axis:
         blocks.append(_Block(slice(start, start + len(rows)), source, rows[:, source].astype(np.float32)))
     first = np.minimum((operator != 0).argmax(axis=1), max(logits - TAPS, 0))
     taps = first[:, None] + np.arange(min(TAPS, logits))
-    return _Axis(tuple(blocks), taps, np.take_along_axis(operator, taps, axis=1))
+    return Axis(tuple(blocks), taps, np.take_along_axis(operator, taps, axis=1))
 
 
 class Bounds(NamedTuple):
@@ -123,7 +124,7 @@ class Tiles:
         self.size = geometry.original
         self._logits = mask_logits.astype(np.float32, copy=False)
         self._vertical, self._horizontal = (
-            _axis(count, geometry.padded[axis], geometry.resized[axis], geometry.original[axis])
+            axis_of(count, geometry.padded[axis], geometry.resized[axis], geometry.original[axis])
             for axis, count in enumerate(mask_logits.shape[1:])
         )
 
