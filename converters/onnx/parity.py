@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from converters.onnx.settings import Ending
 from converters.onnx.trace import logits
 from oneformer_jax.data.geometry import Geometry, letterbox, resize_and_pad
-from oneformer_jax.evaluation.evaluator import BatchLogits
+from oneformer_jax.evaluation.backend import BatchLogits
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.postprocess.results import Result, finished_result, semantic_map
 from oneformer_jax.predict.exported import ExportedBackend, normalised

@@ -1,17 +1,19 @@
 """Scores any backend on a data set: each task with its own prediction, every image at its original size."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Int, Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from oneformer_jax.data.datasets.dataset import Dataset, naming
 from oneformer_jax.data.datasets.files import DatasetFiles
 from oneformer_jax.data.geometry import Geometry, Policy, Size, resize_and_pad
 from oneformer_jax.errors import DataError
+from oneformer_jax.evaluation.backend import Backend, Pending, pending_results
 from oneformer_jax.evaluation.metrics import (
     GroundTruth,
     PanopticCounts,
@@ -24,10 +26,9 @@ from oneformer_jax.evaluation.metrics import (
     semantic_scores,
     true_instances,
 )
-from oneformer_jax.postprocess.results import Instance, Thresholds, finished_result
+from oneformer_jax.postprocess.results import Instance, Thresholds
 from oneformer_jax.tasks import TASKS, Task
 
-BatchLogits = tuple[Float[np.ndarray, "b q k1"], Float[np.ndarray, "b q h4 w4"]]
 Progress = Callable[[int, int], None]
 """Called with the number of finished images and of all images."""
 
@@ -35,18 +36,6 @@ Skip = Callable[[DataError], None]
 """Called with what is wrong with an image, which is then left out."""
 
 T = TypeVar("T")
-
-
-@runtime_checkable
-class Backend(Protocol):
-    """Whatever turns images into logits: the JAX model, ONNX Runtime, TensorRT."""
-
-    def predict(
-        self, images: UInt8[np.ndarray, "b h w 3"], sizes: Int[np.ndarray, "b 2"], tasks: Sequence[Task]
-    ) -> dict[Task, BatchLogits]:
-        """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4) for each task; features of the images are
-        computed once. `sizes` are the resized (height, width) inside the padded images."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -119,6 +108,8 @@ class Evaluator:
             DataError: an image or a panoptic PNG is unreadable or contradicts the annotations, and there is no `skip`;
                 the model has fewer classes than the data set, or no image is left.
         """
+        self.dataset.check_num_classes(backend.num_classes)
+        is_thing = self.dataset.categories.is_thing_of(backend.num_classes)  # what has no name is always wrong
         names = self.dataset.parts if len(self.dataset.parts) > 1 else {}
         sums = {name: _Sums() for name in (None, *names)}  # None: of all images
         with ThreadPoolExecutor(self.workers) as pool:
@@ -133,19 +124,27 @@ class Evaluator:
                     continue
                 images, geometries = zip(*loaded.values(), strict=True)
                 filled = np.minimum(np.arange(self.batch_size), len(loaded) - 1)
-                sizes = np.array([geometry.resized for geometry in geometries], np.int32)
-                logits = backend.predict(np.stack(images)[filled], sizes[filled], self.tasks)
+                results = pending_results(
+                    backend,
+                    np.stack(images)[filled],
+                    [geometries[row] for row in filled],
+                    self.tasks,
+                    is_thing,
+                    self.thresholds,
+                )
                 self._add(scoring, sums, progress, skip)  # of the batch before: they ran beside the prediction
                 scoring = [
-                    pool.submit(self._score, index, geometries[row], row, logits) for row, index in enumerate(loaded)
+                    pool.submit(self._score, index, geometry.original, result, is_thing)
+                    for index, geometry, result in zip(loaded, geometries, results, strict=False)
                 ]
             self._add(scoring, sums, progress, skip)
         of_processes = self.gather(sums)
         whole, *parts = (_Sums.of(found[name] for found in of_processes) for name in sums)
         if not whole.images:
             raise DataError("none of the images can be scored", where=self.dataset.where)
-        scored = {name: self._metrics(part) for name, part in zip(names, parts, strict=True) if part.images}
-        return replace(self._metrics(whole), parts=scored)
+        metrics = partial(self._metrics, is_thing=is_thing)
+        scored = {name: metrics(part) for name, part in zip(names, parts, strict=True) if part.images}
+        return replace(metrics(whole), parts=scored)
 
     def _batches(self) -> list[list[int]]:
         groups: dict[Size, list[int]] = {}
@@ -161,16 +160,12 @@ class Evaluator:
         geometry = self.policy(image.shape[:2])
         return resize_and_pad(image, geometry), geometry
 
-    def _score(self, index: int, geometry: Geometry, row: int, logits: dict[Task, BatchLogits]) -> "_Sums":
-        record = self.dataset.records[index]
+    def _score(self, index: int, size: Size, pending: Pending, is_thing: Bool[np.ndarray, " k"]) -> "_Sums":
+        record, num_classes = self.dataset.records[index], len(is_thing)
         with naming(record):
             truth = GroundTruth.from_segments(self.dataset.read_segments(index), record.segments)
-        num_classes = next(iter(logits.values()))[0].shape[-1] - 1
-        self.dataset.check_num_classes(num_classes)
-        is_thing = self.dataset.categories.is_thing_of(num_classes)  # what has no name is always wrong
-        of_image = {task: (classes[row], masks[row]) for task, (classes, masks) in logits.items()}
-        result = finished_result(of_image, geometry, is_thing, self.thresholds)
-        image, sums = _Image(index, geometry.original, num_classes), _Sums()
+        result = pending()
+        image, sums = _Image(index, size), _Sums()
         if result.semantic is not None:
             classes = truth.class_map()
             sums.confusion = confusion_matrix(result.semantic, classes, classes >= 0, num_classes)
@@ -195,11 +190,9 @@ class Evaluator:
             if progress is not None:
                 progress(len(sums[None].images), len(self.dataset))
 
-    def _metrics(self, sums: "_Sums") -> Metrics:
-        num_classes = sums.images[0].num_classes
-        is_thing = self.dataset.categories.is_thing_of(num_classes)
+    def _metrics(self, sums: "_Sums", is_thing: Bool[np.ndarray, " k"]) -> Metrics:
         known = self.dataset.categories.names
-        extra = tuple(f"(output {index} of the model)" for index in range(len(known), num_classes))
+        extra = tuple(f"(output {index} of the model)" for index in range(len(known), len(is_thing)))
         scores: dict[Task, Scores] = {}
         if sums.confusion is not None:
             scores["semantic"] = semantic_scores(sums.confusion)
@@ -228,7 +221,6 @@ class _Image(NamedTuple):
 
     number: int
     size: Size
-    num_classes: int
     found: tuple[Instance, ...] = ()
     true: tuple[TrueInstance, ...] = ()
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
 from oneformer_jax.errors import EngineError, needs
-from oneformer_jax.evaluation.evaluator import BatchLogits
+from oneformer_jax.evaluation.backend import BatchLogits
 from oneformer_jax.predict.metadata import ANY_BATCH, INPUTS, OUTPUTS, Metadata, metadata_of
 from oneformer_jax.tasks import Task
 
@@ -30,7 +30,7 @@ def is_exported(path: Path | str) -> bool:
 
 
 class ExportedBackend(ABC):
-    """An exported model in memory; satisfies `evaluation.evaluator.Backend`.
+    """An exported model in memory; satisfies `evaluation.backend.Backend`.
 
     `where` is its file, for messages; `provider` says what computes, for people. `batch_sizes` are the smallest and the
     largest batch that it takes (None: any); a smaller one is filled with its last image.
@@ -40,6 +40,11 @@ class ExportedBackend(ABC):
     provider: str
     metadata: Metadata
     batch_sizes: tuple[int, int | None]
+
+    @property
+    def num_classes(self) -> int:
+        """Of the logits, without "no object"."""
+        return self.metadata.num_classes
 
     @abstractmethod
     def run(self, images: Float32[np.ndarray, "b 3 h w"], task_tokens: Float32[np.ndarray, "b n"]) -> BatchLogits:

@@ -1,23 +1,27 @@
-"""The JAX model as a backend of the evaluator and the predictor."""
+"""The JAX model as a backend of the evaluator and the predictor: logits for the host or, from GPUs, results."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import Array, Bool, Int, UInt8
 
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import load_checkpoint
+from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.evaluation.evaluator import BatchLogits
+from oneformer_jax.evaluation.backend import BatchLogits, Pending, resized_sizes
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import normalise
 from oneformer_jax.models.predictions import Features, Predictions
+from oneformer_jax.postprocess.results import Thresholds
+from oneformer_jax.predict.on_device.decided import Decided
 from oneformer_jax.tasks import TASKS, Task
 
 
@@ -36,7 +40,7 @@ class JaxBackend:
         pixel_std: tuple[float, float, float],
         mesh: Mesh | None = None,
     ) -> None:
-        mesh = mesh or _mesh_of(0)
+        self.mesh = mesh = mesh or _mesh_of(0)
         self.config = config = config.on(mesh)
         self.provider = f"JAX {jax.__version__} on {mesh.devices.flat[0].platform}"
         self._split = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
@@ -52,16 +56,55 @@ class JaxBackend:
 
         self._encode, self._decode = jax.jit(encode), jax.jit(decode)
 
+    @property
+    def num_classes(self) -> int:
+        """Of the logits, without "no object"."""
+        return self.config.num_classes
+
     def predict(
         self, images: UInt8[np.ndarray, "b h w 3"], sizes: Int[np.ndarray, "b 2"], tasks: Sequence[Task]
     ) -> dict[Task, BatchLogits]:
         """Class and mask logits per task; `sizes` are the (height, width) inside the padded images that hold image."""
-        features = self._encode(self.params, *jax.device_put((images, sizes), self._split))
-        results = {}
-        for task in tasks:
-            tokens = jax.device_put(np.tile(self._task_rows[task], (len(images), 1)), self._split)
-            results[task] = jax.device_get(tuple(self._decode(self.params, features, tokens)))
-        return results
+        features = self._encoded(images, sizes)
+        return {task: jax.device_get(tuple(self._decoded(features, task, len(images)))) for task in tasks}
+
+    def _encoded(self, images: UInt8[np.ndarray, "b h w 3"], sizes: Int[np.ndarray, "b 2"]) -> Features:
+        return self._encode(self.params, *jax.device_put((images, sizes), self._split))
+
+    def _decoded(self, features: Features, task: Task, count: int) -> Predictions:
+        tokens = jax.device_put(np.tile(self._task_rows[task], (count, 1)), self._split)
+        return self._decode(self.params, features, tokens)
+
+
+class OnDeviceBackend(JaxBackend):
+    """A `JaxBackend` whose devices post-process, too: logits stay there (see `on_device`)."""
+
+    def decide(
+        self,
+        images: UInt8[np.ndarray, "b h w 3"],
+        geometries: Sequence[Geometry],
+        tasks: Sequence[Task],
+        is_thing: Bool[np.ndarray, " k"],
+        thresholds: Thresholds,
+    ) -> list[Pending]:
+        """As `evaluation.backend.DecidingBackend`."""
+        features = self._encoded(images, resized_sizes(geometries))
+        predictions = {task: self._decoded(features, task, len(images)) for task in tasks}
+        decided = Decided(predictions, geometries, is_thing, thresholds, self.mesh)
+        return [partial(decided.result, row) for row in range(len(images))]
+
+
+def backend_on(
+    mesh: Mesh,
+    config: OneFormerConfig,
+    params: Any,
+    pixel_mean: tuple[float, float, float],
+    pixel_std: tuple[float, float, float],
+) -> JaxBackend:
+    """The backend that is fast on the devices of `mesh`: GPUs post-process, too; a CPU leaves that to NumPy, which
+    computes only what can change a pixel."""
+    kind = JaxBackend if mesh.devices.flat[0].platform == "cpu" else OnDeviceBackend
+    return kind(config, params, pixel_mean, pixel_std, mesh)
 
 
 def open_checkpoint(path: Path | str, mesh: Mesh | None, device_id: int) -> tuple[JaxBackend, Description]:
@@ -70,7 +113,7 @@ def open_checkpoint(path: Path | str, mesh: Mesh | None, device_id: int) -> tupl
     checkpoint = load_checkpoint(path, device=mesh.local_devices[0])
     description = checkpoint.description
     mean, std = description.pixel_mean, description.pixel_std
-    return JaxBackend(checkpoint.config, checkpoint.params, mean, std, mesh), description
+    return backend_on(mesh, checkpoint.config, checkpoint.params, mean, std), description
 
 
 def _mesh_of(device_id: int) -> Mesh:

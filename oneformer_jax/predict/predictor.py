@@ -17,8 +17,8 @@ from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.images import as_picture
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size, resize_and_pad
 from oneformer_jax.errors import EngineError, needs
-from oneformer_jax.evaluation.evaluator import Backend
-from oneformer_jax.postprocess.results import Result, Thresholds, finished_result
+from oneformer_jax.evaluation.backend import Backend, pending_results
+from oneformer_jax.postprocess.results import Result, Thresholds
 from oneformer_jax.predict.exported import (
     EXPORTED_SUFFIXES,
     OnnxBackend,
@@ -82,17 +82,8 @@ class Predictor:
             return []
         images = map(as_picture, pictures)
         padded = np.stack([resize_and_pad(*pair) for pair in zip(images, geometries, strict=True)])
-        sizes = np.array([geometry.resized for geometry in geometries], np.int32)
-        logits = self.backend.predict(padded, sizes, tasks)
-        return [
-            finished_result(
-                {task: (classes[row], masks[row]) for task, (classes, masks) in logits.items()},
-                geometry,
-                self.is_thing,
-                thresholds,
-            )
-            for row, geometry in enumerate(geometries)
-        ]
+        pending = pending_results(self.backend, padded, geometries, tasks, self.is_thing, thresholds)
+        return [result() for result in pending]
 
     @property
     def is_thing(self) -> Bool[np.ndarray, " k"]:

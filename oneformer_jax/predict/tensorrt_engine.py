@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from oneformer_jax.errors import EngineError, install_hint
-from oneformer_jax.evaluation.evaluator import BatchLogits
+from oneformer_jax.evaluation.backend import BatchLogits
 from oneformer_jax.predict.exported import ExportedBackend
 from oneformer_jax.predict.metadata import INPUTS, OUTPUTS, read_sidecar
 

@@ -54,13 +54,13 @@ class Oracle:
     """Recognises the image by its colour and answers with masks from the annotation, at the resolution of the input."""
 
     def __init__(self, dataset: Dataset, classes: int = 4) -> None:
-        self.dataset, self.classes = dataset, classes
+        self.dataset, self.num_classes = dataset, classes
         self.shapes: list[tuple[int, ...]] = []
         self.seen: list[int] = []
 
     def predict(self, images, sizes, tasks):
         self.shapes.append(images.shape)
-        class_logits = np.full((len(images), 5, self.classes + 1), -20, np.float32)
+        class_logits = np.full((len(images), 5, self.num_classes + 1), -20, np.float32)
         class_logits[:, 3:, -1] = 20  # two queries without an object
         mask_logits = np.full((len(images), 5, *images.shape[1:3]), -20, np.float32)
         for row, (image, size) in enumerate(zip(images, sizes, strict=True)):

@@ -70,6 +70,8 @@ def random_annotations(images: int, seed: int) -> list[dict[str, Any]]:
 class Shifted:
     """Answers with the annotated masks, moved a little, and with blurred classes; by the red value of the image."""
 
+    num_classes = len(CATEGORIES)
+
     def __init__(self, dataset: Dataset, shift: int = 1, noise: float = 3.0) -> None:
         self.dataset, self.shift, self.noise = dataset, shift, noise
 

@@ -18,7 +18,7 @@ from oneformer_jax.errors import OneFormerError
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.evaluation.report import headline, metrics_json
 from oneformer_jax.models.oneformer import Params
-from oneformer_jax.predict.jax_backend import JaxBackend
+from oneformer_jax.predict.jax_backend import backend_on
 from oneformer_jax.training.distributed import gather
 from oneformer_jax.training.loop import LoopSettings, Validate
 from oneformer_jax.training.run import TrainingRun
@@ -32,7 +32,7 @@ def validation(
     """A function of the parameters that scores them on `dataset`, a dry run on its first batch; each process does its
     share of the images. A score that is not defined (no such segment in the data) is left out of what it returns."""
     recipe, devices = settings.recipe, len(mesh.local_devices)
-    backend = JaxBackend(recipe.model, {}, recipe.pixel_mean, recipe.pixel_std, local_mesh(mesh))
+    backend = backend_on(local_mesh(mesh), recipe.model, {}, recipe.pixel_mean, recipe.pixel_std)
     scored = _first_records(dataset, scoring.batch_size * devices) if settings.dry_run else dataset
     evaluator = replace(
         scoring.evaluator(scored, devices), share=(jax.process_index(), jax.process_count()), gather=gather

@@ -1,0 +1,94 @@
+"""The results of a batch, decided on the devices, on their way to the host."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Bool
+
+from oneformer_jax.data.geometry import Geometry
+from oneformer_jax.models.predictions import Predictions
+from oneformer_jax.postprocess.results import Result, Thresholds
+from oneformer_jax.predict.on_device.instance import found, shown
+from oneformer_jax.predict.on_device.panoptic import owned, segmented
+from oneformer_jax.predict.on_device.sampling import each_image, room_for, sampling_of
+from oneformer_jax.predict.on_device.semantic import class_map
+from oneformer_jax.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=64)
+def program(task: Task, mesh: Mesh, count: int) -> Callable[..., Any]:
+    """The rule of a task for a batch that the devices of `mesh` share: a function of class logits, mask logits,
+    `Sampling` and, but for semantic, one array more. Of instances it takes the `count` most probable pairs."""
+    if task == "instance":
+        return each_image(partial(found, count=max(count, 1)), mesh)
+    return each_image(class_map if task == "semantic" else owned, mesh)
+
+
+class Decided:
+    """What the rules have found for a batch; it is fetched once, by whoever asks first."""
+
+    def __init__(
+        self,
+        predictions: Mapping[Task, Predictions],
+        geometries: Sequence[Geometry],
+        is_thing: Bool[np.ndarray, " k"],
+        thresholds: Thresholds,
+        mesh: Mesh,
+    ) -> None:
+        """Starts the devices and does not wait for them."""
+        self._sizes = [geometry.original for geometry in geometries]
+        self._is_thing, self._thresholds, self._lock = is_thing, thresholds, threading.Lock()
+        self._arrays: dict[Task, Any] = {}
+        self._words: Any = None  # of all masks, in case that there is no room for what changes in them
+        self._is_fetched = False
+        split = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+        count = len(geometries)
+        more = {
+            "instance": [np.tile(is_thing, (count, 1))],
+            "panoptic": [np.full(count, thresholds.object_mask_threshold, np.float32)],
+        }
+        _, any_masks = next(iter(predictions.values()))
+        sampling = jax.device_put(sampling_of(geometries, any_masks.shape[2:]), split)
+        for task, logits in predictions.items():
+            decide = program(task, mesh, thresholds.test_topk_per_image)
+            self._arrays[task] = decide(*logits, sampling, *jax.device_put(more.get(task, []), split))
+        if "instance" in self._arrays:
+            self._arrays["instance"], self._words = self._arrays["instance"]
+
+    def result(self, row: int) -> Result:
+        """Of one image. Waits for the devices."""
+        arrays, size = self._fetched(), self._sizes[row]
+        results: dict[str, Any] = {}
+        for task, of_batch in arrays.items():
+            of_image = jax.tree.map(lambda x: x[row], of_batch)
+            if task == "semantic":
+                results[task] = of_image[: size[0], : size[1]].copy()
+            elif task == "panoptic":
+                results[task] = segmented(of_image, size, self._is_thing, self._thresholds.overlap_threshold)
+            elif self._thresholds.test_topk_per_image:
+                words = None if self._words is None else self._words[row]
+                results[task] = shown(of_image, words, room_for(self._sizes), size)
+            else:
+                results[task] = ()
+        return Result(**results)
+
+    def _fetched(self) -> dict[Task, Any]:
+        with self._lock:
+            if not self._is_fetched:
+                self._arrays = jax.device_get(self._arrays)
+                instances = self._arrays.get("instance")
+                if instances is not None and not instances.changes.are_all:
+                    logger.info("masks with more than a change in every column: all their pixels leave the device")
+                    self._words = jax.device_get(self._words)
+                else:
+                    self._words = None
+                self._is_fetched = True
+            return self._arrays
