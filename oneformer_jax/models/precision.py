@@ -17,6 +17,9 @@ from jax.tree_util import KeyPath
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+KERNEL_DTYPES: dict[str, DTypeLike | None] = {"32": None, "bf16-mixed": jnp.bfloat16, "16-mixed": jnp.float16}
+"""A spec's word for a precision -> what products are computed in; None: as parameters are."""
+
 # The task MLP reads token ids, which have more digits than a half has; sampling offsets are coordinates; class logits
 # are compared with each other.
 ALWAYS_FULL = re.compile(r"^task_mlp/|/(sampling_offsets|class_embed)/")

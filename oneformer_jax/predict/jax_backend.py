@@ -19,6 +19,7 @@ from oneformer_jax.evaluation.backend import BatchLogits, Pending, resized_sizes
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import normalise
+from oneformer_jax.models.precision import KERNEL_DTYPES, with_kernels_in
 from oneformer_jax.models.predictions import Features, Predictions
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.on_device.decided import Decided
@@ -107,13 +108,18 @@ def backend_on(
     return kind(config, params, pixel_mean, pixel_std, mesh)
 
 
-def open_checkpoint(path: Path | str, mesh: Mesh | None, device_id: int) -> tuple[JaxBackend, Description]:
-    """A checkpoint (see `load_checkpoint`) on the devices of `mesh`, else on the device `device_id`."""
+def open_checkpoint(
+    path: Path | str, mesh: Mesh | None, device_id: int, precision: str
+) -> tuple[JaxBackend, Description]:
+    """A checkpoint (see `load_checkpoint`) on the devices of `mesh`, else on the device `device_id`, with products in a
+    `precision` of `KERNEL_DTYPES`."""
     mesh = mesh or _mesh_of(device_id)
     checkpoint = load_checkpoint(path, device=mesh.local_devices[0])
     description = checkpoint.description
     mean, std = description.pixel_mean, description.pixel_std
-    return backend_on(mesh, checkpoint.config, checkpoint.params, mean, std), description
+    dtype = KERNEL_DTYPES[precision]
+    params = checkpoint.params if dtype is None else with_kernels_in(checkpoint.params, dtype)
+    return backend_on(mesh, checkpoint.config, params, mean, std), description
 
 
 def _mesh_of(device_id: int) -> Mesh:

@@ -102,11 +102,12 @@ class Predictor:
         return max(usual, smallest) if largest is None else min(max(usual, smallest), largest)
 
 
-def load_model(path: Path | str, *, mesh: "Mesh | None" = None, device_id: int = 0) -> Predictor:
+def load_model(path: Path | str, *, mesh: "Mesh | None" = None, device_id: int = 0, precision: str = "32") -> Predictor:
     """Opens a checkpoint (a step folder, or a run folder: its best checkpoint, else its latest), an exported `.onnx`
     file, or a TensorRT engine (`.engine`, `.plan`) with the JSON file beside it.
 
-    A checkpoint runs in JAX, on the devices of `mesh` where that is given. The others need no JAX and run on the device
+    A checkpoint runs in JAX, on the devices of `mesh` where that is given, with products in `precision`: "32",
+    "bf16-mixed" or "16-mixed". The others need no JAX and run on the device
     `device_id`, as a checkpoint without a mesh does; an ONNX file on the processor where ONNX Runtime has no CUDA.
 
     Raises OneFormerError: nothing there, a damaged file, weights of a backbone alone, what runs it is not installed.
@@ -122,7 +123,7 @@ def load_model(path: Path | str, *, mesh: "Mesh | None" = None, device_id: int =
     with needs("train", where=str(path)):
         from oneformer_jax.predict.jax_backend import open_checkpoint
 
-    backend, description = open_checkpoint(path, mesh, device_id)
+    backend, description = open_checkpoint(path, mesh, device_id, precision)
     return Predictor(
         str(path),
         backend.provider,

@@ -36,13 +36,15 @@ class ModelChoice:
     """A checkpoint, an ONNX file or an engine, and what it runs on.
 
     `batch_size` counts the images of one device; None: as many as is usual for the data, or what the model takes that
-    comes next to it. `unused` is a model that was named besides and does not count.
+    comes next to it. `precision` is what products of a checkpoint are computed in (`models.precision`). `unused` is a
+    model that was named besides and does not count.
     """
 
     path: str
     devices: DeviceChoice = field(default_factory=DeviceChoice)
     batch_size: int | None = None
     stated: Stated = field(default_factory=Stated)
+    precision: str = "32"
     unused: str = ""
 
 

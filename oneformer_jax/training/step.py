@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from oneformer_jax.data.batch import Batch
@@ -30,7 +29,7 @@ from oneformer_jax.losses.matching import Pairs, assign, pair_slots
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params, normalise
-from oneformer_jax.models.precision import with_kernels_in
+from oneformer_jax.models.precision import KERNEL_DTYPES, with_kernels_in
 from oneformer_jax.models.predictions import TrainingOutputs
 from oneformer_jax.training.optimizer import Names, averaged, global_norm, in_evaluation_mode, without_gradient
 from oneformer_jax.training.sharding import (
@@ -49,8 +48,6 @@ from oneformer_jax.training.sharding import (
 # Dropout draws apart from the losses, which use the streams below this one of the same key of the step.
 DROPOUT_STREAM = 2
 
-KERNEL_DTYPES: dict[str, DTypeLike | None] = {"32": None, "bf16-mixed": jnp.bfloat16, "16-mixed": jnp.float16}
-"""Value of `train.precision` -> what products are computed in (see `models.precision`); None: as parameters are."""
 FIRST_SCALE = 2.0**16
 STEPS_BEFORE_GROWTH = 2000
 

@@ -160,6 +160,13 @@ def test_a_loaded_model_predicts_like_its_parts(workspace: Path, trained: Path) 
     np.testing.assert_allclose(predictions.class_logits, logits[0], atol=1e-4)
     np.testing.assert_allclose(predictions.mask_logits, logits[1], atol=1e-3)
 
+    halves = load_model(trained / "train", precision="bf16-mixed").backend
+    rounded = halves.predict(image[None], np.array([[64, 64]], np.int32), ["semantic"])["semantic"]
+    for half, whole in zip(rounded, logits, strict=True):
+        assert half.dtype == np.float32
+        error = np.sqrt(np.mean((half - whole) ** 2) / np.mean(whole**2))
+        assert 1e-4 < error < 0.1
+
 
 def test_training_resumes_where_it_stopped(workspace: Path, command_line, tmp_path: Path) -> None:
     """Two epochs in one go equal one, and then the second from the checkpoint."""

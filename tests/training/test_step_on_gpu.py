@@ -17,9 +17,10 @@ from oneformer_jax.data.task_text import prompt_table, task_tokens
 from oneformer_jax.losses.criterion import OneFormerObjective
 from oneformer_jax.losses.matching import CriterionConfig
 from oneformer_jax.models import oneformer
+from oneformer_jax.models.precision import KERNEL_DTYPES
 from oneformer_jax.training.optimizer import OptimizerConfig, make_optimizer
 from oneformer_jax.training.sharding import put_replicated
-from oneformer_jax.training.step import KERNEL_DTYPES, StepInputs, StepSettings, TrainState, TrainStep, first_loss_scale
+from oneformer_jax.training.step import StepInputs, StepSettings, TrainState, TrainStep, first_loss_scale
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 STEPS = 3

@@ -95,7 +95,7 @@ def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Pr
 
     enable_compilation_cache()
     mesh = mesh_of(choice.devices, status)
-    model = load_model(choice.path, mesh=mesh)
+    model = load_model(choice.path, mesh=mesh, precision=choice.precision)
     assert isinstance(model.backend, JaxBackend)
     for contradiction in contradictions(choice.stated.architecture, model.backend.config):
         status.warning(contradiction)

@@ -49,7 +49,7 @@ KEYS = {
 def model_choice(spec: Spec, action: str) -> ModelChoice:
     """`<action>.trt_engine` where it is set, else `<action>.checkpoint`; -1 as its batch size means the usual.
 
-    Raises SpecError: neither is set, or one names what the other is for.
+    Raises SpecError: neither is set, or one names what the other is for; a precision for an exported model.
     """
     section = spec.value(action)
     if not section.trt_engine:
@@ -57,11 +57,14 @@ def model_choice(spec: Spec, action: str) -> ModelChoice:
         if is_exported(section.checkpoint):
             where, hint = f"{action}.checkpoint", f"name it in {action}.trt_engine"
             raise SpecError(f"'{section.checkpoint}' is the name of an exported model", where=where, hint=hint)
-        return chosen_model(spec, action, section.checkpoint)
+        return replace(chosen_model(spec, action, section.checkpoint), precision=section.precision)
     if not is_exported(section.trt_engine):
         hint = f"expected a file {', '.join(EXPORTED_SUFFIXES)}; a checkpoint is {action}.checkpoint"
         what = f"'{section.trt_engine}' is not the name of an exported model"
         raise SpecError(what, where=f"{action}.trt_engine", hint=hint)
+    if section.precision != "32":
+        hint = "it is chosen by quantize or gen_trt_engine; leave the key out"
+        raise SpecError("an exported model has a precision of its own", where=f"{action}.precision", hint=hint)
     return replace(chosen_model(spec, action, section.trt_engine), unused=section.checkpoint)
 
 

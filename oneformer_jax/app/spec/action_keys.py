@@ -4,7 +4,16 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from oneformer_jax.app.spec.field import Section, device_indices, key, location_key, own_key, results_folder
+from oneformer_jax.app.spec.field import (
+    PRECISION_ALIASES,
+    Precision,
+    Section,
+    device_indices,
+    key,
+    location_key,
+    own_key,
+    results_folder,
+)
 from oneformer_jax.tasks import Task
 
 ONE_HOST = "this action runs on one host"
@@ -62,6 +71,13 @@ class OnImages(Section):
         "Images per batch; -1: dataset.test.batch_size.",
         minimum=-1,
         tao="ignored: dataset.test.batch_size is used",
+    )
+    precision: Precision = own_key(
+        "32",
+        "precision",
+        "Number format of a checkpoint's matrix products and convolutions; all else is float32. An exported model has "
+        "its own.",
+        aliases=PRECISION_ALIASES,
     )
 
 

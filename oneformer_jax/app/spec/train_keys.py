@@ -5,7 +5,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from oneformer_jax.app.spec.field import SearchRange, Section, device_indices, key, location_key, own_key, section
+from oneformer_jax.app.spec.field import (
+    PRECISION_ALIASES,
+    Precision,
+    SearchRange,
+    Section,
+    device_indices,
+    key,
+    location_key,
+    own_key,
+    section,
+)
 
 _share = partial(key, minimum=0.0, maximum=1.0, math_cond="> 0.0", automl=True)
 
@@ -233,13 +243,13 @@ class Train(Section):
         tao="ignored",
     )
     optim: Optim = section(Optim, "Optimizer and learning rate schedule.", "optimizer")
-    precision: Literal["32", "16-mixed", "bf16-mixed"] = key(
+    precision: Precision = key(
         "32",
         "precision",
         "Number format of matrix products and convolutions in training; parameters, sums, losses and all of "
-        "evaluation are float32.",
+        "validation are float32.",
         enum=("fp16", "fp32"),
-        aliases=(("fp32", "32"), ("32-true", "32"), ("16", "16-mixed"), ("fp16", "16-mixed"), ("bf16", "bf16-mixed")),
+        aliases=PRECISION_ALIASES,
         published="fp32",
         template="32",
         tao="fp32, the schema's default, crashes",

@@ -50,6 +50,8 @@ def test_an_exported_model_gets_batches_that_it_takes(spec_of: SpecOf, of_four: 
         open_model(model_choice(spec_of(engine, "evaluate.batch_size=5"), "evaluate"), 1, run)
     with pytest.raises(SpecError, match=r"evaluate.num_gpus: an engine runs on one device\n  -> set it to 1"):
         open_model(model_choice(spec_of(engine, "evaluate.num_gpus=2"), "evaluate"), 1, run)
+    with pytest.raises(SpecError, match=r"evaluate.precision: an exported model has a precision of its own"):
+        model_choice(spec_of(engine, "evaluate.precision=bf16"), "evaluate")
 
 
 def test_an_engine_counts_before_a_checkpoint(spec_of: SpecOf, of_four: Path, run: Run) -> None:

@@ -36,6 +36,7 @@ EVALUATE: Rows = {
     "evaluate.trt_engine": Changes("/m.onnx", evaluated("model.path"), "/m.onnx", beside=EVALUATED),
     "evaluate.results_dir": Changes("HERE/mine", result_folder("evaluate"), "mine", beside=HERE),
     "evaluate.batch_size": Changes("3", evaluated("model.batch_size"), 3, beside=EVALUATED),
+    "evaluate.precision": Changes("bf16", evaluated("model.precision"), "bf16-mixed", beside=EVALUATED),
     "evaluate.iou_per_class": Shown("e2e/test_actions.py::test_evaluate_runs_only_the_tasks_that_are_on"),
     "evaluate.task": Changes("panoptic", evaluated("scoring.tasks"), ("panoptic",), beside=EVALUATED),
 }
@@ -48,6 +49,7 @@ INFERENCE: Rows = {
     "inference.trt_engine": Changes("/m.onnx", inferred("model.path"), "/m.onnx", beside=INFERRED),
     "inference.results_dir": Changes("HERE/mine", result_folder("inference"), "mine", beside=HERE),
     "inference.batch_size": Changes("3", inferred("model.batch_size"), 3, beside=INFERRED),
+    "inference.precision": Changes("16", inferred("model.precision"), "16-mixed", beside=INFERRED),
     "inference.mode": Changes("panoptic", inferred("task"), "panoptic", beside=INFERRED),
     "inference.image_size": Changes("[64,96]", inferred("image_size"), (96, 64), beside=INFERRED),
     "inference.images_dir": Changes("DATA/val/images", folders_of_images, ["val"], beside=INFERRED),
