@@ -1,6 +1,7 @@
 """What an evaluation and a predictor ask of whatever computes predictions."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -46,6 +47,39 @@ class DecidingBackend(Backend, Protocol):
     ) -> list[Pending]:
         """As `pending_results`. Returns before the device has done it; waiting for that is left to do, too."""
         ...
+
+
+@runtime_checkable
+class CompilingBackend(Backend, Protocol):
+    """A backend that compiles a program for each shape of a batch."""
+
+    def compiling_ahead(
+        self,
+        batches: Sequence[Sequence[Geometry]],
+        tasks: Sequence[Task],
+        is_thing: Bool[np.ndarray, " k"],
+        thresholds: Thresholds,
+    ) -> AbstractContextManager[None]:
+        """As the function `compiling_ahead`."""
+        ...
+
+    @property
+    def compiled(self) -> tuple[int, int]:
+        """How many shapes are compiled, of how many that are known to come."""
+        ...
+
+
+def compiling_ahead(
+    backend: Backend,
+    batches: Sequence[Sequence[Geometry]],
+    tasks: Sequence[Task],
+    is_thing: Bool[np.ndarray, " k"],
+    thresholds: Thresholds,
+) -> AbstractContextManager[None]:
+    """Compiles inside, in threads, what batches of these images will need, where a backend has something to compile."""
+    if isinstance(backend, CompilingBackend):
+        return backend.compiling_ahead(batches, tasks, is_thing, thresholds)
+    return nullcontext()
 
 
 def pending_results(

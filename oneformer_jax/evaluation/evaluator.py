@@ -1,6 +1,6 @@
 """Scores any backend on a data set: each task with its own prediction, every image at its original size."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +13,7 @@ from oneformer_jax.data.datasets.dataset import Dataset, naming
 from oneformer_jax.data.datasets.files import DatasetFiles
 from oneformer_jax.data.geometry import Geometry, Policy, Size, resize_and_pad
 from oneformer_jax.errors import DataError
-from oneformer_jax.evaluation.backend import Backend, Pending, pending_results
+from oneformer_jax.evaluation.backend import Backend, Pending, compiling_ahead, pending_results
 from oneformer_jax.evaluation.metrics import (
     GroundTruth,
     PanopticCounts,
@@ -112,8 +112,12 @@ class Evaluator:
         is_thing = self.dataset.categories.is_thing_of(backend.num_classes)  # what has no name is always wrong
         names = self.dataset.parts if len(self.dataset.parts) > 1 else {}
         sums = {name: _Sums() for name in (None, *names)}  # None: of all images
-        with ThreadPoolExecutor(self.workers) as pool:
-            batches = self._batches()
+        batches = self._batches()
+        coming = [[self._geometry(index) for index in self._filled(batch)] for batch in batches]
+        with (
+            compiling_ahead(backend, coming, self.tasks, is_thing, self.thresholds),
+            ThreadPoolExecutor(self.workers) as pool,
+        ):
             loading = [pool.submit(self._load, index) for index in batches[0]] if batches else []
             scoring: list[Future[_Sums]] = []
             for position, indices in enumerate(batches):
@@ -123,11 +127,10 @@ class Evaluator:
                 if not loaded:
                     continue
                 images, geometries = zip(*loaded.values(), strict=True)
-                filled = np.minimum(np.arange(self.batch_size), len(loaded) - 1)
                 results = pending_results(
                     backend,
-                    np.stack(images)[filled],
-                    [geometries[row] for row in filled],
+                    np.stack(self._filled(images)),
+                    self._filled(geometries),
                     self.tasks,
                     is_thing,
                     self.thresholds,
@@ -149,10 +152,19 @@ class Evaluator:
     def _batches(self) -> list[list[int]]:
         groups: dict[Size, list[int]] = {}
         for index in range(self.share[0], len(self.dataset), self.share[1]):
-            record = self.dataset.records[index]
-            groups.setdefault(self.policy((record.height, record.width)).padded, []).append(index)
+            groups.setdefault(self._geometry(index).padded, []).append(index)
+        for group in groups.values():
+            group.sort(key=lambda index: self._geometry(index).original)  # so that a batch is of similar sizes
         size = self.batch_size
         return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+
+    def _geometry(self, index: int) -> Geometry:
+        record = self.dataset.records[index]
+        return self.policy((record.height, record.width))
+
+    def _filled(self, items: Sequence[T]) -> list[T]:
+        """As many as a batch has: the last one repeated."""
+        return [items[min(row, len(items) - 1)] for row in range(self.batch_size)]
 
     def _load(self, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], Geometry]:
         with naming(self.dataset.records[index]):

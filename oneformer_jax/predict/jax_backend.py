@@ -1,6 +1,7 @@
 """The JAX model as a backend of the evaluator and the predictor: logits for the host or, from GPUs, results."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from oneformer_jax.models.oneformer import normalise
 from oneformer_jax.models.precision import KERNEL_DTYPES, with_kernels_in
 from oneformer_jax.models.predictions import Features, Predictions
 from oneformer_jax.postprocess.results import Thresholds
-from oneformer_jax.predict.on_device.decided import Decided
+from oneformer_jax.predict.ahead import Ahead
+from oneformer_jax.predict.on_device.decided import Decided, program, rule_inputs
+from oneformer_jax.predict.on_device.sampling import room_for
 from oneformer_jax.tasks import TASKS, Task
 
 
@@ -56,6 +59,7 @@ class JaxBackend:
             return oneformer.predict(params, features, tokens, config=config)
 
         self._encode, self._decode = jax.jit(encode), jax.jit(decode)
+        self._ahead = Ahead()
 
     @property
     def num_classes(self) -> int:
@@ -66,15 +70,52 @@ class JaxBackend:
         self, images: UInt8[np.ndarray, "b h w 3"], sizes: Int[np.ndarray, "b 2"], tasks: Sequence[Task]
     ) -> dict[Task, BatchLogits]:
         """Class and mask logits per task; `sizes` are the (height, width) inside the padded images that hold image."""
+        self._ahead.wait_for(images.shape[:3])
         features = self._encoded(images, sizes)
         return {task: jax.device_get(tuple(self._decoded(features, task, len(images)))) for task in tasks}
+
+    def compiling_ahead(
+        self,
+        batches: Sequence[Sequence[Geometry]],
+        tasks: Sequence[Task],
+        is_thing: Bool[np.ndarray, " k"],
+        thresholds: Thresholds,
+    ) -> AbstractContextManager[None]:
+        """As `evaluation.backend.CompilingBackend`."""
+        alike: dict[tuple[int, ...], list[Sequence[Geometry]]] = {}
+        for batch in batches:
+            alike.setdefault((len(batch), *batch[0].padded), []).append(batch)
+        job = partial(self._compile, tasks=tasks, is_thing=is_thing, thresholds=thresholds)
+        return self._ahead.compiling({shape: partial(job, of_shape) for shape, of_shape in alike.items()})
+
+    @property
+    def compiled(self) -> tuple[int, int]:
+        """How many shapes of batches are compiled, of how many that are known to come."""
+        return self._ahead.progress
+
+    def _compile(
+        self,
+        batches: Sequence[Sequence[Geometry]],
+        *,
+        tasks: Sequence[Task],
+        is_thing: Bool[np.ndarray, " k"],
+        thresholds: Thresholds,
+    ) -> Predictions:
+        """What batches of one padded shape need. Returns the shapes of their logits."""
+        count, padded = len(batches[0]), batches[0][0].padded
+        images = jax.ShapeDtypeStruct((count, *padded, 3), np.uint8, sharding=self._split)
+        sizes = jax.ShapeDtypeStruct((count, 2), np.int32, sharding=self._split)
+        features = _compiled(self._encode, self.params, images, sizes)
+        return _compiled(self._decode, self.params, features, self._tokens(tasks[0], count))
 
     def _encoded(self, images: UInt8[np.ndarray, "b h w 3"], sizes: Int[np.ndarray, "b 2"]) -> Features:
         return self._encode(self.params, *jax.device_put((images, sizes), self._split))
 
     def _decoded(self, features: Features, task: Task, count: int) -> Predictions:
-        tokens = jax.device_put(np.tile(self._task_rows[task], (count, 1)), self._split)
-        return self._decode(self.params, features, tokens)
+        return self._decode(self.params, features, self._tokens(task, count))
+
+    def _tokens(self, task: Task, count: int) -> Int[Array, "b n"]:
+        return jax.device_put(np.tile(self._task_rows[task], (count, 1)), self._split)
 
 
 class OnDeviceBackend(JaxBackend):
@@ -89,10 +130,35 @@ class OnDeviceBackend(JaxBackend):
         thresholds: Thresholds,
     ) -> list[Pending]:
         """As `evaluation.backend.DecidingBackend`."""
+        self._ahead.wait_for(images.shape[:3])
         features = self._encoded(images, resized_sizes(geometries))
         predictions = {task: self._decoded(features, task, len(images)) for task in tasks}
         decided = Decided(predictions, geometries, is_thing, thresholds, self.mesh)
         return [partial(decided.result, row) for row in range(len(images))]
+
+    def _compile(
+        self,
+        batches: Sequence[Sequence[Geometry]],
+        *,
+        tasks: Sequence[Task],
+        is_thing: Bool[np.ndarray, " k"],
+        thresholds: Thresholds,
+    ) -> Predictions:
+        logits = super()._compile(batches, tasks=tasks, is_thing=is_thing, thresholds=thresholds)
+        for batch in {room_for([geometry.original for geometry in batch]): batch for batch in batches}.values():
+            inputs = rule_inputs(batch, logits.mask_logits.shape[2:], is_thing, thresholds, self.mesh)
+            for task in tasks:
+                _compiled(program(task, self.mesh, thresholds.test_topk_per_image), *logits, *inputs[task])
+        return logits
+
+
+def _compiled(function: Any, *arguments: Any) -> Any:
+    """Compiles a jitted function for arguments like these. Returns what it would return, without values."""
+    lowered = function.lower(*arguments)
+    results, shardings = lowered.out_info, lowered.compile().output_shardings
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), results, shardings
+    )
 
 
 def backend_on(

@@ -17,7 +17,7 @@ from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.images import as_picture
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size, resize_and_pad
 from oneformer_jax.errors import EngineError, needs
-from oneformer_jax.evaluation.backend import Backend, pending_results
+from oneformer_jax.evaluation.backend import Backend, Pending, pending_results
 from oneformer_jax.postprocess.results import Result, Thresholds
 from oneformer_jax.predict.exported import (
     EXPORTED_SUFFIXES,
@@ -78,12 +78,22 @@ class Predictor:
         thresholds: Thresholds,
     ) -> list[Result]:
         """One result a picture (see `predict`), at its own size; the geometries must pad all to one common size."""
+        return [result() for result in self.pending_batch(pictures, geometries, tasks, thresholds)]
+
+    def pending_batch(
+        self,
+        pictures: Sequence[Any],
+        geometries: Sequence[Geometry],
+        tasks: Sequence[Task],
+        thresholds: Thresholds,
+    ) -> list[Pending]:
+        """As `predict_batch`, but each result is a function that does what is left to do for it: a GPU goes on
+        meanwhile."""
         if not len(pictures):
             return []
         images = map(as_picture, pictures)
         padded = np.stack([resize_and_pad(*pair) for pair in zip(images, geometries, strict=True)])
-        pending = pending_results(self.backend, padded, geometries, tasks, self.is_thing, thresholds)
-        return [result() for result in pending]
+        return pending_results(self.backend, padded, geometries, tasks, self.is_thing, thresholds)
 
     @property
     def is_thing(self) -> Bool[np.ndarray, " k"]:

@@ -1,6 +1,7 @@
 """A backend whose devices post-process, beside the one that leaves it to NumPy; and what its programs are for a GPU."""
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src import monitoring
 from jax.sharding import Mesh
 from pycocotools import mask as coco_mask
 
@@ -16,7 +18,7 @@ from oneformer_jax.checkpoints.contents import bytes_of
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.data.geometry import EvaluationPolicy, Geometry
-from oneformer_jax.evaluation.backend import DecidingBackend, pending_results
+from oneformer_jax.evaluation.backend import DecidingBackend, compiling_ahead, pending_results
 from oneformer_jax.evaluation.evaluator import Evaluator
 from oneformer_jax.evaluation.report import metrics_json
 from oneformer_jax.models import oneformer
@@ -102,6 +104,30 @@ def test_scores_are_those_of_numpy(network: None, tmp_path: Path) -> None:
     )
     for name in ("num_images", "mIoU", "PQ", "AP"):
         assert device[name] == pytest.approx(numpy[name], abs=1e-3), name
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_what_was_compiled_ahead_is_not_compiled_again(network: None, kind: type[JaxBackend]) -> None:
+    """For two padded shapes, one of them with two sizes of pictures that need different programs."""
+    large = Geometry((200, 300), (64, 96), (64, 96)), Geometry((20, 300), (64, 96), (64, 96))
+    batches = [GEOMETRIES, large, (Geometry((30, 30), (30, 30), (32, 32)),) * 2]
+    backend, rule, events = kind(CONFIG, {}, (127.0,) * 3, (60.0,) * 3), (IS_THING, Thresholds()), []
+
+    def listen(event: str, *_: Any, **__: Any) -> None:
+        events.append(event)
+
+    with compiling_ahead(backend, batches, TASKS, *rule):
+        while backend.compiled != (2, 2):
+            time.sleep(0.01)
+        monitoring.register_event_duration_secs_listener(listen)
+        try:
+            for batch in batches:
+                images = np.zeros((2, *batch[0].padded, 3), np.uint8)
+                pending = pending_results(backend, images, batch, TASKS, *rule)
+                assert [result().semantic.shape for result in pending] == [geometry.original for geometry in batch]
+        finally:
+            monitoring.unregister_event_duration_listener(listen)
+    assert not [event for event in events if "compile" in event]
 
 
 def test_a_cpu_leaves_it_to_numpy() -> None:

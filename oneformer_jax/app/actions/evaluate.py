@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 from rich.table import Table
 
 from oneformer_jax.app.run.asked import asked_of_scores
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.opened import Skipped, agree, open_model, warn_of_notes
+from oneformer_jax.app.run.opened import Skipped, agree, compiling, open_model, warn_of_notes
 from oneformer_jax.app.run.status import kpi
 from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.checkpoints.agreement import Facts
@@ -42,7 +43,7 @@ def score(settings: EvaluationRun, run: Run, skipped: Skipped) -> Metrics:
     agree("evaluate", Facts(model.categories), Facts(dataset.categories), model.path, run)
     policy = Letterbox(model.image_size) if model.image_size else scoring.policy
     evaluator = replace(scoring, policy=policy, batch_size=batch_size, thresholds=model.thresholds).evaluator(dataset)
-    with waiting("evaluating", run.console, len(dataset)) as count:
+    with waiting("evaluating", run.console, len(dataset), partial(compiling, model)) as count:
         metrics = evaluator.run(model.backend, lambda done, _: count(done), skipped)
     content = metrics_json(metrics, per_class=scoring.per_class)
     if skipped.reasons:

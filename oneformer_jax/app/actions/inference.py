@@ -1,21 +1,26 @@
 """The inference action: a model and a folder of images in, overlays and raw results out. JAX only for a checkpoint."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.opened import Skipped, counting_categories, open_model
+from oneformer_jax.app.run.opened import Skipped, compiling, counting_categories, open_model
 from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.data.datasets.images import list_images, read_header, read_image
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.storage.cache import local_folder
+from oneformer_jax.evaluation.backend import Pending, compiling_ahead
+from oneformer_jax.predict.predictor import Predictor
 from oneformer_jax.predict.runs import InferenceRun
 from oneformer_jax.predict.write import ResultWriter, earlier_results
+from oneformer_jax.tasks import Task
 
-Item = tuple[Path, np.ndarray, Geometry]
+T = TypeVar("T")
 
 
 def inference(settings: InferenceRun, run: Run) -> None:
@@ -37,19 +42,18 @@ def inference(settings: InferenceRun, run: Run) -> None:
     if model.image_size and settings.image_size:
         run.status.warning(f"inference.image_size has no effect: the engine takes images in a {policy.name}")
     min_score = model.thresholds.object_mask_threshold
+    batches = _batches(policy, paths, batch_size, skipped)
+    coming = [[geometry for _, geometry in _filled(batch, batch_size)] for batch in batches]
+    done = 0
     with (
+        compiling_ahead(model.backend, coming, [task], model.is_thing, model.thresholds),
         ResultWriter(run.folder, task, model.categories, paths, min_score) as writer,
-        waiting(f"inference ({task})", run.console, len(paths)) as count,
+        waiting(f"inference ({task})", run.console, len(paths), partial(compiling, model)) as count,
     ):
-        done = 0
-        for batch in filter(None, _batches(policy, paths, batch_size, skipped)):
-            # A batch that is not full repeats its last image: every batch of one padded size has one shape.
-            full = batch + batch[-1:] * (batch_size - len(batch))
-            images, geometries = [item[1] for item in full], [item[2] for item in full]
-            results = model.predict_batch(images, geometries, [task], model.thresholds)
-            for (path, image, _), result in zip(batch, results, strict=False):
-                writer.add(path, image, result)
-            done += len(batch)
+        for predicted in _predicted(model, batches, batch_size, task, policy, skipped):
+            for path, image, result in predicted:
+                writer.add(path, image, result())
+            done += len(predicted)
             count(done)
     run.console.print(f"{done} images ({task}): {run.folder / task}")
     run.status.write("RUNNING", "Inference finished.", kpi={"images": done})
@@ -58,22 +62,52 @@ def inference(settings: InferenceRun, run: Run) -> None:
 
 def _batches(
     policy: Callable[[Size], Geometry], paths: list[Path], batch_size: int, skipped: Skipped
-) -> Iterator[list[Item]]:
+) -> list[list[tuple[Path, Geometry]]]:
     """Images of one padded size, `batch_size` together while there are so many: paths wait for others like them. What
-    cannot be read is skipped."""
-    alike: dict[Size, list[Path]] = {}
-
-    def batch(size: Size) -> list[Item]:
-        items = []
-        for path in alike.pop(size):
-            with skipped.noted():
-                image = read_image(path)
-                items.append((path, image, policy(image.shape[:2])))
-        return items
-
+    is no image is skipped."""
+    alike: dict[Size, list[tuple[Path, Geometry]]] = {}
+    batches = []
     for path in paths:
         with skipped.noted():
-            size = policy(read_header(path).size).padded
-            alike.setdefault(size, []).append(path)
-        yield from (batch(full) for full in list(alike) if len(alike[full]) == batch_size)
-    yield from map(batch, list(alike))
+            geometry = policy(read_header(path).size)
+            waiting_ones = alike.setdefault(geometry.padded, [])
+            waiting_ones.append((path, geometry))
+            if len(waiting_ones) == batch_size:
+                batches.append(alike.pop(geometry.padded))
+    return batches + list(alike.values())
+
+
+def _predicted(
+    model: Predictor,
+    batches: list[list[tuple[Path, Geometry]]],
+    batch_size: int,
+    task: Task,
+    policy: Callable[[Size], Geometry],
+    skipped: Skipped,
+) -> Iterator[list[tuple[Path, np.ndarray, Pending]]]:
+    """Each batch when the next one has been started: a GPU computes that meanwhile."""
+    before: list[tuple[Path, np.ndarray, Pending]] = []
+    for batch in batches:
+        if not (read := list(_read(batch, policy, skipped))):
+            continue
+        # A batch that is not full repeats its last image: every batch of one padded size has one shape.
+        _, images, geometries = zip(*_filled(read, batch_size), strict=True)
+        results = model.pending_batch(images, geometries, [task], model.thresholds)
+        yield before
+        before = [(path, image, result) for (path, image, _), result in zip(read, results, strict=False)]
+    yield before
+
+
+def _read(
+    batch: list[tuple[Path, Geometry]], policy: Callable[[Size], Geometry], skipped: Skipped
+) -> Iterator[tuple[Path, np.ndarray, Geometry]]:
+    """The images that can be read."""
+    for path, _ in batch:
+        with skipped.noted():
+            image = read_image(path)
+            yield path, image, policy(image.shape[:2])
+
+
+def _filled(items: Sequence[T], count: int) -> list[T]:
+    """So many: the last one repeated."""
+    return [*items, *items[-1:] * (count - len(items))]

@@ -21,6 +21,7 @@ from oneformer_jax.data.datasets.files import DatasetFiles, Split, open_dataset
 from oneformer_jax.data.storage.cache import cache_folder, local_file, optional_cache
 from oneformer_jax.devices import nvidia_gpus
 from oneformer_jax.errors import DataError, SpecError
+from oneformer_jax.evaluation.backend import CompilingBackend
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.exported import CPU, is_exported
@@ -102,6 +103,14 @@ def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Pr
     _tell_of_statistics(model, choice, run)
     model = replace(model, thresholds=counting_thresholds(model.thresholds, choice.stated, choice.path, run))
     return model, model.batch_size(choice.batch_size, usual_batch_size) * mesh.size
+
+
+def compiling(model: Predictor) -> str:
+    """What to say while shapes of batches are compiled, "" where none is."""
+    if not isinstance(model.backend, CompilingBackend):
+        return ""
+    done, known = model.backend.compiled
+    return f"compiling {done + 1} of {known} shapes" if done < known else ""
 
 
 def _tell_of_statistics(model: Predictor, choice: ModelChoice, run: Run) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool
 
-from oneformer_jax.data.geometry import Geometry
+from oneformer_jax.data.geometry import Geometry, Size
 from oneformer_jax.models.predictions import Predictions
 from oneformer_jax.postprocess.results import Result, Thresholds
 from oneformer_jax.predict.on_device.instance import found, shown
@@ -32,6 +32,22 @@ def program(task: Task, mesh: Mesh, count: int) -> Callable[..., Any]:
     return each_image(class_map if task == "semantic" else owned, mesh)
 
 
+def rule_inputs(
+    geometries: Sequence[Geometry],
+    logits: Size,
+    is_thing: Bool[np.ndarray, " k"],
+    thresholds: Thresholds,
+    mesh: Mesh,
+) -> dict[Task, tuple[Any, ...]]:
+    """What the rules take beside logits of this (height, width), on the devices."""
+    count = len(geometries)
+    things = np.tile(is_thing, (count, 1))
+    least_score = np.full(count, thresholds.object_mask_threshold, np.float32)
+    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+    sampling, things, least_score = jax.device_put((sampling_of(geometries, logits), things, least_score), split)
+    return {"semantic": (sampling,), "instance": (sampling, things), "panoptic": (sampling, least_score)}
+
+
 class Decided:
     """What the rules have found for a batch; it is fetched once, by whoever asks first."""
 
@@ -49,17 +65,10 @@ class Decided:
         self._arrays: dict[Task, Any] = {}
         self._words: Any = None  # of all masks, in case that there is no room for what changes in them
         self._is_fetched = False
-        split = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
-        count = len(geometries)
-        more = {
-            "instance": [np.tile(is_thing, (count, 1))],
-            "panoptic": [np.full(count, thresholds.object_mask_threshold, np.float32)],
-        }
         _, any_masks = next(iter(predictions.values()))
-        sampling = jax.device_put(sampling_of(geometries, any_masks.shape[2:]), split)
+        inputs = rule_inputs(geometries, any_masks.shape[2:], is_thing, thresholds, mesh)
         for task, logits in predictions.items():
-            decide = program(task, mesh, thresholds.test_topk_per_image)
-            self._arrays[task] = decide(*logits, sampling, *jax.device_put(more.get(task, []), split))
+            self._arrays[task] = program(task, mesh, thresholds.test_topk_per_image)(*logits, *inputs[task])
         if "instance" in self._arrays:
             self._arrays["instance"], self._words = self._arrays["instance"]
 

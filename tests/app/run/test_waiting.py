@@ -35,6 +35,17 @@ def test_where_there_is_no_terminal_lines_say_how_far_it_is(screen: io.StringIO)
     assert screen.getvalue() == ended
 
 
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_what_goes_on_beside_it_is_said_while_it_does(screen: io.StringIO, is_terminal: bool) -> None:
+    console, shapes = Screen(file=screen, force_terminal=is_terminal, width=100), ["compiling 2 of 3 shapes"]
+    with waiting("evaluating", console, total=5, aside=lambda: shapes[0]):
+        assert "compiling 2 of 3 shapes" in lines(screen, 1)[0]
+        shapes[0] = ""
+        before = len(screen.getvalue().splitlines())
+        if not is_terminal:
+            assert lines(screen, before + 2)[-1] == "evaluating: 0/5 0:00:00"
+
+
 def test_what_is_short_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
     with Waiting("compiling", Screen(file=text)):
