@@ -90,7 +90,7 @@ gpu-program: $(GPU_VENV)/installed
 	$(GPU_PROGRAM) --backbone swin_t --size 512 --precision 32
 	$(GPU_PROGRAM) --backbone swin_l --size 1024 --precision bf16-mixed
 	$(GPU_PROGRAM) --backbone swin_l --size 1024 --precision 32
-	$(GPU_PROGRAM) --backbone swin_t --size 512 --batch 1 --inference
-	$(GPU_PROGRAM) --backbone swin_l --size 1024 --batch 1 --inference
+	$(GPU_PROGRAM) --backbone swin_t --size 512 --batch 1 --inference semantic
+	$(GPU_PROGRAM) --backbone swin_l --size 1024 --batch 1 --inference semantic
 	$(GPU_PROGRAM) --backbone swin_l --size 1024 --precision bf16-mixed --devices 8 --strategy ddp
 	$(GPU_PROGRAM) --backbone swin_l --size 1024 --precision bf16-mixed --devices 8 --strategy fsdp

@@ -22,6 +22,7 @@ from benchmarks.gpu_program.compiling import compiled_parts
 from benchmarks.gpu_program.figures import comparison, result_of
 from benchmarks.gpu_program.tables import show
 from benchmarks.workload import BACKBONES
+from oneformer_jax.tasks import TASKS
 
 
 def main() -> None:
@@ -38,6 +39,7 @@ def main() -> None:
         options.devices,
         options.strategy,
         "inference" if options.inference else "training",
+        options.inference or Case.task,
     )
     parts = compiled_parts(case, options.programs, quick=options.quick)
     for name, part in parts.items():
@@ -63,7 +65,7 @@ def _options() -> argparse.ArgumentParser:
     add("--precision", choices=("32", "bf16-mixed", "16-mixed"), default="32")
     add("--devices", type=int, default=1)
     add("--strategy", choices=("ddp", "fsdp"), default="ddp")
-    add("--inference", action="store_true", help="encode and decode for one task, not a training step")
+    add("--inference", choices=TASKS, help="a prediction for this task, not a training step")
     add("--quick", action="store_true", help="make no machine code, which takes two thirds of the time")
     add("--rows", type=int, default=16, help="of each table")
     add("--programs", type=Path, help="folder that keeps the compiled programs; those of this revision are read again")

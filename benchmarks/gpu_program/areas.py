@@ -18,6 +18,7 @@ AREAS = (
     (r"MaskDecoder/layer_\d+", "mask decoder: layers, rest"),
     (r"\bMaskDecoder\b", "mask decoder: heads and masks"),
     (r"TextEncoder", "text"),
+    (r"\bof_device\b", "post-processing"),
     (r"while/body", "loops of matching and losses"),
 )
 TRANSFORMED = re.compile(r"\b(jit|jvp|transpose|checkpoint|remat\d?|rematted_computation)\(|\)|\(")

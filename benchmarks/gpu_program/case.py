@@ -5,6 +5,7 @@ from typing import Literal
 
 Purpose = Literal["training", "inference"]
 Strategy = Literal["ddp", "fsdp"]
+Task = Literal["semantic", "instance", "panoptic"]
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class Case:
     """`batch` images of `size` x `size` pixels on each of so many devices.
 
     `precision` and `strategy` are those of the spec. A training step has 16 segments in an image; inference encodes the
-    images and decodes them for one task.
+    images, decodes them for `task` and post-processes.
     """
 
     backbone: str
@@ -22,18 +23,19 @@ class Case:
     devices: int = 1
     strategy: Strategy = "ddp"
     purpose: Purpose = "training"
+    task: Task = "semantic"
 
     @property
     def name(self) -> str:
         """Of the result's file."""
         name = f"gpu_program-{self.backbone}-{self.size}-b{self.batch}-{self.precision}"
         if self.purpose == "inference":
-            name += "-inference"
+            name += f"-inference-{self.task}"
         return name if self.devices == 1 else f"{name}-x{self.devices}-{self.strategy}"
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The names of its programs, in the order in which they run."""
         if self.purpose == "inference":
-            return "encode", "decode"
+            return "encode", "decode", self.task
         return "normalisers", "forward", "losses", "backward", "update"

@@ -1,5 +1,6 @@
 """The programs of a case, traced for GPUs that are not there: the side with JAX."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,10 +23,14 @@ from benchmarks.workload import (
     WEIGHT_DECAY,
 )
 from oneformer_jax.checkpoints.contents import bytes_of
+from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.losses.matching import CriterionConfig
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.precision import KERNEL_DTYPES, with_kernels_in
+from oneformer_jax.postprocess.results import Thresholds
+from oneformer_jax.predict.on_device.decided import program, rule_inputs
 from oneformer_jax.training.optimizer import OptimizerConfig, ScheduleConfig
 from oneformer_jax.training.run import Recipe
 from oneformer_jax.training.sharding import DATA_AXIS, batch_sharding, replicated
@@ -75,19 +80,28 @@ def _inference(case: Case, model: OneFormerConfig, mesh: Mesh) -> dict[str, Trac
     def whole(leaf: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh))
 
-    params = jax.tree.map(whole, oneformer.shapes(model))
+    params, dtype = oneformer.shapes(model), KERNEL_DTYPES[case.precision]
+    params = params if dtype is None else jax.eval_shape(partial(with_kernels_in, dtype=dtype), params)
+    params = jax.tree.map(whole, params)
     images, sizes = split((case.size, case.size, 3), jnp.uint8), split((2,), jnp.int32)
     encoded = jax.jit(encode).trace(params, images, sizes)
     features = jax.tree.map(lambda leaf: split(leaf.shape[1:], leaf.dtype), encoded.out_info)
     decoded = jax.jit(decode).trace(params, features, split((model.task_seq_len,), jnp.int32))
-    return {"encode": encoded, "decode": decoded}
+    logits = [split(leaf.shape[1:], leaf.dtype) for leaf in decoded.out_info]
+    side, thresholds = (case.size, case.size), Thresholds()
+    inputs = rule_inputs([Geometry(side, side, side)], logits[1].shape[2:], np.zeros(CLASSES, bool), thresholds)
+    inputs = jax.tree.map(lambda leaf: split(leaf.shape[1:], leaf.dtype), inputs[case.task])
+    rule = program(case.task, mesh, thresholds.test_topk_per_image)
+    return {"encode": encoded, "decode": decoded, case.task: rule.trace(*logits, *inputs)}
 
 
 def host_bytes(case: Case, traced: dict[str, Traced]) -> tuple[int, int]:
     """What all devices get from the host in a step or a picture batch, and what they return."""
     if case.purpose == "inference":
         (_, *images), (_, _, tokens) = traced["encode"].args_info[0], traced["decode"].args_info[0]
-        return bytes_of((images, tokens)), bytes_of(traced["decode"].out_info)
+        (_, _, *inputs), results = traced[case.task].args_info[0], traced[case.task].out_info
+        results = results[0] if case.task == "instance" else results  # the other stays, see `Decided`
+        return bytes_of((images, tokens, inputs)), bytes_of(results)
     (_, _, batch, pairs, _, _), _ = traced["losses"].args_info
     _, costs, counts, _ = traced["forward"].out_info
     return bytes_of((batch, pairs)), bytes_of((costs, counts))

@@ -25,7 +25,7 @@ from oneformer_jax.models.predictions import Features, Predictions
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.ahead import Ahead
 from oneformer_jax.predict.on_device.decided import Decided, program, rule_inputs
-from oneformer_jax.predict.on_device.sampling import room_for
+from oneformer_jax.predict.on_device.sampling import room_for, split_by_image
 from oneformer_jax.tasks import TASKS, Task
 
 
@@ -47,7 +47,7 @@ class JaxBackend:
         self.mesh = mesh = mesh or _mesh_of(0)
         self.config = config = config.on(mesh)
         self.provider = f"JAX {jax.__version__} on {mesh.devices.flat[0].platform}"
-        self._split = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+        self._split = split_by_image(mesh)
         self.params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
         rows = task_tokens(config.task_pad_id, config.task_seq_len)
         self._task_rows = {task: rows[TASKS.index(task)] for task in TASKS}
@@ -146,9 +146,10 @@ class OnDeviceBackend(JaxBackend):
     ) -> Predictions:
         logits = super()._compile(batches, tasks=tasks, is_thing=is_thing, thresholds=thresholds)
         for batch in {room_for([geometry.original for geometry in batch]): batch for batch in batches}.values():
-            inputs = rule_inputs(batch, logits.mask_logits.shape[2:], is_thing, thresholds, self.mesh)
+            inputs = rule_inputs(batch, logits.mask_logits.shape[2:], is_thing, thresholds)
             for task in tasks:
-                _compiled(program(task, self.mesh, thresholds.test_topk_per_image), *logits, *inputs[task])
+                of_task = jax.device_put(inputs[task], self._split)
+                _compiled(program(task, self.mesh, thresholds.test_topk_per_image), *logits, *of_task)
         return logits
 
 

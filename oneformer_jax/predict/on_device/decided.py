@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Bool
 
 from oneformer_jax.data.geometry import Geometry, Size
@@ -16,7 +16,7 @@ from oneformer_jax.models.predictions import Predictions
 from oneformer_jax.postprocess.results import Result, Thresholds
 from oneformer_jax.predict.on_device.instance import found, shown
 from oneformer_jax.predict.on_device.panoptic import owned, segmented
-from oneformer_jax.predict.on_device.sampling import each_image, room_for, sampling_of
+from oneformer_jax.predict.on_device.sampling import each_image, room_for, sampling_of, split_by_image
 from oneformer_jax.predict.on_device.semantic import class_map
 from oneformer_jax.tasks import Task
 
@@ -33,18 +33,12 @@ def program(task: Task, mesh: Mesh, count: int) -> Callable[..., Any]:
 
 
 def rule_inputs(
-    geometries: Sequence[Geometry],
-    logits: Size,
-    is_thing: Bool[np.ndarray, " k"],
-    thresholds: Thresholds,
-    mesh: Mesh,
+    geometries: Sequence[Geometry], logits: Size, is_thing: Bool[np.ndarray, " k"], thresholds: Thresholds
 ) -> dict[Task, tuple[Any, ...]]:
-    """What the rules take beside logits of this (height, width), on the devices."""
-    count = len(geometries)
+    """What the rules take beside logits of this (height, width), in NumPy."""
+    count, sampling = len(geometries), sampling_of(geometries, logits)
     things = np.tile(is_thing, (count, 1))
     least_score = np.full(count, thresholds.object_mask_threshold, np.float32)
-    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
-    sampling, things, least_score = jax.device_put((sampling_of(geometries, logits), things, least_score), split)
     return {"semantic": (sampling,), "instance": (sampling, things), "panoptic": (sampling, least_score)}
 
 
@@ -66,7 +60,8 @@ class Decided:
         self._words: Any = None  # of all masks, in case that there is no room for what changes in them
         self._is_fetched = False
         _, any_masks = next(iter(predictions.values()))
-        inputs = rule_inputs(geometries, any_masks.shape[2:], is_thing, thresholds, mesh)
+        inputs = rule_inputs(geometries, any_masks.shape[2:], is_thing, thresholds)
+        inputs = jax.device_put({task: inputs[task] for task in predictions}, split_by_image(mesh))
         for task, logits in predictions.items():
             self._arrays[task] = program(task, mesh, thresholds.test_topk_per_image)(*logits, *inputs[task])
         if "instance" in self._arrays:

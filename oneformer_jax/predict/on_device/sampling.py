@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float32, Int32
 
 from oneformer_jax.data.geometry import Geometry, Size
@@ -65,6 +65,11 @@ def _mix(axes: Sequence[tuple[int, int, int, int]], room: int) -> Mix:
     return Mix(index, weight)
 
 
+def split_by_image(mesh: Mesh) -> NamedSharding:
+    """The devices of `mesh` share the images of a batch evenly."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+
+
 def each_image(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """The program that applies a function of one image to those of a batch, which the devices of `mesh` share. An image
     occupies a device; so each device takes one after the other."""
@@ -72,7 +77,7 @@ def each_image(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     def of_device(*batch: Any) -> Any:
         return jax.lax.map(lambda image: function(*image), batch)
 
-    split = PartitionSpec(mesh.axis_names[0])
+    split = split_by_image(mesh).spec
     return jax.jit(jax.shard_map(of_device, mesh=mesh, in_specs=split, out_specs=split, check_vma=False))
 
 
