@@ -13,10 +13,10 @@ class Ahead:
     """What is compiled, by a key: in threads, in the order in which it is needed."""
 
     def __init__(self) -> None:
-        self._compiled: dict[Hashable, Future[None]] = {}
+        self._compiled: dict[Hashable, Future[object]] = {}
 
     @contextmanager
-    def compiling(self, jobs: Mapping[Hashable, Callable[[], None]]) -> Iterator[None]:
+    def compiling(self, jobs: Mapping[Hashable, Callable[[], object]]) -> Iterator[None]:
         """Compiles inside what is not compiled yet; at the end, what is not done is forgotten."""
         new = {key: job for key, job in jobs.items() if key not in self._compiled}
         pool = ThreadPoolExecutor(min(MOST_THREADS, max(1, (os.cpu_count() or 1) // 2)), "compile")

@@ -110,4 +110,4 @@ def _read(
 
 def _filled(items: Sequence[T], count: int) -> list[T]:
     """So many: the last one repeated."""
-    return [*items, *items[-1:] * (count - len(items))]
+    return [items[min(row, len(items) - 1)] for row in range(count)]

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool
 
-from oneformer_jax.data.geometry import Geometry, Size
+from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.models.predictions import Predictions
 from oneformer_jax.postprocess.results import Result, Thresholds
 from oneformer_jax.predict.on_device.instance import found, shown
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=64)
-def program(task: Task, mesh: Mesh, count: int) -> Callable[..., Any]:
+def program(task: Task, mesh: Mesh, count: int) -> Any:
     """The rule of a task for a batch that the devices of `mesh` share: a function of class logits, mask logits,
     `Sampling` and, but for semantic, one array more. Of instances it takes the `count` most probable pairs."""
     if task == "instance":
@@ -33,7 +33,7 @@ def program(task: Task, mesh: Mesh, count: int) -> Callable[..., Any]:
 
 
 def rule_inputs(
-    geometries: Sequence[Geometry], logits: Size, is_thing: Bool[np.ndarray, " k"], thresholds: Thresholds
+    geometries: Sequence[Geometry], logits: tuple[int, ...], is_thing: Bool[np.ndarray, " k"], thresholds: Thresholds
 ) -> dict[Task, tuple[Any, ...]]:
     """What the rules take beside logits of this (height, width), in NumPy."""
     count, sampling = len(geometries), sampling_of(geometries, logits)

@@ -8,20 +8,18 @@ keeps until then.
 Axes: q queries, n pairs, m masks, h w mask logits, x columns of the picture, v words of a column, c words to send.
 """
 
-import logging
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32, Int64, UInt32
+from jaxtyping import Array, Bool, Float32, Float64, Int32, Int64, UInt32
 
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.postprocess.instance import RunLengths, run_lengths
 from oneformer_jax.postprocess.results import Instance, instances
 from oneformer_jax.predict.on_device.sampling import Mix, Sampling, each_strip, mixed, within
 
-logger = logging.getLogger(__name__)
 WORD = 32
 """Pixels of a column in a word: bit i is row i."""
 
@@ -29,32 +27,32 @@ WORD = 32
 class Pairs(NamedTuple):
     """The most probable pairs, best first, and which of them are things."""
 
-    query: Int32[Array | np.ndarray, "*b n"]
-    label: Int32[Array | np.ndarray, "*b n"]
-    probability: Float32[Array | np.ndarray, "*b n"]
-    is_thing: Bool[Array | np.ndarray, "*b n"]
+    query: Int32[Array, "*b n"]
+    label: Int32[Array, "*b n"]
+    probability: Float32[Array, "*b n"]
+    is_thing: Bool[Array, "*b n"]
 
 
 class Changes(NamedTuple):
-    """`count` words are not 0; the first of them with their places among all words."""
+    """`total` words are not 0; the first of them with their places among all words."""
 
-    count: Int32[Array | np.ndarray, "*b"]
-    place: Int32[Array | np.ndarray, "*b c"]
-    word: UInt32[Array | np.ndarray, "*b c"]
+    total: Int32[Array, "*b"]
+    place: Int32[Array, "*b c"]
+    word: UInt32[Array, "*b c"]
 
     @property
     def are_all(self) -> bool:
         """Whether there was room for all of them, in NumPy."""
-        return bool((np.asarray(self.count) <= self.place.shape[-1]).all())
+        return bool((np.asarray(self.total) <= self.place.shape[-1]).all())
 
 
 class Found(NamedTuple):
-    """What leaves the device of an image. Mask i is that of the query `chosen[i]` (-1: of none), `mass` the sum of its
-    probabilities inside."""
+    """What leaves the device of an image; then its arrays are NumPy's. Mask i is that of the query `chosen[i]` (-1: of
+    none), `mass` the sum of its probabilities inside."""
 
     pairs: Pairs
-    chosen: Int32[Array | np.ndarray, "*b m"]
-    mass: Float32[Array | np.ndarray, "*b m"]
+    chosen: Int32[Array, "*b m"]
+    mass: Float32[Array, "*b m"]
     changes: Changes
 
 
@@ -77,7 +75,7 @@ def found(
     needed = jnp.zeros(queries, bool).at[pairs.query].max(pairs.is_thing)
     (chosen,) = jnp.nonzero(needed, size=min(queries, count), fill_value=-1)
     mass, inside = _insides(mask_logits[chosen], sampling, chosen >= 0)
-    words = _changes(inside, sampling.size)
+    words = _changes(inside, jnp.asarray(sampling.size))
     room = words.shape[0] * words.shape[1]
     return Found(pairs, chosen.astype(jnp.int32), mass, _packed(words.reshape(-1), room)), words
 
@@ -128,9 +126,11 @@ def _packed(words: UInt32[Array, " a"], room: int) -> Changes:
 def shown(found: Found, words: UInt32[np.ndarray, "m x v"] | None, room: Size, size: Size) -> tuple[Instance, ...]:
     """The instances of one image of `size` (height, width) in arrays for `room`, of the same arrays in NumPy; `words`
     where there are more than `found` has room for."""
-    pairs, chosen, changes = found.pairs, found.chosen, found.changes
+    query, label, probability, is_thing = map(np.asarray, found.pairs)
+    total, place, word = map(np.asarray, found.changes)
+    chosen, mass = np.asarray(found.chosen), np.asarray(found.mass)
     if words is None:
-        place, word = changes.place[: changes.count], changes.word[: changes.count]
+        place, word = place[:total], word[:total]
     else:
         place = np.flatnonzero(words)
         word = words.reshape(-1)[place]
@@ -138,15 +138,8 @@ def shown(found: Found, words: UInt32[np.ndarray, "m x v"] | None, room: Size, s
     if used == 0:
         return ()
     masks, area = _masks(place, word, used, room, size)
-    things = pairs.is_thing
-    return instances(
-        pairs.query[things],
-        pairs.label[things],
-        pairs.probability[things],
-        chosen[:used],
-        masks,
-        found.mass[:used].astype(np.float64) / (area + 1e-6),
-    )
+    quality = mass[:used].astype(np.float64) / (area + 1e-6)
+    return instances(query[is_thing], label[is_thing], probability[is_thing], chosen[:used], masks, quality)
 
 
 def _masks(
@@ -155,7 +148,7 @@ def _masks(
     masks: int,
     room: Size,
     size: Size,
-) -> tuple[list[RunLengths], np.ndarray]:
+) -> tuple[list[RunLengths], Float64[np.ndarray, " m"]]:
     bits = np.unpackbits(word.astype("<u4").view(np.uint8).reshape(-1, WORD // 8), axis=1, bitorder="little")
     which, bit = np.nonzero(bits)
     line, down = np.divmod(place[which].astype(np.int64), room[0] // WORD)

@@ -19,15 +19,15 @@ from oneformer_jax.predict.on_device.sampling import Mix, Sampling, each_strip, 
 
 
 class Owned(NamedTuple):
-    """What leaves the device of an image: the best class of each query (K: no object) with its probability, and the
-    fields of `Owners`."""
+    """What leaves the device of an image; then its arrays are NumPy's. The best class of each query (K: no object) with
+    its probability, and the fields of `Owners`."""
 
-    labels: Int32[Array | np.ndarray, "*b q"]
-    scores: Float32[Array | np.ndarray, "*b q"]
-    owner: Shaped[Array | np.ndarray, "*b y x"]
-    won: Int32[Array | np.ndarray, "*b q"]
-    seen: Int32[Array | np.ndarray, "*b q"]
-    held: Int32[Array | np.ndarray, "*b q"]
+    labels: Int32[Array, "*b q"]
+    scores: Float32[Array, "*b q"]
+    owner: Shaped[Array, "*b y x"]
+    won: Int32[Array, "*b q"]
+    seen: Int32[Array, "*b q"]
+    held: Int32[Array, "*b q"]
 
 
 def owned(
@@ -65,6 +65,6 @@ def owned(
 
 def segmented(owned: Owned, size: Size, is_thing: Bool[np.ndarray, " k"], overlap_threshold: float) -> PanopticResult:
     """The segments of one image of `size` (height, width), of the same arrays in NumPy."""
-    owner = owned.owner[: size[0], : size[1]]
-    owners = Owners(owner, *(count.astype(np.int64) for count in owned[3:]))
-    return segments_of_owners(owners, owned.labels, owned.scores, is_thing, overlap_threshold)
+    labels, scores, owner, *counts = map(np.asarray, owned)
+    owners = Owners(owner[: size[0], : size[1]], *(count.astype(np.int64) for count in counts))
+    return segments_of_owners(owners, labels, scores, is_thing, overlap_threshold)

@@ -8,6 +8,8 @@ Axes: b images, q queries, h w mask logits at stride 4, y x pixels of a picture,
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +30,7 @@ class Mix(NamedTuple):
     """Along one axis, the logits that each pixel mixes; with a leading axis of images outside of a program. A pixel
     beyond the picture mixes nothing."""
 
-    index: Int32[Array | np.ndarray, "*b y t"]
+    source: Int32[Array | np.ndarray, "*b y t"]
     weight: Float32[Array | np.ndarray, "*b y t"]
 
 
@@ -46,7 +48,7 @@ def room_for(sizes: Sequence[Size]) -> Size:
     return height, width
 
 
-def sampling_of(geometries: Sequence[Geometry], logits: Size) -> Sampling:
+def sampling_of(geometries: Sequence[Geometry], logits: tuple[int, ...]) -> Sampling:
     """Of pictures whose mask logits have the size `logits`; NumPy."""
     sizes = [geometry.original for geometry in geometries]
     rows, columns = (
@@ -70,9 +72,9 @@ def split_by_image(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
 
 
-def each_image(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """The program that applies a function of one image to those of a batch, which the devices of `mesh` share. An image
-    occupies a device; so each device takes one after the other."""
+def each_image(function: Callable[..., Any], mesh: Mesh) -> Any:
+    """The jitted program that applies a function of one image to those of a batch, which the devices of `mesh` share.
+    One image occupies a device; so each device takes one after the other."""
 
     def of_device(*batch: Any) -> Any:
         return jax.lax.map(lambda image: function(*image), batch)
@@ -81,26 +83,25 @@ def each_image(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     return jax.jit(jax.shard_map(of_device, mesh=mesh, in_specs=split, out_specs=split, check_vma=False))
 
 
-def each_strip(function: Callable[..., Any], mix: Mix, within: Bool[Array, " y"]) -> Any:
+def each_strip(function: Callable[..., Any], mix: Mix, inside: Bool[Array, " y"]) -> Any:
     """A function of `STRIP` rows, of their `mix` and which of them lie in the picture, for one strip after another.
     What it returns is stacked."""
-    strips = jax.tree.map(lambda x: x.reshape(-1, STRIP, *x.shape[1:]), (mix, within))
+    strips = jax.tree.map(lambda x: x.reshape(-1, STRIP, *x.shape[1:]), (mix, inside))
     return jax.lax.map(lambda strip: function(*strip), strips)
 
 
 def within(sampling: Sampling) -> tuple[Bool[Array, " y"], Bool[Array, " x"]]:
     """Which rows and which columns lie in the picture."""
-    rows, columns = (jnp.arange(len(mix.index)) for mix in (sampling.rows, sampling.columns))
+    rows, columns = (jnp.arange(len(mix.source)) for mix in (sampling.rows, sampling.columns))
     return rows < sampling.size[0], columns < sampling.size[1]
 
 
 def mixed(mask_logits: Float32[Array, "q h w"], rows: Mix, columns: Mix) -> Float32[Array, "q y x"]:
     """The logits of some rows of a picture."""
-    taps = range(rows.index.shape[1])
-    down = sum(_taken(mask_logits, rows.index[:, t], 1) * rows.weight[None, :, t, None] for t in taps)
-    taps = range(columns.index.shape[1])
-    return sum(_taken(down, columns.index[:, t], 2) * columns.weight[None, None, :, t] for t in taps)
+    return _along(_along(mask_logits, rows, 1), columns, 2)
 
 
-def _taken(x: Float32[Array, "_q _h _w"], index: Int32[Array, " _t"], axis: int) -> Float32[Array, "_q _y _x"]:
-    return jnp.take(x, index, axis=axis, mode="clip")
+def _along(x: Float32[Array, "q _h _w"], mix: Mix, axis: int) -> Float32[Array, "q _y _x"]:
+    weights = jnp.expand_dims(mix.weight, (0, 2) if axis == 1 else (0, 1))  # pixels on their axis, then taps
+    taps = range(mix.source.shape[1])
+    return reduce(add, (jnp.take(x, mix.source[:, t], axis=axis, mode="clip") * weights[..., t] for t in taps))
