@@ -4,16 +4,8 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from oneformer_jax.app.spec.field import (
-    PRECISION_ALIASES,
-    Precision,
-    Section,
-    device_indices,
-    key,
-    location_key,
-    own_key,
-    results_folder,
-)
+from oneformer_jax.app.spec.field import Section, device_indices, key, location_key, own_key, results_folder
+from oneformer_jax.app.spec.train_keys import PRECISION_ALIASES, Precision
 from oneformer_jax.tasks import Task
 
 ONE_HOST = "this action runs on one host"

@@ -22,11 +22,6 @@ from oneformer_jax.app.spec.source import at_home
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Paths = str | tuple[str, ...]
-Precision = Literal["32", "16-mixed", "bf16-mixed"]
-PRECISION_ALIASES = (
-    *(("fp32", "32"), ("32-true", "32")),
-    *(("16", "16-mixed"), ("fp16", "16-mixed"), ("bf16", "bf16-mixed")),
-)
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from oneformer_jax.app.spec.field import (
-    PRECISION_ALIASES,
-    Precision,
-    SearchRange,
-    Section,
-    device_indices,
-    key,
-    location_key,
-    own_key,
-    section,
+from oneformer_jax.app.spec.field import SearchRange, Section, device_indices, key, location_key, own_key, section
+
+Precision = Literal["32", "16-mixed", "bf16-mixed"]
+PRECISION_ALIASES = (
+    *(("fp32", "32"), ("32-true", "32")),
+    *(("16", "16-mixed"), ("fp16", "16-mixed"), ("bf16", "bf16-mixed")),
 )
 
 _share = partial(key, minimum=0.0, maximum=1.0, math_cond="> 0.0", automl=True)
