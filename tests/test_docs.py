@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,10 +39,10 @@ def blocks(page: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the checkpoint of a tiny model where the quickstart leaves its own."""
+    """A folder with a picture and the checkpoint of a tiny model where the quickstart leaves its own."""
     from oneformer_jax.checkpoints.description import Description
     from oneformer_jax.checkpoints.store import Checkpoints
-    from oneformer_jax.data.drawn_shapes import CATEGORIES
+    from oneformer_jax.data.drawn_shapes import CATEGORIES, write_drawn_shapes
     from oneformer_jax.models import oneformer
     from oneformer_jax.models.backbones import SwinConfig
     from oneformer_jax.models.config import OneFormerConfig, PixelDecoderConfig, TextEncoderConfig, TransformerConfig
@@ -62,6 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         params = oneformer.init(config, jax.random.key(0))
         store.save(params, None, Description(config, CATEGORIES, (120.0,) * 3, (60.0,) * 3, spec={}))
         store.wait()
+    write_drawn_shapes(folder / "runs" / "quickstart" / "data", {"val": 1}, size=64)
     return folder
 
 
@@ -69,7 +69,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("page", ["README.md", "docs/tour.md"])
 def test_the_snippets_of_a_page_run_one_after_the_other(page: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run)
-    names: dict[str, Any] = {"__name__": "snippet", "picture": np.zeros((48, 64, 3), np.uint8)}
+    names: dict[str, Any] = {"__name__": "snippet"}
     found = blocks(ROOT / page)
     assert found
     for number, block in enumerate(found, start=1):

@@ -13,6 +13,7 @@ from oneformer_jax.app.spec.dotted import put
 from oneformer_jax.app.spec.field import plain
 from oneformer_jax.app.spec.source import absolute
 from oneformer_jax.data.datasets.cleaned_copy import Cleaned, write_cleaned
+from oneformer_jax.data.datasets.dataset import listing
 from oneformer_jax.data.datasets.files import DatasetFiles, local_label_maps, local_sources
 from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.errors import OneFormerError
@@ -35,23 +36,24 @@ def write_cleaned_data(spec_path: Path, overrides: list[str], folder: Path, cons
         )
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.absolute()
-    values, report = given_values(spec), list[str]()
+    values, report, screen = given_values(spec), list[str](), list[str]()
     for path in _locations(spec):
         put(values, path, absolute(plain(spec.value(path))))
     for files in splits:
         if files.prepared:
             report.append(f"{files.split}: prepared data is as it was prepared, and stays")
+            screen.append(report[-1])
             continue
         copies = [*_copies(files, folder, console)]
         put(values, f"dataset.{files.split}.annotations", [str(copy.path) for copy in copies])
         put(values, f"dataset.{files.split}.names", [source.name for source in files.sources])
         for copy in copies:
             report += _lines(files.split, copy)
+            screen += _summary(files.split, copy)
     write_text(folder / SPEC, to_yaml(redacted(values)))
     write_text(folder / REPORT, "\n".join(report) + "\n")
-    for line in report:
-        if not line.startswith(" "):
-            console.print(line)
+    for line in screen:
+        console.print(line)
     checked_datasets(splits_with_data(load_spec(folder / SPEC)), console)
     console.print(f"report: {folder / REPORT}")
     console.print(f"train with --spec {folder / SPEC}")
@@ -71,9 +73,21 @@ def _copies(files: DatasetFiles, folder: Path, console: Console) -> Iterator[Cle
             )
 
 
+def _headline(split: str, copy: Cleaned) -> str:
+    return f"{split}: {copy.images} of {copy.all_images} images, {copy.segments} segments: {copy.path}"
+
+
+def _summary(split: str, copy: Cleaned) -> Iterator[str]:
+    """What the screen says of a copy: the first of each kind, and how many more."""
+    yield _headline(split, copy)
+    for title, errors in (("changed:", copy.notes), ("left out:", copy.left_out), ("to look at:", copy.warnings)):
+        if errors:
+            yield listing(title, errors)
+
+
 def _lines(split: str, copy: Cleaned) -> Iterator[str]:
     """The report on a copy: what is there, and each thing that is not."""
-    yield f"{split}: {copy.images} of {copy.all_images} images, {copy.segments} segments: {copy.path}"
+    yield _headline(split, copy)
     for title, errors in (("changed", copy.notes), ("left out", copy.left_out), ("to look at", copy.warnings)):
         for error in errors:
             yield f"  {title}: {str(error).splitlines()[0]}"

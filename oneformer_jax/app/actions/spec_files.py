@@ -13,7 +13,7 @@ from oneformer_jax.app.spec import Spec, load_spec, oddities, unsupported_keys
 from oneformer_jax.app.spec.dotted import flat
 from oneformer_jax.app.spec.field import leaves, plain
 from oneformer_jax.app.spec.published.bundle import bundle
-from oneformer_jax.app.spec.published.schema import template
+from oneformer_jax.app.spec.published.schema import own_template
 from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.app.spec.spec import notes
 from oneformer_jax.data.storage.addresses import is_address
@@ -96,7 +96,7 @@ def write_default_spec(
     The folder may also come as TAO takes it: `results_dir=FOLDER`, or results_dir of a spec file. A file that is there
     is kept.
     """
-    text = yaml_text(template(action, own=True))
+    text = own_template(action)
     if output is None and (folder := load_spec(spec, overrides).results_dir):
         output = Path(folder)
     if output is None:

@@ -298,6 +298,8 @@ def inspect_data(
     """Check the data sets, print what they hold, and draw 16 training samples as the model will see them."""
     with guarded() as console:
         if fix is not None:
+            if output is not None:
+                raise typer.BadParameter("--fix draws no picture: leave --output out")
             from oneformer_jax.app.actions.cleaned_data import write_cleaned_data
 
             write_cleaned_data(spec, overrides or [], fix, console)

@@ -17,8 +17,8 @@ class Wandb(Section):
     enable: bool = key(
         True,
         "",
-        "Log the curves to Weights & Biases, where the spec itself sets this to true; needs the extra `wandb` and an "
-        "account or WANDB_MODE=offline.",
+        "Log the curves to Weights & Biases; needs the extra `wandb` and an account or WANDB_MODE=offline.",
+        unset="nothing is sent",
         tao="on where the key is left out; logs in even when false",
     )
     project: str = key("TAO Toolkit", "", "Project.")
@@ -93,6 +93,7 @@ class Inference(OnImages):
         (1024, 1024),
         "Image size",
         "[width, height] into which each image is fitted, keeping its aspect ratio.",
+        unset="the size that evaluation gives an image",
         tao="each image is stretched to this size, losing its aspect ratio",
     )
     images_dir: str = location_key(
@@ -136,6 +137,7 @@ class Export(Section):
         "semantic",
         "task",
         "Task that is built into the graph when include_postprocess is set; otherwise the task is an input.",
+        unset="the task of include_postprocess",
         tao="read only by the deployment tool",
     )
     include_postprocess: Literal["none", "semantic", "instance", "panoptic"] = own_key(

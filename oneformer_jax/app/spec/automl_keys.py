@@ -37,8 +37,8 @@ class Automl(Section):
     metric: str = own_key(
         "mIoU",
         "metric",
-        "Validation score to optimise, taking the best value of each trial; not set: that of the first task that is "
-        f"validated. Or {LOSS}, the mean loss of an epoch.",
+        f"Validation score to optimise, taking the best value of each trial, or {LOSS}, the mean loss of an epoch.",
+        unset="the score of the first task that is validated",
         tao="the last value of a trial is used, not its best",
     )
     direction: Literal["maximize", "minimize"] = own_key(

@@ -41,7 +41,9 @@ class TensorRT(Section):
         1024, "workspace size", "Memory that the builder may use, in MiB.", minimum=1, tao="rounded down to whole GiB"
     )
     min_batch_size: int = _batch(1, "Min batch size", "Smallest batch.")
-    opt_batch_size: int = _batch(1, "Optimum batch size", "Batch to optimise for.")
+    opt_batch_size: int = _batch(
+        1, "Optimum batch size", "Batch to optimise for.", unset="the nearest to 1 that the other two allow"
+    )
     max_batch_size: int = _batch(1, "Maximum batch size", "Largest batch.")
     layers_precision: tuple[str, ...] = key(
         (),

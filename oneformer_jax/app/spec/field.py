@@ -44,6 +44,7 @@ class Key:
     the description says.
     `search`: where a search looks, in place of published bounds that are none for that purpose; `unsearched`: why it
     leaves the key alone unless somebody names it, though the schema offers it.
+    `unset`: what a key means that no spec sets, where its default, written down, means something else.
     `only`: the values that exist here; any other value is refused. `aliases`: other spellings of a choice.
     `honoured`: True, False, or a predicate of the value; when not True, `note` says why.
     `location`: whether it names files or folders; `~` then means the home folder.
@@ -55,6 +56,7 @@ class Key:
     published: Any = None
     template: Any = None
     tao: str = ""
+    unset: str = ""
     math_cond: str = ""
     automl: bool | None = None
     search: SearchRange | None = None

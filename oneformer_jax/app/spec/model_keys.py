@@ -13,6 +13,7 @@ STAGES = ("res2", "res3", "res4", "res5")
 _radio = partial(
     key, honoured=False, note="the RADIO backbone is not available; model.backbone.name is D2SwinTransformer"
 )
+TRAINED_WITH = "what the model was trained or converted with"
 _task = partial(key, tao="ignored: each image is scored on a task drawn at random")
 
 
@@ -251,13 +252,17 @@ class Test(Section):
         0.4,
         "object mask threshold",
         "Smallest class probability of a segment in the panoptic result.",
+        unset=TRAINED_WITH,
     )
     overlap_threshold: Probability = key(
         0.5,
         "overlap threshold",
         "Smallest share of its mask that a panoptic segment must keep after overlaps are resolved.",
+        unset=TRAINED_WITH,
     )
-    test_topk_per_image: PositiveInt = key(100, "top k per image", "Largest number of instances kept per image.")
+    test_topk_per_image: PositiveInt = key(
+        100, "top k per image", "Largest number of instances kept per image.", unset=TRAINED_WITH
+    )
     semantic_on: bool = _task(True, "semantic on", "Evaluate the semantic task.")
     instance_on: bool = _task(False, "instance on", "Evaluate the instance task.")
     panoptic_on: bool = _task(False, "panoptic on", "Evaluate the panoptic task.")

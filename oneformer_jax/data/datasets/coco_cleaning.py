@@ -38,13 +38,15 @@ def whole(value: Any) -> Any:
     return value
 
 
-def clean(content: dict[str, Any], where: str, on_bad: OnBad, *, renumber: bool = False) -> tuple[DataError, ...]:
-    """Changes the lists of an annotation file in place, and says what was changed. `renumber`: instances get an id of
-    their own where one before has theirs.
+def clean(
+    content: dict[str, Any], where: str, on_bad: OnBad, left_out: list[DataError] | None = None
+) -> tuple[DataError, ...]:
+    """Changes the lists of an annotation file in place, and says what was changed. With a list `left_out`, that gets
+    each entry from which nothing can be learned, and instances get an id of their own where one before has theirs.
 
     Raises DataError where annotations are to be refused from which nothing can be learned.
     """
-    cleaner = _Cleaner()
+    cleaner = _Cleaner(where, left_out)
     for entry in content["categories"]:
         cleaner.numbers(entry, ("id", "isthing"), partial(_place, "category", entry, "name"))
     for entry in content["images"]:
@@ -61,7 +63,7 @@ def clean(content: dict[str, Any], where: str, on_bad: OnBad, *, renumber: bool 
             elif not cleaner.instance(entry, images, largest + 1):
                 continue
             elif type(number := entry["id"]) is int:
-                if renumber and number in seen:
+                if left_out is not None and number in seen:
                     cleaner.note(_SAME_ID, partial(_place, "annotation", {"id": number}, "id"))
                     entry["id"] = number = largest + 1
                 largest = max(largest, number)
@@ -77,7 +79,8 @@ def clean(content: dict[str, Any], where: str, on_bad: OnBad, *, renumber: bool 
 class _Cleaner:
     """Changes entries; `found`: how often each kind of change was made, and where first."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: str, left_out: list[DataError] | None) -> None:
+        self.where, self.left_out = where, left_out
         self.found: dict[str, tuple[int, list[str]]] = {}
 
     def note(self, kind: str, place: Place) -> None:
@@ -85,6 +88,8 @@ class _Cleaner:
         if len(places) < _EXAMPLES and (text := place()) not in places:
             places.append(text)
         self.found[kind] = (count + 1, places)
+        if kind in _BAD and self.left_out is not None:
+            self.left_out.append(DataError(f"{place()}: {kind}", where=self.where))
 
     def numbers(self, entry: Any, keys: tuple[str, ...], place: Place, *, changed: bool = False) -> None:
         """Whole numbers where an object holds them in another form; `changed`: one was put right before."""

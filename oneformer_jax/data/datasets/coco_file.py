@@ -122,7 +122,7 @@ def read_coco(path: Path, *, on_bad: OnBad = "drop", left_out: list[DataError] |
             hint="an annotation file has one format; list several files in dataset.<split>.annotations",
         )
     content["annotations"] = sound
-    notes = clean(content, where, on_bad, renumber=left_out is not None)
+    notes = clean(content, where, on_bad, left_out)
     lists = {name: content.pop(name) for name in LISTS}
     return CocoFile(path, formats[0], **lists, notes=notes, left_out=left_out, rest=content)
 

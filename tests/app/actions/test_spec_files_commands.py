@@ -1,5 +1,6 @@
 """`default_specs` and `schema` on the command line."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,14 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from oneformer_jax.app.cli.commands import app
-from oneformer_jax.app.spec import Spec
+from oneformer_jax.app.settings.deployment import export_run
+from oneformer_jax.app.settings.evaluation import evaluation_run, inference_run
+from oneformer_jax.app.settings.training import training_run
+from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.app.spec.dotted import flat
 from oneformer_jax.app.spec.field import leaves
 from oneformer_jax.app.spec.published.bundle import bundle
-from oneformer_jax.app.spec.published.schema import ACTIONS, template
+from oneformer_jax.app.spec.published.schema import ACTIONS
 
 
 def run(*arguments: object) -> Result:
@@ -22,11 +26,37 @@ def run(*arguments: object) -> Result:
 def test_a_template_is_printed_for_each_action(action: str) -> None:
     result = run("default_specs", action)
     assert result.exit_code == 0
-    written = yaml.safe_load(result.stdout)
-    assert written == template(action, own=True)
+    written = flat(yaml.safe_load(result.stdout), {leaf.path for leaf in leaves(Spec)})
     belong = {leaf.path: leaf for leaf in leaves(Spec) if leaf.path.split(".")[0] in (action, "dataset", "model")}
-    own = {path for path, leaf in belong.items() if leaf.extension and leaf.template_default is not None}
-    assert "dataset.on_bad_annotation" in own <= flat(written, belong.keys()).keys()
+    for path, leaf in belong.items():
+        if leaf.key.unset:
+            assert path not in written and f"# {leaf.name}: " in result.stdout
+        elif leaf.default is not None:
+            assert written[path] == leaf.default
+    assert "dataset.on_bad_annotation" in written
+
+
+@pytest.mark.parametrize("action", ["evaluate", "inference", "export"])
+def test_a_template_means_what_an_empty_spec_means(action: str, tmp_path: Path) -> None:
+    """What a model was trained with counts in place of a default that nobody chose."""
+    assert run("default_specs", action, "-o", tmp_path / "spec.yaml").exit_code == 0
+    given = [f"{action}.checkpoint={tmp_path}", "dataset.label_map=map.json", "export.include_postprocess=panoptic"]
+    given += [f"dataset.test.{name}={tmp_path}" for name in ("images", "annotations", "panoptic")]
+    written, empty = load_spec(tmp_path / "spec.yaml", given), load_spec(None, given)
+    assert written.to_dict() == empty.to_dict()
+    settings = {"evaluate": evaluation_run, "inference": inference_run, "export": export_run}[action]
+    described = dataclasses.asdict(settings(written))
+    model = described if action == "export" else described["model"]
+    model["stated"] |= {"architecture": {}, "statistics": None}  # those of the model count, whatever a spec says
+    assert described == dataclasses.asdict(settings(empty))
+
+
+def test_the_template_of_training_decides_nothing(tmp_path: Path) -> None:
+    assert run("default_specs", "train", "-o", tmp_path / "spec.yaml").exit_code == 0
+    given = [f"dataset.{split}.{name}={tmp_path}" for split in ("train", "val") for name in ("images", "annotations")]
+    written, empty = (training_run(load_spec(path, given), tmp_path) for path in (tmp_path / "spec.yaml", None))
+    assert written == empty
+    assert written.devices.count == 1 and written.tracking is None
 
 
 def test_without_an_action_all_are_there() -> None:
@@ -46,7 +76,7 @@ def test_the_folder_comes_as_an_option_an_override_or_from_a_spec(tmp_path: Path
     for name, arguments in forms.items():
         result = run("default_specs", "train", *arguments)
         assert result.exit_code == 0, result.output
-        assert yaml.safe_load((tmp_path / name / "experiment.yaml").read_text()) == template("train", own=True)
+        assert (tmp_path / name / "experiment.yaml").read_text() == run("default_specs", "train").stdout
 
 
 def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from oneformer_jax.app.spec.dotted import put
 from oneformer_jax.app.spec.field import Branch, Leaf, children
+from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.app.spec.spec import Spec
 
 MODEL = "oneformer"
@@ -102,10 +103,32 @@ def manifest() -> dict[str, Any]:
     }
 
 
-def template(action: str = "", *, own: bool = False) -> dict[str, Any]:
-    """The keys of one action, or of all, with the values of TAO's template; `own`: also those that TAO lacks."""
-    values = _published_values(children(Spec), lambda leaf: leaf.template_default, own=own)
-    return {name: value for name, value in values.items() if not action or _belongs(name, action)}
+def template(action: str) -> dict[str, Any]:
+    """The keys of one action with the values of TAO's template."""
+    nodes = [node for node in children(Spec) if _belongs(node.name, action)]
+    return _published_values(nodes, lambda leaf: leaf.template_default)
+
+
+def own_template(action: str = "") -> str:
+    """A spec in which every key of one action, or of all, stands at its default, those that TAO lacks too.
+
+    It means what an empty spec means: a key whose default would mean something else once it is written is a comment.
+    """
+    nodes = [node for node in children(Spec) if not action or _belongs(node.name, action)]
+    return "".join(f"{line}\n" for line in _template_lines(nodes, ""))
+
+
+def _template_lines(nodes: Iterable[Leaf | Branch], indent: str) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, Branch):
+            yield f"{indent}{node.name}:"
+            yield from _template_lines(node.children(), f"{indent}  ")
+        elif node.default is not None:
+            if node.key.unset:
+                text = yaml_text({node.name: node.default}, flow=True).strip()
+                yield f"{indent}# {text[1:-1]}  # unset: {node.key.unset}"
+            else:
+                yield from (indent + line for line in yaml_text({node.name: node.default}).splitlines())
 
 
 def deployment_template(action: str) -> dict[str, Any]:
@@ -121,14 +144,12 @@ def _belongs(name: str, action: str) -> bool:
     return name not in ACTIONS or name == action or name in SHARED_ACTIONS
 
 
-def _published_values(
-    nodes: Iterable[Leaf | Branch], value: Callable[[Leaf], Any], *, own: bool = False
-) -> dict[str, Any]:
-    """`value` of every key that TAO publishes, `own`: of all, nested by section, without those for which it is None."""
+def _published_values(nodes: Iterable[Leaf | Branch], value: Callable[[Leaf], Any]) -> dict[str, Any]:
+    """`value` of every key that TAO publishes, nested by section, without those for which it is None."""
     found = {
-        node.name: value(node) if isinstance(node, Leaf) else _published_values(node.children(), value, own=own)
+        node.name: value(node) if isinstance(node, Leaf) else _published_values(node.children(), value)
         for node in nodes
-        if own or not node.extension
+        if not node.extension
     }
     return {name: element for name, element in found.items() if element is not None}
 

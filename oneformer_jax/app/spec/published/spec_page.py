@@ -82,7 +82,7 @@ def _row(leaf: Leaf) -> tuple[str, ...]:
         leaf.type,
         _code(leaf.default),
         _accepted(leaf),
-        _cell(leaf.field.description),
+        _cell(leaf.field.description) + (f" Unset: {leaf.key.unset}." if leaf.key.unset else ""),
         _status(leaf),
     )
 
