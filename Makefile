@@ -18,10 +18,12 @@ $(VENV)/bin/python:
 	$(VENV)/bin/pip install --quiet --upgrade pip
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV): some minutes without output"
 	$(VENV)/bin/pip install --quiet -e ".[export]"
 	touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV), with what the tests need: some minutes without output"
 	$(VENV)/bin/pip install --quiet -e ".[test]"
 	$(MAKE) --no-print-directory bindings
 	touch $(VENV)/installed $@
@@ -79,6 +81,7 @@ bench: install-dev
 
 # JAX's plugin for CUDA with NVIDIA's libraries, 4 GB: no GPU and no driver is needed to compile for one.
 $(GPU_VENV)/installed: pyproject.toml
+	@echo "installing into $(GPU_VENV): some minutes without output"
 	$(PYTHON) -m venv $(GPU_VENV)
 	$(GPU_VENV)/bin/pip install --quiet --upgrade pip
 	$(GPU_VENV)/bin/pip install --quiet -e ".[cuda]"

@@ -9,7 +9,7 @@ to notice that shape is what counts.
 
 import json
 import multiprocessing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -55,30 +55,48 @@ _NEIGHBOURS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))  # pixels that 
 Polygons = list[Float[np.ndarray, "n 2"]]
 
 
-def write_drawn_shapes(folder: Path, split_sizes: Mapping[str, int], size: int = 128, seed: int = 0) -> None:
+def write_drawn_shapes(
+    folder: Path,
+    split_sizes: Mapping[str, int],
+    size: int = 128,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
     """Writes `folder/<split>/{images, panoptic, annotations.json}` and `folder/label_map.json`.
 
     Args:
         split_sizes: number of pictures of each split, for example `{"train": 800, "val": 100}`. Picture i of a split
             depends on the seed, the split's position and i only, not on how many there are.
         size: edge length of the square pictures in pixels; shapes scale with it.
+        progress: gets how many pictures are drawn.
     """
     with appearing_in(folder) as fresh:
-        _write_splits(fresh, split_sizes, size, seed)
+        _write_splits(fresh, split_sizes, size, seed, progress)
 
 
-def _write_splits(folder: Path, split_sizes: Mapping[str, int], size: int, seed: int) -> None:
+def _write_splits(
+    folder: Path, split_sizes: Mapping[str, int], size: int, seed: int, progress: Callable[[int], None]
+) -> None:
+    drawn = 0
+
+    def counted(annotations: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        nonlocal drawn
+        for annotation in annotations:
+            drawn += 1
+            progress(drawn)
+            yield annotation
+
     (folder / "label_map.json").write_text(json.dumps(CATEGORIES.to_json(), indent=1))
     for position, (split, count) in enumerate(split_sizes.items()):
         for name in ("images", "panoptic"):
             (folder / split / name).mkdir(parents=True, exist_ok=True)
         write = partial(_write_picture, folder / split, size, (seed, position))
         if count < _WORTH_PROCESSES:
-            annotations = list(map(write, range(count)))
+            annotations = list(counted(map(write, range(count))))
         else:
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(mp_context=context, initializer=ignore_signals) as pool:
-                annotations = list(pool.map(write, range(count), chunksize=50))
+                annotations = list(counted(pool.map(write, range(count), chunksize=50)))
         images = [
             {"id": annotation["image_id"], "file_name": annotation["file_name"], "height": size, "width": size}
             for annotation in annotations

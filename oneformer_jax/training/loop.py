@@ -128,7 +128,8 @@ def train_loop(
         saved = step
 
     def answer(number: int) -> None:
-        logbook.message(f"{name_of(number)}: ending and saving after this step; once more: ending without saving")
+        what = "the first step, which is being compiled" if step == first else "this step"
+        logbook.message(f"{name_of(number)}: ending and saving after {what}; once more: ending without saving")
 
     profile = profiler(checkpoints.run_dir / "profile", step, settings.profile_steps)
     with stop_requests(answer) as stop, profile as profile_before:

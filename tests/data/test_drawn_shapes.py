@@ -22,6 +22,12 @@ def test_files_form_a_data_set(drawn: Path, train: Dataset) -> None:
     assert load_label_map(drawn / "label_map.json") == train.categories
 
 
+def test_it_says_how_many_pictures_are_drawn(tmp_path: Path) -> None:
+    done = list[int]()
+    write_drawn_shapes(tmp_path / "data", {"train": 3, "val": 2}, size=32, progress=done.append)
+    assert done == [1, 2, 3, 4, 5]
+
+
 def test_all_classes_occur_with_visible_segments(pictures: list[tuple[np.ndarray, np.ndarray]]) -> None:
     classes = set()
     for _, ids in pictures:

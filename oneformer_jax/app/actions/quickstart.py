@@ -15,6 +15,7 @@ from oneformer_jax.app.actions.evaluate import evaluate
 from oneformer_jax.app.actions.inference import inference
 from oneformer_jax.app.actions.train.train import train
 from oneformer_jax.app.run.execute import running
+from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.app.settings.evaluation import evaluation_run, inference_run
 from oneformer_jax.app.settings.training import training_run
 from oneformer_jax.app.spec import Spec, load_spec
@@ -37,7 +38,9 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
     data = folder / "data"
     if not (data / "label_map.json").is_file():
         console.print(f"drawing {TRAINING_IMAGES} training and {HELD_OUT_IMAGES} held-out images: {data}")
-        write_drawn_shapes(data, {"train": TRAINING_IMAGES, "val": HELD_OUT_IMAGES}, seed=spec.train.seed)
+        sizes = {"train": TRAINING_IMAGES, "val": HELD_OUT_IMAGES}
+        with waiting("drawing", console, sum(sizes.values())) as progress:
+            write_drawn_shapes(data, sizes, seed=spec.train.seed, progress=progress)
     with running("train", spec_path, overrides, console) as (read, run):
         training = training_run(read, run.folder)
         train(training, run)

@@ -109,7 +109,10 @@ def test_instance_data_keeps_the_masks_that_can_be_used(data: Path, tmp_path: Pa
     assert f"train: {IMAGES} of {IMAGES} images, 4 segments" in result.output
     report = (tmp_path / "out" / "report.txt").read_text()
     assert report.count("left out: ") == 7
-    for entry in ("annotation 1: with a box and without a mask", "annotation 5: with a polygon of fewer than three points"):
+    for entry in (
+        "annotation 1: with a box and without a mask",
+        "annotation 5: with a polygon of fewer than three points",
+    ):
         assert f"left out: {entry}" in report.replace(f"{data / 'annotations.json'}: ", "")
         assert entry in " ".join(result.output.split())
     assert "1 entry with the id of one before: numbered anew (annotation 7)" in report

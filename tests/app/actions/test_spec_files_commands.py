@@ -30,7 +30,8 @@ def test_a_template_is_printed_for_each_action(action: str) -> None:
     belong = {leaf.path: leaf for leaf in leaves(Spec) if leaf.path.split(".")[0] in (action, "dataset", "model")}
     for path, leaf in belong.items():
         if leaf.key.unset:
-            assert path not in written and f"# {leaf.name}: " in result.stdout
+            assert path not in written
+            assert f"# {leaf.name}: " in result.stdout
         elif leaf.default is not None:
             assert written[path] == leaf.default
     assert "dataset.on_bad_annotation" in written
@@ -56,7 +57,8 @@ def test_the_template_of_training_decides_nothing(tmp_path: Path) -> None:
     given = [f"dataset.{split}.{name}={tmp_path}" for split in ("train", "val") for name in ("images", "annotations")]
     written, empty = (training_run(load_spec(path, given), tmp_path) for path in (tmp_path / "spec.yaml", None))
     assert written == empty
-    assert written.devices.count == 1 and written.tracking is None
+    assert written.devices.count == 1
+    assert written.tracking is None
 
 
 def test_without_an_action_all_are_there() -> None:

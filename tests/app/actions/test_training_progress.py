@@ -1,9 +1,11 @@
-"""What a training shows where the screen is no terminal."""
+"""What a training shows, on a terminal and where there is none."""
 
 import io
+import time
 
 from oneformer_jax.app.actions.train.report import TrainingProgress
 from oneformer_jax.app.run.screen import Screen
+from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.training.logbook import Reporter
 
 
@@ -19,3 +21,28 @@ def test_a_line_each_with_the_time_that_is_left() -> None:
         "interrupted",
         "step 8/8  loss 0.500  lr 0.00e+00  2.5 images/s  ETA 0:00:00",
     ]
+
+
+def test_a_bar_and_its_numbers_fit_into_a_terminal_of_80_columns() -> None:
+    screen = io.StringIO()
+    console = Screen(file=screen, width=80, force_terminal=True, color_system=None)
+    progress = TrainingProgress(console, total_steps=20000, start_step=0)
+    with progress.bar:
+        progress.step(1010, {"loss": 12.25, "lr": 1e-4}, 13.0)
+        time.sleep(0.01)
+        progress.step(1011, {"loss": 12.125, "lr": 1e-4}, 13.0)
+    last = screen.getvalue().splitlines()[-2]
+    assert "1011/20000" in last
+    assert "13.0 images/s  ETA 0:" in last
+    assert "…" not in last
+
+
+def test_a_validation_shows_its_images_below_the_bar() -> None:
+    screen = io.StringIO()
+    console = Screen(file=screen, width=120, force_terminal=True, color_system=None)
+    progress = TrainingProgress(console, total_steps=10, start_step=0)
+    with progress.bar, waiting("validating", console, 7) as count:
+        count(3)
+        time.sleep(0.6)  # the bar is drawn twice a second
+    assert "validating" in screen.getvalue()
+    assert "3/7" in screen.getvalue()

@@ -27,6 +27,8 @@ from oneformer_jax.training.run import Recipe, TrainingRun
 from oneformer_jax.training.step_memory import StepMemory, least_memory, training_memory
 
 FIRST_STEP = "compiling the first step"
+FITS_A_BAR = 100
+"""Columns of a terminal that has room for a bar beside the numbers of a step."""
 
 
 def early_endings(settings: TrainingRun, loop: LoopSettings) -> Iterator[str]:
@@ -80,7 +82,7 @@ class TrainingProgress:
         self._first: tuple[int, float] | None = None  # step and time of the first report, which includes compilation
         self.bar = Progress(
             words("{task.description}"),
-            BarColumn(bar_width=20),
+            *([BarColumn(bar_width=20)] if console.width >= FITS_A_BAR else []),
             MofNCompleteColumn(),
             words("{task.fields[numbers]}"),
             TimeElapsedColumn(),

@@ -19,6 +19,7 @@ from converters.rules import ConversionError, Report
 from converters.weights import Weights, read_weights
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import agree
+from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.app.settings.model import architecture_differences
 from oneformer_jax.checkpoints import read as ckpt
 from oneformer_jax.checkpoints.agreement import Facts
@@ -81,7 +82,8 @@ def starting_point(
         _tell(f"model: {weights.location}", report, run.console)
     if start.backbone:
         fitted |= _pretrained_backbone(oneformer.shapes(model), start.backbone, model, run.console)
-    params = oneformer.init(model, jax.random.key(recipe.step.seed))
+    with waiting("compiling and drawing initial parameters", run.console):
+        params = oneformer.init(model, jax.random.key(recipe.step.seed))
     params |= {"logit_scale": jnp.log(1.0 / recipe.temperature)}
     params = jax.tree.map(lambda fit, fresh: fresh if isinstance(fit, jax.ShapeDtypeStruct) else fit, fitted, params)
     optimizer = recipe.make_optimizer(loop)

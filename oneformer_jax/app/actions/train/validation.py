@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.status import kpi
+from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.errors import OneFormerError
@@ -38,9 +39,12 @@ def validation(
         scoring.evaluator(scored, devices), share=(jax.process_index(), jax.process_count()), gather=gather
     )
 
+    own_images = len(range(jax.process_index(), len(scored), jax.process_count()))
+
     def validate(params: Params) -> dict[str, float]:
         backend.params = whole_on_each_process(params, mesh)
-        result = evaluator.run(backend)
+        with waiting("validating", run.console, own_images) as count:
+            result = evaluator.run(backend, lambda done, _: count(done))
         backend.params = {}  # a copy, where they are split
         metrics = {name: value for name, value in headline(result).items() if not math.isnan(value)}
         scores = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
