@@ -15,6 +15,7 @@ from oneformer_jax.data.datasets.images import list_images, read_header, read_im
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.evaluation.backend import Pending, compiling_ahead
+from oneformer_jax.postprocess.results import Result
 from oneformer_jax.predict.predictor import Predictor
 from oneformer_jax.predict.runs import InferenceRun
 from oneformer_jax.predict.write import ResultWriter, earlier_results
@@ -44,7 +45,7 @@ def inference(settings: InferenceRun, run: Run) -> None:
     min_score = model.thresholds.object_mask_threshold
     batches = _batches(policy, paths, batch_size, skipped)
     coming = [[geometry for _, geometry in _filled(batch, batch_size)] for batch in batches]
-    done = 0
+    done = empty = 0
     with (
         compiling_ahead(model.backend, coming, [task], model.is_thing, model.thresholds),
         ResultWriter(run.folder, task, model.categories, paths, min_score) as writer,
@@ -52,12 +53,25 @@ def inference(settings: InferenceRun, run: Run) -> None:
     ):
         for predicted in _predicted(model, batches, batch_size, task, policy, skipped):
             for path, image, result in predicted:
-                writer.add(path, image, result())
+                found = result()
+                writer.add(path, image, found)
+                empty += not _found(found, min_score)
             done += len(predicted)
             count(done)
     run.console.print(f"{done} images ({task}): {run.folder / task}")
+    if empty:
+        run.console.print(
+            f"nothing found in {empty} of them: no segment exceeds model.test.object_mask_threshold, {min_score}"
+        )
     run.status.write("RUNNING", "Inference finished.", kpi={"images": done})
     skipped.raise_any(f"the results of the other {done} are complete")
+
+
+def _found(result: Result, min_score: float) -> bool:
+    """Whether the drawing of a result shows anything; every pixel of a semantic one has a class."""
+    if result.panoptic is not None:
+        return bool(result.panoptic.segments)
+    return result.instance is None or any(instance.score > min_score for instance in result.instance)
 
 
 def _batches(

@@ -19,6 +19,7 @@ SWIN = "model.backbone.swin"
 GROUPS = 32  # of the pixel decoder's group norm
 TEXT_HEAD_WIDTH = 64
 LARGEST_WINDOW = 128  # pixels a side
+MOST_WORKERS = 1024
 AUGMENTATION = "dataset.augmentation"
 ALTERNATIVES = (
     (("train.optim.milestones",), ("train.optim.steps",), "when MultiStep decays"),
@@ -129,6 +130,12 @@ def _text(model: Model, max_seq_len: int) -> Iterator[Finding]:
 
 
 def _data(data: Dataset) -> Iterator[Finding]:
+    counts = {"dataset.workers": data.workers} | {
+        f"dataset.{name}.num_workers": getattr(data, name).num_workers for name in ("train", "val", "test")
+    }
+    for path, count in counts.items():
+        if count > MOST_WORKERS:
+            yield f"{path} is {count}: each worker is a process, give at most {MOST_WORKERS}", (path,)
     if data.min_scale > data.max_scale:
         paths = ("dataset.min_scale", "dataset.max_scale")
         yield f"{paths[0]} {data.min_scale} exceeds {paths[1]} {data.max_scale}", paths

@@ -10,7 +10,7 @@ import pytest
 
 from oneformer_jax.app.actions.train import report
 from oneformer_jax.app.actions.train.report import explaining_out_of_memory, refuse_what_cannot_fit, what_to_change
-from oneformer_jax.app.settings.training import pipeline_settings, training_recipe
+from oneformer_jax.app.settings.training import pipeline_settings, training_length, training_recipe
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.checkpoints.contents import bytes_of
 from oneformer_jax.data.batch import Batch
@@ -151,6 +151,7 @@ def run_of(spec: Spec) -> TrainingRun:
         DeviceChoice(),
         EvaluationPolicy(),
         Thresholds(),
+        training_length(spec.train),
     )
 
 
@@ -198,6 +199,11 @@ def test_what_no_machine_can_hold_is_refused_before_anything_is_compiled(spec_of
     with pytest.raises(OneFormerError, match=rf"at least [\d,.]+ GiB, most of them for {what}; there are \d"):
         refuse_what_cannot_fit(run_of(spec_of(key, text=SPEC)), make_mesh(1))
     refuse_what_cannot_fit(run_of(spec_of(text=SPEC)), make_mesh(1))
+
+
+def test_a_step_of_more_images_than_the_machine_holds_is_refused(spec_of: Any) -> None:
+    with pytest.raises(OneFormerError, match=r"accumulate_grad_batches: the images of one step take [\d,.]+ GiB"):
+        refuse_what_cannot_fit(run_of(spec_of("train.accumulate_grad_batches=10000000000", text=SPEC)), make_mesh(1))
 
 
 def test_the_least_that_a_step_needs_is_less_than_what_it_needs(spec_of: Any) -> None:

@@ -45,6 +45,11 @@ from oneformer_jax.errors import SpecError
         ),
         ("train:\n  num_epochs: 010\n", 2, ["010 is 8 in YAML: write 8"]),
         ("train:\n  num_epochs: 1:30\n", 2, ["1:30 is 90 in YAML: write 90"]),
+        (
+            "dataset:\n  val:\n    num_workers: 100000\n",
+            3,
+            ["dataset.val.num_workers is 100000: each worker is a process"],
+        ),
         ("train:\n  seed: 4294967296\n", 2, ["train.seed is 4294967296: it must be below 2^32"]),
         ("model:\n  backbone:\n    swin:\n      window_size: 100000\n", 4, ["window_size is 100000: attention"]),
         ("results_dir: s3://bucket/runs\n", 1, ["results_dir: is an address; results are written to a folder"]),

@@ -185,16 +185,25 @@ def explaining_out_of_memory(settings: TrainingRun) -> Iterator[None]:
 def refuse_what_cannot_fit(settings: TrainingRun, mesh: Mesh) -> None:
     """Raises OneFormerError: a step needs more memory than a device, or this machine, has. Nothing is compiled."""
     pipeline, devices = settings.pipeline, mesh.local_devices
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     held = least_memory(settings.recipe, pipeline.batch_size, pipeline.augmentation.crop)
     statistics = devices[0].memory_stats() or {}
     there, needed = statistics.get("bytes_limit"), sum(held.values())
     if there is None:  # processors share the memory of the machine
-        there, needed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), needed * len(devices)
+        there, needed = machine, needed * len(devices)
     if needed > there:
         what = max(held, key=lambda name: held[name])
         raise OneFormerError(
             f"a step needs at least {needed / 2**30:,.1f} GiB, most of them for {what}; there are {there / 2**30:,.1f}",
             hint=what_to_change(settings),
+        )
+    height, width = pipeline.augmentation.crop
+    taken = settings.length.batches_per_step * pipeline.batch_size * len(devices) * 3 * height * width
+    if taken > machine:
+        raise OneFormerError(
+            f"the images of one step take {taken / 2**30:,.1f} GiB of this machine's {machine / 2**30:,.1f}",
+            where="train.accumulate_grad_batches",
+            hint="set it, dataset.train.batch_size or dataset.augmentation.train_crop_size to less",
         )
 
 
