@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -62,7 +62,8 @@ class Description:
     `absent` names the top-level parts of the model that it lacks: those for training alone, where its source had none,
     or all but the backbone. `quantized` names the layers whose kernels are stored in 8 bits, with the format. `policy`
     and `thresholds` are those of the evaluation; checkpoints of before 0.2 hold none and get the defaults. `training`:
-    None where it was converted, or trained by 0.2. `unknown` are fields of a newer version, which are kept.
+    None where it was converted, or trained by 0.2. `unknown` are fields of a newer version, which are kept, those of
+    `thresholds` and `training` under these names.
     """
 
     model: OneFormerConfig
@@ -82,17 +83,15 @@ class Description:
 
     def to_json(self) -> dict[str, Any]:
         known = {name: value for name, value in vars(self).items() if name != "unknown"}
-        return (
-            self.unknown
-            | known
-            | {
-                "model": self.model.to_json(),
-                "categories": self.categories.to_json(),
-                "policy": vars(self.policy),
-                "thresholds": vars(self.thresholds),
-                "training": self.training and self.training.to_json(),
-            }
-        )
+        stored = known | {
+            "model": self.model.to_json(),
+            "categories": self.categories.to_json(),
+            "policy": vars(self.policy),
+            "thresholds": vars(self.thresholds),
+            "training": self.training and self.training.to_json(),
+        }
+        inner = {name: self.unknown[name] | stored[name] for name in _INNER if name in self.unknown and stored[name]}
+        return self.unknown | stored | inner
 
     @classmethod
     def from_json(cls, data: Any, *, where: str = "") -> "Description":
@@ -108,9 +107,15 @@ class Description:
         for name, read in _READERS.items():
             if name in data:
                 values[name] = _read(name, data[name], read, where)
-        unknown = {name: value for name, value in data.items() if name not in _READERS}
-        if unknown:
-            logger.warning("%s: written by a newer version: %s not used here", where, ", ".join(sorted(unknown)))
+        unknown = _beyond(data, _READERS)
+        names = list(unknown)
+        for name, kind in _INNER.items():
+            known = {field.name for field in dataclasses.fields(kind)}
+            if inner := _beyond(data.get(name) or {}, known):
+                unknown[name] = inner
+                names += [f"{name}.{field}" for field in inner]
+        if names:
+            logger.warning("%s: written by a newer version: %s not used here", where, ", ".join(sorted(names)))
         return cls(**values, unknown=unknown)
 
     def shapes(self) -> Params:
@@ -134,6 +139,10 @@ def _read(name: str, value: Any, read: Callable[[Any], Any], where: str) -> Any:
             where=where,
             hint=f"{HINT}; what a newer version wrote there needs that version",
         ) from error
+
+
+def _beyond(data: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name not in known}
 
 
 def _whole(value: Any) -> int:
@@ -200,4 +209,5 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "thresholds": _thresholds,
     "training": lambda value: None if value is None else Training.from_json(_mapping(value)),
 }
+_INNER = {"thresholds": Thresholds, "training": Training}
 REQUIRED = ("model", "categories", "pixel_mean", "pixel_std", "spec")

@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,8 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=len, todelete_subdir=TO_DELETE),
         )
         self._unfinished: Description | None = None
+        self._checksums: Future[None] | None = None  # of the unfinished one, once it is on disk
+        self._beside = ThreadPoolExecutor(1)
         self.best_metric, self.best_step = self._find_best()
         self._link("latest", self._manager.latest_step())
         self._link("best", self.best_step)
@@ -141,28 +144,38 @@ class Checkpoints:
     def poll(self) -> None:
         """Completes a checkpoint that has been written, and does not wait for one that has not. Raises as `save`."""
         if self._unfinished is not None and not self._manager.is_saving_in_progress():
-            self.wait()
+            with self._naming(self._unfinished.step):
+                is_complete = self._begin_checksums(self._unfinished.step).done()
+            if is_complete:
+                self.wait()
 
     def wait(self) -> None:
         """Until the last checkpoint is on disk; then the links name it. Raises as `save`."""
         if self._unfinished is None:
             return
-        step, self._unfinished = self._unfinished.step, None
+        step = self._unfinished.step
         with self._naming(step):
-            self._manager.wait_until_finished()
-            if jax.process_index() == 0:
-                write_checksums(self.run_dir / FOLDER / str(step))
+            self._begin_checksums(step).result()
+        self._unfinished = self._checksums = None
         self._link("latest", step)
         if step == self.best_step:
             self._link("best", step)
         _remove(self.run_dir / FOLDER, TO_DELETE)
+
+    def _begin_checksums(self, step: int) -> Future[None]:
+        """Reads what was written, beside the training, as soon as all is on disk; begins once."""
+        if self._checksums is None:
+            self._manager.wait_until_finished()
+            sums = write_checksums if jax.process_index() == 0 else lambda _: None
+            self._checksums = self._beside.submit(sums, self.run_dir / FOLDER / str(step))
+        return self._checksums
 
     @contextmanager
     def _naming(self, step: int) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError, OneFormerError) as error:
-            self._failed = True
+            self._failed, self._unfinished, self._checksums = True, None, None
             raise CheckpointError(
                 f"checkpoint of step {step} could not be written: {_cause(error)}",
                 where=str(self.run_dir / FOLDER),
@@ -186,6 +199,7 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
+            self._beside.shutdown()
         if not self._failed:
             self._quiet.__exit__(None)
 

@@ -1,6 +1,6 @@
 """How much memory of one device a training step needs, by what XLA plans for its programs. Nothing is run."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 from jax.stages import Lowered
@@ -85,8 +85,17 @@ def training_memory(recipe: Recipe, batch: int, size: Size, batches_per_step: in
     return StepMemory(moment, {name: size for name, size in parts.items() if size}, operations)
 
 
-def planned(lowered: Lowered) -> Any:
-    """What XLA plans for a program, in bytes (`CompiledMemoryStats`).
+class Plan(Protocol):
+    """What XLA plans for a program, in bytes: the part of its `CompiledMemoryStats` that is read here."""
+
+    argument_size_in_bytes: int
+    output_size_in_bytes: int
+    temp_size_in_bytes: int
+    alias_size_in_bytes: int
+
+
+def planned(lowered: Lowered) -> Plan:
+    """What XLA plans for a program.
 
     Raises OneFormerError where the backend does not say it.
     """

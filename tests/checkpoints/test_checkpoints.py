@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -251,6 +252,24 @@ def test_a_write_that_fails_in_the_background_is_told_by_the_next_poll(
     assert {(tmp_path / name).resolve().name for name in ("best", "latest")} == {"1"}
     assert find_checkpoint(tmp_path).name == "1"
     load_params(find_checkpoint(tmp_path), jax.eval_shape(lambda: arrays(0.0)))
+
+
+def test_the_training_goes_on_while_checksums_are_computed(
+    run: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end, write = threading.Event(), checkpoints.write_checksums
+    monkeypatch.setattr(checkpoints, "write_checksums", lambda folder: may_end.wait(60) and write(folder))
+    run.save(arrays(1.0), None, describe(1))
+    while run._manager.is_saving_in_progress():
+        time.sleep(0.01)
+    run.poll()
+    run.poll()
+    assert not (tmp_path / "latest").exists()
+    may_end.set()
+    while not (tmp_path / "latest").exists():
+        run.poll()
+        time.sleep(0.01)
+    assert (tmp_path / "latest" / "checksums.json").is_file()
 
 
 class Lines(logging.Handler):

@@ -40,9 +40,10 @@ def test_fields_of_a_newer_version_are_kept_and_said(caplog: pytest.LogCaptureFi
     newer["training"] |= {"hours": 5}
     with caplog.at_level(logging.WARNING):
         found = Description.from_json(newer, where="run/9")
-    assert found == replace(FULL, unknown={"licence": ["x"]})
-    assert "run/9: written by a newer version: licence not used here" in caplog.text
-    assert json.loads(json.dumps(found.to_json()))["licence"] == ["x"]
+    beyond = {"licence": ["x"], "thresholds": {"colour": 3}, "training": {"hours": 5}}
+    assert found == replace(FULL, unknown=beyond)
+    assert "newer version: licence, thresholds.colour, training.hours not used here" in caplog.text
+    assert json.loads(json.dumps(found.to_json())) == newer
 
 
 @pytest.mark.parametrize("name", REQUIRED)
