@@ -5,8 +5,10 @@ what follows the first one within a second belongs to it; a later one is somebod
 """
 
 import os
+import queue
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ONE_REQUEST = 1.0
 """Seconds from the first signal of a request to the last."""
 SECONDS_TO_UNWIND = 5.0
+SECONDS_TO_GO_ON = 0.05
 
 Answer = Callable[[int], None]
 """Says something about the first signal, in a thread of its own."""
@@ -74,14 +77,27 @@ def handling(
 @contextmanager
 def raised(answer: Answer) -> Iterator[None]:
     """A signal ends what runs inside with the exception of `ended_by`; see `answered`. In the main thread."""
-    request = StopRequest()
+    request, before = StopRequest(), sys.unraisablehook
 
     def handler(number: int, _: FrameType | None) -> None:
         if request.note(number):
             raise ended_by(number)
 
-    with answered(answer), handling(handler):
-        yield
+    with answered(answer) as deliver, handling(handler):
+
+        def hook(lost: "sys.UnraisableHookArgs") -> None:
+            """What is raised in a callback of the garbage collector, as JAX has one, or in a finalizer, ends nothing."""
+            if lost.exc_value is None or (number := signal_of(lost.exc_value)) is None:
+                before(lost)
+            else:
+                request.signal = None
+                deliver(number)
+
+        sys.unraisablehook = hook
+        try:
+            yield
+        finally:
+            sys.unraisablehook = before
 
 
 @contextmanager
@@ -104,29 +120,42 @@ def stop_requests(answer: Answer = lambda number: None) -> Iterator[StopRequest]
 
 
 @contextmanager
-def answered(answer: Answer) -> Iterator[None]:
+def answered(answer: Answer) -> Iterator[Callable[[int], None]]:
     """`answer` gets the first signal at once, whatever the main thread is doing, which alone runs Python's handlers; a
-    second request ends the process within seconds."""
+    second request ends the process within seconds. Yields what delivers a signal to the main thread once more, soon,
+    which is no second request."""
     # Each signal is a byte here as soon as it arrives.
     arrived, written = socket.socketpair()
     written.setblocking(False)
-    threading.Thread(target=_listen, args=(arrived, answer), daemon=True).start()
+    again: queue.SimpleQueue[int] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(arrived, answer, again), daemon=True).start()
     before = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    main = threading.get_ident()
+
+    def deliver(number: int) -> None:
+        again.put(number)
+        timer = threading.Timer(SECONDS_TO_GO_ON, signal.pthread_kill, (main, number))
+        timer.daemon = True
+        timer.start()
+
     try:
-        yield
+        yield deliver
     finally:
         signal.set_wakeup_fd(before)
         written.close()
 
 
-def _listen(arrived: socket.socket, answer: Answer) -> None:
+def _listen(arrived: socket.socket, answer: Answer, again: "queue.SimpleQueue[int]") -> None:
     request = StopRequest()
     with arrived:
         while received := arrived.recv(1):  # empty when the other end is closed
-            again = request.signal is not None
+            if not again.empty():
+                again.get()
+                continue
+            is_second = request.signal is not None
             if received[0] not in STOP_SIGNALS or not request.note(received[0]):
                 continue
-            if not again:
+            if not is_second:
                 threading.Thread(target=answer, args=(received[0],), daemon=True).start()
             else:
                 threading.Event().wait(SECONDS_TO_UNWIND)

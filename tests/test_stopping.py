@@ -139,3 +139,32 @@ def test_processes_that_help_hear_no_signal() -> None:
         time.sleep(0.1)
         assert child.poll() is None
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(stopping.STOP_SIGNALS)
+
+
+SWALLOWING = """
+import gc, os, signal, time
+from oneformer_jax import stopping
+
+def callback(*_):
+    gc.callbacks.remove(callback)
+    os.kill(os.getpid(), {number})
+    for _ in range(100):
+        pass  # the handler runs here, and what it raises is ignored
+
+with stopping.raised(lambda number: print("answered", flush=True)):
+    gc.callbacks.append(callback)
+    gc.collect()
+    print("went on", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_process_though_a_callback_of_the_collector_ignores_it(number: signal.Signals) -> None:
+    process = start(SWALLOWING.format(number=int(number)))
+    with ended([process]):
+        out, err = process.communicate(timeout=60)
+    assert out.splitlines() == ["answered", "went on"] or out.splitlines() == ["went on", "answered"], err
+    expected = {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: -signal.SIGINT}[number]
+    assert process.returncode == expected, err
+    assert "ignored" not in err

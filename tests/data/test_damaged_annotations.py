@@ -1,6 +1,7 @@
 """Whatever is wrong in an annotation file ends in a DataError."""
 
 import contextlib
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +74,7 @@ def damaged(folder: Path, annotations: list[Any], data: st.DataObject, times: in
         if isinstance(place, dict) and data.draw(st.booleans()):
             del place[key]
         else:
-            place[key] = data.draw(values)
+            place[key] = copy.deepcopy(data.draw(values))  # some are drawn again, and must be what they were
     (folder / "annotations.json").write_text(json.dumps(root[0]))
     return Source(folder / "annotations.json", folder, folder / "panoptic" if annotations is PANOPTIC else None)
 
@@ -96,16 +97,16 @@ def test_any_damage_is_refused_with_a_reason(folder: Path, annotations: list[Any
 @settings(max_examples=examples(40))
 @given(data=st.data())
 def test_of_any_damage_a_cleaned_copy_can_be_used(folder: Path, annotations: list[Any], data: st.DataObject) -> None:
-    source, copy = damaged(folder, annotations, data, times=3), folder / "cleaned.json"
-    copy.unlink(missing_ok=True)
+    source, path = damaged(folder, annotations, data, times=3), folder / "cleaned.json"
+    path.unlink(missing_ok=True)
     with contextlib.suppress(DataError):
-        cleaned = write_cleaned(source, copy)
-        dataset = open_sources([replace(source, annotations=copy)], on_bad="refuse")
+        cleaned = write_cleaned(source, path)
+        dataset = open_sources([replace(source, annotations=path)], on_bad="refuse")
         findings = check_files(dataset, strict=True)
         assert (findings.errors, dataset.notes) == ([], ())
         assert (cleaned.images, cleaned.segments) == (len(dataset), sum(len(r.segments) for r in dataset.records))
         return
-    assert not copy.exists()
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("annotations", [INSTANCES, PANOPTIC], ids=["instances", "panoptic"])

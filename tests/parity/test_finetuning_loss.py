@@ -91,7 +91,7 @@ def random_model() -> Any:
     torch.manual_seed(0)
     config = transformers.OneFormerConfig(
         backbone_config=transformers.SwinConfig(**SWIN, out_features=["stage1", "stage2", "stage3", "stage4"]),
-        num_labels=7,
+        id2label=dict(enumerate(CATEGORIES.names)),  # a classifier of other classes would start anew
         is_training=True,
         dropout=0.0,
         hidden_dim=64,

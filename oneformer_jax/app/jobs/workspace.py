@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from oneformer_jax.app.run.status import LOCK, WITHOUT_LOCKS, holder
+from oneformer_jax.app.spec.published.schema import ACTIONS
 from oneformer_jax.app.spec.source import nearest
 from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.errors import OneFormerError
@@ -71,6 +72,9 @@ class Job:
         """Raises OneFormerError where the record is damaged; what a newer version added to it is kept."""
         content = read_json(self.record_path)
         known, others = stored_fields(Record, content, where=str(self.record_path), optional=("others",))
+        if known["action"] not in ACTIONS:
+            what = f"action is {known['action'][:60]!r}, expected one of {', '.join(ACTIONS)}"
+            raise OneFormerError(what, where=str(self.record_path), hint="the record is damaged: remove this job")
         return Record(**known | {"others": others})
 
     def write(self, record: Record) -> None:

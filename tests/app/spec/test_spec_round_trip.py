@@ -22,7 +22,7 @@ COUNTS = st.integers(1, 1 << 40)
 TRAIN = st.fixed_dictionaries(
     {},
     optional={
-        "seed": COUNTS,
+        "seed": st.integers(1, 2**32 - 1),
         "results_dir": PLACES,
         "freeze": st.lists(TEXTS, max_size=3),
         "iters_per_epoch": st.none() | COUNTS,
