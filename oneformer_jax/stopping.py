@@ -86,7 +86,7 @@ def raised(answer: Answer) -> Iterator[None]:
     with answered(answer) as deliver, handling(handler):
 
         def hook(lost: "sys.UnraisableHookArgs") -> None:
-            """What is raised in a callback of the garbage collector, as JAX has one, or in a finalizer, ends nothing."""
+            """What is raised in a callback of the garbage collector (JAX has one) or in a finalizer ends nothing."""
             if lost.exc_value is None or (number := signal_of(lost.exc_value)) is None:
                 before(lost)
             else:
