@@ -68,8 +68,9 @@ class Spellings:
         names, wanted = self._listed(path.parent), path.name
         if found := names.get(wanted) or names.get(_composed(wanted)):
             return path.parent / found
-        if path.parent == path or path.exists():  # the root, or in a folder that does not let itself be listed
-            return path if path.exists() else None
+        exists = os.path.exists(path)  # Path.exists raises where a name is longer than any can be
+        if path.parent == path or exists:  # the root, or in a folder that does not let itself be listed
+            return path if exists else None
         parent = self.find(path.parent)
         return None if parent in (None, path.parent) else self.find(parent / wanted)
 
