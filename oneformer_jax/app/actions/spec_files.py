@@ -11,11 +11,12 @@ from rich.table import Table
 
 from oneformer_jax.app.spec import Spec, load_spec, oddities, unsupported_keys
 from oneformer_jax.app.spec.dotted import flat
-from oneformer_jax.app.spec.field import leaves, plain
+from oneformer_jax.app.spec.field import plain
 from oneformer_jax.app.spec.published.bundle import bundle
 from oneformer_jax.app.spec.published.schema import own_template
 from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.app.spec.spec import notes
+from oneformer_jax.app.spec.tree import leaves
 from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.writing import write_text

@@ -14,8 +14,9 @@ from oneformer_jax.app.automl.parameter import SIGNS, Choice, Number, Parameter,
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.app.spec.automl_keys import Automl
 from oneformer_jax.app.spec.dotted import nested
-from oneformer_jax.app.spec.field import Leaf, expected, leaves, plain
+from oneformer_jax.app.spec.field import expected, plain
 from oneformer_jax.app.spec.source import nearest
+from oneformer_jax.app.spec.tree import Leaf, leaves
 from oneformer_jax.errors import SpecError
 
 LEAVES = {leaf.path: leaf for leaf in leaves(Spec)}

@@ -28,12 +28,12 @@ from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.app.spec.automl_keys import LOSS
 from oneformer_jax.app.spec.dotted import apply, get, merge, put, remove, rename_synonyms, without_secrets
-from oneformer_jax.app.spec.field import leaves
 from oneformer_jax.app.spec.load import load_source
 from oneformer_jax.app.spec.published.schema import ACTIONS, MISSING
 from oneformer_jax.app.spec.published.skill import SHORTHANDS, data_keys, parameters
 from oneformer_jax.app.spec.source import Source, absolute, read_yaml
 from oneformer_jax.app.spec.spec import withheld
+from oneformer_jax.app.spec.tree import leaves
 from oneformer_jax.errors import SpecError
 
 VERSIONS = ("oneformer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

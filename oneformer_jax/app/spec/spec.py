@@ -9,10 +9,11 @@ from oneformer_jax.app.spec.action_keys import Evaluate, Export, Inference, Wand
 from oneformer_jax.app.spec.automl_keys import Automl
 from oneformer_jax.app.spec.dataset_keys import Dataset
 from oneformer_jax.app.spec.deploy_keys import GenTrtEngine, Quantize
-from oneformer_jax.app.spec.field import Section, key, leaves, location_key, own_key, plain, section
+from oneformer_jax.app.spec.field import Section, key, location_key, own_key, plain, section
 from oneformer_jax.app.spec.model_keys import Model
 from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.app.spec.train_keys import Train
+from oneformer_jax.app.spec.tree import leaves
 from oneformer_jax.data.storage.addresses import REDACTED, redacted
 from oneformer_jax.errors import SpecError
 

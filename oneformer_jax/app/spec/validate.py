@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from oneformer_jax.app.spec.action_keys import Evaluate, Export, Inference
 from oneformer_jax.app.spec.automl_keys import LOSS, Automl
 from oneformer_jax.app.spec.dataset_keys import Dataset
-from oneformer_jax.app.spec.field import expected, leaves, plain
+from oneformer_jax.app.spec.field import expected, plain
 from oneformer_jax.app.spec.model_keys import Model, SemSegHead, Swin
 from oneformer_jax.app.spec.source import Problem, describe
 from oneformer_jax.app.spec.spec import Spec
 from oneformer_jax.app.spec.train_keys import Train
+from oneformer_jax.app.spec.tree import leaves
 from oneformer_jax.data.storage.addresses import is_address
 
 HEAD = "model.sem_seg_head"

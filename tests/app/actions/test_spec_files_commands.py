@@ -13,9 +13,9 @@ from oneformer_jax.app.settings.evaluation import evaluation_run, inference_run
 from oneformer_jax.app.settings.training import training_run
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.app.spec.dotted import flat
-from oneformer_jax.app.spec.field import leaves
 from oneformer_jax.app.spec.published.bundle import bundle
 from oneformer_jax.app.spec.published.schema import ACTIONS
+from oneformer_jax.app.spec.tree import leaves
 
 
 def run(*arguments: object) -> Result:

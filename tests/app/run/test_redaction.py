@@ -16,9 +16,9 @@ from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.spec import Spec, dump_yaml, load_spec
-from oneformer_jax.app.spec.field import leaves
 from oneformer_jax.app.spec.source import is_secret
 from oneformer_jax.app.spec.spec import withheld
+from oneformer_jax.app.spec.tree import leaves
 from oneformer_jax.data.storage.addresses import look_up, redacted, shown
 from oneformer_jax.errors import DataError, OneFormerError, SpecError
 

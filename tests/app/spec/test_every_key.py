@@ -17,8 +17,9 @@ import train_rows
 from key_rows import Changes, Refused, Row, Rows, Shown
 
 from oneformer_jax.app.spec import Spec, load_spec, unsupported_keys
-from oneformer_jax.app.spec.field import Leaf, leaves, plain
+from oneformer_jax.app.spec.field import plain
 from oneformer_jax.app.spec.spec import notes
+from oneformer_jax.app.spec.tree import Leaf, leaves
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.errors import SpecError
 

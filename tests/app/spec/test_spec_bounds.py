@@ -9,7 +9,8 @@ import pytest
 from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.spec import Spec, load_spec
-from oneformer_jax.app.spec.field import leaves, plain
+from oneformer_jax.app.spec.field import plain
+from oneformer_jax.app.spec.tree import leaves
 from oneformer_jax.errors import SpecError
 
 LETTERS = "abcdefghi"

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from oneformer_jax.app.spec import load_spec
-from oneformer_jax.app.spec.field import leaves
 from oneformer_jax.app.spec.published.bundle import bundle
 from oneformer_jax.app.spec.published.spec_page import page
 from oneformer_jax.app.spec.spec import Spec
+from oneformer_jax.app.spec.tree import leaves
 
 ROOT = Path(__file__).resolve().parents[3]
 SKILL = ROOT / "configs" / "skill"

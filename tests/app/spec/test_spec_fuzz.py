@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tiers import examples
 
 from oneformer_jax.app.spec import Spec, load_spec
-from oneformer_jax.app.spec.field import leaves, plain
+from oneformer_jax.app.spec.field import plain
+from oneformer_jax.app.spec.tree import leaves
 from oneformer_jax.errors import SpecError
 
 EXAMPLES = examples(150)

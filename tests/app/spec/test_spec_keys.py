@@ -13,7 +13,8 @@ import yaml
 from pydantic import TypeAdapter
 
 from oneformer_jax.app.spec import Spec, load_spec, unsupported_keys
-from oneformer_jax.app.spec.field import Leaf, expected, leaves, plain
+from oneformer_jax.app.spec.field import expected, plain
+from oneformer_jax.app.spec.tree import Leaf, leaves
 
 LEAVES = {leaf.path: leaf for leaf in leaves(Spec)}
 

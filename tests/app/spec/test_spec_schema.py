@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from oneformer_jax.app.spec import Spec
-from oneformer_jax.app.spec.field import leaves
 from oneformer_jax.app.spec.published.bundle import bundle, deployment_info
 from oneformer_jax.app.spec.published.schema import ACTIONS, DEPLOYMENT, deployment_template, manifest, schema, template
 from oneformer_jax.app.spec.published.skill import FILES, INPUTS, PARAMETERS, SHORTHANDS, skill_info
+from oneformer_jax.app.spec.tree import leaves
 
 ABSENT = "(absent)"
 UNORDERED = ("popular", "automl_default_parameters", "automl_disabled_parameters")

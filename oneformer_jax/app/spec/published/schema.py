@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from oneformer_jax.app.spec.dotted import put
-from oneformer_jax.app.spec.field import Branch, Leaf, children
 from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.app.spec.spec import Spec
+from oneformer_jax.app.spec.tree import Branch, Leaf, children
 
 MODEL = "oneformer"
 VERSION = 1

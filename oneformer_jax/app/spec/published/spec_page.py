@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from oneformer_jax.app.spec.dotted import NOT_AVAILABLE, SYNONYMS
-from oneformer_jax.app.spec.field import Branch, Leaf, children, expected, leaves
+from oneformer_jax.app.spec.field import expected
 from oneformer_jax.app.spec.spec import Spec
+from oneformer_jax.app.spec.tree import Branch, Leaf, children, leaves
 
 HEADER = """# The spec
 
