@@ -78,11 +78,16 @@ def _mask(graph: Graph) -> Iterator[NodeProto]:
 
 
 def _sampling(graph: Graph) -> Iterator[NodeProto]:
-    """Samplers, and their coordinates from the layer on that predicts offsets."""
+    """Coordinates from the layer on that predicts offsets, and what is made of them: samplers that take them, or the
+    numbers of pixels and their coefficients."""
     for node in graph.nodes:
         if node.op_type == "GridSample":
             yield node
             yield from _back_to_product(graph, node, inputs=(1,))
+        elif node.op_type == "GatherND" and node.input[1] not in graph.constants:
+            yield from _back_to_product(graph, node, inputs=(1,))
+            for product in graph.after(node):
+                yield from _back_to_product(graph, product, inputs=(0,))
 
 
 def _back_to_product(graph: Graph, node: NodeProto, inputs: tuple[int, ...] | None = None) -> Iterator[NodeProto]:

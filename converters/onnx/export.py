@@ -13,7 +13,7 @@ import onnx
 from jaxtyping import UInt8
 
 from converters.onnx.parity import Parity, compare, compare_labels, jax_forward
-from converters.onnx.settings import Ending
+from converters.onnx.settings import Ending, Sampling
 from converters.onnx.tensorrt_support import unsupported
 from converters.onnx.trace import build_graph
 from oneformer_jax.errors import EngineError
@@ -50,6 +50,7 @@ def export_model(
     path: Path,
     opset: int,
     ending: Ending | None = None,
+    sampling: Sampling = "gather",
     pictures: Sequence[UInt8[np.ndarray, "_h _w 3"]],
     device: Device = "cpu",
     device_id: int = 0,
@@ -66,7 +67,7 @@ def export_model(
     start = time.perf_counter()
     with appearing_in(path.parent, path.name) as folder:
         written = folder / path.name
-        model = build_graph(params, config, metadata, opset=opset, ending=ending)
+        model = build_graph(params, config, metadata, opset=opset, ending=ending, sampling=sampling)
         write(model, written)
         nodes = dict(Counter(node.op_type for node in model.graph.node).most_common())
         del model

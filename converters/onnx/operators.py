@@ -1,7 +1,9 @@
 """How parts of the model are written in ONNX: for each a formulation that runtimes compute well.
 
-`ONNX` are the operations of `models.ops` in these formulations: a configuration that holds them traces into them.
+`operations` are those of `models.ops` in these formulations: a configuration that holds them traces into them.
 Layer normalisations are Flax's own modules: `layer_norms_as_nodes` intercepts them, in the calling thread alone.
+
+Axes, where the model has no others: k samples (points of all levels).
 """
 
 import math
@@ -22,6 +24,7 @@ from jax2onnx.plugins.jax.numpy.mean import JnpMeanPlugin
 from jax2onnx.plugins.plugin_system import PrimitiveLeafPlugin, import_all_plugins, register_primitive
 from jaxtyping import Float
 
+from converters.onnx.settings import Sampling
 from oneformer_jax.models.deformable_attention import Shapes
 from oneformer_jax.models.layers import Dropout
 from oneformer_jax.models.ops import Blocked, Method, Ops, Projected, heads_first, interpolation_matrix
@@ -29,7 +32,52 @@ from oneformer_jax.models.ops import Blocked, Method, Ops, Projected, heads_firs
 import_all_plugins()
 
 
-def deformable_attention(
+def gathers(
+    value: Float[Array, "b s n d"],
+    shapes: Shapes,
+    locations: Float[Array, "b q n l p 2"],
+    weights: Float[Array, "b q n l p"],
+) -> Float[Array, "b q n*d"]:
+    """`ops.deformable_attention` as one `GatherND` of the four pixels around each sample, and one product with their
+    coefficients: standard operators that every runtime computes alike.
+
+    Levels have a border of zeros for what lies outside. Beyond it coordinates are cut off, so that the pixel which is
+    not of the border has the coefficient 0.
+    """
+    b, _, n, d = value.shape
+    q, points = locations.shape[1], locations.shape[4]
+    levels, start = [], 0
+    for h, w in shapes:
+        level = value[:, start : start + h * w].reshape(b, h, w, n, d)
+        levels.append(jnp.pad(level, ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0))).reshape(b, -1, d))
+        start += h * w
+    table = jnp.concatenate(levels, axis=1)
+
+    # One number for each of the k samples, beside (b, q, n, k).
+    height, width = (np.repeat(np.array(x, np.int32), points)[None, None, None] for x in zip(*shapes, strict=True))
+    areas = [(h + 2) * (w + 2) for h, w in shapes]
+    first = np.repeat(np.cumsum([0, *areas[:-1]], dtype=np.int32), points)[None, None, None]
+    stride, head = width + 2, np.arange(n, dtype=np.int32)[None, None, :, None]
+    (x, fx), (y, fy) = (
+        _cells(locations[..., axis].reshape(b, q, n, -1), size) for axis, size in enumerate((width, height))
+    )
+    row = (first + (y + 1) * stride + (x + 1)) * n + head
+    below = stride * n
+    rows = jnp.stack([row, row + n, row + below, row + below + n], axis=-1).reshape(b, q, n, -1, 1)
+    corners = jnp.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], axis=-1)
+    coefficients = corners * weights.reshape(b, q, n, -1, 1)
+    return MATMUL.bind(coefficients.reshape(b, q, n, 1, -1), GATHER.bind(table, rows)).reshape(b, q, n * d)
+
+
+def _cells(place: Array, size: np.ndarray) -> tuple[Array, Array]:
+    """The pixels -1, 0, ... left of (or above) each sample, and how far it is from them. `place` is a fraction of an
+    axis, which has `size` pixels."""
+    coordinate = jnp.minimum(jnp.maximum(place * size.astype(np.float32) - 0.5, -1.0), size.astype(np.float32))
+    cell = jnp.minimum(jnp.maximum(jnp.floor(coordinate).astype(jnp.int32), -1), size - 1)
+    return cell, coordinate - cell.astype(jnp.float32)
+
+
+def grid_samples(
     value: Float[Array, "b s n d"],
     shapes: Shapes,
     locations: Float[Array, "b q n l p 2"],
@@ -95,7 +143,9 @@ def contract(equation: str, a: Array, b: Array) -> Array:
     return multiplied.reshape(*a.shape[:-1], *b.shape[shared:-1]) if len(columns) > 1 else multiplied
 
 
-ONNX = Ops(attend, contract, resize, deformable_attention)
+def operations(sampling: Sampling) -> Ops:
+    """The formulations, with that of deformable attention which an export asks for."""
+    return Ops(attend, contract, resize, {"gather": gathers, "grid_sample": grid_samples}[sampling])
 
 
 def layer_norms_as_nodes() -> AbstractContextManager[None]:
@@ -112,9 +162,29 @@ def layer_norms_as_nodes() -> AbstractContextManager[None]:
     return nn.intercept_methods(intercept)
 
 
+GATHER = Primitive("oneformer.gather")
 GRID_SAMPLE = Primitive("oneformer.grid_sample")
 LAYER_NORM = Primitive("oneformer.layer_norm")
 MATMUL = Primitive("oneformer.matmul")
+
+
+@register_primitive(jaxpr_primitive=GATHER.name)
+class Gather(PrimitiveLeafPlugin):
+    """The rows (B, ..., d) of tables (B, R, d) at numbers (B, ..., 1), which exist."""
+
+    _PRIM = GATHER
+
+    @staticmethod
+    def abstract_eval(table: ShapedArray, rows: ShapedArray) -> ShapedArray:
+        return ShapedArray((*rows.shape[:-1], table.shape[-1]), table.dtype)
+
+    def lower(self, ctx: Any, eqn: Any) -> None:
+        def build(table: Any, rows: Any, **outputs: Any) -> Any:
+            numbers = ctx.builder.Cast(rows, to=onnx_ir.DataType.INT64, _outputs=[ctx.fresh_name("rows")])
+            numbers.type, numbers.shape = onnx_ir.TensorType(onnx_ir.DataType.INT64), rows.shape
+            return ctx.builder.GatherND(table, numbers, batch_dims=1, **outputs)
+
+        _lower(ctx, eqn, build)
 
 
 @register_primitive(jaxpr_primitive=GRID_SAMPLE.name)
@@ -164,7 +234,7 @@ class MatMul(PrimitiveLeafPlugin):
         _lower(ctx, eqn, ctx.builder.MatMul)
 
 
-for _lowering in (GridSample, LayerNorm, MatMul):
+for _lowering in (Gather, GridSample, LayerNorm, MatMul):
     _lowering.ensure_abstract_eval_bound()  # jax2onnx does it when it traces; the model can so be traced without it
 
 

@@ -14,6 +14,8 @@ from oneformer_jax.tasks import Task
 OPSETS = range(17, 24)
 """Those in which the graph is written: LayerNormalization begins with 17."""
 Mode = Literal["static_ptq", "weight_only_ptq"]
+Sampling = Literal["gather", "grid_sample"]
+"""How deformable attention is written."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class ExportRun:
     image_size: Size = (640, 640)
     batch_size: int = ANY_BATCH
     opset: int = OPSETS[0]
+    sampling: Sampling = "gather"
     ending: Ending | None = None
     device: int | None = 0
     images: tuple[tuple[str, str], ...] = ()

@@ -17,7 +17,7 @@ BOOLEANS = frozenset({TensorProto.BOOL})
 
 OPERATORS: dict[str, frozenset[int]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min", "Relu"), NUMBERS),
-    **dict.fromkeys(("Sqrt", "Erf", "Sigmoid", "Softmax", "Tanh"), FLOATS),
+    **dict.fromkeys(("Sqrt", "Erf", "Floor", "Sigmoid", "Softmax", "Tanh"), FLOATS),
     "Gelu": NUMBERS,
     **dict.fromkeys(("MatMul", "Gemm", "Conv", "LayerNormalization"), FLOATS),
     "GridSample": frozenset({TensorProto.FLOAT, TensorProto.FLOAT16}),

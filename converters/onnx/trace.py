@@ -23,10 +23,10 @@ from flax.traverse_util import flatten_dict
 from jax2onnx import to_onnx
 from onnx import numpy_helper
 
-from converters.onnx.operators import ONNX, layer_norms_as_nodes
+from converters.onnx.operators import layer_norms_as_nodes, operations
 from converters.onnx.postprocess import OUTPUTS as FINISHED
 from converters.onnx.postprocess import finish
-from converters.onnx.settings import Ending
+from converters.onnx.settings import Ending, Sampling
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params, Predictions, normalise
@@ -39,9 +39,21 @@ Shape = tuple[int | str, ...]
 
 
 def logits(params: Params, images: jax.Array, task_tokens: jax.Array, *, config: OneFormerConfig) -> Predictions:
-    """What a graph without post-processing computes of images (B, 3, H, W), normalised, and task tokens (B, T)."""
+    """What a graph without post-processing computes of images (B, 3, H, W), normalised, and task tokens (B, T), padded
+    with any id."""
     features = oneformer.encode(params, images.transpose(0, 2, 3, 1), config=config)
-    return oneformer.predict(params, features, task_tokens, config=config)
+    return oneformer.predict(params, features, _padded_as_trained(task_tokens, config.task_pad_id), config=config)
+
+
+def _padded_as_trained(tokens: jax.Array, pad_id: int) -> jax.Array:
+    """Task tokens (B, T) with the model's pad id behind the end token, which has the largest of all ids.
+
+    The original pads with 0, TAO and its deployment tool with the id of the end token itself, and all ids are the input
+    of the task MLP.
+    """
+    place = np.arange(tokens.shape[1], dtype=np.int32)[None]
+    end = jnp.argmax(tokens, axis=1, keepdims=True).astype(jnp.int32)
+    return jnp.where(place > end, np.float32(pad_id), tokens)
 
 
 def results(
@@ -56,7 +68,13 @@ def results(
 
 
 def build_graph(
-    params: Any, config: OneFormerConfig, metadata: Metadata, *, opset: int, ending: Ending | None = None
+    params: Any,
+    config: OneFormerConfig,
+    metadata: Metadata,
+    *,
+    opset: int,
+    ending: Ending | None = None,
+    sampling: Sampling = "gather",
 ) -> onnx.ModelProto:
     """Images (B, 3, H, W), normalised, and task tokens (B, T) to class and mask logits, all float32.
 
@@ -65,7 +83,7 @@ def build_graph(
     """
     params = {part: tree for part, tree in params.items() if part not in oneformer.TRAINING_ONLY}
     # Recomputation is for training and would be a jitted call in the graph.
-    config = dataclasses.replace(config, backbone=config.backbone.for_inference(), ops=ONNX)
+    config = dataclasses.replace(config, backbone=config.backbone.for_inference(), ops=operations(sampling))
     height, width = metadata.image_size
     batch = "B" if metadata.batch_size == ANY_BATCH else metadata.batch_size
 

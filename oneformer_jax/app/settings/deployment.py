@@ -46,6 +46,7 @@ def export_run(spec: Spec, checkpoint: str = "") -> ExportRun:
         (section.input_height, section.input_width),
         section.batch_size,
         section.opset_version,
+        section.deformable_attention,
         ending,
         None if section.on_cpu else section.gpu_id,
         tuple((key, location) for key in keys for location in path_list(spec.value(key)) if location),

@@ -146,4 +146,11 @@ class Export(Section):
         "Export a graph that takes uint8 images [B, H, W, 3] and returns results instead of logits: normalisation"
         " and post-processing are part of it.",
     )
+    deformable_attention: Literal["gather", "grid_sample"] = own_key(
+        "gather",
+        "deformable attention",
+        "Operators of deformable attention. gather: GatherND and products, which every runtime computes alike; "
+        "grid_sample: GridSample, which several versions of TensorRT compute wrongly and ONNX Runtime slowly.",
+        tao="GridSample with on_cpu, else an operator of a plugin of TensorRT",
+    )
     overwrite: bool = own_key(False, "overwrite", "Replace an existing file.", tao="an existing file is an error")

@@ -68,6 +68,7 @@ def export(settings: ExportRun, run: Run) -> Path:
             metadata=metadata,
             path=path,
             opset=settings.opset,
+            sampling=settings.sampling,
             ending=settings.ending and replace(settings.ending, thresholds=metadata.thresholds),
             pictures=pictures,
             device="auto" if on_cuda else "cpu",
