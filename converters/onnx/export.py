@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from jaxtyping import UInt8
 
-from converters.onnx.parity import Parity, compare, compare_labels, jax_forward
+from converters.onnx.parity import compare_labels, jax_forward
 from converters.onnx.settings import Ending, Sampling
 from converters.onnx.tensorrt_support import unsupported
 from converters.onnx.trace import build_graph
@@ -20,6 +20,7 @@ from oneformer_jax.errors import EngineError
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.predict.exported import Device, OnnxBackend, open_session
 from oneformer_jax.predict.metadata import Metadata
+from oneformer_jax.predict.parity import Parity, compare
 from oneformer_jax.writing import appearing_in, write_json
 
 ONE_FILE_BYTES = 2**31 - 2**20
@@ -75,7 +76,8 @@ def export_model(
             raise EngineError("; ".join(wrong), where=str(_keep_failed(written, path)))
         reference = jax_forward(params, config)
         if ending is None:
-            parity = compare(reference, OnnxBackend(written, device=device, device_id=device_id), pictures)
+            backend = OnnxBackend(written, device=device, device_id=device_id)
+            parity = compare(reference, backend, pictures, noise=[backend.batch_sizes[1] or 2] * 2)
         else:
             session = open_session(written, device=device, device_id=device_id)
             parity = compare_labels(reference, session, metadata, ending, pictures)

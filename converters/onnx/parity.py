@@ -1,14 +1,13 @@
-"""JAX in float64 beside ONNX Runtime, before a file may be used: logits, masks, and the label maps they give."""
+"""What a file is compared with before it may be used: the model in float64, and results of the NumPy rules."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 from pycocotools import mask as coco_mask
 
 from converters.onnx.settings import Ending
@@ -16,59 +15,11 @@ from converters.onnx.trace import logits
 from oneformer_jax.data.geometry import Geometry, letterbox, resize_and_pad
 from oneformer_jax.evaluation.backend import BatchLogits
 from oneformer_jax.models.config import OneFormerConfig
-from oneformer_jax.postprocess.results import Result, finished_result, semantic_map
-from oneformer_jax.predict.exported import ExportedBackend, normalised
+from oneformer_jax.postprocess.results import Result, finished_result
+from oneformer_jax.predict.exported import normalised
 from oneformer_jax.predict.metadata import Metadata
-from oneformer_jax.tasks import TASKS, Task
-
-TOLERANCE = 1e-3
-"""Of an entry, relative to the largest one of its tensor."""
-REQUIRED = 0.999
-"""The share of entries within the tolerance, and of pixels with the same label."""
-
-Forward = Callable[[Float32[np.ndarray, "b 3 h w"], Float32[np.ndarray, "b n"]], BatchLogits]
-
-
-@dataclass
-class Difference:
-    """Of one output over all images: `within` is the share of its entries inside the tolerance."""
-
-    largest: float
-    mean: float
-    scale: float
-    within: float
-
-
-@dataclass
-class Parity:
-    """The comparison. `agreement` is the share of pixels with the same label on each kind of images."""
-
-    images: dict[str, int]
-    differences: dict[str, Difference]
-    agreement: dict[str, float]
-
-    @property
-    def failures(self) -> list[str]:
-        """Why the file must not be used; empty where it may."""
-        return [
-            f"{100 * share:.2f} % of {what} agree, not {100 * REQUIRED:.1f} %"
-            for what, share in (
-                *((f"the entries of {name}", difference.within) for name, difference in self.differences.items()),
-                *((f"the labels of {name} images", share) for name, share in self.agreement.items()),
-            )
-            if not share >= REQUIRED  # true also of a share that is not a number
-        ]
-
-    def to_json(self) -> dict[str, Any]:
-        """For the report file."""
-        return {
-            "images": self.images,
-            "tolerance": TOLERANCE,
-            "required": REQUIRED,
-            "differences": {name: vars(difference) for name, difference in self.differences.items()},
-            "label_agreement": self.agreement,
-            "passed": not self.failures,
-        }
+from oneformer_jax.predict.parity import Forward, Parity, shares
+from oneformer_jax.tasks import Task
 
 
 def jax_forward(params: Any, config: OneFormerConfig) -> Forward:
@@ -91,38 +42,6 @@ def jax_forward(params: Any, config: OneFormerConfig) -> Forward:
             return np.asarray(class_logits, np.float32), np.asarray(mask_logits, np.float32)
 
     return run
-
-
-def compare(reference: Forward, model: ExportedBackend, pictures: Sequence[UInt8[np.ndarray, "_h _w 3"]]) -> Parity:
-    """Runs both on two batches of noise and on `pictures`, each with a task in turn.
-
-    A graph of any batch size takes the noise as two images at once, a static one always as many as it must.
-    """
-    metadata = model.metadata
-    smallest, largest = model.batch_sizes
-    together = largest or 2
-    noise = np.random.default_rng(0).normal(size=(2 * together, 3, *metadata.image_size)).astype(np.float32)
-    batches: list[tuple[str, np.ndarray, Any]] = [("random", half, ...) for half in np.split(noise, 2)]
-    batches += [("real", *_letterboxed(picture, metadata)) for picture in pictures]
-    errors: dict[str, list[np.ndarray]] = {"pred_logits": [], "pred_masks": []}
-    scales = dict.fromkeys(errors, 0.0)
-    equal: dict[str, list[np.ndarray]] = {"random": [], "real": []}
-    for index, (kind, images, inside) in enumerate(batches):
-        task = TASKS[index % len(TASKS)]
-        count = max(len(images), smallest)
-        images = images[np.minimum(np.arange(count), len(images) - 1)]
-        tokens = np.tile(metadata.tokens_of(task), (count, 1))
-        expected, found = reference(images, tokens), model.run(images, tokens)
-        for name, a, b in zip(errors, expected, found, strict=True):
-            errors[name].append(np.abs(a - b).ravel())
-            scales[name] = max(scales[name], float(np.abs(a).max()))
-        equal[kind].append((_labels(expected, metadata) == _labels(found, metadata))[inside].ravel())
-    differences = {}
-    for name, parts in errors.items():
-        error, scale = np.concatenate(parts), scales[name]
-        within = float(np.mean(error <= TOLERANCE * scale))
-        differences[name] = Difference(float(error.max()), float(error.mean()), scale, within)
-    return Parity({"random": len(noise), "real": len(pictures)}, differences, _shares(equal))
 
 
 def compare_labels(
@@ -151,12 +70,7 @@ def compare_labels(
         task = ending.postprocess
         expected = finished_result({task: (classes[0], masks[0])}, whole, metadata.is_thing, ending.thresholds)
         equal[kind].append((_painted_result(expected, whole) == _painted(task, found)).ravel())
-    return Parity({"random": 1, "real": len(pictures)}, {}, _shares(equal))
-
-
-def _shares(equal: dict[str, list[np.ndarray]]) -> dict[str, float]:
-    """Of pixels that are equal, for each kind of images that there are."""
-    return {kind: float(np.concatenate(parts).mean()) for kind, parts in equal.items() if parts}
+    return Parity({"random": 1, "real": len(pictures)}, {}, shares(equal))
 
 
 def _painted_result(result: Result, whole: Geometry) -> np.ndarray:
@@ -184,20 +98,3 @@ def _painted(task: Task, outputs: Sequence[np.ndarray]) -> np.ndarray:
         if second[index] > 0:
             painted[third[index]] = first[index] + 1
     return painted
-
-
-def _letterboxed(
-    picture: UInt8[np.ndarray, "h w 3"], metadata: Metadata
-) -> tuple[Float32[np.ndarray, "1 3 hp wp"], tuple[Any, ...]]:
-    """A picture as the model takes it, and the part of a label map that shows it."""
-    geometry = letterbox((picture.shape[0], picture.shape[1]), metadata.image_size)
-    height, width = geometry.resized
-    sizes = np.array([geometry.resized], np.int32)
-    return normalised(resize_and_pad(picture, geometry)[None], sizes, metadata), (0, slice(height), slice(width))
-
-
-def _labels(logits: BatchLogits, metadata: Metadata) -> np.ndarray:
-    """The semantic label map of each image, at the network's size."""
-    size = metadata.image_size
-    whole = letterbox(size, size)
-    return np.stack([semantic_map(classes, masks, whole) for classes, masks in zip(*logits, strict=True)])

@@ -56,7 +56,8 @@ class EngineRun:
 
     `path`: the file to write, None: the name of the ONNX file with .engine, in the folder of the run. `batch_sizes`,
     None: those of the file (1 where it takes any), come into `build` when the file is read. `layers` are number formats
-    of single layers, as NAME:FORMAT.
+    of single layers, as NAME:FORMAT. The engine is compared with ONNX Runtime on the first of `images` (locations by
+    the key that names them) that is there; `verify_only`: the one that is there, and none is built.
     """
 
     onnx_file: Path
@@ -68,6 +69,8 @@ class EngineRun:
     build: BuildSettings = field(default_factory=BuildSettings)
     calibration: Calibration = field(default_factory=Calibration)
     overwrite: bool = False
+    images: tuple[tuple[str, str], ...] = ()
+    verify_only: bool = False
 
 
 def build_engine(trt: Any, onnx_file: Path, settings: BuildSettings) -> bytes:
@@ -83,6 +86,7 @@ def build_engine(trt: Any, onnx_file: Path, settings: BuildSettings) -> bytes:
     if not parser.parse_from_file(str(onnx_file)):
         found = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise EngineError(f"TensorRT cannot read it: {'; '.join(found)[:500]}", where=str(onnx_file))
+    _sample_bilinearly(trt, network)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace * MIB)
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default: float32 with a mantissa of 10 bits
@@ -101,6 +105,15 @@ def build_engine(trt: Any, onnx_file: Path, settings: BuildSettings) -> bytes:
     if settings.timing_cache is not None:
         write_bytes(settings.timing_cache, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
+
+
+def _sample_bilinearly(trt: Any, network: Any) -> None:
+    """Parsers of some versions read `linear`, as GridSample has it from opset 20 on, as nearest."""
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type == trt.LayerType.GRID_SAMPLE:
+            layer.__class__ = trt.IGridSampleLayer  # what is returned is a bare ILayer
+            layer.interpolation_mode = trt.InterpolationMode.LINEAR
 
 
 def _profile(builder: Any, network: Any, batch_sizes: BatchSizes, where: str) -> Any:

@@ -16,7 +16,6 @@ from models.tiny import TINY
 from converters.onnx import export as module
 from converters.onnx.export import export_model, write
 from converters.onnx.operators import layer_norms_as_nodes, operations
-from converters.onnx.parity import Parity
 from converters.onnx.settings import Ending
 from converters.onnx.trace import build_graph
 from oneformer_jax.data.datasets.categories import Categories
@@ -28,6 +27,7 @@ from oneformer_jax.models.layers import Dropout
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.exported import open_session
 from oneformer_jax.predict.metadata import Metadata
+from oneformer_jax.predict.parity import Parity
 from oneformer_jax.predict.predictor import load_model
 
 pytestmark = pytest.mark.slow

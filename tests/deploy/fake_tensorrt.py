@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from onnx import numpy_helper
 
 
 class Severity(enum.IntEnum):
@@ -50,9 +51,43 @@ class ITensor:
         self.name, self.shape = name, shape
 
 
+class LayerType(enum.IntEnum):
+    CONVOLUTION, GRID_SAMPLE = 0, 42
+
+
+class InterpolationMode(enum.IntEnum):
+    NEAREST, LINEAR, CUBIC = range(3)
+
+
+class ILayer:
+    def __init__(self, node: onnx.NodeProto, opset: int) -> None:
+        self._node, self._opset = node, opset
+        self.type = LayerType.GRID_SAMPLE if node.op_type == "GridSample" else LayerType.CONVOLUTION
+
+
+class IGridSampleLayer(ILayer):
+    @property
+    def interpolation_mode(self) -> InterpolationMode:
+        found = {fact.name: fact.s for fact in self._node.attribute}["mode"]
+        return InterpolationMode.NEAREST if found == b"nearest" else InterpolationMode.LINEAR
+
+    @interpolation_mode.setter
+    def interpolation_mode(self, mode: InterpolationMode) -> None:
+        assert mode == InterpolationMode.LINEAR
+        name = b"linear" if self._opset >= 20 else b"bilinear"
+        next(fact for fact in self._node.attribute if fact.name == "mode").s = name
+
+
 class INetworkDefinition:
     def __init__(self, flags: int) -> None:
         self._flags, self._model, self._inputs = flags, onnx.ModelProto(), []
+
+    @property
+    def num_layers(self) -> int:
+        return len(self._model.graph.node)
+
+    def get_layer(self, index: int) -> ILayer:
+        return ILayer(self._model.graph.node[index], self._model.opset_import[0].version)
 
     @property
     def num_inputs(self) -> int:
@@ -89,6 +124,9 @@ class OnnxParser:
         if foreign:
             self._errors.append(ParserError(f"Plugin not found: {foreign[0]}"))
             return False
+        for fact in (fact for node in found.graph.node for fact in node.attribute):
+            if fact.name == "mode" and fact.s == b"linear":
+                fact.s = b"nearest"  # as parsers of some versions read it
         self._network._model = found
         for value in found.graph.input:
             dimensions = value.type.tensor_type.shape.dim
@@ -190,7 +228,7 @@ class IExecutionContext:
 class ICudaEngine:
     def __init__(self, plan: dict[str, Any]) -> None:
         self._plan = plan
-        self._session = onnxruntime.InferenceSession(plan["model"])
+        self._session = onnxruntime.InferenceSession(_in_float32(plan["model"]))
         self._inputs = {node.name: node for node in self._session.get_inputs()}
         self._outputs = {node.name: node for node in self._session.get_outputs()}
 
@@ -213,6 +251,20 @@ class ICudaEngine:
         return IExecutionContext(self)
 
 
+def _in_float32(content: bytes) -> bytes:
+    """Without bfloat16, which ONNX Runtime lacks on a CPU."""
+    model = onnx.load_from_string(content)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.BFLOAT16:
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for node in model.graph.node:
+        for fact in node.attribute:
+            if node.op_type == "Cast" and fact.i == onnx.TensorProto.BFLOAT16:
+                fact.i = onnx.TensorProto.FLOAT
+    return model.SerializeToString()
+
+
 class Runtime:
     def __init__(self, logger: ILogger) -> None:
         self._logger = logger
@@ -228,6 +280,7 @@ class Runtime:
 class Builder:
     built: IBuilderConfig | None = None  # the configuration of the last engine
     network: INetworkDefinition | None = None
+    samples_nearest = False  # as versions with a fault do, whatever the graph says
 
     def __init__(self, logger: ILogger) -> None:
         self._logger = logger
@@ -257,6 +310,10 @@ class Builder:
         Builder.built = config
         if config._cache is not None:
             config._cache._content = b"timings" + config._cache._content.removeprefix(b"timings")
+        if Builder.samples_nearest:
+            for node in network._model.graph.node:
+                for fact in (fact for fact in node.attribute if node.op_type == "GridSample" and fact.name == "mode"):
+                    fact.s = b"nearest"
         plan = {"model": network._model.SerializeToString(), "profile": profile._shapes}
         return IHostMemory(pickle.dumps(plan))
 
@@ -277,6 +334,7 @@ class FakeTensorRT:
         OnnxParser,
     )
     ProfilingVerbosity, Runtime = ProfilingVerbosity, Runtime
+    IGridSampleLayer, InterpolationMode, LayerType = IGridSampleLayer, InterpolationMode, LayerType
 
     def __init__(self, version: str = "10.16.1.11") -> None:
         self.__version__ = version
@@ -288,12 +346,16 @@ CLASSES = (
     IBuilderConfig,
     ICudaEngine,
     IExecutionContext,
+    IGridSampleLayer,
     IHostMemory,
+    ILayer,
     ILogger,
     INetworkDefinition,
     IOptimizationProfile,
     ITensor,
     ITimingCache,
+    InterpolationMode,
+    LayerType,
     MemoryPoolType,
     NetworkDefinitionCreationFlag,
     OnnxParser,

@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import pytest
 from fake_tensorrt import (
     Builder,
     BuilderFlag,
     FakeCuda,
+    IGridSampleLayer,
+    InterpolationMode,
+    LayerType,
     MemoryPoolType,
     NetworkDefinitionCreationFlag,
     ProfilingVerbosity,
@@ -158,7 +162,12 @@ def test_an_engine_is_replaced_only_when_asked(build: Build) -> None:
     assert path.read_bytes() == before
     build(f"{KEYS}.overwrite=true")
     assert path.read_bytes() != before
-    assert sorted(file.name for file in path.parent.iterdir()) == ["model.engine", "model.engine.json", "status.json"]
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "model.engine",
+        "model.engine.json",
+        "model.engine.report.json",
+        "status.json",
+    ]
 
 
 def test_a_build_that_fails_leaves_nothing(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +193,54 @@ def test_a_full_disk_leaves_the_engine_and_the_metadata_of_one_build(
     with pytest.raises(OneFormerError, match=r"No space left on device\n  -> free disk space"):
         build(f"{KEYS}.overwrite=true")
     assert {path.name: path.read_bytes() for path in engine.parent.glob("*.engine*")} == before
-    assert len(before) == 2
+    assert len(before) == 3
+
+
+def test_an_engine_that_computes_something_else_is_kept_under_another_name(
+    build: Build, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = f"dataset.test.images={photos}"
+    right = build(FP32, images, *RANGE)
+    report = json.loads(right.with_name("model.engine.report.json").read_text())
+    assert report["passed"]
+    assert report["images"] == {"random": 3 * (1 + 2 + 4), "real": 2}
+    before = right.read_bytes()
+    monkeypatch.setattr(Builder, "samples_nearest", True)
+    with pytest.raises(
+        EngineError, match=r"model\.failed\.engine: the engine and ONNX Runtime disagree: .* agree, not"
+    ):
+        build(FP32, images, f"{KEYS}.overwrite=true")
+    assert right.read_bytes() == before
+    assert load_model(right).predict(np.zeros((SIZE, SIZE, 3), np.uint8), "semantic").semantic is not None
+    failed = right.with_name("model.failed.engine")
+    assert not json.loads(failed.with_name("model.failed.engine.report.json").read_text())["passed"]
+    assert failed.with_name("model.failed.engine.json").is_file()
+    with pytest.raises(EngineError, match=r"model\.failed\.engine: the engine and ONNX Runtime disagree"):
+        build(FP32, f"{KEYS}.trt_engine={failed}", f"{KEYS}.verify_only=true")
+
+
+@pytest.mark.parametrize("data_type", ["fp32", "fp16", "bf16"])
+def test_an_engine_that_is_there_is_compared_again(build: Build, data_type: str) -> None:
+    keys = f"{KEYS}.tensorrt.data_type={data_type}"
+    engine = build(keys)
+    before, report = engine.read_bytes(), engine.with_name("model.engine.report.json")
+    report.unlink()
+    assert build(keys, f"{KEYS}.verify_only=true") == engine
+    assert engine.read_bytes() == before
+    assert json.loads(report.read_text())["passed"]
+
+
+def test_parsers_that_do_not_know_the_name_of_linear_sampling_are_put_right(build: Build, exported: Path) -> None:
+    model = onnx.version_converter.convert_version(small_model(), 20)
+    (sampler,) = (node for node in model.graph.node if node.op_type == "GridSample")
+    assert [fact.s for fact in sampler.attribute if fact.name == "mode"] == [b"linear"]
+    onnx.save(model, exported)
+    build(FP32)
+    assert Builder.network is not None
+    layers = [Builder.network.get_layer(index) for index in range(Builder.network.num_layers)]
+    (layer,) = (layer for layer in layers if layer.type == LayerType.GRID_SAMPLE)
+    layer.__class__ = IGridSampleLayer
+    assert layer.interpolation_mode == InterpolationMode.LINEAR
 
 
 def test_a_timing_cache_is_written_and_read(build: Build, tmp_path: Path) -> None:

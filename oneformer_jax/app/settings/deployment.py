@@ -39,7 +39,6 @@ def export_run(spec: Spec, checkpoint: str = "") -> ExportRun:
     ending = None
     if kind != "none":
         ending = Ending(section.task if spec.is_set("export.task") else kind, thresholds(spec), kind)
-    keys = [f"dataset.{split}.images" for split in ("test", "val", "train")]
     return ExportRun(
         Path(checkpoint or section.checkpoint),
         Path(section.onnx_file) if section.onnx_file else None,
@@ -49,7 +48,7 @@ def export_run(spec: Spec, checkpoint: str = "") -> ExportRun:
         section.deformable_attention,
         ending,
         None if section.on_cpu else section.gpu_id,
-        tuple((key, location) for key in keys for location in path_list(spec.value(key)) if location),
+        _compared_images(spec),
         section.overwrite,
         section.verbose,
         stated(spec),
@@ -114,7 +113,15 @@ def engine_run(spec: Spec) -> EngineRun:
             calibration.cal_batches,
         ),
         section.overwrite,
+        _compared_images(spec),
+        section.verify_only,
     )
+
+
+def _compared_images(spec: Spec) -> tuple[tuple[str, str], ...]:
+    """Where there may be images that formulations of a model are compared on, by the keys that name them."""
+    keys = [f"dataset.{split}.images" for split in ("test", "val", "train")]
+    return tuple((key, location) for key in keys for location in path_list(spec.value(key)) if location)
 
 
 def _batch_sizes(spec: Spec) -> BatchSizes | None:

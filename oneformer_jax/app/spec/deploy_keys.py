@@ -81,6 +81,9 @@ class GenTrtEngine(Section):
     )
     verbose: bool = key(False, "Verbose", "Print what TensorRT reports while it builds.")
     overwrite: bool = own_key(False, "", "Replace an existing engine.")
+    verify_only: bool = own_key(
+        False, "", "Build nothing: compare the engine that is there with its ONNX file, on this machine's GPU."
+    )
     tensorrt: TensorRT = section(TensorRT, "How the engine is built.", "TensorRT hyper params.")
 
 

@@ -4,33 +4,23 @@ import logging
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
-from rich.table import Table
 
 from converters.onnx.settings import ExportRun
+from oneformer_jax.app.actions.model.compared import parity_table, pictures_of
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import counting_categories, counting_thresholds
 from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.app.settings.model import contradictions
 from oneformer_jax.checkpoints.read import Checkpoint, load_checkpoint
-from oneformer_jax.data.datasets.images import list_images, read_image
-from oneformer_jax.data.drawn_shapes import draw_picture
-from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import OneFormerError, SpecError, needs
 from oneformer_jax.models.compiled_programs import enable_compilation_cache
 from oneformer_jax.predict.metadata import Metadata
 from oneformer_jax.training.sharding import Mesh, make_mesh
 
-if TYPE_CHECKING:
-    from converters.onnx.parity import Parity  # imports onnx, which is an extra
-
-PICTURES = 3
-"""Real images that JAX and ONNX Runtime are compared on, one a task."""
 LISTED = 10
 """Operators in the summary; all of them where the settings are verbose."""
 
@@ -59,7 +49,7 @@ def export(settings: ExportRun, run: Run) -> Path:
         categories=counting_categories(known.categories, settings.stated, where, run),
         thresholds=counting_thresholds(known.thresholds, settings.stated, where, run),
     )
-    pictures = _pictures(settings, run)
+    pictures = pictures_of(settings.images, settings.image_size, run)
     on_cuda = mesh.devices.flat[0].platform == "gpu"
     with waiting("tracing, checking and comparing", run.console), jax.default_device(mesh.devices.flat[0]):
         exported = export_model(
@@ -75,7 +65,7 @@ def export(settings: ExportRun, run: Run) -> Path:
             device_id=settings.device or 0,
             report=run.folder / "report.json",
         )
-    run.console.print(_table(exported.parity))
+    run.console.print(parity_table(exported.parity))
     listed = dict(islice(exported.nodes.items(), None if settings.verbose else LISTED))
     run.console.print(
         f"{sum(exported.nodes.values())} nodes: {', '.join(f'{count} {name}' for name, count in listed.items())}",
@@ -123,23 +113,3 @@ def _refuse_to_overwrite(path: Path, settings: ExportRun) -> None:
         raise OneFormerError(
             "exists already", where=str(path), hint="set export.overwrite=true, or another export.onnx_file"
         )
-
-
-def _pictures(settings: ExportRun, run: Run) -> list[UInt8[np.ndarray, "_h _w 3"]]:
-    """The first images at the first location that is on this machine; drawn ones where none is."""
-    for key, location in settings.images:
-        if Path(location).exists():
-            return [read_image(path) for path in list_images(local_folder(location, what=key))[:PICTURES]]
-    run.status.warning("the spec names no existing images: the file is compared with JAX on drawn pictures")
-    size = max(settings.image_size)
-    return [draw_picture(size, np.random.default_rng(index))[0] for index in range(PICTURES)]
-
-
-def _table(parity: "Parity") -> Table:
-    table = Table("", "largest difference", "mean difference", "largest entry", "within 1e-3 of it", title="parity")
-    for name, difference in parity.differences.items():
-        numbers = (f"{x:.3g}" for x in (difference.largest, difference.mean, difference.scale))
-        table.add_row(name, *numbers, f"{100 * difference.within:.3f} %")
-    for name, share in parity.agreement.items():
-        table.add_row(f"label map, {parity.images[name]} {name} images", "", "", "", f"{100 * share:.3f} % equal")
-    return table

@@ -1,9 +1,11 @@
-"""The gen_trt_engine action: an exported ONNX file in, a TensorRT engine with its metadata out. Free of JAX."""
+"""The gen_trt_engine action: an exported ONNX file in, a proved TensorRT engine with its metadata out. Free of JAX."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import onnx
 from rich.console import Console
@@ -18,15 +20,19 @@ from converters.graphs.activations import (
 from converters.graphs.graph import Graph, read_graph
 from converters.graphs.layers import FP8, INT8
 from converters.graphs.precision import with_precision
+from oneformer_jax.app.actions.model.compared import parity_table, pictures_of
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_folder
+from oneformer_jax.deploy.proof import BOUNDS, IN_FLOAT32, prove
 from oneformer_jax.deploy.tensorrt_build import BatchSizes, EngineRun, build_engine, calibration_feeds
 from oneformer_jax.errors import EngineError, SpecError
+from oneformer_jax.predict.exported import OnnxBackend
 from oneformer_jax.predict.metadata import ANY_BATCH, Metadata, metadata_of, sidecar, write_sidecar
-from oneformer_jax.predict.tensorrt_engine import CudaDevice, engine_facts, tensorrt
-from oneformer_jax.writing import appearing_in
+from oneformer_jax.predict.parity import Parity
+from oneformer_jax.predict.tensorrt_engine import CudaDevice, TensorRTBackend, engine_facts, tensorrt
+from oneformer_jax.writing import appearing_in, write_json
 
 KEYS = "gen_trt_engine"
 IMAGES = f"{KEYS}.tensorrt.calibration.cal_image_dir"
@@ -35,14 +41,15 @@ Kept = dict[str, tuple[str, ...]]
 
 
 def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
-    """Builds the engine, which is returned, on the GPU that will run it.
+    """Builds the engine, which is returned, on the GPU that will run it, and compares it with ONNX Runtime.
 
     Raises OneFormerError: no or a foreign ONNX file, settings that it does not allow, no TensorRT or GPU, an engine
-    that is there already, no calibration image, what TensorRT cannot build.
+    that is there already, no calibration image, what TensorRT cannot build, or an engine that does not compute what its
+    graph says, which is kept as `<name>.failed.engine`.
     """
     source, console = settings.onnx_file, run.console
     target = settings.path or run.folder / f"{source.stem}.engine"
-    if target.exists() and not settings.overwrite:
+    if target.exists() and not settings.overwrite and not settings.verify_only:
         raise EngineError("exists already", where=str(target), hint=f"set {KEYS}.overwrite=true to replace it")
     model = read_graph(source)
     metadata = metadata_of({entry.key: entry.value for entry in model.metadata_props}, where=str(source))
@@ -50,32 +57,78 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
         kind = metadata.postprocess
         what = f"it was exported with post-processing ({kind}), which evaluate and inference do themselves"
         raise EngineError(what, where=str(source), hint="export with export.include_postprocess=none")
-    batch_sizes = batch_sizes_of(settings, metadata)
     trt = tensorrt()
     device = CudaDevice(settings.device)
     prepared, kept = prepare(settings, model, metadata, console)
     for reason, names in kept.items():
         console.print(f"float32: {len(names)} nodes ({reason})")
-    console.print(f"building with TensorRT {trt.__version__} on {device.name}: this takes minutes")
     with TemporaryDirectory() as folder:  # the graph as a file, and beside it weights that protobuf cannot hold
         file = Path(folder) / "model.onnx"
         onnx.save(prepared, file, save_as_external_data=prepared.ByteSize() >= 2**31 - 1)
-        with waiting("building", console):
-            plan = build_engine(trt, file, replace(settings.build, batch_sizes=batch_sizes))
-    with appearing_in(target.parent, target.name) as fresh:
-        (fresh / target.name).write_bytes(plan)
-        write_sidecar(
-            fresh / target.name,
-            metadata,
-            **engine_facts(trt.__version__, device),
-            batch_sizes=list(batch_sizes),
-            data_type=settings.data_type,
-            float32={reason: list(names) for reason, names in kept.items()},
-            onnx_file=source.name,
+        computed = source if settings.data_type in IN_FLOAT32 else file
+
+        def proved(engine: Path) -> Parity:
+            pictures = pictures_of(settings.images, metadata.image_size, run)
+            with waiting("comparing with ONNX Runtime", console):
+                return prove(
+                    TensorRTBackend(engine, device_id=settings.device),
+                    OnnxBackend(computed, device="cpu"),
+                    pictures,
+                    BOUNDS[settings.data_type],
+                )
+
+        if settings.verify_only:
+            parity = proved(target)
+            write_json(report_of(target), parity.to_json())
+            name, size = target.name, target.stat().st_size
+        else:
+            batch_sizes = batch_sizes_of(settings, metadata)
+            console.print(f"building with TensorRT {trt.__version__} on {device.name}: this takes minutes")
+            with waiting("building", console):
+                plan = build_engine(trt, file, replace(settings.build, batch_sizes=batch_sizes))
+            facts = engine_facts(trt.__version__, device) | {
+                "batch_sizes": list(batch_sizes),
+                "data_type": settings.data_type,
+                "float32": {reason: list(names) for reason, names in kept.items()},
+                "onnx_file": source.name,
+            }
+            name, parity = _in_place(target, plan, metadata, facts, proved)
+            size = len(plan)
+    console.print(parity_table(parity))
+    if parity.failures:
+        raise EngineError(
+            f"the engine and ONNX Runtime disagree: {'; '.join(parity.failures)}",
+            where=str(target.with_name(name)),
+            hint="export again with export.deformable_attention=gather, or try another TensorRT or data_type",
         )
-    console.print(f"engine: {target} ({len(plan) / 1e6:.1f} MB), {sidecar(target).name} beside it")
-    run.status.write("RUNNING", "Engine generated.", kpi={"engine_MB": round(len(plan) / 1e6, 3)})
+    console.print(
+        f"engine: {target} ({size / 1e6:.1f} MB), {sidecar(target).name} and {report_of(target).name} beside it"
+    )
+    run.status.write("RUNNING", "Engine generated.", kpi={"engine_MB": round(size / 1e6, 3)})
     return target
+
+
+def _in_place(
+    target: Path, plan: bytes, metadata: Metadata, facts: dict[str, Any], proved: Callable[[Path], Parity]
+) -> tuple[str, Parity]:
+    """Puts an engine, its metadata and the report beside each other, under its own name where it is right. Returns the
+    name, and what was found."""
+    failed = target.with_name(f"{target.stem}.failed{target.suffix}")
+    with appearing_in(target.parent, target.name) as fresh:
+        engine = fresh / target.name
+        engine.write_bytes(plan)
+        write_sidecar(engine, metadata, **facts)
+        parity = proved(engine)
+        write_json(report_of(engine), parity.to_json())
+        if parity.failures:
+            for of_engine in (sidecar, report_of, Path):
+                of_engine(engine).rename(of_engine(fresh / failed.name))
+    return (failed if parity.failures else target).name, parity
+
+
+def report_of(engine: Path) -> Path:
+    """Where the comparison stands: `model.engine.report.json` beside `model.engine`."""
+    return engine.with_name(f"{engine.name}.report.json")
 
 
 def batch_sizes_of(settings: EngineRun, metadata: Metadata) -> BatchSizes:
