@@ -3,6 +3,7 @@
 ONNX files run in ONNX Runtime, on the CPU or a CUDA device; engines see `tensorrt_engine`.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,12 @@ from jaxtyping import Float32, Int, UInt8
 
 from oneformer_jax.errors import EngineError, needs
 from oneformer_jax.evaluation.backend import BatchLogits
-from oneformer_jax.predict.metadata import ANY_BATCH, INPUTS, OUTPUTS, Metadata, metadata_of
+from oneformer_jax.predict.foreign import foreign_metadata
+from oneformer_jax.predict.metadata import ANY_BATCH, INPUTS, KEY, OUTPUTS, Metadata, metadata_of
+from oneformer_jax.predict.runs import Stated
 from oneformer_jax.tasks import Task
 
+logger = logging.getLogger(__name__)
 ENGINE_SUFFIXES = (".engine", ".plan")
 EXPORTED_SUFFIXES = (".onnx", *ENGINE_SUFFIXES)
 Device = Literal["auto", "cpu", "cuda"]
@@ -96,15 +100,27 @@ def normalised(
 class OnnxBackend(ExportedBackend):
     """An exported ONNX file.
 
-    Runs on `device`; auto: CUDA where this ONNX Runtime has it. Raises EngineError: the file is missing, damaged, not
-    ours, exported with post-processing, or CUDA is asked for and not there.
+    Runs on `device`; auto: CUDA where this ONNX Runtime has it. A file of TAO, which does not say what it is, runs with
+    the classes of the label map that is `stated`. Raises EngineError: the file is missing, damaged, of another program,
+    exported with post-processing, or CUDA is asked for and not there.
     """
 
-    def __init__(self, path: Path | str, *, device: Device = "auto", device_id: int = 0) -> None:
+    def __init__(
+        self, path: Path | str, *, device: Device = "auto", device_id: int = 0, stated: Stated | None = None
+    ) -> None:
         self.where = str(path)
         self.session = open_session(Path(path), device=device, device_id=device_id)
         self.provider = self.session.get_providers()[0]  # CPUExecutionProvider or CUDAExecutionProvider
-        self.metadata = metadata_of(self.session.get_modelmeta().custom_metadata_map, where=self.where)
+        entries = self.session.get_modelmeta().custom_metadata_map
+        if KEY in entries or stated is None or not stated.label_maps:
+            self.metadata = metadata_of(entries, where=self.where)
+        else:
+            self.metadata = foreign_metadata(stated, self.session, self.where)
+            logger.warning(
+                "%s: not exported by this project: its classes are those of %s, and its task tokens padded as TAO's",
+                self.where,
+                stated.label_maps[0],
+            )
         if self.metadata.postprocess != "none":
             raise EngineError(
                 f"it was exported with post-processing ({self.metadata.postprocess}): its results cannot be scored or "
@@ -113,7 +129,7 @@ class OnnxBackend(ExportedBackend):
                 hint="export with export.include_postprocess=none for evaluate and inference",
             )
         found = tuple(node.name for node in (*self.session.get_inputs(), *self.session.get_outputs()))
-        if found != INPUTS + OUTPUTS:
+        if set(found) != {*INPUTS, *OUTPUTS}:
             raise EngineError(f"its inputs and outputs are {found}, not {INPUTS + OUTPUTS}", where=self.where)
         size = self.metadata.batch_size
         self.batch_sizes = (1, None) if size == ANY_BATCH else (size, size)

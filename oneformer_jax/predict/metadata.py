@@ -114,7 +114,8 @@ def metadata_of(entries: Mapping[str, str], *, where: str) -> Metadata:
         raise EngineError(
             "not exported by this project: it contains no metadata of a OneFormer model",
             where=where,
-            hint="oneformer export writes files that say what their classes and inputs are",
+            hint="oneformer export writes files that say what their classes and inputs are; those of a file of TAO "
+            "evaluate and inference take from dataset.label_map",
         )
     return Metadata.from_json(parse_json(entries[KEY], where=where, error=EngineError), where=where)
 

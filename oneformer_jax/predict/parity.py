@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from oneformer_jax.data.geometry import letterbox, resize_and_pad
-from oneformer_jax.evaluation.evaluator import BatchLogits
+from oneformer_jax.evaluation.backend import BatchLogits
 from oneformer_jax.postprocess.results import semantic_map
 from oneformer_jax.predict.exported import ExportedBackend, normalised
 from oneformer_jax.predict.metadata import Metadata

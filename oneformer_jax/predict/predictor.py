@@ -25,6 +25,7 @@ from oneformer_jax.predict.exported import (
     check_batch_size,
     is_exported,
 )
+from oneformer_jax.predict.runs import Stated
 from oneformer_jax.predict.tensorrt_engine import TensorRTBackend
 from oneformer_jax.tasks import TASKS, Task, task_of
 
@@ -112,7 +113,14 @@ class Predictor:
         return max(usual, smallest) if largest is None else min(max(usual, smallest), largest)
 
 
-def load_model(path: Path | str, *, mesh: "Mesh | None" = None, device_id: int = 0, precision: str = "32") -> Predictor:
+def load_model(
+    path: Path | str,
+    *,
+    mesh: "Mesh | None" = None,
+    device_id: int = 0,
+    precision: str = "32",
+    stated: Stated | None = None,
+) -> Predictor:
     """Opens a checkpoint (a step folder, or a run folder: its best checkpoint, else its latest), an exported `.onnx`
     file, or a TensorRT engine (`.engine`, `.plan`) with the JSON file beside it.
 
@@ -120,10 +128,12 @@ def load_model(path: Path | str, *, mesh: "Mesh | None" = None, device_id: int =
     "bf16-mixed" or "16-mixed". The others need no JAX and run on the device
     `device_id`, as a checkpoint without a mesh does; an ONNX file on the processor where ONNX Runtime has no CUDA.
 
+    An ONNX file of TAO needs `stated`, with a label map.
+
     Raises OneFormerError: nothing there, a damaged file, weights of a backbone alone, what runs it is not installed.
     """
     if is_exported(path):
-        return _exported(Path(path), device_id)
+        return _exported(Path(path), device_id, stated)
     if Path(path).is_file():
         expected = (
             f"expected a checkpoint's folder or a file {', '.join(EXPORTED_SUFFIXES)}; `convert {path} FOLDER` makes a "
@@ -146,9 +156,12 @@ def load_model(path: Path | str, *, mesh: "Mesh | None" = None, device_id: int =
     )
 
 
-def _exported(path: Path, device_id: int) -> Predictor:
-    kind: type[OnnxBackend | TensorRTBackend] = OnnxBackend if path.suffix == ".onnx" else TensorRTBackend
-    backend = kind(path, device_id=device_id)
+def _exported(path: Path, device_id: int, stated: Stated | None) -> Predictor:
+    backend: OnnxBackend | TensorRTBackend
+    if path.suffix == ".onnx":
+        backend = OnnxBackend(path, device_id=device_id, stated=stated)
+    else:
+        backend = TensorRTBackend(path, device_id=device_id)
     metadata = backend.metadata
     return Predictor(
         str(path),

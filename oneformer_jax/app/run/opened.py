@@ -80,7 +80,8 @@ def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Pr
     if is_exported(choice.path):
         if choice.devices.count > 1:
             raise SpecError("an engine runs on one device", where=f"{section}.num_gpus", hint="set it to 1")
-        model = load_model(choice.path, device_id=choice.devices.indices[0] if choice.devices.indices else 0)
+        device = choice.devices.indices[0] if choice.devices.indices else 0
+        model = load_model(choice.path, device_id=device, stated=choice.stated)
         run.status.say(f"{choice.path} runs with {model.provider}")
         if model.provider == CPU and nvidia_gpus():
             hint = "pip install onnxruntime-gpu in place of onnxruntime"
