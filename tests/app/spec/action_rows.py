@@ -74,6 +74,7 @@ EXPORT: Rows = {
     "export.input_width": Changes("96", exported("image_size"), (640, 96), beside=EXPORTED),
     "export.input_height": Changes("96", exported("image_size"), (96, 640), beside=EXPORTED),
     "export.opset_version": Changes("20", exported("opset"), 20, beside=EXPORTED),
+    "export.deformable_attention": Changes("grid_sample", exported("sampling"), "grid_sample", beside=EXPORTED),
     "export.batch_size": Changes("4", exported("batch_size"), 4, beside=EXPORTED),
     "export.include_postprocess": Changes("instance", exported("postprocess"), "instance", beside=EXPORTED),
     "export.task": Changes(
