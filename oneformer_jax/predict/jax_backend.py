@@ -146,7 +146,7 @@ class OnDeviceBackend(JaxBackend):
     ) -> Predictions:
         logits = super()._compile(batches, tasks=tasks, is_thing=is_thing, thresholds=thresholds)
         for batch in {room_for([geometry.original for geometry in batch]): batch for batch in batches}.values():
-            inputs = rule_inputs(batch, logits.mask_logits.shape[2:], is_thing, thresholds)
+            inputs = rule_inputs(batch, logits[1].shape[2:], is_thing, thresholds)
             for task in tasks:
                 of_task = jax.device_put(inputs[task], self._split)
                 _compiled(program(task, self.mesh, thresholds.test_topk_per_image), *logits, *of_task)

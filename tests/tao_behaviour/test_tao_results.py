@@ -70,7 +70,7 @@ from oneformer_jax.data.geometry import EvaluationPolicy
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.evaluation.evaluator import Evaluator
 from oneformer_jax.evaluation.report import metrics_json
-from oneformer_jax.predict.jax_backend import JaxBackend, oneformer
+from oneformer_jax.predict.jax_backend import JaxBackend, OnDeviceBackend, oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.training.sharding import make_mesh
 
@@ -82,17 +82,19 @@ def predict(params, images, tokens, config):
 oneformer.encode, oneformer.predict = lambda params, images, config: images, predict
 folder, policy = Path(sys.argv[1]), EvaluationPolicy(64, 64)
 dataset = open_sources([Source(folder / "annotations.json", folder / "images", folder / "panoptic")])
-for devices in (1, 2):
-    backend = JaxBackend(OneFormerConfig(num_classes=7), {}, (120.0,) * 3, (60.0,) * 3, make_mesh(devices))
-    metrics = Evaluator(dataset, policy, policy.name, batch_size=2, tasks=("semantic",)).run(backend)
-    print(json.dumps(metrics_json(metrics)))
+for kind in (JaxBackend, OnDeviceBackend):
+    for devices in (1, 2):
+        backend = kind(OneFormerConfig(num_classes=7), {}, (120.0,) * 3, (60.0,) * 3, make_mesh(devices))
+        metrics = Evaluator(dataset, policy, policy.name, batch_size=2).run(backend)
+        print(json.dumps(metrics_json(metrics)))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.tao(12)
 def test_several_devices_score_what_one_scores(five_pictures: Path) -> None:
-    """There each device scores its own share and the first one reports; here five images are five, on two devices."""
+    """There each device scores its own share and the first one reports; here five images are five, on two devices,
+    whether these post-process or NumPy does."""
     result = subprocess.run(
         [sys.executable, "-c", SCORE_WITH_ONE_AND_WITH_TWO, str(five_pictures)],
         env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"},
@@ -102,10 +104,13 @@ def test_several_devices_score_what_one_scores(five_pictures: Path) -> None:
         cwd=Path(__file__).parents[2],
     )
     assert result.returncode == 0, result.stderr
-    one, two = map(json.loads, result.stdout.splitlines())
+    one, two, *on_devices = map(json.loads, result.stdout.splitlines())
     assert one["num_images"] == 5
     assert 0 < one["mIoU"] < 1
     assert two == one
+    assert on_devices[0] == on_devices[1]
+    for name in ("num_images", "mIoU", "PQ", "AP"):
+        assert on_devices[0][name] == pytest.approx(one[name], abs=2e-3)
 
 
 @pytest.mark.tao(19)
