@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float32, Float64, Int32, Int64, UInt32
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.postprocess.instance import RunLengths, run_lengths
 from oneformer_jax.postprocess.results import Instance, instances
-from oneformer_jax.predict.on_device.sampling import Mix, Sampling, each_strip, mixed, within
+from oneformer_jax.predict.on_device.sampling import Mix, Sampling, each_strip, mixed
 
 WORD = 32
 """Pixels of a column in a word: bit i is row i."""
@@ -91,17 +91,16 @@ def _insides(
     mask_logits: Float32[Array, "m h w"], sampling: Sampling, is_used: Bool[Array, " m"]
 ) -> tuple[Float32[Array, " m"], Words]:
     """The sum of the probabilities in each mask, and which pixels are inside, a bit each."""
-    in_rows, in_columns = within(sampling)
     turned, bits = mask_logits.swapaxes(1, 2), jnp.arange(WORD, dtype=jnp.uint32)
 
-    def of_strip(columns: Mix, in_strip: Bool[Array, " x"]) -> tuple[Float32[Array, " m"], Words]:
+    def of_strip(columns: Mix) -> tuple[Float32[Array, " m"], Words]:
         logits = mixed(turned, columns, sampling.rows)
-        inside = (logits > 0) & is_used[:, None, None] & (in_strip[:, None] & in_rows[None, :])[None]
+        inside = (logits > 0) & is_used[:, None, None]
         mass = jnp.where(inside, jax.nn.sigmoid(logits), 0).sum(axis=(1, 2))
         pixels = inside.reshape(*inside.shape[:2], -1, WORD).astype(jnp.uint32)
         return mass, (pixels << bits[None, None, None]).sum(axis=-1, dtype=jnp.uint32)
 
-    mass, words = each_strip(of_strip, sampling.columns, in_columns)
+    mass, words = each_strip(of_strip, sampling.columns)
     return mass.sum(axis=0), words.swapaxes(0, 1).reshape(words.shape[1], -1, words.shape[-1])
 
 

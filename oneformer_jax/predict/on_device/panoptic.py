@@ -43,22 +43,20 @@ def owned(
     scores = jax.nn.softmax(class_logits, axis=-1).max(axis=-1)
     kept = (labels != no_object) & (scores > least_score)
     queries = jnp.arange(count)[:, None, None]
-    in_rows, in_columns = within(sampling)
+    in_columns = within(sampling.columns)
     dtype = np.min_scalar_type(count)
 
-    def of_strip(
-        rows: Mix, in_strip: Bool[Array, " y"]
-    ) -> tuple[Shaped[Array, "y x"], *tuple[Int32[Array, " q"], ...]]:
+    def of_strip(rows: Mix) -> tuple[Shaped[Array, "y x"], *tuple[Int32[Array, " q"], ...]]:
         logits = mixed(mask_logits, rows, sampling.columns)
         strength = jnp.where(kept[:, None, None], jax.nn.log_sigmoid(logits) + score[:, None, None], -jnp.inf)
         winner = jnp.argmax(strength, axis=0)
-        inside = (in_strip[:, None] & in_columns[None, :])[None] & kept[:, None, None]
+        inside = (within(rows)[:, None] & in_columns[None, :])[None] & kept[:, None, None]
         wins, holds = (queries == winner[None]) & inside, (logits >= 0) & inside
         sees = wins & holds
         owner = jnp.where(sees.any(axis=0), winner, count).astype(dtype)
         return owner, *(pixels.sum(axis=(1, 2), dtype=jnp.int32) for pixels in (wins, sees, holds))
 
-    owner, *counts = each_strip(of_strip, sampling.rows, in_rows)
+    owner, *counts = each_strip(of_strip, sampling.rows)
     owner, counts = owner.reshape(-1, owner.shape[-1]), [of_strips.sum(axis=0) for of_strips in counts]
     return Owned(labels.astype(jnp.int32), scores, owner, *counts)
 

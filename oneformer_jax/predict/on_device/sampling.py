@@ -28,7 +28,7 @@ STRIP = 32
 
 class Mix(NamedTuple):
     """Along one axis, the logits that each pixel mixes; with a leading axis of images outside of a program. A pixel
-    beyond the picture mixes nothing."""
+    beyond the picture mixes nothing: its logits are 0."""
 
     source: Int32[Array | np.ndarray, "*b y t"]
     weight: Float32[Array | np.ndarray, "*b y t"]
@@ -83,17 +83,14 @@ def each_image(function: Callable[..., Any], mesh: Mesh) -> Any:
     return jax.jit(jax.shard_map(of_device, mesh=mesh, in_specs=split, out_specs=split, check_vma=False))
 
 
-def each_strip(function: Callable[..., Any], mix: Mix, inside: Bool[Array, " y"]) -> Any:
-    """A function of `STRIP` rows, of their `mix` and which of them lie in the picture, for one strip after another.
-    What it returns is stacked."""
-    strips = jax.tree.map(lambda x: x.reshape(-1, STRIP, *x.shape[1:]), (mix, inside))
-    return jax.lax.map(lambda strip: function(*strip), strips)
+def each_strip(function: Callable[[Mix], Any], mix: Mix) -> Any:
+    """A function of `STRIP` pixels of an axis, for one strip after another. What it returns is stacked."""
+    return jax.lax.map(function, jax.tree.map(lambda x: x.reshape(-1, STRIP, *x.shape[1:]), mix))
 
 
-def within(sampling: Sampling) -> tuple[Bool[Array, " y"], Bool[Array, " x"]]:
-    """Which rows and which columns lie in the picture."""
-    rows, columns = (jnp.arange(len(mix.source)) for mix in (sampling.rows, sampling.columns))
-    return rows < sampling.size[0], columns < sampling.size[1]
+def within(mix: Mix) -> Bool[Array, " y"]:
+    """Which pixels of an axis lie in the picture: those that mix anything."""
+    return jnp.any(jnp.asarray(mix.weight) != 0, axis=-1)
 
 
 def mixed(mask_logits: Float32[Array, "q h w"], rows: Mix, columns: Mix) -> Float32[Array, "q y x"]:

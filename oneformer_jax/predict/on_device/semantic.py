@@ -6,9 +6,9 @@ Sums are of float32, so where two of them agree within its rounding, either clas
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Shaped
+from jaxtyping import Array, Float32, Shaped
 
-from oneformer_jax.predict.on_device.sampling import Mix, Sampling, each_strip, mixed, within
+from oneformer_jax.predict.on_device.sampling import Mix, Sampling, each_strip, mixed
 
 
 def class_map(
@@ -18,10 +18,10 @@ def class_map(
     votes = jax.nn.softmax(class_logits, axis=-1)[:, :-1]
     dtype = np.min_scalar_type(votes.shape[1] - 1)
 
-    def of_strip(rows: Mix, _: Bool[Array, " y"]) -> Shaped[Array, "y x"]:
+    def of_strip(rows: Mix) -> Shaped[Array, "y x"]:
         masks = jax.nn.sigmoid(mixed(mask_logits, rows, sampling.columns))
         sums = jnp.einsum("qk,qyx->kyx", votes, masks, precision=jax.lax.Precision.HIGHEST)
         return jnp.argmax(sums, axis=0).astype(dtype)
 
-    strips = each_strip(of_strip, sampling.rows, within(sampling)[0])
+    strips = each_strip(of_strip, sampling.rows)
     return strips.reshape(-1, strips.shape[-1])
