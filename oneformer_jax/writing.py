@@ -87,6 +87,10 @@ def remove_unfinished(folder: Path) -> None:
 
 def _put_in_place(fresh: Path, folder: Path, last: str) -> None:
     entries = sorted(fresh.iterdir(), key=lambda entry: entry.name == last)
+    for entry in entries:
+        if _is_folder(folder / entry.name) and not _is_folder(entry):
+            what, hint = "a folder stands where a file is to be written", "remove it, or name another file"
+            raise OneFormerError(what, where=str(folder / entry.name), hint=hint)
     if len(entries) == 1 and not (folder / entries[0].name).is_dir():
         entries[0].replace(folder / entries[0].name)
         return
@@ -105,6 +109,10 @@ def _put_in_place(fresh: Path, folder: Path, last: str) -> None:
         for old in aside.iterdir():
             old.rename(folder / old.name)
         raise
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _to_disk(folder: Path) -> None:

@@ -168,3 +168,20 @@ def test_a_signal_ends_the_process_though_a_callback_of_the_collector_ignores_it
     expected = {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: -signal.SIGINT}[number]
     assert process.returncode == expected, err
     assert "ignored" not in err
+
+
+LEAVING = """
+import sys, threading
+from oneformer_jax import __main__ as command_line
+command_line.SECONDS_TO_END = 0.1
+threading.Thread(target=threading.Event().wait).start()  # as libraries leave one where something failed
+print("said")
+command_line._leave(3)
+"""
+
+
+def test_a_command_that_failed_ends_though_a_library_waits_in_a_thread() -> None:
+    process = start(LEAVING)
+    with ended([process]):
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (3, "said\n"), err

@@ -167,3 +167,13 @@ def test_nothing_writes_a_file_in_its_place() -> None:
                 if opened or node.func.attr in IN_PLACE:
                     found.add(str(path.relative_to(ROOT)))
     assert found <= ASIDE.keys()
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "model").write_text("1")
+    with pytest.raises(OneFormerError, match="runs: a folder stands where a file is to be written"):
+        write_text(tmp_path / "runs", "2")
+    with pytest.raises(OneFormerError, match="runs: a folder stands where a file is to be written"):
+        write(tmp_path, "other", "runs")
+    assert content(tmp_path) == {"runs/model": "1"}

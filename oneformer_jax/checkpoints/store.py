@@ -11,6 +11,7 @@ its files lie beside them.
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -131,6 +132,7 @@ class Checkpoints:
         items = {name: _arrays(tree) for name, tree in trees.items() if tree is not None}
         items["description"] = ocp.args.JsonSave(description.to_json())
         with self._naming(description.step):
+            self._try_to_write()
             self._manager.save(
                 description.step,
                 args=ocp.args.Composite(**items),
@@ -169,6 +171,13 @@ class Checkpoints:
             sums = write_checksums if jax.process_index() == 0 else lambda _: None
             self._checksums = self._beside.submit(sums, self.run_dir / FOLDER / str(step))
         return self._checksums
+
+    def _try_to_write(self) -> None:
+        """Where Orbax cannot make its first folder, threads of its own wait ten minutes for that, and the process for
+        them."""
+        if jax.process_index() == 0:
+            with tempfile.TemporaryDirectory(dir=self.run_dir / FOLDER, prefix=".") as folder:
+                (Path(folder) / "file").touch()
 
     @contextmanager
     def _naming(self, step: int) -> Iterator[None]:

@@ -1,14 +1,18 @@
 """What a run writes down while it trains: TensorBoard scalars, log.jsonl and learning curves."""
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.writing import write_bytes, write_text
+
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -118,21 +122,30 @@ class SilentLogbook(Logbook):
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log.jsonl, [] if there is none; a half-written last line is left out."""
-    if not path.is_file():
-        return []
+    """The records of a log.jsonl, [] if there is none; lines that are damaged or half written are left out."""
     records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        with suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            records += [record] * _is_record(record)
     return records
+
+
+def _is_record(content: Any) -> bool:
+    if not isinstance(content, dict) or type(content.get("step")) is not int:
+        return False
+    numbers = [value for name, value in content.items() if name not in ("step", "kind")]
+    is_whole = content.get("kind") == "validation" or (content.get("kind") == "train" and "loss" in content)
+    return is_whole and all(value is None or type(value) in (int, float) for value in numbers)
 
 
 def _keep_until(path: Path, step: int) -> None:
     """Drops the records after `step`: a resumed run makes these steps again. Whenever it is killed, all others stay."""
-    kept = [record for record in read_log(path) if record["step"] <= step]
+    records = read_log(path)
+    lines = path.read_bytes().count(b"\n") if path.is_file() else 0  # one that is half written has no end
+    if lost := lines - len(records):
+        logger.warning("%s: %d damaged lines are left out", path, lost)
+    kept = [record for record in records if record["step"] <= step]
     write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 

@@ -254,6 +254,15 @@ def test_a_write_that_fails_in_the_background_is_told_by_the_next_poll(
     load_params(find_checkpoint(tmp_path), jax.eval_shape(lambda: arrays(0.0)))
 
 
+def test_a_save_that_cannot_begin_leaves_no_thread_to_wait_for(run: Checkpoints, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").touch()
+    before = set(threading.enumerate())
+    with pytest.raises(CheckpointError, match="step 1 could not be written"):
+        run.save(arrays(1.0), None, describe(1))
+    assert not [thread for thread in set(threading.enumerate()) - before if not thread.daemon]
+
+
 def test_the_training_goes_on_while_checksums_are_computed(
     run: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,11 +204,12 @@ def _epochs(path: Path) -> tuple[dict[int, int], dict[int, Any]]:
     losses: dict[int, Any] = {}
     step = None
     for line in read_status(path):
-        if "epoch" in line and "step" in line:
+        kpi = line.get("kpi")
+        if type(line.get("epoch")) is int and type(line.get("step")) is int:
             step = line["step"]
             epochs[line["epoch"] + 1] = step
-        elif LOSS in line.get("kpi", {}) and step is not None and line["status"] == "RUNNING":
-            losses[step] = line["kpi"][LOSS]
+        elif isinstance(kpi, dict) and LOSS in kpi and step is not None and line.get("status") == "RUNNING":
+            losses[step] = kpi[LOSS]
     return epochs, losses
 
 

@@ -112,7 +112,12 @@ def parent_models(keys: Sequence[str], parent: Job, workspace: Workspace) -> dic
     names the parent's folder and what it holds, where there is no model or one that no key takes.
     """
     job, record = parent, parent.read()
+    asked = {parent.id}
     while record.action in WITHOUT_MODEL and record.parent:
+        if record.parent in asked:
+            what = f"the parents of job {parent.id} lead back to job {record.parent}"
+            raise CheckpointError(what, where=str(job.record_path), hint="the record is damaged: name another job")
+        asked.add(record.parent)
         job = workspace.job(record.parent)
         record = job.read()
     model = model_of(job, record)

@@ -4,6 +4,8 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
+
 from oneformer_jax.app.automl.training import progress, why_it_failed
 
 
@@ -51,3 +53,21 @@ def test_why_a_trial_failed(tmp_path: Path) -> None:
     assert why_it_failed(tmp_path, 3) == "ended with exit code 3"
     write(tmp_path / "status.json", {"status": "FAILURE", "message": "out of memory"})
     assert why_it_failed(tmp_path, 1) == "out of memory"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"\xff\n", b"[1]\n", b'{"kind": "validation"}\n', b'{"step": "2"}\n', b"[" * 100_000, b"\n", b'{"step": 1}\n'],
+)
+def test_damaged_lines_are_left_out(tmp_path: Path, damage: bytes) -> None:
+    good = b'{"step": 3, "kind": "validation", "mIoU": 0.1}\n'
+    (tmp_path / "log.jsonl").write_bytes(good + damage + b"\n" + good.replace(b"3", b"6"))
+    status = [
+        {"status": "RUNNING", "epoch": "a", "step": 1},
+        {"epoch": 0, "step": 3},
+        {"kpi": 5},
+        {"kpi": {"train_loss": 2}},
+    ]
+    write(tmp_path / "status.json", *status)
+    assert progress(tmp_path, "mIoU").scores == {3: 0.1, 6: 0.1}
+    assert progress(tmp_path, "train_loss").epochs == {1: 3}

@@ -1,5 +1,6 @@
 """Which model of its parent a job gets."""
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -53,6 +54,13 @@ def test_a_job_without_a_model_stands_for_the_one_that_it_used(
     assert parent_models(["export.checkpoint"], pictures, workspace) == {
         "export.checkpoint": str(training.folder / "train" / "best")
     }
+
+
+def test_parents_that_lead_back_to_themselves(workspace: Workspace, job_of: Callable[..., Job]) -> None:
+    job = job_of("evaluate", "metrics.json")
+    job.write(dataclasses.replace(job.read(), parent=job.id, lineage=[job.id]))
+    with pytest.raises(CheckpointError, match="the parents of job evaluate-1 lead back to job evaluate-1"):
+        parent_models(["inference.checkpoint"], job, workspace)
 
 
 def test_a_file_with_a_name_of_its_own(workspace: Workspace, job_of: Callable[..., Job], tmp_path) -> None:
