@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-GPU_VENV := .venv-gpu
+GPU_VENV ?= .venv-gpu
 GPU_PROGRAM := $(GPU_VENV)/bin/python -m benchmarks.gpu_program --quick
 
 .PHONY: install install-dev bindings resolve quickstart check test test-fast prove bench gpu gpu-check gpu-program format
@@ -80,15 +80,16 @@ bench: install-dev
 	$(RUN) -m benchmarks.report
 
 # JAX's plugin for CUDA with NVIDIA's libraries, 4 GB: no GPU and no driver is needed to compile for one.
-$(GPU_VENV)/installed: pyproject.toml
-	@echo "installing into $(GPU_VENV): some minutes without output"
-	$(PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/pip install --quiet --upgrade pip
-	$(GPU_VENV)/bin/pip install --quiet -e ".[cuda]"
+# Another environment, GPU_VENV=, is taken as it is.
+.venv-gpu/installed: pyproject.toml
+	@echo "installing into .venv-gpu: some minutes without output"
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/pip install --quiet --upgrade pip
+	.venv-gpu/bin/pip install --quiet -e ".[cuda]"
 	touch $@
 
 # An hour on two cores: what an H100 would run, and how long that takes at least. Then `make bench`'s last line.
-gpu-program: $(GPU_VENV)/installed
+gpu-program: $(filter .venv-gpu/installed,$(GPU_VENV)/installed)
 	$(GPU_PROGRAM) --backbone swin_t --size 512 --precision bf16-mixed
 	$(GPU_PROGRAM) --backbone swin_t --size 512 --precision 32
 	$(GPU_PROGRAM) --backbone swin_l --size 1024 --precision bf16-mixed

@@ -5,6 +5,7 @@ fusion makes inside costs nothing. Of what is computed only products count.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,20 +87,31 @@ def _dtype_of(instruction: Instruction, factor: Shape) -> str:
 
 def collective_cost(instruction: Instruction, operands: list[Instruction]) -> Cost:
     """Of a collective, as rings send it."""
-    sent, whole = instruction.opcode.removesuffix("-start"), sum(operand.bytes for operand in operands)
+    kind, whole = instruction.opcode.removesuffix("-start"), sum(operand.bytes for operand in operands)
+    if kind == "collective-permute":  # it names pairs instead of groups
+        return Cost(whole, whole, sent=whole)
     devices = group_size(instruction)
-    share = {"all-reduce": 2 * (devices - 1) / devices, "all-gather": devices - 1, "collective-permute": 1.0}
-    return Cost(whole, whole, sent=whole * share.get(sent, (devices - 1) / devices))
+    share = {"all-reduce": 2 * (devices - 1) / devices, "all-gather": devices - 1}
+    return Cost(whole, whole, sent=whole * share.get(kind, (devices - 1) / devices))
 
 
 def group_size(instruction: Instruction) -> int:
-    """How many devices a collective joins: those of its first group, `{{0,1},{2,3}}` or `[2,2]<=[4]`."""
+    """How many devices a collective joins: those of its first group, `{{0,1},{2,3}}` or `[2,2]<=[4]`, or those along
+    the axes that it names of a mesh, `mesh['a'=2,'b'=4] {'b'}`, of one of which that may be a part, `'b':(1)2`.
+
+    Raises ValueError where its groups are written in another way.
+    """
     text = instruction.attributes.partition("replica_groups=")[2]
-    if text.startswith("{{"):
-        return text[2 : text.index("}")].count(",") + 1
-    if text.startswith("["):
-        return int(text[1 : text.index("]")].split(",")[-1])
-    return 2
+    if listed := re.match(r"\{\{([\d,]+)\}", text):
+        return listed[1].count(",") + 1
+    if counted := re.match(r"\[\d+,(\d+)\]<=", text):
+        return int(counted[1])
+    if named := re.match(r"mesh\[([^\]]*)\](?:, device_ids=\(.*?\))? \{([^}]*)\}", text):
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", named[1]))
+        joined = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", named[2])
+        if joined and all(axis in sizes for axis, _ in joined):
+            return math.prod(int(part or sizes[axis]) for axis, part in joined)
+    raise ValueError(f"{instruction.name} ({instruction.opcode}) joins groups that are not understood: {text[:80]!r}")
 
 
 def fusion_cost(inner: Computation, computations: Mapping[str, Computation]) -> Cost:

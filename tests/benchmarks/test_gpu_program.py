@@ -211,6 +211,38 @@ def test_logits_of_attentions_are_what_an_exponential_is_taken_of() -> None:
     assert attention_entries(trace.jaxpr) == {36}, "that of 24 numbers is of no attention"
 
 
+# As XLA writes them: `jit` names axes of a mesh, whose devices may stand in another order, `shard_map` lists devices.
+GROUPS = {
+    "replica_groups=mesh['axis_0'=8,'axis_1'=1] {'axis_0'}, use_global_device_ids=true": 8,
+    "replica_groups=mesh['axis_0'=2,'axis_1'=1,'axis_2'=4] {'axis_0'}, use_global_device_ids=true": 2,
+    "replica_groups=mesh['axis_0'=4,'axis_1'=1,'axis_2'=2], device_ids=([2,4]T(1,0)) {'axis_0'}": 4,
+    "replica_groups=mesh['a'=2,'b'=4] {'a','b'}": 8,
+    "replica_groups=mesh['a'=2,'b'=4] {'b':(1)2}": 2,
+    "replica_groups={{0,1,2,3,4,5,6,7}}": 8,
+    "replica_groups={{0,2,4},{1,3,5}}": 3,
+    "replica_groups=[2,4]<=[8]": 4,
+    "replica_groups=[2,4]<=[4,2]T(1,0)": 4,
+}
+REDUCE = """
+  %x = f32[1000]{{0}} parameter(0)
+  ROOT %r = f32[1000]{{0}} all-reduce(%x), channel_id=1, {}, to_apply=%add"""
+
+
+@pytest.mark.parametrize(("groups", "devices"), GROUPS.items())
+def test_a_collective_joins_the_devices_of_a_group(groups: str, devices: int) -> None:
+    cost = only(REDUCE.format(groups)).cost
+    assert cost is not None
+    assert cost.sent == pytest.approx(2 * 4000 * (devices - 1) / devices)
+
+
+@pytest.mark.parametrize(
+    "groups", ["replica_groups={}", "replica_groups=mesh['a'=2] {'b'}", "replica_groups=@m {a}", ""]
+)
+def test_groups_that_are_written_in_another_way_are_not_guessed(groups: str) -> None:
+    with pytest.raises(ValueError, match=r"r \(all-reduce\) joins groups that are not understood: "):
+        only(REDUCE.format(groups))
+
+
 # Two all-reduces of 64 MiB in float32: the first has all of %k to hide behind, the second nothing.
 SENDING = """
   %x = f32[16777216]{0} parameter(0)
