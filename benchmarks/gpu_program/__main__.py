@@ -40,6 +40,7 @@ def main() -> None:
         options.strategy,
         "inference" if options.inference else "training",
         options.inference or Case.task,
+        options.remat,
     )
     parts = compiled_parts(case, options.programs, quick=options.quick)
     for name, part in parts.items():
@@ -66,6 +67,7 @@ def _options() -> argparse.ArgumentParser:
     add("--devices", type=int, default=1)
     add("--strategy", choices=("ddp", "fsdp"), default="ddp")
     add("--inference", choices=TASKS, help="a prediction for this task, not a training step")
+    add("--remat", choices=("auto", "none", "light", "dots", "blocks"), default="auto")
     add("--quick", action="store_true", help="make no machine code, which takes two thirds of the time")
     add("--rows", type=int, default=16, help="of each table")
     add("--programs", type=Path, help="folder that keeps the compiled programs; those of this revision are read again")

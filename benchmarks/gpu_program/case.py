@@ -6,14 +6,15 @@ from typing import Literal
 Purpose = Literal["training", "inference"]
 Strategy = Literal["ddp", "fsdp"]
 Task = Literal["semantic", "instance", "panoptic"]
+Remat = Literal["auto", "none", "light", "dots", "blocks"]
 
 
 @dataclass(frozen=True)
 class Case:
     """`batch` images of `size` x `size` pixels on each of so many devices.
 
-    `precision` and `strategy` are those of the spec. A training step has 16 segments in an image; inference encodes the
-    images, decodes them for `task` and post-processes.
+    `precision`, `strategy` and `remat` are those of the spec. A training step has 16 segments in an image; inference
+    encodes the images, decodes them for `task` and post-processes.
     """
 
     backbone: str
@@ -24,6 +25,7 @@ class Case:
     strategy: Strategy = "ddp"
     purpose: Purpose = "training"
     task: Task = "semantic"
+    remat: Remat = "auto"
 
     @property
     def name(self) -> str:
@@ -31,6 +33,8 @@ class Case:
         name = f"gpu_program-{self.backbone}-{self.size}-b{self.batch}-{self.precision}"
         if self.purpose == "inference":
             name += f"-inference-{self.task}"
+        if self.remat != "auto":
+            name += f"-{self.remat}"
         return name if self.devices == 1 else f"{name}-x{self.devices}-{self.strategy}"
 
     @property

@@ -1,5 +1,6 @@
 """The programs of a case, traced for GPUs that are not there: the side with JAX."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -54,7 +55,7 @@ def traced_parts(case: Case) -> dict[str, Traced]:
     if case.purpose == "inference":
         return _inference(case, model, mesh)
     recipe = Recipe(
-        model,
+        replace(model, remat=case.remat).on(mesh),
         CriterionConfig(),
         OptimizerConfig(weight_decay=WEIGHT_DECAY, clip_value=MAX_NORM),
         ScheduleConfig(LEARNING_RATE),

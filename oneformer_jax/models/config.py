@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from oneformer_jax.models.backbones import BackboneConfig, SwinConfig, backbone_from_json, backbone_to_json
 from oneformer_jax.models.gpu.formulation import ops_of_gpus
 from oneformer_jax.models.ops import CPU, Ops
+from oneformer_jax.models.remat import Remat
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ class OneFormerConfig:
     """The whole model. `task_seq_len` is the length of the task token rows that enter the task MLP as raw ids;
     `task_pad_id` is the id they are padded with: it belongs to the weights (0 in the original, 49407 in TAO).
 
-    `ops` is how the operations of `models.ops` are computed: the choice of a platform (`on`) or an exporter, not of the
-    architecture, so JSON lacks it.
+    `ops` is how the operations of `models.ops` are computed: the choice of a platform (`on`) or an exporter; `remat` is
+    what is kept for a backward pass (`models.remat`): the choice of a training, or of the platform where it is "auto".
+    Neither is of the architecture, so JSON lacks both.
     """
 
     num_classes: int = 133
@@ -80,15 +82,17 @@ class OneFormerConfig:
     task_seq_len: int = 77
     task_pad_id: int = 0
     ops: Ops = field(default=CPU, repr=False)
+    remat: Remat = field(default="none", repr=False)
 
     def on(self, mesh: Mesh) -> "OneFormerConfig":
         """The same model, computed as is fast on the devices of `mesh`, unless other `ops` were chosen before."""
-        is_for_gpus = self.ops == CPU and mesh.devices.flat[0].platform != "cpu"
-        return replace(self, ops=ops_of_gpus(mesh)) if is_for_gpus else self
+        is_for_gpus = mesh.devices.flat[0].platform != "cpu"
+        config = replace(self, ops=ops_of_gpus(mesh)) if is_for_gpus and self.ops == CPU else self
+        return replace(config, remat="dots" if is_for_gpus else "none") if self.remat == "auto" else config
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists, as a checkpoint stores them."""
-        fields = {name: value for name, value in vars(self).items() if name != "ops"}
+        fields = {name: value for name, value in vars(self).items() if name not in ("ops", "remat")}
         parts = {name: dataclasses.asdict(fields[name]) for name in PARTS}
         return fields | parts | {"backbone": backbone_to_json(self.backbone)}
 

@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, UInt32
 
 from oneformer_jax.models.precision import as_kernel, widened
+from oneformer_jax.models.remat import marked
 
 EPSILON = 1e-5
 TEMPERATURE = 10000.0
@@ -61,7 +62,7 @@ class Dense(nn.Module):
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
         x, kernel, bias = as_kernel(x, kernel, bias)
         y = x @ kernel
-        return y if bias is None else y + bias.reshape(*[1] * (y.ndim - 1), -1)
+        return marked(y if bias is None else y + bias.reshape(*[1] * (y.ndim - 1), -1), "results")
 
 
 def linear(
@@ -130,7 +131,7 @@ class Convolution(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
         x, kernel, bias = as_kernel(x, kernel, bias)
         y = x @ kernel[0, 0] if self.side == 1 else convolved_3x3(x, kernel)
-        return y if bias is None else y + bias[None, None, None]
+        return marked(y if bias is None else y + bias[None, None, None], "results")
 
 
 @jax.custom_vjp

@@ -21,6 +21,7 @@ from oneformer_jax.models.layers import (
 )
 from oneformer_jax.models.ops import resize
 from oneformer_jax.models.predictions import DecodedLayers, Features, mask_logits
+from oneformer_jax.models.remat import block
 from oneformer_jax.models.transformer import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 
 
@@ -72,7 +73,8 @@ class MaskDecoder(nn.Module):
         for i in range(config.dec_layers):
             if i > 0:
                 level = (i - 1) % len(maps)
-                queries = DecoderLayer(config, name=f"layer_{i - 1}")(
+                queries = block(
+                    DecoderLayer(config, name=f"layer_{i - 1}"),
                     queries,
                     query_embed[None],
                     *memories[level],
@@ -124,7 +126,7 @@ class ClassTransformer(nn.Module):
             mix = SelfAttentionLayer(*attention, name=f"decoder_{i}_self_attention")
             queries = mix(queries, positions, deterministic=deterministic)
             look = CrossAttentionLayer(*attention, name=f"decoder_{i}_cross_attention")
-            queries = look(queries, positions, memory, memory_positions, deterministic=deterministic)
+            queries = block(look, queries, positions, memory, memory_positions, deterministic=deterministic)
             transform = FeedForwardLayer(*feed_forward, name=f"decoder_{i}_feed_forward")
             queries = transform(queries, deterministic=deterministic)
         return layer_norm(name="decoder_norm")(queries)

@@ -12,6 +12,8 @@ row, p prompts of an image, m rows that are encoded.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, UInt8
 
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.models import ops
+from oneformer_jax.models import ops, remat
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.layers import MLP
 from oneformer_jax.models.mask_decoder import MaskDecoder
@@ -99,7 +101,7 @@ def encode(
     """Images (normalised, RGB) -> what all tasks share, float32."""
     backbone_rng, decoder_rng = (None, None) if rng is None else jax.random.split(rng)
     training = {"deterministic": rng is None}
-    with ops.using(config.ops):
+    with _using(config):
         maps = _apply(config.backbone.build(), params["backbone"], images, rng=backbone_rng, **training)
         decoder = PixelDecoder(config.pixel_decoder)
         features = _apply(decoder, params["pixel_decoder"], maps, rng=decoder_rng, **training)
@@ -119,7 +121,7 @@ def decode(
     `task_tokens` are rows of `config.task_seq_len` raw token ids, padded with `config.task_pad_id`: the ids themselves
     are the input of the task MLP. Raises OneFormerError: another number of rows than images, or rows of another length.
     """
-    with ops.using(config.ops):
+    with _using(config):
         layers = _decoded(params, features, task_tokens, config, rng)
     class_logits, mask_embeddings = jnp.stack(layers.class_logits), widened(jnp.stack(layers.mask_embeddings))
     return LayerPredictions(class_logits, mask_embeddings, features.mask_features, layers.object_queries)
@@ -129,7 +131,7 @@ def predict(
     params: Params, features: Features, task_tokens: Num[Array, "b t"], *, config: OneFormerConfig
 ) -> Predictions:
     """Features and one task per image -> predictions of the last layer, in evaluation mode. Otherwise as `decode`."""
-    with ops.using(config.ops):
+    with _using(config):
         layers = _decoded(params, features, task_tokens, config)
         masks = mask_logits(widened(layers.mask_embeddings[-1]), features.mask_features)
     return Predictions(layers.class_logits[-1], masks)
@@ -167,7 +169,7 @@ def encode_text(
     """
 
     def encode(tokens: Int[Array, "m l"]) -> Float[Array, "m d"]:
-        with ops.using(config.ops):
+        with _using(config):
             encoded = _apply(TextEncoder(config.text_encoder), params["text_encoder"], tokens)
             return widened(_apply(_text_projector(config), params["text_projector"], encoded))
 
@@ -184,6 +186,13 @@ def encode_text(
         return texts
     context = params["prompt_ctx"]
     return jnp.concatenate([texts, jnp.broadcast_to(context[None], (texts.shape[0], *context.shape))], axis=1)
+
+
+@contextmanager
+def _using(config: OneFormerConfig) -> Iterator[None]:
+    """Puts in use how the model is computed."""
+    with ops.using(config.ops), remat.using(config.remat):
+        yield
 
 
 def _task_mlp(config: OneFormerConfig) -> MLP:

@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float
 from oneformer_jax.models.deformable_attention import Shapes, weighted_gathers
 from oneformer_jax.models.layers import Dropout
 from oneformer_jax.models.precision import rounded_exp, wide_product, widened
+from oneformer_jax.models.remat import marked
 
 Method = Literal["bilinear", "bicubic"]
 Projected = Array | tuple[Array, Array, Array]
@@ -89,7 +90,7 @@ def deformable_attention(
     """
     if sum(h * w for h, w in shapes) != value.shape[1] or len(shapes) != locations.shape[3]:
         raise ValueError(f"levels {shapes} do not fit values {value.shape} and locations {locations.shape}")
-    return _in_use.get().deformable_attention(value, shapes, locations, weights)
+    return marked(_in_use.get().deformable_attention(value, shapes, locations, weights), "results")
 
 
 def heads_first(projected: Projected) -> tuple[Array, Array, Array]:
@@ -109,7 +110,7 @@ def normalised_sums(
     """`attend`, where the sums are normalised, not the weights, which are many times as large and are rounded to the
     dtype of the values."""
     q, k, v = heads_first(projected)
-    logits = wide_product("...qd,...kd->...qk", q * scale, k)
+    logits = marked(wide_product("...qd,...kd->...qk", q * scale, k), "logits")
     if bias is not None:
         logits = logits + bias[(None,) * (logits.ndim - bias.ndim)]
     if blocked is not None:
@@ -121,7 +122,7 @@ def normalised_sums(
     weights = rounded_exp(shifted, v.dtype)
     kept = dropout(weights)
     sums = wide_product("...qk,...kd->...qd", kept, v) if is_narrow else widened(kept @ v)
-    means = sums / jnp.sum(weights, axis=-1, keepdims=True, dtype=logits.dtype)
+    means = marked(sums, "results") / jnp.sum(weights, axis=-1, keepdims=True, dtype=logits.dtype)
     return means.swapaxes(-3, -2)
 
 

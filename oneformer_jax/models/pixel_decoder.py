@@ -27,6 +27,7 @@ from oneformer_jax.models.layers import (
 from oneformer_jax.models.ops import deformable_attention, resize
 from oneformer_jax.models.precision import widened
 from oneformer_jax.models.predictions import Features
+from oneformer_jax.models.remat import block
 from oneformer_jax.models.transformer import FeedForwardLayer
 
 LEVELS = ("res5", "res4", "res3")  # the order of the tokens and of the decoder's layers
@@ -44,8 +45,9 @@ class PixelDecoder(nn.Module):
     def __call__(self, features: dict[str, Float[Array, "b _h _w _c"]], *, deterministic: bool) -> Features:
         config = self.config
         maps = [
-            ConvNorm(config.conv_dim, kernel_init=xavier_uniform, use_bias=True, name=f"input_proj_{i}")(
-                features[level]
+            block(
+                ConvNorm(config.conv_dim, kernel_init=xavier_uniform, use_bias=True, name=f"input_proj_{i}"),
+                features[level],
             )
             for i, level in enumerate(LEVELS)
         ]
@@ -59,16 +61,17 @@ class PixelDecoder(nn.Module):
         )
         tokens = jnp.concatenate([x.reshape(x.shape[0], -1, x.shape[-1]) for x in maps], axis=1)
         for i in range(config.num_layers):
-            tokens = EncoderLayer(config, shapes, name=f"layer_{i}")(tokens, positions, deterministic=deterministic)
+            layer = EncoderLayer(config, shapes, name=f"layer_{i}")
+            tokens = block(layer, tokens, positions, deterministic=deterministic)
 
         ends = np.cumsum([height * width for height, width in shapes])
         res5, res4, res3 = (
             part.reshape(part.shape[0], *shape, part.shape[-1])
             for part, shape in zip(jnp.split(tokens, ends[:-1], axis=1), shapes, strict=True)
         )
-        lateral = ConvNorm(config.conv_dim, name="lateral")(features["res2"])
+        lateral = block(ConvNorm(config.conv_dim, name="lateral"), features["res2"])
         finest = lateral + resize(res3, (lateral.shape[1], lateral.shape[2]))
-        finest = nn.relu(ConvNorm(config.conv_dim, side=3, name="output")(finest))
+        finest = nn.relu(block(ConvNorm(config.conv_dim, side=3, name="output"), finest))
         mask_features = Convolution(config.mask_dim, fan_in_xavier, name="mask_features")(finest)
         return Features(mask_features, (res5, res4, res3))
 

@@ -1,6 +1,6 @@
 """A spec to the settings of a training: the one place that reads it for `train`, but for model, data and devices."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ def training_run(spec: Spec, folder: Path) -> TrainingRun:
 
 def training_recipe(spec: Spec) -> Recipe:
     """What an update is made of. Raises SpecError for a frozen part that does not exist."""
-    model, train = model_config(spec), spec.train
+    train = spec.train
+    model = replace(model_config(spec), remat=train.remat)
     return Recipe(
         model,
         criterion_config(spec.model.one_former),

@@ -250,6 +250,13 @@ class Train(Section):
         template="32",
         tao="fp32, the schema's default, crashes",
     )
+    remat: Literal["auto", "none", "light", "dots", "blocks"] = own_key(
+        "auto",
+        "recomputation",
+        "What each block keeps for the backward pass, which computes the rest once more. none: all that is read there; "
+        "light: inputs and results of products, but not of norms and activations; dots: results of products; blocks: "
+        "what enters the block. auto: dots on GPUs, none on CPU.",
+    )
     distributed_strategy: Literal["ddp", "fsdp"] = key(
         "ddp",
         "distributed_strategy",

@@ -4,6 +4,7 @@ Axes: b images, h w pixels of a map (_h _w those of another), c channels, n wind
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from oneformer_jax.models import remat
 from oneformer_jax.models.backbones.registry import BackboneConfig
 from oneformer_jax.models.layers import Conv, Dense, Dropout, DropPath, fan_in_uniform, layer_norm, uniform_bias
 from oneformer_jax.models.ops import attend, resize
@@ -88,7 +90,7 @@ class Swin(nn.Module):
         )(pad_to_multiple(images, patch))
         x = widened(x)
         if config.patch_norm:
-            x = layer_norm(name="patch_norm")(x)
+            x = remat.block(layer_norm(name="patch_norm"), x)
         if config.ape:
             side = config.pretrain_img_size // patch
             table = self.param("absolute_pos_embed", narrow_normal, (1, side, side, config.embed_dim))
@@ -96,16 +98,17 @@ class Swin(nn.Module):
         still = [deterministic or i in config.frozen_stages for i in range(len(config.depths))]
         x = Dropout(config.drop_rate, still[0])(x)
 
-        block = nn.remat(SwinBlock, static_argnums=(2,)) if config.use_checkpoint else SwinBlock
         drop_path = iter(np.linspace(0, config.drop_path_rate, sum(config.depths)).tolist())
         features = {}
         for i, (depth, heads) in enumerate(zip(config.depths, config.num_heads, strict=True)):
             if i > 0:
-                x = PatchMerging(config, name=f"merging{i - 1}")(x)
+                x = remat.block(PatchMerging(config, name=f"merging{i - 1}"), x)
             for j in range(depth):
                 shift = config.window_size // 2 if j % 2 else 0
-                x = block(config, heads, shift, next(drop_path), name=f"stage{i}_block{j}")(x, still[i])
-            features[f"res{i + 2}"] = layer_norm(name=f"norm{i}")(x)
+                block = SwinBlock(config, heads, shift, next(drop_path), name=f"stage{i}_block{j}")
+                with remat.using("blocks") if config.use_checkpoint else nullcontext():
+                    x = remat.block(block, x, deterministic=still[i])
+            features[f"res{i + 2}"] = remat.block(layer_norm(name=f"norm{i}"), x)
         return features
 
 

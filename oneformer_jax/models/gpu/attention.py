@@ -21,6 +21,7 @@ from oneformer_jax.models.gpu import attention_passes
 from oneformer_jax.models.gpu.attention_problem import Cotangents, Inputs, Problem
 from oneformer_jax.models.layers import Dropout
 from oneformer_jax.models.ops import Blocked, Projected, float16_unit, normalised_sums
+from oneformer_jax.models.remat import marked
 
 WIDTHS = (16, 32, 64, 128)
 """Channels of a head that the kernels are made for."""
@@ -136,6 +137,7 @@ def _forward(call: _Call, arguments: _Arguments) -> tuple[Array, tuple[_Argument
 
     by_image = PartitionSpec(axes)
     found = call.dealt(means, axes, (_specs(arguments, axes),), (by_image, by_image))(arguments)
+    found = tuple(marked(x, "results") for x in found)
     return found[0], (arguments, *found)
 
 

@@ -19,6 +19,7 @@ LENGTH: Rows = {
     "train.checkpoint_keep": Changes("5", training("checkpoints_kept"), 5),
     "train.ema_decay": Changes("0.9", training("recipe.step.average_decay"), 0.9),
     "train.precision": Changes("16", training("recipe.step.precision"), "16-mixed"),
+    "train.remat": Changes("blocks", training("recipe.model.remat"), "blocks"),
     "train.profile_steps": Changes("2", loop("profile_steps"), 2),
     "train.is_dry_run": Changes("true", training("dry_run"), True),
     "train.verbose": Changes("true", training("verbose"), True),

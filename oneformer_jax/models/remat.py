@@ -1,0 +1,53 @@
+"""What a forward pass keeps for its backward pass, and what that computes once more instead (Chen et al. 2016).
+
+A model applies its blocks by `block`, and marks in them what is dear to compute (`marked`). Which of the marked arrays
+a block keeps beside its inputs is the choice in use: that of `OneFormerConfig.remat`, which `models.oneformer` puts in
+use while it applies a module (`using`). It is no part of the architecture, and changes no number but by rounding.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
+
+Remat = Literal["auto", "none", "light", "dots", "blocks"]
+Mark = Literal["inputs", "results", "logits"]
+"""Of a layer: what it multiplies, and what comes out; of an attention: what its weights are the softmax of."""
+
+MARKS_KEPT: dict[Remat, tuple[Mark, ...]] = {
+    "light": ("inputs", "results", "logits"),
+    "dots": ("results",),
+    "blocks": (),
+}
+"""By the choice. Without one there are no blocks: whatever a derivative reads is kept."""
+
+_in_use: ContextVar[Remat] = ContextVar("remat", default="none")
+
+
+@contextmanager
+def using(remat: Remat) -> Iterator[None]:
+    """Within it, this thread's blocks keep what `remat` says."""
+    token = _in_use.set(remat)
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
+
+
+def marked(x: Float[Array, "*n"], mark: Mark) -> Float[Array, "*n"]:
+    """`x`, which blocks keep where that mark is kept."""
+    return checkpoint_name(x, mark) if _in_use.get() in MARKS_KEPT else x
+
+
+def block(module: nn.Module, *inputs: Any, **modes: Any) -> Any:
+    """The outputs of `module` for arrays and static modes. Its backward pass draws the same dropout once more."""
+    marks = MARKS_KEPT.get(_in_use.get())
+    if marks is None:
+        return module(*inputs, **modes)
+    policy = jax.checkpoint_policies.save_only_these_names(*marks)
+    return nn.remat(lambda module, *inputs: module(*inputs, **modes), policy=policy)(module, *inputs)
