@@ -253,9 +253,9 @@ class Train(Section):
     remat: Literal["auto", "none", "light", "dots", "blocks"] = own_key(
         "auto",
         "recomputation",
-        "What each block keeps for the backward pass, which computes the rest once more. none: all that is read there; "
-        "light: inputs and results of products, but not of norms and activations; dots: results of products; blocks: "
-        "what enters the block. auto: dots on GPUs, none on CPU.",
+        "What each block keeps for the backward pass, which computes the rest once more. none: everything; light: what "
+        "products read and return; dots: what they return; blocks: what enters the block. auto: dots on GPUs, none on"
+        " CPU.",
     )
     distributed_strategy: Literal["ddp", "fsdp"] = key(
         "ddp",

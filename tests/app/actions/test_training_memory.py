@@ -46,7 +46,7 @@ CASES: dict[str, tuple[tuple[int, int, int], list[str]]] = {
             "train.precision=bf16",
             "train.accumulate_grad_batches=2",
             "train.ema_decay=0.9",
-            "model.backbone.swin.use_checkpoint=true",
+            "train.remat=dots",
         ],
     ),
 }
@@ -163,17 +163,15 @@ def test_who_runs_out_of_memory_is_told_what_a_step_needs_and_what_to_change(
     spec_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "training_memory", lambda *_: NEEDED)
-    settings = run_of(spec_of("dataset.train.batch_size=4", "model.backbone.swin.use_checkpoint=true"))
+    settings = run_of(spec_of("dataset.train.batch_size=4", "train.remat=blocks"))
     with pytest.raises(OneFormerError) as caught, explaining_out_of_memory(settings):
         out_of_memory()
     message = str(caught.value)
     assert "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.; a step needs about 148 MiB" in message
     assert "(parameters 4, optimizer 8, gradients 4, kept for the backward pass 100, working memory 30)" in message
     assert "train.precision=bf16-mixed, dataset.train.batch_size=2 with train.accumulate_grad_batches=2" in message
-    assert "use_checkpoint" not in message
-    assert what_to_change(run_of(spec_of("train.precision=bf16"))).startswith(
-        "set model.backbone.swin.use_checkpoint=true, a "
-    )
+    assert "remat" not in message
+    assert what_to_change(run_of(spec_of("train.precision=bf16"))).startswith("set train.remat=blocks, a ")
 
 
 def test_an_estimate_that_fails_does_not_hide_that_memory_ran_out(

@@ -149,7 +149,7 @@ def what_to_change(settings: TrainingRun) -> str:
     recipe, batch_size = settings.recipe, settings.pipeline.batch_size
     changes = [
         "train.precision=bf16-mixed" if recipe.step.precision == "32" else "",
-        "" if getattr(recipe.model.backbone, "use_checkpoint", True) else "model.backbone.swin.use_checkpoint=true",
+        "train.remat=blocks" if recipe.model.remat != "blocks" else "",
         f"dataset.train.batch_size={batch_size // 2} with "
         f"train.accumulate_grad_batches={2 * settings.length.batches_per_step} (the same step)"
         if batch_size > 1
