@@ -150,7 +150,7 @@ def python(script: str, *arguments: Path, path: tuple[Path, ...]) -> None:
 def test_json_names_the_kind() -> None:
     stored = TINY.to_json()
     assert stored["backbone"]["kind"] == "swin"
-    assert "ops" not in stored
+    assert not {"ops", "remat"} & set(stored)
     assert OneFormerConfig.from_json(stored) == TINY
 
 

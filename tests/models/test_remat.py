@@ -14,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Var
 from jax.sharding import Mesh
 
 from oneformer_jax.models import ops, remat
+from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.gpu.attention import KernelAttention
 from oneformer_jax.models.layers import Dense, Dropout, layer_norm, xavier_uniform
 from oneformer_jax.models.remat import Remat
@@ -122,3 +123,25 @@ def test_the_kernel_of_an_attention_runs_once_unless_asked() -> None:
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     runs = {choice: backward(choice, KernelAttention(mesh, interpret=True))["means"] for choice in ("none", *CHOICES)}
     assert runs == {"none": 0, "light": 0, "dots": 0, "blocks": 1}
+
+
+# Channels of what a Swin block of width c keeps of a pixel: its input; queries, keys and values, the sums of its
+# attention, the projection and the wide half of the feed-forward, which is 4 c; or its input alone.
+@pytest.mark.slow
+@pytest.mark.parametrize(("choice", "widths"), [("dots", 1 + 3 + 1 + 1 + 4), ("blocks", 1)])
+def test_a_compiled_forward_pass_of_swin_keeps_so_many_bytes(choice: Remat, widths: int) -> None:
+    config = SwinConfig(embed_dim=8, depths=(3,), num_heads=(1,), window_size=4, drop_path_rate=0.2)
+    images = jnp.ones((2, 64, 64, 3))
+    params = config.build().init(jax.random.key(1), images, deterministic=True)["params"]
+
+    def features(params: Any, images: jax.Array) -> jax.Array:
+        with remat.using(choice):
+            rngs = {"dropout": jax.random.key(2)}
+            return config.build().apply({"params": params}, images, deterministic=False, rngs=rngs)["res2"]
+
+    forward = jax.jit(lambda params, images: jax.vjp(partial(features, images=images), params)[1])
+    kept = forward.lower(params, images).compile().memory_analysis().output_size_in_bytes
+    of_map = 2 * 16 * 16 * 8 * 4
+    # Beside the blocks: the images, what enters the first and the last norm; and the parameters.
+    expected = images.nbytes + (3 * widths + 2) * of_map + sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    assert kept == pytest.approx(expected, rel=0.05)
