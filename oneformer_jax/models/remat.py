@@ -5,7 +5,7 @@ a block keeps beside its inputs is the choice in use: that of `OneFormerConfig.r
 use while it applies a module (`using`). It is no part of the architecture, and changes no number but by rounding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -16,13 +16,14 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 Remat = Literal["auto", "none", "light", "dots", "blocks"]
-Mark = Literal["inputs", "results", "logits"]
-"""Of a layer: what it multiplies, and what comes out; of an attention: what its weights are the softmax of."""
+Mark = Literal["inputs", "results", "logits", "block"]
+"""Of a layer: what it multiplies, and what comes out; of an attention: what its weights are the softmax of; of a block:
+what comes out."""
 
 MARKS_KEPT: dict[Remat, tuple[Mark, ...]] = {
-    "light": ("inputs", "results", "logits"),
-    "dots": ("results",),
-    "blocks": (),
+    "light": ("block", "inputs", "results", "logits"),
+    "dots": ("block", "results"),
+    "blocks": ("block",),
 }
 """By the choice. Without one there are no blocks: whatever a derivative reads is kept."""
 
@@ -39,15 +40,21 @@ def using(remat: Remat) -> Iterator[None]:
         _in_use.reset(token)
 
 
+def policy(remat: Remat) -> Callable[..., bool] | None:
+    """That of `jax.checkpoint` for the choice, None where all is kept."""
+    marks = MARKS_KEPT.get(remat)
+    return None if marks is None else jax.checkpoint_policies.save_only_these_names(*marks)
+
+
 def marked(x: Float[Array, "*n"], mark: Mark) -> Float[Array, "*n"]:
     """`x`, which blocks keep where that mark is kept."""
     return checkpoint_name(x, mark) if _in_use.get() in MARKS_KEPT else x
 
 
 def block(module: nn.Module, *inputs: Any, **modes: Any) -> Any:
-    """The outputs of `module` for arrays and static modes. Its backward pass draws the same dropout once more."""
-    marks = MARKS_KEPT.get(_in_use.get())
-    if marks is None:
+    """The output of `module` for arrays and static modes. Its backward pass draws the same dropout once more."""
+    kept = policy(_in_use.get())
+    if kept is None:
         return module(*inputs, **modes)
-    policy = jax.checkpoint_policies.save_only_these_names(*marks)
-    return nn.remat(lambda module, *inputs: module(*inputs, **modes), policy=policy)(module, *inputs)
+    output = nn.remat(lambda module, *inputs: module(*inputs, **modes), policy=kept)(module, *inputs)
+    return marked(output, "block")

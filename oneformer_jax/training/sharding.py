@@ -6,10 +6,9 @@ backward pass. Nothing of this is known to the model.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import jax
 import numpy as np
@@ -20,6 +19,9 @@ from jaxtyping import PyTree
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.losses.matching import Pairs
 from oneformer_jax.models.oneformer import Params
+from oneformer_jax.models.remat import Remat, policy
+
+T = TypeVar("T")
 
 DATA_AXIS = "data"
 Strategy = Literal["ddp", "fsdp"]
@@ -113,12 +115,16 @@ def gathered(params: Params, mesh: Mesh, strategy: Strategy) -> Params:
     return jax.tree.map(gather, params)
 
 
+def without_gathered(function: Callable[..., T], remat: Remat) -> Callable[..., T]:
+    """The function, whose backward pass gathers parameters once more instead of keeping all of them whole.
+
+    What its blocks keep by `remat` has to be said again: the policy outside decides for what is inside, too.
+    """
+    return jax.checkpoint(function, policy=policy(remat) or _is_kept)
+
+
 def _is_kept(primitive: Primitive, *_: object, **__: object) -> bool:
     return primitive.name != "sharding_constraint"
-
-
-without_gathered = partial(jax.checkpoint, policy=_is_kept)
-"""The function, whose backward pass gathers parameters once more instead of keeping all of them whole."""
 
 
 def images_split(tree: PyTree, images: int, mesh: Mesh, *, besides: PyTree) -> PyTree:

@@ -215,7 +215,7 @@ class TrainStep:
         dropout = jax.random.fold_in(jax.random.fold_in(key, DROPOUT_STREAM), batch.sample[0])
         network = self._network(batch, dropout)
         if self.settings.strategy != "ddp":
-            network = without_gathered(network)
+            network = without_gathered(network, self.config.remat)
         outputs, pullback = jax.vjp(network, params)
         costs = self.objective.costs(outputs, batch, key)
         pullback = images_split(pullback, len(batch.images), self.mesh, besides=params)
