@@ -194,7 +194,7 @@ def random_bits(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, ".
 
 def key_words(key: Key[Array, ""]) -> UInt32[Array, "2"]:
     """What `random_bits` knows of a key: it counts positions from the first, and mixes with the second."""
-    return jax.random.bits(key, (2,), jnp.uint32)
+    return marked(jax.random.bits(key, (2,), jnp.uint32), "draw")
 
 
 def mixed_bits(x: UInt32[Array, "*n"], second: UInt32[Array, ""]) -> UInt32[Array, "*n"]:
@@ -239,7 +239,7 @@ class DropPath(nn.Module):
         if deterministic or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
-        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0], 1, 1, 1))
+        kept = marked(jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0], 1, 1, 1)), "draw")
         return jnp.where(kept, x / keep, 0.0)
 
 

@@ -13,17 +13,17 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Shaped
 
 Remat = Literal["auto", "none", "light", "dots", "blocks"]
-Mark = Literal["inputs", "results", "logits", "block"]
+Mark = Literal["inputs", "results", "logits", "block", "draw"]
 """Of a layer: what it multiplies, and what comes out; of an attention: what its weights are the softmax of; of a block:
-what comes out."""
+what comes out; a few random words."""
 
 MARKS_KEPT: dict[Remat, tuple[Mark, ...]] = {
-    "light": ("block", "inputs", "results", "logits"),
-    "dots": ("block", "results"),
-    "blocks": ("block",),
+    "light": ("block", "draw", "inputs", "results", "logits"),
+    "dots": ("block", "draw", "results"),
+    "blocks": ("block", "draw"),
 }
 """By the choice. Without one there are no blocks: whatever a derivative reads is kept."""
 
@@ -46,7 +46,7 @@ def policy(remat: Remat) -> Callable[..., bool] | None:
     return None if marks is None else jax.checkpoint_policies.save_only_these_names(*marks)
 
 
-def marked(x: Float[Array, "*n"], mark: Mark) -> Float[Array, "*n"]:
+def marked(x: Shaped[Array, "*n"], mark: Mark) -> Shaped[Array, "*n"]:
     """`x`, which blocks keep where that mark is kept."""
     return checkpoint_name(x, mark) if _in_use.get() in MARKS_KEPT else x
 
