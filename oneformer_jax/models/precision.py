@@ -42,6 +42,7 @@ def as_kernel(*arrays: Any, dtype: DTypeLike | None = None, inexact: bool = True
     kernel = arrays[1]
     assert kernel is not None
     x, *others = (None if array is None else array.astype(kernel.dtype) for array in arrays)
+    assert x is not None
     return [marked(x, "inputs"), *others]
 
 
