@@ -127,15 +127,14 @@ def _is_kept(primitive: Primitive, *_: object, **__: object) -> bool:
     return primitive.name != "sharding_constraint"
 
 
-def images_split(tree: PyTree, images: int, mesh: Mesh, *, besides: PyTree) -> PyTree:
-    """Inside jit: `tree`, whose arrays of one row an image are split over the devices; those in `besides` are left.
+def images_split(tree: PyTree, images: int, mesh: Mesh) -> PyTree:
+    """Inside jit: `tree`, whose arrays of one row an image are split over the devices.
 
     What does not depend on the images, like masks of dropout, XLA would otherwise keep for all of them on every device.
     """
-    others = {id(leaf) for leaf in jax.tree.leaves(besides)}
 
-    def split(leaf: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
-        by_image = leaf.shape[:1] == (images,) and id(leaf) not in others
+    def split(leaf: jax.Array) -> jax.Array:
+        by_image = leaf.shape[:1] == (images,)
         return jax.lax.with_sharding_constraint(leaf, batch_sharding(mesh)) if by_image else leaf
 
     return jax.tree.map(split, tree)

@@ -1,9 +1,9 @@
 """One training step: `forward`, assignment on the host, `losses`, `backward`, `update`.
 
 The host solves the assignment between two jitted functions instead of in a callback inside one: functions with a host
-callback never enter the persistent compilation cache, and callbacks can deadlock on several devices. `jax.vjp`'s
-pullback is a pytree, so `forward` can return it and `backward` finish the work. `update` is apart from `backward`
-because the pullback shares buffers with the parameters that `update` donates.
+callback never enter the persistent compilation cache, and callbacks can deadlock on several devices. `forward` returns
+what the derivative reads (`training.pullback`), and `backward` finishes the work. `update` is apart from `backward`
+because that reads the parameters, which `update` donates.
 
 A step may take several batches: their gradients add up to that of one batch as large as all of them, but for the
 contrastive loss, which compares the images of each batch alone.
@@ -32,6 +32,7 @@ from oneformer_jax.models.oneformer import Params, normalise
 from oneformer_jax.models.precision import KERNEL_DTYPES, with_kernels_in
 from oneformer_jax.models.predictions import TrainingOutputs
 from oneformer_jax.training.optimizer import Names, averaged, global_norm, in_evaluation_mode, without_gradient
+from oneformer_jax.training.pullback import Pullback
 from oneformer_jax.training.sharding import (
     Strategy,
     batch_sharding,
@@ -132,7 +133,7 @@ class Forward(NamedTuple):
     outputs: TrainingOutputs
     costs: Float[Array, "l b q t"]
     num_segments: Int[Array, " b"]
-    pullback: Callable[[TrainingOutputs], tuple[Params]]
+    pullback: Pullback
 
 
 class Losses(NamedTuple):
@@ -193,7 +194,7 @@ class TrainStep:
         outputs, costs, counts, pullback = self.forward(state.params, state.step, batch)
         pairs = put_pairs(self._assigned(costs, counts), self.mesh)
         scalars, cotangents = self.losses(outputs, state.step, batch, pairs, normalisers, state.loss_scale)
-        return self.backward(pullback, cotangents), scalars
+        return self.backward(state.params, pullback, cotangents), scalars
 
     def _assigned(self, costs: Float[Array, "l b q t"], counts: Int[Array, " b"]) -> Pairs:
         """The pairs of this process's images, solved on the host."""
@@ -218,8 +219,8 @@ class TrainStep:
             network = without_gathered(network, self.config.remat)
         outputs, pullback = jax.vjp(network, params)
         costs = self.objective.costs(outputs, batch, key)
-        pullback = images_split(pullback, len(batch.images), self.mesh, besides=params)
-        return Forward(outputs, costs, jnp.sum(batch.segment_class >= 0, axis=1), pullback)
+        kept = images_split(Pullback.without(params, pullback), len(batch.images), self.mesh)
+        return Forward(outputs, costs, jnp.sum(batch.segment_class >= 0, axis=1), kept)
 
     def _network(self, batch: Batch, dropout: Key[Array, ""]) -> Callable[[Params], TrainingOutputs]:
         """The outputs of a batch as a function of the parameters."""
@@ -267,11 +268,9 @@ class TrainStep:
         (_, (loss, parts)), cotangents = jax.value_and_grad(scaled, has_aux=True)(outputs)
         return Losses({"loss": loss} | {name: jnp.ravel(part)[-1] for name, part in parts.items()}, cotangents)
 
-    def backward_pass(
-        self, pullback: Callable[[TrainingOutputs], tuple[Params]], cotangents: TrainingOutputs
-    ) -> Params:
+    def backward_pass(self, params: Params, pullback: Pullback, cotangents: TrainingOutputs) -> Params:
         """Gradients, which live where the parameters do."""
-        (gradients,) = pullback(cotangents)
+        (gradients,) = pullback(params, cotangents)
         return constrained(gradients, self.mesh, self.settings.strategy)
 
     def updated(self, state: TrainState, gradients: Params, loss: Float[Array, ""]) -> tuple[TrainState, Scalars]:

@@ -63,7 +63,7 @@ def traced_programs(step: TrainStep, state: TrainState, batch: Batch) -> StepPro
     place = jax.ShapeDtypeStruct((devices, slots), jnp.int32, sharding=batch_sharding(mesh))
     query = jax.ShapeDtypeStruct((costs.shape[0], devices, slots), jnp.int32, sharding=batch_sharding(mesh, 1))
     losses = step.losses.trace(outputs, state.step, batch, Pairs(query, place, place), divisors, state.loss_scale)
-    backward = step.backward.trace(pullback, passed(losses.out_info.cotangents))
+    backward = step.backward.trace(state.params, pullback, passed(losses.out_info.cotangents))
     gradients = jax.tree.map(_placed, backward.out_info, state_shardings(backward.out_info, mesh, strategy))
     return StepPrograms(normalisers, forward, losses, backward, step.update.trace(state, gradients, loss))
 

@@ -38,7 +38,7 @@ def programs(step_fn: Any, state: Any, host_batch: Any, mesh: Any) -> dict[str, 
     parts = {
         "forward": step_fn.forward.lower(*arguments),
         "losses": step_fn.losses.lower(outputs, state.step, batch, pairs, over, state.loss_scale),
-        "backward": step_fn.backward.lower(pullback, jax.tree.map(jnp.ones_like, outputs)),
+        "backward": step_fn.backward.lower(state.params, pullback, jax.tree.map(jnp.ones_like, outputs)),
         "update": step_fn.update.lower(state, state.params, put_replicated(np.zeros((), np.float32), mesh)),
     }
     return {name: lowered.compile().as_text() for name, lowered in parts.items()}

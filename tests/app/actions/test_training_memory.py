@@ -107,7 +107,7 @@ def one_batch(watch: Watch, step: TrainStep, state: TrainState, host: Batch, sum
     pairs = assign(jax.device_get(costs), counts, num_groups=1, slots=pair_slots(counts, 1))
     over = OneFormerObjective().normalisers([batch.segment_class], 12)
     parts, cotangents = watch.run(step.losses, outputs, state.step, batch, pairs, over, state.loss_scale)
-    gradients = watch.run(step.backward, pullback, cotangents)
+    gradients = watch.run(step.backward, state.params, pullback, cotangents)
     if summed is not None:
         gradients = jax.tree.map(jnp.add, summed, gradients)
     return gradients, parts["loss"]
