@@ -6,6 +6,7 @@ layers, embeddings and position tables are not decayed. A frozen parameter has n
 optimizer state; what is frozen runs as in evaluation, without dropout and drop path.
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,6 +31,11 @@ NO_DECAY = re.compile(
     r"norm[^/]*/(scale|bias)$|/(relative_position_bias|absolute_pos_embed|positional_embedding)$"
     r"|/(query_embed|level_embed|token_embedding)$|^(prompt_ctx|logit_scale)$"
 )
+
+
+LARGE, ROWS, JOINED = 65536, 2048, 64
+"""Of the norm on GPUs: the entries of a leaf that has kernels of its own, its rows, and how many leaves are joined; one
+kernel of XLA reads less than 100 arrays."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +107,33 @@ def matching(rule: re.Pattern[str], *, invert: bool = False) -> Callable[[PyTree
     return lambda params: jax.tree.map(lambda name: bool(rule.search(name)) != invert, parameter_names(params))
 
 
-def global_norm(tree: PyTree, norm_type: float = 2.0) -> Float[Array, ""]:
-    """The p-norm over all entries of all leaves; p may be infinite."""
-    leaves = jax.tree.leaves(tree)
+def global_norm(tree: PyTree, norm_type: float = 2.0, *, whole: bool = False) -> Float[Array, ""]:
+    """The p-norm over all entries of all leaves; p may be infinite. `whole`: no leaf is split over devices."""
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     if norm_type == 2.0:
-        return optax.tree.norm(tree)
+        on_gpus = _norm_of_rows if whole else _norm_of_leaves
+        return lax.platform_dependent(*leaves, cpu=_norm_of_leaves, default=on_gpus)
     if norm_type == float("inf"):
         return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves]))
     return sum(jnp.sum(jnp.abs(leaf) ** norm_type) for leaf in leaves) ** (1.0 / norm_type)
+
+
+def _norm_of_leaves(*leaves: Float[Array, "..."]) -> Float[Array, ""]:
+    return optax.tree.norm(leaves)
+
+
+def _norm_of_rows(*leaves: Float[Array, "..."]) -> Float[Array, ""]:
+    """The 2-norm, in a kernel for each large leaf and for many small ones: as the norm of the norms of the rows of what
+    is large, joined with what is small. A sum over a whole leaf is two kernels on GPUs, however small it is."""
+
+    def row(leaf: Float[Array, "..."]) -> Float[Array, " n"]:
+        if leaf.size < LARGE:
+            return leaf.reshape(-1)
+        return jnp.linalg.norm(leaf.reshape(math.gcd(leaf.size, ROWS), -1), axis=1)
+
+    rows = [row(leaf) for leaf in leaves]
+    joined = [jnp.concatenate(rows[start : start + JOINED]) for start in range(0, len(rows), JOINED)]
+    return optax.tree.norm(joined)
 
 
 def _clip_by_norm(max_norm: float, norm_type: float) -> optax.GradientTransformation:

@@ -28,9 +28,10 @@ class _Rest:
 @partial(jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["rest"])
 @dataclass(frozen=True)
 class Pullback:
-    """A pullback at some parameters, with which it has to be called; `arrays` are what else it reads."""
+    """A pullback at some parameters, with which it has to be called; `arrays` (or what stands for them) are what else
+    it reads."""
 
-    arrays: tuple[Array, ...]
+    arrays: tuple[Any, ...]
     rest: _Rest
 
     @classmethod

@@ -278,7 +278,7 @@ class TrainStep:
         scale = state.loss_scale
         if scale is not None:
             gradients = jax.tree.map(lambda gradient: gradient / scale.value, gradients)
-        norm = global_norm(gradients)
+        norm = global_norm(gradients, whole=self.settings.strategy == "ddp")
         finite = jnp.isfinite(norm) & jnp.isfinite(loss)
         new = jax.lax.platform_dependent(
             finite, state, gradients, norm, cpu=self._stepped_or_left, default=self._stepped_where_finite

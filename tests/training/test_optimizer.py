@@ -17,7 +17,14 @@ from oneformer_jax.models.config import (
     TextEncoderConfig,
     TransformerConfig,
 )
-from oneformer_jax.training.optimizer import NO_DECAY, OptimizerConfig, global_norm, make_optimizer, parameter_names
+from oneformer_jax.training.optimizer import (
+    NO_DECAY,
+    OptimizerConfig,
+    _norm_of_rows,
+    global_norm,
+    make_optimizer,
+    parameter_names,
+)
 
 LR = 1e-2
 
@@ -97,6 +104,15 @@ def test_full_model_clipping_bounds_the_norm_that_torch_computes(norm_type: floa
     _, state = clip.update(gradients, clip.init(gradients), gradients)
     for moment, tensor in zip(jax.tree.leaves(state[1].mu), tensors, strict=True):
         np.testing.assert_allclose(moment, 0.1 * tensor.grad.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_norm_that_gpus_compute_is_that_of_all_entries() -> None:
+    """Large leaves by rows, of which some do not divide into the usual number, small ones joined."""
+    random = np.random.default_rng(2)
+    shapes = [(300, 1024), (65537,), (7, 9973), *[(3, 5)] * 70, ()]
+    leaves = [jnp.asarray(random.normal(size=shape), jnp.float32) for shape in shapes]
+    expected = np.sqrt(sum(np.sum(np.asarray(leaf, np.float64) ** 2) for leaf in leaves))
+    assert float(_norm_of_rows(*leaves)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_value_clipping_bounds_each_entry() -> None:
