@@ -22,11 +22,15 @@ AREAS = (
     (r"while/body", "loops of matching and losses"),
 )
 TRANSFORMED = re.compile(r"\b(jit|jvp|transpose|checkpoint|remat\d?|rematted_computation)\(|\)|\(")
+# Of what is computed once more, `checkpoint/rematted_computation/layer_0.<lambda>/layer_0`; its module is named twice.
+RECOMPUTED = re.compile(r"/(checkpoint|rematted_computation|\w+\.<lambda>)(?=/)")
+TWICE = re.compile(r"\b(\w+)/\1(?=/)")
 ATTENTION = re.compile("attention")
 
 
 def area_of(scope: str) -> str:
     """A name for people, with a ' where it is of the derivative."""
-    path = re.sub(r"/+", "/", TRANSFORMED.sub("/", scope))
+    path = RECOMPUTED.sub("", re.sub(r"/+", "/", TRANSFORMED.sub("/", scope)))
+    path = TWICE.sub(r"\1", path)
     name = next((name for pattern, name in AREAS if re.search(pattern, path)), "other")
     return name + (" '" if "transpose(" in scope else "")

@@ -88,7 +88,7 @@ class OneFormerConfig:
         """The same model, computed as is fast on the devices of `mesh`, unless other `ops` were chosen before."""
         is_for_gpus = mesh.devices.flat[0].platform != "cpu"
         config = replace(self, ops=ops_of_gpus(mesh)) if is_for_gpus and self.ops == CPU else self
-        return replace(config, remat="dots" if is_for_gpus else "none") if self.remat == "auto" else config
+        return replace(config, remat="light" if is_for_gpus else "none") if self.remat == "auto" else config
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists, as a checkpoint stores them."""

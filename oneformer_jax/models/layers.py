@@ -49,18 +49,21 @@ def uniform_bias(fan_in: int) -> Initializer:
 
 
 class Dense(nn.Module):
-    """A linear layer over the last axis."""
+    """A linear layer over the last axis. `marks_input`: what it multiplies is dear to compute (`models.remat`)."""
 
     features: int
     kernel_init: Initializer
     use_bias: bool = True
     bias_init: Initializer = nn.initializers.zeros
+    marks_input: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n d"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
         x, kernel, bias = as_kernel(x, kernel, bias)
+        if self.marks_input:
+            x = marked(x, "inputs")
         y = x @ kernel
         return marked(y if bias is None else y + bias.reshape(*[1] * (y.ndim - 1), -1), "results")
 

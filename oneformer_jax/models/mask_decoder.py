@@ -73,8 +73,7 @@ class MaskDecoder(nn.Module):
         for i in range(config.dec_layers):
             if i > 0:
                 level = (i - 1) % len(maps)
-                queries = block(
-                    DecoderLayer(config, name=f"layer_{i - 1}"),
+                queries = DecoderLayer(config, name=f"layer_{i - 1}")(
                     queries,
                     query_embed[None],
                     *memories[level],

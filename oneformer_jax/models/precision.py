@@ -17,8 +17,6 @@ from jax.tree_util import KeyPath
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from oneformer_jax.models.remat import marked
-
 KERNEL_DTYPES: dict[str, DTypeLike | None] = {"32": None, "bf16-mixed": jnp.bfloat16, "16-mixed": jnp.float16}
 """A spec's word for a precision -> what products are computed in; None: as parameters are."""
 
@@ -41,9 +39,7 @@ def as_kernel(*arrays: Any, dtype: DTypeLike | None = None, inexact: bool = True
     """Inputs, kernel and bias (or None) of a layer, all in the dtype of the kernel: the `promote_dtype` of Flax."""
     kernel = arrays[1]
     assert kernel is not None
-    x, *others = (None if array is None else array.astype(kernel.dtype) for array in arrays)
-    assert x is not None
-    return [marked(x, "inputs"), *others]
+    return [None if array is None else array.astype(kernel.dtype) for array in arrays]
 
 
 def widened(x: Float[Array, "*n"]) -> Float[Array, "*n"]:

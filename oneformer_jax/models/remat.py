@@ -1,8 +1,9 @@
 """What a forward pass keeps for its backward pass, and what that computes once more instead (Chen et al. 2016).
 
-A model applies its blocks by `block`, and marks in them what is dear to compute (`marked`). Which of the marked arrays
-a block keeps beside its inputs is the choice in use: that of `OneFormerConfig.remat`, which `models.oneformer` puts in
-use while it applies a module (`using`). It is no part of the architecture, and changes no number but by rounding.
+A model applies its large blocks by `block`, and marks in them what is dear to compute (`marked`). Which of the marked
+arrays a block keeps beside its inputs is the choice in use: that of `OneFormerConfig.remat`, which `models.oneformer`
+puts in use while it applies a module (`using`). It is no part of the architecture, and changes no number but by
+rounding.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,8 +18,8 @@ from jaxtyping import Array, Shaped
 
 Remat = Literal["auto", "none", "light", "dots", "blocks"]
 Mark = Literal["inputs", "results", "logits", "block", "draw"]
-"""Of a layer: what it multiplies, and what comes out; of an attention: what its weights are the softmax of; of a block:
-what comes out; a few random words."""
+"""Of a layer: what it multiplies, where that is dear, and what comes out; of an attention: what its weights are the
+softmax of; of a block: what comes out; a few random words."""
 
 MARKS_KEPT: dict[Remat, tuple[Mark, ...]] = {
     "light": ("block", "draw", "inputs", "results", "logits"),

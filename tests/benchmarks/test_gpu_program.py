@@ -308,6 +308,10 @@ def test_a_result_holds_the_figures_of_all_parts() -> None:
 def test_areas_are_those_of_the_model() -> None:
     assert area_of("jit(f)/jvp(MaskDecoder)/layer_0/cross_attention/dot") == "mask decoder: masked cross-attention"
     assert area_of("jit(f)/transpose(jvp(Swin))/stage0_block1/mul") == "Swin: MLP '"
+    again = "jit(f)/transpose(jvp(PixelDecoder))/jvp(PixelDecoder)/{}layer_5.<lambda>/layer_5/attention/vmap()/mul"
+    for name in ("checkpoint/", "checkpoint/rematted_computation/"):
+        assert area_of(again.format(name)) == "deformable attention: projections, coordinates '"
+    assert area_of("jit(f)/jvp(Swin)/stage0_block1.<lambda>/stage0_block1/linear1/add") == "Swin: MLP"
     assert area_of("jit(f)/add") == "other"
 
 

@@ -26,9 +26,9 @@ CHOICES: tuple[Remat, ...] = ("light", "dots", "blocks")
 class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Any, *, deterministic: bool) -> Any:
-        y = Dense(6, kernel_init=xavier_uniform, name="wide")(layer_norm(name="norm")(x))
+        y = Dense(6, kernel_init=xavier_uniform, marks_input=True, name="wide")(layer_norm(name="norm")(x))
         y = Dropout(0.5, deterministic)(nn.gelu(y))
-        return x + Dense(4, kernel_init=xavier_uniform, name="narrow")(y)
+        return x + Dense(4, kernel_init=xavier_uniform, marks_input=True, name="narrow")(y)
 
 
 class TwoBlocks(nn.Module):

@@ -50,7 +50,7 @@ MOST = {
 def for_gpus() -> OneFormerConfig:
     """A tiny model whose heads are wide enough for the kernels of attention, with what `config.on(mesh)` chooses."""
     mesh = Mesh(np.array(jax.devices("cpu")[:1]), ("data",))
-    return replace(TINY, backbone=replace(TINY.backbone, embed_dim=16), ops=ops_of_gpus(mesh), remat="dots")
+    return replace(TINY, backbone=replace(TINY.backbone, embed_dim=16), ops=ops_of_gpus(mesh), remat="light")
 
 
 @pytest.fixture(scope="module", params=["kernels", pytest.param("plain", marks=pytest.mark.prove)])

@@ -254,8 +254,8 @@ class Train(Section):
         "auto",
         "recomputation",
         "What each block keeps for the backward pass, which computes the rest once more. none: everything; light: what "
-        "products read and return; dots: what they return; blocks: what enters the block. auto: dots on GPUs, none on"
-        " CPU.",
+        "products return, and in the backbone what they multiply; dots: what products return; blocks: what enters the "
+        "block. auto: light on GPUs, none on CPU.",
     )
     distributed_strategy: Literal["ddp", "fsdp"] = key(
         "ddp",

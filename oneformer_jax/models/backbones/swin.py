@@ -138,9 +138,9 @@ class SwinBlock(nn.Module):
 
         dropout, kernel_init = Dropout(config.drop_rate, deterministic), INITIALIZERS[config.init]
         y = layer_norm(name="norm2")(x)
-        y = Dense(int(width * config.mlp_ratio), kernel_init=kernel_init, name="linear1")(y)
+        y = Dense(int(width * config.mlp_ratio), kernel_init=kernel_init, marks_input=True, name="linear1")(y)
         y = dropout(nn.gelu(y, approximate=False))
-        y = Dense(width, kernel_init=kernel_init, name="linear2")(y)
+        y = Dense(width, kernel_init=kernel_init, marks_input=True, name="linear2")(y)
         return x + path(dropout(y), deterministic)
 
 
@@ -160,7 +160,7 @@ class WindowAttention(nn.Module):
         bias = jnp.take(table, relative_position_index(side), axis=0).transpose(2, 0, 1)
 
         kernel_init = INITIALIZERS[config.init]
-        qkv = Dense(3 * width, use_bias=config.qkv_bias, kernel_init=kernel_init, name="qkv")(x)
+        qkv = Dense(3 * width, kernel_init, config.qkv_bias, marks_input=True, name="qkv")(x)
         mixed = attend(
             qkv.reshape(*x.shape[:3], 3, heads, width // heads),
             Dropout(config.attn_drop_rate, deterministic),
@@ -185,7 +185,7 @@ class PatchMerging(nn.Module):
         x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
         x = layer_norm(name="norm")(x)
         kernel_init = INITIALIZERS[self.config.init]
-        return widened(Dense(2 * channels, use_bias=False, kernel_init=kernel_init, name="reduction")(x))
+        return widened(Dense(2 * channels, kernel_init, use_bias=False, marks_input=True, name="reduction")(x))
 
 
 def pad_to_multiple(x: Float[Array, "b h w c"], multiple: int) -> Float[Array, "b _h _w c"]:
