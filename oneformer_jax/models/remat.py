@@ -6,6 +6,7 @@ puts in use while it applies a module (`using`). It is no part of the architectu
 rounding.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,8 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
 from jaxtyping import Array, Shaped
 
 Remat = Literal["auto", "none", "light", "dots", "blocks"]
@@ -27,6 +30,9 @@ MARKS_KEPT: dict[Remat, tuple[Mark, ...]] = {
     "blocks": ("block", "draw"),
 }
 """By the choice. Without one there are no blocks: whatever a derivative reads is kept."""
+SHORT_SUM = 16
+"""Sums of so many numbers and more are kept by all choices: they are small, and with the mean and the variance a norm
+is computed once more in whatever uses it."""
 
 _in_use: ContextVar[Remat] = ContextVar("remat", default="none")
 
@@ -43,8 +49,16 @@ def using(remat: Remat) -> Iterator[None]:
 
 def policy(remat: Remat) -> Callable[..., bool] | None:
     """That of `jax.checkpoint` for the choice, None where all is kept."""
-    marks = MARKS_KEPT.get(remat)
-    return None if marks is None else jax.checkpoint_policies.save_only_these_names(*marks)
+    if remat not in MARKS_KEPT:
+        return None
+    is_named = jax.checkpoint_policies.save_only_these_names(*MARKS_KEPT[remat])
+
+    def is_kept(primitive: Primitive, *arrays: ShapedArray, **parameters: Any) -> bool:
+        if primitive.name == "reduce_sum":
+            return math.prod(arrays[0].shape[axis] for axis in parameters["axes"]) >= SHORT_SUM
+        return is_named(primitive, *arrays, **parameters)
+
+    return is_kept
 
 
 def marked(x: Shaped[Array, "*n"], mark: Mark) -> Shaped[Array, "*n"]:
