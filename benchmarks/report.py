@@ -128,7 +128,7 @@ time is that of the schedule, in which what is sent runs beside what is computed
 
 What it was, batch 2 in bfloat16: at revision 90fe4d5, with logits of attentions in memory, Swin-L 1024 116.4 ms, 14,251
 kernels, 28.75 GiB kept, the update 15.6 ms and 2,705 MiB, the largest array 596 MiB, and Swin-T 512 40.0 ms, 11,745
-kernels, 4.16 GiB, 11.2 ms and 782 MiB; at revision 2316fe8, before blocks kept less, Swin-L 78.0 ms, 7,532 kernels,
+kernels, 4.16 GiB, 11.2 ms and 782 MiB; at revision 98682bb, before blocks kept less, Swin-L 78.0 ms, 7,532 kernels,
 23.4 GiB, 6.0 ms and 0 MiB, and Swin-T 23.7 ms, 6,019 kernels and 3.3 GiB.
 """
 GPU_PROGRAM_HEAD = [
