@@ -21,7 +21,7 @@ from oneformer_jax.models.layers import (
 )
 from oneformer_jax.models.ops import resize
 from oneformer_jax.models.predictions import DecodedLayers, Features, mask_logits
-from oneformer_jax.models.remat import block
+from oneformer_jax.models.remat import block, small_layer
 from oneformer_jax.models.transformer import CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 
 
@@ -73,7 +73,8 @@ class MaskDecoder(nn.Module):
         for i in range(config.dec_layers):
             if i > 0:
                 level = (i - 1) % len(maps)
-                queries = DecoderLayer(config, name=f"layer_{i - 1}")(
+                queries = small_layer(
+                    DecoderLayer(config, name=f"layer_{i - 1}"),
                     queries,
                     query_embed[None],
                     *memories[level],

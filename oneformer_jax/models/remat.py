@@ -6,7 +6,6 @@ puts in use while it applies a module (`using`). It is no part of the architectu
 rounding.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,7 +14,6 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
-from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jaxtyping import Array, Shaped
 
@@ -30,9 +28,8 @@ MARKS_KEPT: dict[Remat, tuple[Mark, ...]] = {
     "blocks": ("block", "draw"),
 }
 """By the choice. Without one there are no blocks: whatever a derivative reads is kept."""
-SHORT_SUM = 16
-"""Sums of so many numbers and more are kept by all choices: they are small, and with the mean and the variance a norm
-is computed once more in whatever uses it."""
+VIEWS = ("reshape", "broadcast_in_dim", "squeeze")
+"""What only shows an array in another shape."""
 
 _in_use: ContextVar[Remat] = ContextVar("remat", default="none")
 
@@ -49,16 +46,8 @@ def using(remat: Remat) -> Iterator[None]:
 
 def policy(remat: Remat) -> Callable[..., bool] | None:
     """That of `jax.checkpoint` for the choice, None where all is kept."""
-    if remat not in MARKS_KEPT:
-        return None
-    is_named = jax.checkpoint_policies.save_only_these_names(*MARKS_KEPT[remat])
-
-    def is_kept(primitive: Primitive, *arrays: ShapedArray, **parameters: Any) -> bool:
-        if primitive.name == "reduce_sum":
-            return math.prod(arrays[0].shape[axis] for axis in parameters["axes"]) >= SHORT_SUM
-        return is_named(primitive, *arrays, **parameters)
-
-    return is_kept
+    marks = MARKS_KEPT.get(remat)
+    return None if marks is None else jax.checkpoint_policies.save_only_these_names(*marks)
 
 
 def marked(x: Shaped[Array, "*n"], mark: Mark) -> Shaped[Array, "*n"]:
@@ -73,3 +62,16 @@ def block(module: nn.Module, *inputs: Any, **modes: Any) -> Any:
         return module(*inputs, **modes)
     output = nn.remat(lambda module, *inputs: module(*inputs, **modes), policy=kept)(module, *inputs)
     return marked(output, "block")
+
+
+def small_layer(module: nn.Module, *inputs: Any, **modes: Any) -> Any:
+    """The same of a module that is not worth to be computed twice: with any choice it keeps all but other views of its
+    inputs and parameters, each of which XLA would copy."""
+    if _in_use.get() not in MARKS_KEPT:
+        return module(*inputs, **modes)
+    apply = nn.remat(lambda module, *inputs: module(*inputs, **modes), policy=_is_no_view, prevent_cse=False)
+    return marked(apply(module, *inputs), "block")
+
+
+def _is_no_view(primitive: Primitive, *_: object, **__: object) -> bool:
+    return primitive.name not in VIEWS

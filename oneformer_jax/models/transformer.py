@@ -14,7 +14,7 @@ from oneformer_jax.models.config import TextEncoderConfig
 from oneformer_jax.models.layers import Dense, Dropout, layer_norm, linear, xavier_uniform
 from oneformer_jax.models.ops import Blocked, attend
 from oneformer_jax.models.precision import as_kernel
-from oneformer_jax.models.remat import marked
+from oneformer_jax.models.remat import marked, small_layer
 
 HEAD_DIM = 64
 """Channels of a head of the text transformer."""
@@ -150,7 +150,7 @@ class TextEncoder(nn.Module):
         positions = self.param("positional_embedding", normal(0.01), (config.context_length, config.width))
         x = jnp.take(embedding, tokens, axis=0) + positions[None, :length]
         for i in range(config.num_layers):
-            x = TextLayer(config, name=f"layer_{i}")(x)
+            x = small_layer(TextLayer(config, name=f"layer_{i}"), x)
         end = jnp.argmax(tokens, axis=-1)
         x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
         return layer_norm(name="norm")(x)
