@@ -8,7 +8,7 @@ a checkpoint disappears as a whole, so an interrupted or failed one leaves every
 its files lie beside them.
 """
 
-import json
+import logging
 import re
 import shutil
 import tempfile
@@ -30,6 +30,9 @@ from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import FOLDER, WithoutOrbaxLogs
 from oneformer_jax.errors import CheckpointError, OneFormerError
 from oneformer_jax.models.oneformer import Params
+from oneformer_jax.stored import fits, read_json
+
+logger = logging.getLogger(__name__)
 
 TO_DELETE = ".to_delete"
 DATA_FILE_SIZE = 64 * 2**20
@@ -78,6 +81,7 @@ class Checkpoints:
         self._checksums: Future[None] | None = None  # of the unfinished one, once it is on disk
         self._beside = ThreadPoolExecutor(1)
         self.best_metric, self.best_step = self._find_best()
+        self._tell_of_lost_best()
         self._link("latest", self._manager.latest_step())
         self._link("best", self.best_step)
         if self.best_step is None and jax.process_index() == 0 and (run_dir / "best").is_symlink():
@@ -87,6 +91,14 @@ class Checkpoints:
         metrics = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
         step = best_step(metrics, self.monitor)
         return (None, None) if step is None else (metrics[step][self.monitor], step)
+
+    def _tell_of_lost_best(self) -> None:
+        """The link names the best until now: a run goes on without it, but not silently."""
+        place = self.run_dir / "best"
+        if jax.process_index() == 0 and place.is_symlink() and not place.exists():
+            now = "none is" if self.best_step is None else f"{self.best_step} is"
+            was = f"{place}: the best checkpoint, step {place.readlink().name}, is not there any more"
+            logger.warning("%s; among those that are, %s", was, now)
 
     def newest(self) -> Path | None:
         """The folder of the newest step, or None. Waits until it is complete; raises as `save`."""
@@ -245,13 +257,35 @@ def _remove(folder: Path, *patterns: str) -> None:
 
 
 def _refuse_damaged_metrics(folder: Path) -> None:
-    """Orbax reads the metrics of every step at once, and does not say whose are damaged."""
-    for file in folder.glob("*/metrics/metrics"):
-        try:
-            json.loads(file.read_text())
-        except ValueError as error:
+    """Orbax reads the metrics of every step at once, and does not say whose are damaged; where there are none, another
+    step would become the best, and this one could be deleted. What should be there stands in the description, too."""
+    for step_dir in folder.glob("*"):
+        if not step_dir.name.isdecimal():
+            continue
+        expected = _content(step_dir / "description" / "metadata")
+        expected = expected.get("metrics") if isinstance(expected, dict) else None
+        names = set(expected) if isinstance(expected, dict) else set()
+        file = step_dir / "metrics" / "metrics"
+        found = _content(file) if names or file.exists() else {}
+        what = ""
+        if isinstance(found, OneFormerError):
+            what = found.what
+        elif not isinstance(found, dict) or not all(fits(value, float) for value in found.values()):
+            what = f"found {str(found)[:60]}, expected an object of numbers"
+        elif missing := sorted(names - set(found)):
+            what = f"{', '.join(missing)} of the description is missing there"
+        if what:
             raise CheckpointError(
-                f"`metrics` could not be read: {error}",
-                where=str(file.parents[1]),
-                hint="the checkpoint is damaged: remove this folder, and the run continues with its other checkpoints",
-            ) from error
+                f"`metrics` could not be read: {what}",
+                where=str(step_dir),
+                hint="the checkpoint is damaged: restore its file metrics/metrics, or remove this folder, and the run "
+                "continues with its other checkpoints",
+            )
+
+
+def _content(file: Path) -> Any:
+    """Of a JSON file, or the error that says why it cannot be read."""
+    try:
+        return read_json(file, error=CheckpointError)
+    except CheckpointError as error:
+        return error

@@ -379,18 +379,26 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_damaged_metrics_name_their_checkpoint_and_going_on_is_possible_without_it(
-    run: Checkpoints, tmp_path: Path
+    run: Checkpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for step in (1, 2):
         run.save(arrays(step), arrays(step), describe(step, mIoU=0.1 * step))
     run.close()
     damaged = tmp_path / "checkpoints" / "2"
-    (damaged / "metrics" / "metrics").write_text('{"mIoU": ')
-    with pytest.raises(CheckpointError, match="checkpoints/2: `metrics` could not be read") as caught:
-        Checkpoints(tmp_path, keep=2, monitor="mIoU")
-    assert "remove this folder" in str(caught.value)
+    file = damaged / "metrics" / "metrics"
+    for text in ('{"mIoU": ', "5", "null", "[]", '{"mIoU": "x"}', '{"mIoU": true}', '{"PQ": 0.5}', None, "folder"):
+        shutil.rmtree(file.parent, ignore_errors=True)
+        if text is not None:
+            (file if text == "folder" else file.parent).mkdir(parents=True)
+        if text not in (None, "folder"):
+            file.write_text(text)
+        with pytest.raises(CheckpointError, match="checkpoints/2: `metrics` could not be read: ") as caught:
+            Checkpoints(tmp_path, keep=2, monitor="mIoU")
+        assert "remove this folder" in str(caught.value)
+        assert os.readlink(tmp_path / "best") == "checkpoints/2", "nothing was moved"
     shutil.rmtree(damaged)
     again = Checkpoints(tmp_path, keep=2, monitor="mIoU")
+    assert "the best checkpoint, step 2, is not there any more; among those that are, 1 is" in caplog.text
     assert again.newest() == tmp_path / "checkpoints" / "1"
     again.close()
 
