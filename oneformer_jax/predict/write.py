@@ -23,6 +23,7 @@ from oneformer_jax.tasks import Task
 from oneformer_jax.writing import write_bytes, write_json
 
 LABEL_MAP = "label_map.json"
+PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class ResultWriter:
@@ -193,11 +194,22 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
+def check_picture_path(path: Path) -> None:
+    """Raises OneFormerError where `write_image` could not write a picture of that name, whatever its pixels."""
+    if path.is_dir():
+        raise OneFormerError("this is a folder, expected a file", where=str(path), hint="name a file in it")
+    if path.suffix.lower() not in PICTURES:
+        found = path.suffix or "no suffix"
+        hint = "the suffix of the name decides the format"
+        raise OneFormerError(f"found {found}, expected a picture: {', '.join(PICTURES)}", where=str(path), hint=hint)
+
+
 def write_image(path: Path, pixels: Shaped[np.ndarray, "h w *rgb"]) -> None:
     """RGB or grey pixels in the format of the suffix: .jpg (quality 92) or .png. Raises OneFormerError."""
+    check_picture_path(path)
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else []
+    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix.lower() != ".png" else []
     done, encoded = cv2.imencode(path.suffix, pixels, options)
     if not done:
         raise OneFormerError(f"an image of {pixels.shape[1]}x{pixels.shape[0]} cannot be written", where=str(path))

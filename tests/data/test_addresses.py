@@ -13,6 +13,7 @@ from fsspec.implementations.http import HTTPFileSystem
 from packs import FILES, entries, files_in, tarred, zipped
 from servers import Bucket, Web, running_web
 
+from oneformer_jax.data.datasets.dataset_root import open_root
 from oneformer_jax.data.storage import addresses
 from oneformer_jax.data.storage.cache import fetch_file, local_file, local_folder, local_path
 from oneformer_jax.errors import DataError
@@ -253,3 +254,17 @@ def test_a_package_that_is_missing(package: str, monkeypatch: pytest.MonkeyPatch
 def test_an_unknown_kind_of_address() -> None:
     with pytest.raises(DataError, match="k: nothing://x: cannot be fetched: Protocol not known: nothing"):
         local_path("nothing://x", what="k")
+
+
+@pytest.mark.parametrize("address", ["https://user:word@[::1/x.zip", "s3://[bucket/x", "https://user:w\u2100rd@[a]b/x"])
+def test_an_address_that_cannot_be_taken_apart_is_refused_without_its_password(address: str) -> None:
+    ways = (
+        lambda: local_path(address, what="k"),
+        lambda: fetch_file(address),
+        lambda: open_root(address, known=(), what="k"),
+    )
+    for way in ways:
+        with pytest.raises(DataError, match="not a valid address: its host cannot be read\n  -> correct the") as raised:
+            way()
+        assert "user:" not in str(raised.value)
+        assert "rd@" not in str(raised.value)

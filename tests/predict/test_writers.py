@@ -15,7 +15,7 @@ from oneformer_jax.data.datasets.images import panoptic_colors
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.postprocess.results import Instance, PanopticResult, PanopticSegment, Result
-from oneformer_jax.predict.write import ResultWriter, earlier_results, output_names
+from oneformer_jax.predict.write import ResultWriter, earlier_results, output_names, write_image
 from oneformer_jax.tasks import TASKS, Task
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -190,3 +190,25 @@ def test_drawn_instances_reach_the_threshold_and_listed_ones_need_not(tmp_path: 
 def test_names_that_differ_in_their_normal_form_stay_apart() -> None:
     composed, decomposed = "\u00e9.png", "e\u0301.png"
     assert output_names([Path(composed), Path(decomposed)]) == ["\u00e9_png", "e\u0301_png_2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("x.txt", r"x.txt: found .txt, expected a picture: .png, .jpg, .jpeg\n  -> "),
+        ("x", r"x: found no suffix, expected a picture"),
+        ("folder", r"folder: this is a folder, expected a file"),
+    ],
+)
+def test_a_name_that_is_no_picture_is_refused(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OneFormerError, match=words):
+        write_image(tmp_path / name, np.zeros((2, 2, 3), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.PNG", "x.jpeg", "x.JPG"])
+def test_a_picture_has_the_format_of_its_suffix(tmp_path: Path, name: str) -> None:
+    write_image(tmp_path / name, np.zeros((2, 2, 3), np.uint8))
+    found = (tmp_path / name).read_bytes()
+    assert found.startswith(b"\x89PNG" if "png" in name.lower() else b"\xff\xd8\xff")

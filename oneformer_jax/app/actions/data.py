@@ -35,7 +35,7 @@ from oneformer_jax.data.task_text import FILLERS
 from oneformer_jax.postprocess.results import PanopticResult, PanopticSegment
 from oneformer_jax.predict.draw import MIN_SHORT_EDGE, draw_panoptic
 from oneformer_jax.predict.fonts import drawable, font_for
-from oneformer_jax.predict.write import write_image
+from oneformer_jax.predict.write import check_picture_path, write_image
 from oneformer_jax.tasks import TASKS
 from oneformer_jax.writing import remove_unfinished
 
@@ -59,6 +59,8 @@ def inspect_data(
 
     Raises SpecError where keys are unset, DataError with all that is wrong, after the rest is printed.
     """
+    if output is not None:
+        check_picture_path(output)
     spec = load_spec(spec_path, overrides)
     problems, warn = Problems(), partial(console.print, style="yellow")
     datasets = open_splits(splits_with_data(spec), problems)

@@ -6,12 +6,13 @@ from oneformer_jax.app.spec.action_keys import Evaluate, Export, Inference
 from oneformer_jax.app.spec.automl_keys import LOSS, Automl
 from oneformer_jax.app.spec.dataset_keys import Dataset
 from oneformer_jax.app.spec.field import expected, plain
-from oneformer_jax.app.spec.model_keys import Model, SemSegHead, Swin
+from oneformer_jax.app.spec.model_keys import Model, OneFormer, SemSegHead, Swin
 from oneformer_jax.app.spec.source import Problem, describe
 from oneformer_jax.app.spec.spec import Spec
 from oneformer_jax.app.spec.train_keys import Train
 from oneformer_jax.app.spec.tree import leaves
 from oneformer_jax.data.storage.addresses import is_address
+from oneformer_jax.stored import LARGEST, TINIEST
 
 HEAD = "model.sem_seg_head"
 TRANSFORMER = "model.one_former"
@@ -21,6 +22,9 @@ GROUPS = 32  # of the pixel decoder's group norm
 TEXT_HEAD_WIDTH = 64
 LARGEST_WINDOW = 128  # pixels a side
 MOST_WORKERS = 1024
+MOST_LAYERS = 200
+LARGEST_COUNT = 2**31 - 1  # what counts and sizes of arrays are computed in
+LARGEST_EDGE = 2**15  # pixels of the short edge of a resized image
 AUGMENTATION = "dataset.augmentation"
 ALTERNATIVES = (
     (("train.optim.milestones",), ("train.optim.steps",), "when MultiStep decays"),
@@ -39,10 +43,14 @@ def disagreements(spec: Spec) -> list[Problem]:
     model, train = spec.model, spec.train
     found = [
         *_not_available(spec),
+        *_magnitudes(spec),
         *_widths(model),
         *_backbone(model.backbone.swin),
         *_text(model, spec.dataset.max_seq_len),
+        *_layers(model),
+        *_points(model.one_former),
         *_data(spec.dataset),
+        *_edges(spec.dataset),
         *_batch_sizes(spec.evaluate, spec.inference, spec.export),
         *_clipping(train),
         *_seed(train),
@@ -85,6 +93,44 @@ def _not_available(spec: Spec) -> Iterator[Finding]:
             why = f" ({leaf.key.note})" if leaf.key.note else ""
             found = f"{leaf.path}: {describe(plain(value))} is not available{why}; use {expected(leaf.field)}"
             yield found, (leaf.path,)
+
+
+def _magnitudes(spec: Spec) -> Iterator[Finding]:
+    for leaf in leaves(Spec):
+        value = plain(spec.value(leaf.path))
+        for number in value if isinstance(value, list) else [value]:
+            what = ""
+            if type(number) is int and abs(number) > LARGEST_COUNT and leaf.path != "train.seed":
+                what = f"found {describe(number)}, expected at most {LARGEST_COUNT}"
+            elif type(number) is float and number and not TINIEST <= abs(number) <= LARGEST:
+                what = f"found {describe(number)}, expected 0 or a number that float32 holds, of "
+                what += f"{TINIEST:.2g} to {LARGEST:.2g} without its sign"
+            if what:
+                yield f"{leaf.path}: {what}", (leaf.path,)
+                break
+
+
+def _layers(model: Model) -> Iterator[Finding]:
+    counts = {f"{SWIN}.depths": sum(model.backbone.swin.depths)} | {
+        f"{HEAD}.transformer_enc_layers": model.sem_seg_head.transformer_enc_layers,
+        f"{TEXT}.num_layers": model.text_encoder.num_layers,
+        f"{TEXT}.proj_num_layers": model.text_encoder.proj_num_layers,
+    }
+    counts |= {
+        f"{TRANSFORMER}.{name}": getattr(model.one_former, name)
+        for name in ("enc_layers", "dec_layers", "class_dec_layers")
+    }
+    for path, count in counts.items():
+        if count > MOST_LAYERS:
+            yield f"{path}: {count} layers, each of which is compiled; give at most {MOST_LAYERS}", (path,)
+
+
+def _points(former: OneFormer) -> Iterator[Finding]:
+    drawn = former.train_num_points * former.oversample_ratio
+    if drawn > LARGEST_COUNT:
+        paths = (f"{TRANSFORMER}.train_num_points", f"{TRANSFORMER}.oversample_ratio")
+        product = f"{paths[0]} {former.train_num_points} times {paths[1]} {former.oversample_ratio:g}"
+        yield f"{product} points of each mask: give at most {LARGEST_COUNT}", paths
 
 
 def _widths(model: Model) -> Iterator[Finding]:
@@ -144,6 +190,23 @@ def _data(data: Dataset) -> Iterator[Finding]:
         if chances.semantic + chances.instance + chances.panoptic <= 0:
             path = f"dataset.{name}"
             yield f"{path}: every task has probability 0, which is also that of a task that is not named", (path,)
+
+
+def _edges(data: Dataset) -> Iterator[Finding]:
+    augmentation, stretched = data.augmentation, data.image_size
+    edges: dict[str, float] = {
+        f"{AUGMENTATION}.train_min_size": max(augmentation.train_min_size, default=0),
+        f"{AUGMENTATION}.test_min_size": min(augmentation.test_min_size, augmentation.test_max_size),
+        "dataset.image_size": min(stretched) if isinstance(stretched, tuple) else stretched,
+    }
+    for path, edge in edges.items():
+        if edge > LARGEST_EDGE:
+            yield f"{path}: images whose short edge has {edge:.4g} pixels; give at most {LARGEST_EDGE}", (path,)
+    edge = augmentation.train_crop_size[0] * data.max_scale
+    if edge > LARGEST_EDGE:
+        paths = ("dataset.max_scale", f"{AUGMENTATION}.train_crop_size")
+        product = f"{paths[0]} {data.max_scale:g} times the {augmentation.train_crop_size[0]} pixels of {paths[1]}"
+        yield f"{product} is a short edge of {edge:.4g} pixels; {LARGEST_EDGE} are the most", paths
 
 
 def _batch_sizes(evaluate: Evaluate, inference: Inference, export: Export) -> Iterator[Finding]:

@@ -66,13 +66,15 @@ def open_root(location: str, *, known: Collection[str], what: str) -> DatasetRoo
     A folder that holds nothing but another one stands for that, unless it has a name that a file of `known` may have.
     `what` says `location`, for messages. Raises DataError: not there, not accessible, an archive that cannot be used.
     """
-    if is_address(location) and not is_archive(addresses.file_name(location)):
+    if is_address(location):
         try:
             with explained(location):
-                names = addresses.names_in(location)
+                is_folder = not is_archive(addresses.file_name(location))
+                names = addresses.names_in(location) if is_folder else None
         except DataError as error:
             raise DataError(error.what, where=f"{what}: {shown(location)}", hint=error.hint) from error
-        return DatasetRoot(location, location.rstrip("/"), names)
+        if is_folder:
+            return DatasetRoot(location, location.rstrip("/"), names)
     folder = local_path(location, what=what)
     if not folder.is_dir():
         raise DataError(

@@ -112,8 +112,13 @@ def redacted(value: Any) -> Any:
 
 
 def file_name(location: str) -> str:
-    """The last part of an address."""
-    return urlsplit(location).path.rstrip("/").rpartition("/")[2] or urlsplit(location).netloc.rpartition("@")[2]
+    """The last part of an address. Raises DataError: it is none, as where a bracket is not closed."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:  # whose words may hold a password
+        hint = "correct the address; in a user or password, write %5B for [ and %5D for ]"
+        raise DataError("not a valid address: its host cannot be read", hint=hint) from None
+    return parts.path.rstrip("/").rpartition("/")[2] or parts.netloc.rpartition("@")[2]
 
 
 def look_up(location: str) -> Listing:

@@ -225,3 +225,10 @@ def test_an_offline_run_of_the_real_package(
     for text in ("my project", "train/loss", "0.12345", "validation/mIoU", "0.6789", "weight_decay"):
         assert text.encode() in written
     assert KEY.encode() not in written
+
+
+def test_a_server_whose_address_is_none_is_a_warning(make_spec, fake: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "https://[::1")
+    screen, _ = track(make_spec("wandb: {project: mine}"))
+    assert "WANDB_BASE_URL is not a valid address" in " ".join(screen.split())
+    assert fake == []

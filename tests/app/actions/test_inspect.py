@@ -262,3 +262,10 @@ def test_model_shows_parameters_operations_and_memory(spec: Path) -> None:
     rows = [value for name, value in megabytes.items() if name != "all"]
     assert megabytes["all"] == pytest.approx(sum(rows), abs=len(rows))  # of rounded numbers
     assert megabytes["all"] >= round(4 * weights) - 1  # at the update there are gradients besides
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("not: read")
+    result = CliRunner().invoke(app, ["inspect", "data", "--spec", str(tmp_path / "spec.yaml"), "--output", "x.txt"])
+    assert result.exit_code == 1
+    assert "x.txt: found .txt, expected a picture" in result.output

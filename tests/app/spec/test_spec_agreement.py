@@ -24,6 +24,19 @@ from oneformer_jax.app.spec import oddities
         ("evaluate.batch_size=0", "evaluate.batch_size is 0"),
         ("model.sem_seg_head.in_features=[res4,res5]", "use ['res3', 'res4', 'res5']"),
         ("model.one_former.num_feature_levels=4", "not available; use 3"),
+        ("dataset.max_scale=1e300", "dataset.max_scale: found 1e+300 (a number), expected 0 or a number that float32"),
+        ("dataset.max_scale=1000", "dataset.max_scale 1000 times the 1024 pixels of dataset.augmentation.train_crop"),
+        ("dataset.pixel_mean=[1e308,0,0]", "dataset.pixel_mean: found 1e+308"),
+        ("dataset.pixel_std=[1e-320,1,1]", "dataset.pixel_std: found 1e-320"),
+        ("dataset.augmentation.train_min_size=[800,70000]", "short edge has 7e+04 pixels; give at most 32768"),
+        ("dataset.image_size=70000", "dataset.image_size: images whose short edge has 7e+04 pixels"),
+        (
+            "model.one_former.train_num_points=99999999999",
+            "found 99999999999 (a whole number), expected at most 2147483",
+        ),
+        ("model.one_former.train_num_points=2000000000", "oversample_ratio 3 points of each mask: give at most"),
+        ("model.backbone.swin.depths=[99999999999999999999,1,1,1]", "depths: found 99999999999999999999"),
+        ("model.backbone.swin.depths=[2,2,999,2]", "depths: 1005 layers, each of which is compiled; give at most 200"),
     ],
 )
 def test_contradictions(refusal, override: str, words: str) -> None:

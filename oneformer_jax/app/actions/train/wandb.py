@@ -59,7 +59,10 @@ def _start(tracking: Tracking, settings: TrainingRun, status: StatusFile) -> "wa
     mode = os.environ.get("WANDB_MODE", "online")
     if mode == "disabled":
         return None
-    if mode not in OFFLINE and not _has_account():
+    server, is_valid = _server()
+    if mode not in OFFLINE and not is_valid:
+        obstacle = "WANDB_BASE_URL is not a valid address"
+    elif mode not in OFFLINE and not _has_account(server):
         obstacle = "no account is configured: run `wandb login` or set WANDB_API_KEY (or WANDB_MODE=offline)"
     elif importlib.util.find_spec("wandb") is None:
         obstacle = f"the package is not installed: {install_hint('wandb')}"
@@ -93,12 +96,19 @@ def init_arguments(tracking: Tracking, spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _has_account() -> bool:
+def _server() -> tuple[str | None, bool]:
+    """The host that WANDB_BASE_URL names, None where it names none, and whether it could be read."""
+    try:
+        return urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname, True
+    except ValueError:
+        return None, False
+
+
+def _has_account(server: str | None) -> bool:
     """A key in the environment, or an entry in the file where `wandb login` writes it."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     file = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
-    server = urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname
     try:
         machines = re.findall(r"machine\s+(\S+)", file.read_text())
     except OSError:
