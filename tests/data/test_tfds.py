@@ -235,11 +235,42 @@ def test_a_split_is_added(copied: Path, mixed: Dataset) -> None:
     np.testing.assert_array_equal(PreparedDataset(copied, "val").read_image(3), mixed.read_image(3))
 
 
+@pytest.mark.parametrize("damage", ["flipped", "zeroed"])
+def test_preparing_again_mends_shards_whose_bytes_have_changed(
+    copied: Path, mixed: Dataset, folder: Path, damage: str
+) -> None:
+    victim = shards(copied)[0]
+    content = bytearray(victim.read_bytes())
+    place = content.index(mixed.encoded(0).image[-200:]) + 100
+    content[place] ^= 255
+    victim.write_bytes(content if damage == "flipped" else bytes(len(content)))
+    prepare({"train": mixed}, copied, shard_bytes=SMALL)
+    assert victim.read_bytes() == (folder / victim.name).read_bytes()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"layout": 1}'])
+def test_preparing_again_mends_metadata(copied: Path, mixed: Dataset, folder: Path, content: bytes | None) -> None:
+    path = copied / "metadata.json"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"metadata.json: [^\n]*\n  -> "):
+        PreparedDataset(copied, "train")
+    prepare({"train": mixed}, copied, shard_bytes=SMALL)
+    assert json.loads(path.read_text()) == json.loads((folder / "metadata.json").read_text())
+
+
+def test_a_damaged_plan_says_what_to_do(copied: Path, mixed: Dataset) -> None:
+    (copied / "plan.json").write_text("garbage")
+    with pytest.raises(DataError, match=r"plan.json: not valid JSON.*\n  -> choose another folder, or delete this one"):
+        prepare({"train": mixed}, copied, shard_bytes=SMALL)
+
+
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_damaged_shard_is_named_and_written_anew(copied: Path, mixed: Dataset, folder: Path, damage: str) -> None:
     victim = shards(copied)[1]
     victim.write_bytes(victim.read_bytes()[:-9]) if damage == "cut" else victim.unlink()
-    with pytest.raises(DataError, match=rf"(?s){victim.name}: .*prepare` again"):
+    with pytest.raises(DataError, match=rf"(?s){victim.name}: .*prepare` with the same --output again"):
         PreparedDataset(copied, "train")
     prepare({"train": mixed}, copied, shard_bytes=SMALL)
     assert victim.read_bytes() == (folder / victim.name).read_bytes()
@@ -360,6 +391,11 @@ def test_files_for_other_programs_may_be_damaged(copied: Path, mixed: Dataset, n
         ({"planes": None}, "planes is None"),
         ({"contiguous_id": "yes"}, "contiguous_id is 'yes' .*, expected true or false"),
         ({"categories": 5}, "categories is 5"),
+        ({"sizes": {}}, "metadata.json: sizes: found none, expected all shards of train\n  -> run `oneformer prepare`"),
+        ({"sizes": {"oneformer-train.array_record-00000-of-00001/../x": 3}}, "sizes: found oneformer-train.array_reco"),
+        ({"parts": {"train": {"": [0, 1000000000]}}}, "parts of train: found 0 to 1000000000, expected one after"),
+        ({"parts": {"train": {"a": [0, 3], "b": [2, 10]}}}, "parts of train: found 0 to 3, 2 to 10, expected one"),
+        ({"planes": {"train": 10**12}}, "planes: found .*, expected 1 to 256 of each split"),
         ({"categories": [{"id": 0, "name": None}]}, "name must be a text, not None"),
     ],
 )

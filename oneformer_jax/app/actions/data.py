@@ -29,7 +29,7 @@ from oneformer_jax.data.datasets import tfds_builder
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.check_files import Findings, version_of
 from oneformer_jax.data.datasets.dataset import Dataset, Problems, front
-from oneformer_jax.data.datasets.tfds_dataset import SCHEME
+from oneformer_jax.data.datasets.tfds_dataset import NAME, SCHEME, stored_sizes
 from oneformer_jax.data.pipeline import PipelineSettings, record_order, task_probabilities, train_batches
 from oneformer_jax.data.task_text import FILLERS
 from oneformer_jax.postprocess.results import PanopticResult, PanopticSegment
@@ -236,9 +236,9 @@ def prepare(spec_path: Path, overrides: list[str], folder: Path, console: Consol
             contiguous_id=spec.dataset.contiguous_id,
             progress=progress,
         )
-    sizes = tfds_builder.stored_sizes(folder)
+    sizes = stored_sizes(folder)
     for split, dataset in datasets.items():
-        own = [size for name, size in sizes.items() if name.startswith(f"{tfds_builder.NAME}-{split}.")]
+        own = [size for name, size in sizes.items() if name.startswith(f"{NAME}-{split}.")]
         console.print(f"{split}: {len(dataset)} images in {len(own)} shards, {sum(own) / 1e9:.2f} GB")
     address = json.dumps(f"{SCHEME}{folder.resolve()}")
     console.print(f"dataset.<split>: {{images: {address}}}")

@@ -27,10 +27,9 @@ from oneformer_jax.data.datasets.tfds_dataset import (
     NAME,
     PLAN,
     shard_name,
-    stored_sizes,
     table_name,
 )
-from oneformer_jax.data.datasets.tfds_records import RecordTable, features_of
+from oneformer_jax.data.datasets.tfds_records import RecordTable, features_of, is_whole
 from oneformer_jax.errors import DataError
 from oneformer_jax.stored import read_json
 from oneformer_jax.writing import appearing_in, write_json
@@ -47,7 +46,8 @@ def prepare(
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Stores data sets, by the names of their splits, in `folder`; what is there already is kept.
+    """Stores data sets, by the names of their splits, in `folder`; what is there already is read, and kept where all of
+    its records are sound.
 
     Args:
         contiguous_id: how the class indices of the data sets were counted (see `Categories.from_json`).
@@ -64,13 +64,13 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     plan = {split: _plan(dataset, shard_bytes) for split, dataset in datasets.items()}
     _agree_on(plan, folder)
-    intact, stored = stored_sizes(folder), 0
+    stored = 0
     for split, dataset in datasets.items():
         shards = plan[split]["shards"]
         encode = _encoder(first.categories)
         for number, records in enumerate(np.array_split(np.arange(len(dataset)), shards)):
             path = folder / shard_name(split, number, shards)
-            if not path.is_file() or path.stat().st_size != intact.get(path.name, path.stat().st_size):
+            if not is_whole(path, len(records)):
                 _write_shard(path, dataset, records.tolist(), encode)
             stored += len(records)
             progress(stored)
@@ -90,17 +90,21 @@ def _agree_on(plan: dict[str, Any], folder: Path) -> None:
     """Writes the plan. Raises DataError where the folder was made by another one."""
     path = folder / PLAN
     found: dict[str, Any] = {}
+    anew = "choose another folder, or delete this one to prepare the data again"
     if path.is_file():
-        found = read_json(path)
+        try:
+            found = read_json(path)
+        except DataError as error:
+            raise DataError(error.what, where=error.where, hint=anew) from error
         if not isinstance(found, dict):
-            raise DataError("this is not a plan of prepared data", where=str(path), hint="choose another folder")
+            raise DataError("this is not a plan of prepared data", where=str(path), hint=anew)
     elif (folder / INFO).exists():
         raise DataError("the folder contains another data set", where=str(folder), hint="choose another folder")
     if any(plan.get(split) != planned for split, planned in found.items()):
         raise DataError(
             "the folder contains data that was prepared from other files, or from files that have changed since",
             where=str(folder),
-            hint="choose another folder, or delete this one to prepare the data again",
+            hint=anew,
         )
     write_json(path, plan)
 

@@ -24,6 +24,8 @@ from oneformer_jax.stored import read_json, stored_fields
 SCHEME = "tfds://"
 NAME = "oneformer"
 LAYOUT = 1  # the version of what is written here; another one is not read
+PREPARE_AGAIN = "run `oneformer prepare` with the same --output again: it writes what is missing or damaged"
+MOST_PLANES = 256
 INFO, PLAN, METADATA = "dataset_info.json", "plan.json", "metadata.json"
 
 
@@ -97,7 +99,13 @@ class PreparedDataset(Dataset):
         try:
             self.records = RecordTable.load(table, classes=len(self.categories))
         except Exception as error:  # of NumPy, zipfile, zlib and JSON: damaged bytes bring up nearly every kind
-            raise DataError(f"the table of records cannot be read: {error}", where=str(table)) from error
+            what = f"the table of records cannot be read: {error}"
+            raise DataError(what, where=str(table), hint=PREPARE_AGAIN) from error
+        ends = [0, *(part.stop for part in self.parts.values())]
+        if [part.start for part in self.parts.values()] != ends[:-1] or ends[-1] != len(self.records):
+            found = ", ".join(f"{part.start} to {part.stop}" for part in self.parts.values())
+            what = f"parts of {split}: found {found[:200]}, expected one after the other, to {len(self.records)}"
+            raise DataError(what, where=str(folder / METADATA), hint=PREPARE_AGAIN)
         self._examples = Examples(tuple(map(str, shards)), len(self.records), self.categories)
 
     @property
@@ -111,10 +119,11 @@ class PreparedDataset(Dataset):
             example = self._examples[i]
             image_id = json.loads(example["image_id"])
         except Exception as error:  # of the reader, which knows damage by its checksums, and of the parser
-            raise DataError(f"the record cannot be read: {error}", where=where) from error
+            raise DataError(f"the record cannot be read: {error}", where=where, hint=PREPARE_AGAIN) from error
         if image_id != record.image_id:
             found = example["image_id"].decode()
-            raise DataError(f"contains image {found}: the shards and the table disagree", where=where)
+            what = f"contains image {found}: the shards and the table disagree"
+            raise DataError(what, where=where, hint=PREPARE_AGAIN)
         return record, example, where
 
     def read_image(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -158,28 +167,43 @@ def _metadata(folder: Path) -> PreparedInfo:
             else "make one with `oneformer prepare --spec SPEC --output FOLDER`",
         )
     path = folder / METADATA
-    content = read_json(path)
-    if isinstance(content, dict) and content.get("layout") != LAYOUT:
-        raise DataError(
-            f"the data has layout {content.get('layout')}, but this version reads layout {LAYOUT}",
-            where=str(folder),
-            hint="prepare the data again",
-        )
-    found, _ = stored_fields(PreparedInfo, content, where=str(path), error=DataError)
+    try:
+        content = read_json(path)
+        if isinstance(content, dict) and content.get("layout") != LAYOUT:
+            raise DataError(
+                f"the data has layout {content.get('layout')}, but this version reads layout {LAYOUT}",
+                where=str(folder),
+                hint="prepare the data again, in another folder",
+            )
+        found, _ = stored_fields(PreparedInfo, content, where=str(path), error=DataError)
+    except DataError as error:
+        raise DataError(error.what, where=error.where, hint=error.hint or PREPARE_AGAIN) from error
+    named = {split: [name for name in found["sizes"] if _is_shard_of(split, name)] for split in found["parts"]}
+    whole = {split: [shard_name(split, i, len(names)) for i in range(len(names))] for split, names in named.items()}
+    shards = sorted(name for names in whole.values() for name in names)
+    if sorted(found["sizes"]) != shards or not all(named.values()):
+        listed = ", ".join(sorted(found["sizes"]))[:200] or "none"
+        what = f"sizes: found {listed}, expected all shards of {', '.join(found['parts'])}"
+        raise DataError(what, where=str(path), hint=PREPARE_AGAIN)
+    if any(not 1 <= count <= MOST_PLANES for count in found["planes"].values()):
+        what = f"planes: found {str(found['planes'])[:200]}, expected 1 to {MOST_PLANES} of each split"
+        raise DataError(what, where=str(path), hint=PREPARE_AGAIN)
     parts = {split: {name: tuple(ends) for name, ends in of.items()} for split, of in found["parts"].items()}
     return PreparedInfo(**found | {"parts": parts})
+
+
+def _is_shard_of(split: str, name: str) -> bool:
+    return name.startswith(f"{shard_name(split, 0, 0).partition('-00000-')[0]}-")
 
 
 def _shards(folder: Path, split: str) -> list[Path]:
     """The shards of a split, all there and of the size that they had when they were written."""
     sizes, problems = stored_sizes(folder), Problems()
-    prefix = shard_name(split, 0, 0).rpartition("-00000-")[0]
-    paths = sorted(folder / name for name in sizes if name.startswith(prefix))
+    paths = sorted(folder / name for name in sizes if _is_shard_of(split, name))
     for path in paths:
         found = path.stat().st_size if path.is_file() else None
         if found != sizes[path.name]:
             what = "the shard is missing" if found is None else f"found {found} bytes, expected {sizes[path.name]}"
-            hint = "run `oneformer prepare` again: it writes what is missing or damaged"
-            problems.errors.append(DataError(what, where=str(path), hint=hint))
+            problems.errors.append(DataError(what, where=str(path), hint=PREPARE_AGAIN))
     problems.raise_all()
     return paths

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Int32, Int64
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.dataset import Record, Segment
 
+_AT_ONCE = 64  # records read at once
+
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord(Record):
@@ -142,6 +144,26 @@ class Examples:
 
     def __reduce__(self) -> tuple[type["Examples"], tuple[Any, ...]]:
         return Examples, self._arguments
+
+
+def is_whole(shard: Path, count: int) -> bool:
+    """Whether a shard is there and holds `count` records whose checksums agree: all of it is read."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    if not shard.is_file():
+        return False
+    try:
+        reader = ArrayRecordReader(str(shard))
+        try:
+            if reader.num_records() != count:
+                return False
+            for start in range(0, count, _AT_ONCE):
+                reader.read(start, min(start + _AT_ONCE, count))
+        finally:
+            reader.close()
+    except (RuntimeError, ValueError, IndexError, OSError):  # how it says that bytes are damaged
+        return False
+    return True
 
 
 @dataclass(frozen=True)
