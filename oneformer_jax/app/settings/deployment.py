@@ -8,6 +8,7 @@ from oneformer_jax.app.settings.data import path_list
 from oneformer_jax.app.settings.evaluation import comparison_run, thresholds
 from oneformer_jax.app.settings.model_choice import stated
 from oneformer_jax.app.spec import Spec, require
+from oneformer_jax.app.spec.dataset_keys import Dataset
 from oneformer_jax.data.geometry import STRIDE
 from oneformer_jax.deploy.tensorrt_build import BatchSizes, BuildSettings, Calibration, EngineRun
 from oneformer_jax.errors import SpecError
@@ -48,7 +49,7 @@ def export_run(spec: Spec, checkpoint: str = "") -> ExportRun:
         section.deformable_attention,
         ending,
         None if section.on_cpu else section.gpu_id,
-        _compared_images(spec),
+        _compared_images(spec.dataset),
         section.overwrite,
         section.verbose,
         stated(spec),
@@ -113,15 +114,16 @@ def engine_run(spec: Spec) -> EngineRun:
             calibration.cal_batches,
         ),
         section.overwrite,
-        _compared_images(spec),
+        _compared_images(spec.dataset),
         section.verify_only,
     )
 
 
-def _compared_images(spec: Spec) -> tuple[tuple[str, str], ...]:
+def _compared_images(data: Dataset) -> tuple[tuple[str, str], ...]:
     """Where there may be images that formulations of a model are compared on, by the keys that name them."""
-    keys = [f"dataset.{split}.images" for split in ("test", "val", "train")]
-    return tuple((key, location) for key in keys for location in path_list(spec.value(key)) if location)
+    splits = {"test": data.test, "val": data.val, "train": data.train}
+    found = ((f"dataset.{name}.images", place) for name, split in splits.items() for place in path_list(split.images))
+    return tuple((key, location) for key, location in found if location)
 
 
 def _batch_sizes(spec: Spec) -> BatchSizes | None:
