@@ -136,4 +136,6 @@ def _expected(hint: Any) -> str:
         return f"a list of {len(arguments)}: {', '.join(map(_expected, arguments))}"
     if origin in (list, tuple) and arguments:
         return f"a list of {_expected(arguments[0])}"
+    if isinstance(origin, type) and issubclass(origin, Mapping) and arguments:
+        return "an object" if arguments[1] is Any else f"an object whose values are {_expected(arguments[1])}"
     return _WORDS.get(origin, "an object")

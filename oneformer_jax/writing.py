@@ -22,6 +22,10 @@ _STREAMS = ("/dev/std", "/dev/fd/", "/dev/null", "/proc/")
 _HINTS = {
     **dict.fromkeys(DISK_FULL, "free disk space, then run the same command again; what was there before is unchanged"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder that you can write to"),
+    errno.EISDIR: "a folder stands where a file belongs: move it away, or name another place",
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR), "a file stands where a folder belongs: move it away, or name another place"
+    ),
 }
 
 

@@ -3,8 +3,8 @@
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -54,8 +54,10 @@ class Logbook:
 
         self._path = run_dir / "log.jsonl"
         _keep_until(self._path, start_step)
+        self._board_dir = run_dir / "tensorboard"
+        with self._naming_board():
+            self._board = SummaryWriter(str(self._board_dir), purge_step=start_step, flush_secs=30)
         self._file = self._path.open("a")
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step, flush_secs=30)
         self._writers: tuple[ScalarWriter, ...] = (self._board, *writers)
         self._reporter = reporter
 
@@ -86,15 +88,26 @@ class Logbook:
             error.filename = str(self._path)  # a write does not say it
             raise
 
+    @contextmanager
+    def _naming_board(self) -> Iterator[None]:
+        """TensorBoard's files are written by a thread, whose errors name none, or a file that nobody knows."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self._board_dir)
+            raise
+
     def _plot(self, step: int, kind: str, scalars: dict[str, float]) -> None:
-        for name, value in scalars.items():
-            for writer in self._writers:
-                writer.add_scalar(f"{kind}/{name}", value, step)
+        with self._naming_board():
+            for name, value in scalars.items():
+                for writer in self._writers:
+                    writer.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:
         """Flushes everything and draws the curves."""
         self._file.close()
-        self._board.close()
+        with self._naming_board():
+            self._board.close()
         picture = self._path.with_name("curves.png")
         try:
             draw_curves(self._path, picture)

@@ -386,7 +386,7 @@ def test_files_for_other_programs_may_be_damaged(copied: Path, mixed: Dataset, n
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sizes": {"a": "b"}}, "sizes is .*, expected an object"),
+        ({"sizes": {"a": "b"}}, "sizes is .*, expected an object whose values are a whole number"),
         ({"parts": {"train": {"": [0]}}}, "parts is "),
         ({"planes": None}, "planes is None"),
         ({"contiguous_id": "yes"}, "contiguous_id is 'yes' .*, expected true or false"),

@@ -40,3 +40,10 @@ def test_a_half_written_last_line_is_nothing_to_tell(tmp_path: Path, caplog: pyt
         Logbook(tmp_path, start_step=2, reporter=Silent()).close()
     assert [record["step"] for record in read_log(tmp_path / "log.jsonl")] == [1, 2]
     assert not caplog.text
+
+
+def test_a_file_in_place_of_the_folder_of_tensorboard_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").write_text("")
+    with pytest.raises(OSError, match=r"exists|directory") as raised:
+        Logbook(tmp_path, start_step=0, reporter=Silent())
+    assert raised.value.filename == str(tmp_path / "tensorboard")

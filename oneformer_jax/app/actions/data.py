@@ -228,7 +228,7 @@ def prepare(spec_path: Path, overrides: list[str], folder: Path, console: Consol
     datasets: dict[str, Dataset] = dict(checked_datasets(splits_with_data(spec), console).items())
     folder.mkdir(parents=True, exist_ok=True)
     images = sum(map(len, datasets.values()))
-    with only_process_in(folder), waiting(f"storing {', '.join(datasets)}", console, images) as progress:
+    with only_process_in(folder, "--output"), waiting(f"storing {', '.join(datasets)}", console, images) as progress:
         remove_unfinished(folder)
         tfds_builder.prepare(
             datasets,

@@ -75,6 +75,10 @@ class Job:
         if known["action"] not in ACTIONS:
             what = f"action is {known['action'][:60]!r}, expected one of {', '.join(ACTIONS)}"
             raise OneFormerError(what, where=str(self.record_path), hint="the record is damaged: remove this job")
+        commands = (known["action"], "automl") if known["action"] == "train" else (known["action"],)
+        if known["command"] not in commands:
+            what = f"command is {known['command'][:60]!r}, expected {' or '.join(commands)}"
+            raise OneFormerError(what, where=str(self.record_path), hint="the record is damaged: remove this job")
         return Record(**known | {"others": others})
 
     def write(self, record: Record) -> None:
@@ -115,13 +119,13 @@ class Workspace:
     def jobs(self) -> list[Job]:
         """All jobs, in the order in which they were made."""
         numbered = sorted(self._numbered(), key=lambda item: (item[0], item[1].id))
-        return [job for _, job in numbered if job.record_path.is_file()]
+        return [job for _, job in numbered if job.record_path.exists()]
 
     def job(self, name: str) -> Job:
         """Raises OneFormerError where there is no job of this id, or no workspace."""
         self.existing()
         job = Job(self.folder / name)
-        if _ID.fullmatch(name) and job.record_path.is_file():
+        if _ID.fullmatch(name) and job.record_path.exists():
             return job
         known = [other.id for other in self.jobs()]
         near = nearest(name, known)

@@ -1,5 +1,6 @@
 """What an exception means to the person who ran the action: the message, the words for status.json, the exit code."""
 
+import errno
 import re
 import sys
 import time
@@ -23,6 +24,8 @@ LESS_MEMORY = {
     "inference": "lower inference.batch_size or dataset.augmentation.test_max_size",
     "export": "lower export.input_height and export.input_width, or export on a machine with more memory",
 }
+TAKEN = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
+"""Numbers of an OSError that concern the second of two names, where there are two: something else stands there."""
 SECONDS_OF_SILENCE = 0.5
 EXTRAS = {"automl": "automl", "export": "export", "gen_trt_engine": "tensorrt"}
 """What an action needs beyond what its first import that fails belongs to."""
@@ -76,7 +79,7 @@ def explained(error: BaseException, action: str = "") -> OneFormerError | None:
     if isinstance(error, OSError):
         return OneFormerError(
             error.strerror or str(error) or type(error).__name__,
-            where=str(error.filename or ""),
+            where=str((error.errno in TAKEN and error.filename2) or error.filename or ""),
             hint=advice(error.errno),
         )
     return None

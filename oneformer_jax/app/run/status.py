@@ -55,8 +55,9 @@ class FolderInUseError(OneFormerError):
 
 
 @contextmanager
-def only_process_in(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock file, which the system gives free however this process ends.
+def only_process_in(folder: Path, named_by: str = "results_dir") -> Iterator[None]:
+    """Holds the folder's lock file, which the system gives free however this process ends. `named_by`: the key or
+    option that names the folder, for messages.
 
     Raises FolderInUseError that names the process which holds it, OSError when the file cannot be opened. A file system
     without locks is used without one.
@@ -69,7 +70,7 @@ def only_process_in(folder: Path) -> Iterator[None]:
             raise FolderInUseError(
                 f"in use by {file.read().strip() or 'another process'}",
                 where=str(folder),
-                hint="wait until it ends, stop it, or use another results_dir",
+                hint=f"wait until it ends, stop it, or use another {named_by}",
             ) from None
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:

@@ -147,9 +147,11 @@ def _composed(loader: SpecLoader) -> yaml.Node | None:
 def read_yaml(path: Path) -> Source:
     """Raises SpecError when the file is missing, is no YAML, or its top is no mapping."""
     try:
-        if (size := path.stat().st_size) > LARGEST:
-            raise SpecError(f"{size / 2**20:.1f} MiB are too much for a spec file", where=str(path))
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)  # of a pipe or a device, too, whose size nobody knows
+        if len(content) > LARGEST:
+            raise SpecError(f"more than {LARGEST // 2**20} MiB are too much for a spec file", where=str(path))
+        text = content.decode().replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise SpecError("spec file not found", where=str(path)) from None
     except IsADirectoryError:
@@ -201,6 +203,10 @@ def _locate(node: yaml.MappingNode, prefix: str, path: str, source: Source, abov
                 if isinstance(mapping, yaml.MappingNode):
                     _locate(mapping, prefix, path, source, above | {id(node)})
             continue
+        if name_node.tag == "tag:yaml.org,2002:null":
+            what = f"found {name_node.value or 'nothing'} in place of the name of a key"
+            hint = "write a name before the colon, in quotes if it is null or ~"
+            raise SpecError(what, where=f"{path}:{line}", hint=hint)
         name = str(name_node.value)
         key = prefix + name
         if name in seen:

@@ -1,6 +1,7 @@
 """Agreement between keys, and values that the spec allows but this project does not have."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from oneformer_jax.app.spec.action_keys import Evaluate, Export, Inference
 from oneformer_jax.app.spec.automl_keys import LOSS, Automl
@@ -23,6 +24,7 @@ TEXT_HEAD_WIDTH = 64
 LARGEST_WINDOW = 128  # pixels a side
 MOST_WORKERS = 1024
 MOST_LAYERS = 200
+MOST_DEVICES = 1024  # of one machine
 LARGEST_COUNT = 2**31 - 1  # what counts and sizes of arrays are computed in
 LARGEST_EDGE = 2**15  # pixels of the short edge of a resized image
 AUGMENTATION = "dataset.augmentation"
@@ -43,7 +45,7 @@ def disagreements(spec: Spec) -> list[Problem]:
     model, train = spec.model, spec.train
     found = [
         *_not_available(spec),
-        *_magnitudes(spec),
+        *_magnitudes({leaf.path: plain(spec.value(leaf.path)) for leaf in leaves(Spec)}),
         *_widths(model),
         *_backbone(model.backbone.swin),
         *_text(model, spec.dataset.max_seq_len),
@@ -95,18 +97,17 @@ def _not_available(spec: Spec) -> Iterator[Finding]:
             yield found, (leaf.path,)
 
 
-def _magnitudes(spec: Spec) -> Iterator[Finding]:
-    for leaf in leaves(Spec):
-        value = plain(spec.value(leaf.path))
+def _magnitudes(values: Mapping[str, Any]) -> Iterator[Finding]:
+    for path, value in values.items():
         for number in value if isinstance(value, list) else [value]:
             what = ""
-            if type(number) is int and abs(number) > LARGEST_COUNT and leaf.path != "train.seed":
+            if type(number) is int and abs(number) > LARGEST_COUNT and path != "train.seed":
                 what = f"found {describe(number)}, expected at most {LARGEST_COUNT}"
             elif type(number) is float and number and not TINIEST <= abs(number) <= LARGEST:
                 what = f"found {describe(number)}, expected 0 or a number that float32 holds, of "
                 what += f"{TINIEST:.2g} to {LARGEST:.2g} without its sign"
             if what:
-                yield f"{leaf.path}: {what}", (leaf.path,)
+                yield f"{path}: {what}", (path,)
                 break
 
 
@@ -250,7 +251,12 @@ def _ignored_class(head: SemSegHead) -> Iterator[Finding]:
 def _devices(actions: Mapping[str, Train | Evaluate | Inference]) -> Iterator[Finding]:
     for action, section in actions.items():
         ids, paths = section.gpu_ids, (f"{action}.gpu_ids", f"{action}.num_gpus")
-        if not ids or len(set(ids)) < len(ids):
+        if section.num_gpus > MOST_DEVICES:
+            yield (
+                f"{paths[1]} is {section.num_gpus}: it counts devices of one machine, at most {MOST_DEVICES}",
+                paths[1:],
+            )
+        elif not ids or len(set(ids)) < len(ids):
             yield f"{paths[0]}: {list(ids)} must name at least one device, and no device twice", paths[:1]
         elif section.is_changed("gpu_ids") and section.num_gpus not in (1, len(ids)):
             yield f"{paths[0]} names {len(ids)} device(s), {paths[1]} is {section.num_gpus}: leave one out", paths

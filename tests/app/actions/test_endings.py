@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from oneformer_jax.app.cli.commands import app
 from oneformer_jax.app.run.execute import Run
+from oneformer_jax.app.run.failures import explained
 from oneformer_jax.app.run.status import only_process_in
 from oneformer_jax.app.settings import evaluation, training
 from oneformer_jax.app.spec import Spec, load_spec
@@ -259,3 +260,20 @@ def test_keys_that_are_not_honoured_are_named_with_the_reason(spec: Path, tmp_pa
         line["message"] for line in lines_of(tmp_path / "results" / "inference") if line["verbosity"] != "INFO"
     )
     assert warning.startswith("model_name is accepted but not honoured: ")
+
+
+def test_what_stands_in_the_way_of_a_name_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    attempts = {
+        "file": lambda: (tmp_path / "file").mkdir(),
+        "folder": lambda: (tmp_path / "folder").open("a"),
+        "folder ": lambda: (tmp_path / "file").replace(tmp_path / "folder"),
+    }
+    for name, attempt in attempts.items():
+        with pytest.raises(OSError, match=r"exists|directory") as raised:
+            attempt()
+        known = explained(raised.value)
+        assert known is not None
+        assert known.where == str(tmp_path / name.strip())
+        assert known.hint.endswith("belongs: move it away, or name another place")

@@ -10,7 +10,8 @@ from stub_actions import ENDINGS, job
 
 from oneformer_jax.app.jobs import run as runner
 from oneformer_jax.app.jobs.plan import Request
-from oneformer_jax.app.jobs.workspace import Job, Workspace
+from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
+from oneformer_jax.errors import OneFormerError
 
 
 def test_a_job_that_came_to_its_end_is_not_run_again(workspace: Workspace, stub: Callable[[str], None]) -> None:
@@ -101,3 +102,21 @@ def test_an_address_with_a_password_reaches_the_action_and_no_file(
     shown = job("show", "-w", workspace.folder, "export-1")
     assert word not in shown.output
     assert "https://<redacted>@h/c?<redacted>" in shown.output
+
+
+@pytest.mark.parametrize("command", ["rm -rf", "../../../etc", "evaluate"])
+def test_a_record_whose_command_is_not_that_of_its_action_is_refused(tmp_path: Path, command: str) -> None:
+    job = Job(tmp_path / "train-1")
+    job.write(Record("train", command))
+    with pytest.raises(
+        OneFormerError, match=r"job.json: command is .*, expected train or automl\n  -> the record is dam"
+    ):
+        job.read()
+
+
+def test_a_job_whose_record_is_a_folder_is_listed_and_refused(tmp_path: Path) -> None:
+    (tmp_path / "train-1" / "job.json").mkdir(parents=True)
+    (job,) = Workspace(tmp_path).jobs()
+    with pytest.raises(OneFormerError, match=r"job.json: this is a folder, not a JSON file"):
+        job.read()
+    assert Workspace(tmp_path).job("train-1").id == "train-1"

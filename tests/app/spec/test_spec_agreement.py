@@ -24,6 +24,7 @@ from oneformer_jax.app.spec import oddities
         ("evaluate.batch_size=0", "evaluate.batch_size is 0"),
         ("model.sem_seg_head.in_features=[res4,res5]", "use ['res3', 'res4', 'res5']"),
         ("model.one_former.num_feature_levels=4", "not available; use 3"),
+        ("train.num_gpus=1000000000", "train.num_gpus is 1000000000: it counts devices of one machine, at most 1024"),
         ("dataset.max_scale=1e300", "dataset.max_scale: found 1e+300 (a number), expected 0 or a number that float32"),
         ("dataset.max_scale=1000", "dataset.max_scale 1000 times the 1024 pixels of dataset.augmentation.train_crop"),
         ("dataset.pixel_mean=[1e308,0,0]", "dataset.pixel_mean: found 1e+308"),

@@ -31,6 +31,8 @@ BOMBS = {
     "many keys": "".join(f"k{k}: 1\n" for k in range(3000)),
     "megabytes": "# " + "x" * 2_000_000,
     "nested interpolations": "results_dir: '" + "${" * 300 + "'",
+    "no name of a key": "train: {null: 2}",
+    "an empty name of a key": "? \n: 2",
     "a path with NUL": 'results_dir: "a\\0b"',
     "NUL in a list": 'dataset: {train: {images: ["a\\0b"]}}',
 }
@@ -96,3 +98,14 @@ def test_a_refused_spec_makes_no_folder_of_the_name_of_the_home(
     (tmp_path / "spec.yaml").write_text('results_dir: "a\\0b"\n')
     with pytest.raises(SpecError, match="NUL"), running("train", tmp_path / "spec.yaml", [], Screen(quiet=True)):
         pass
+
+
+def test_an_endless_file_is_refused_at_once() -> None:
+    with pytest.raises(SpecError, match="/dev/zero: more than 1 MiB are too much for a spec file"):
+        load_spec(Path("/dev/zero"))
+
+
+def test_a_key_without_a_name_is_refused_at_its_line(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("results_dir: a\nnull: 2\n")
+    with pytest.raises(SpecError, match=r"spec.yaml:2: found null in place of the name of a key\n  -> write a name"):
+        load_spec(tmp_path / "spec.yaml")

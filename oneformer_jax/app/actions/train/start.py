@@ -64,7 +64,7 @@ def starting_point(
     trained with what no run can go on without. Nothing is compiled before.
     """
     recipe, start = settings.recipe, settings.start
-    step_dir = newest or (ckpt.find_checkpoint(Path(start.checkpoint)) if start.checkpoint else None)
+    step_dir = newest or (ckpt.find_checkpoint(start.checkpoint) if start.checkpoint else None)
     if step_dir is not None:
         return _resume(settings, loop, now, step_dir, mesh, run)
 
