@@ -29,7 +29,7 @@ from oneformer_jax.losses.matching import CriterionConfig
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import PARTS, TEMPERATURE, TRAINING_ONLY
-from oneformer_jax.writing import appearing_in, write_json
+from oneformer_jax.writing import new_folder, write_json
 
 _LAYER_NORM = "model.pixel_level_module.encoder.swin.layernorm"
 
@@ -96,7 +96,7 @@ def write_huggingface(
         )
     if folder.exists() and any(folder.iterdir()):
         raise CheckpointError("the folder is not empty", where=str(folder), hint="give a new one")
-    with appearing_in(folder) as fresh:
+    with new_folder(folder) as fresh:
         write_safetensors(fresh / "model.safetensors", _state(params, config, training))
         write_json(fresh / "config.json", model_json(config, categories.names, training=training))
         write_json(fresh / CLASS_INFO, {str(i): entry for i, entry in enumerate(categories.to_json())})

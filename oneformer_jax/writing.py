@@ -5,6 +5,8 @@ middle leaves a hidden folder `.*.unfinished`, which the next run in that folder
 """
 
 import errno
+import fcntl
+import glob
 import json
 import os
 import shutil
@@ -17,6 +19,7 @@ from typing import Any
 from oneformer_jax.errors import DISK_FULL, OneFormerError
 
 UNFINISHED = ".unfinished"
+_REPLACED = ".replaced"
 _MANY = 50  # files, for which one call for the whole disk is quicker than one for each
 _STREAMS = ("/dev/std", "/dev/fd/", "/dev/null", "/proc/")
 _HINTS = {
@@ -60,6 +63,64 @@ def appearing_in(folder: Path, name: str = "") -> Iterator[Path]:
                 folder.rmdir()
 
 
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder that becomes `folder`, which must not be there or be empty, in one step when the block ends:
+    whatever stops it, by whatever signal, before that leaves nothing under that name. Of two processes one fails.
+
+    Removes what killed processes have left beside it. A folder that nothing can be renamed to, such as a mounted disk,
+    gets its entries as by `appearing_in`. Raises OneFormerError, naming the file, as that does, and where `folder` has
+    been filled meanwhile.
+    """
+    folder = folder.resolve()
+    is_fixed = folder.is_mount() or folder == Path.cwd() or not os.access(folder.parent, os.W_OK | os.X_OK)
+    if folder.is_dir() and is_fixed:
+        with appearing_in(folder) as fresh:
+            yield fresh
+        return
+    with _explained(folder, ""):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}.*{UNFINISHED}"):
+            if _is_folder(left) and (lock := _lock_of(left)) is not None:  # nobody works there any more
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(lock)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=UNFINISHED))
+        lock = _lock_of(fresh)
+    try:
+        with _explained(folder, "", fresh):
+            yield fresh
+        with _explained(folder, ""):
+            _to_disk(fresh)
+            mask = os.umask(0)
+            os.umask(mask)
+            fresh.chmod(0o777 & ~mask)
+            try:
+                fresh.rename(folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOTDIR):
+                    raise
+                hint = "give a folder that does not exist yet"
+                raise OneFormerError(
+                    "something is there by now, expected an empty folder or none", where=str(folder), hint=hint
+                ) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock_of(folder: Path) -> int | None:
+    """A descriptor that holds the lock of a folder until it is closed; None where somebody else has it, or no process
+    can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Creates or replaces a file in one step: a reader sees the old content or the new one. Raises as `appearing_in`.
 
@@ -84,8 +145,15 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what processes that are no more were writing there. Nobody else may be writing."""
+    """Removes what processes that are no more were writing there; what one of them was giving its names gets them.
+    Nobody else may be writing."""
     for path in folder.glob(f".*{UNFINISHED}"):
+        if (path / _REPLACED).is_dir():  # the new entries are complete, and the old ones perhaps gone
+            for entry in path.iterdir():
+                if entry.name != _REPLACED:
+                    if os.path.lexists(folder / entry.name):
+                        (folder / entry.name).rename(path / _REPLACED / entry.name)
+                    entry.rename(folder / entry.name)
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -99,7 +167,8 @@ def _put_in_place(fresh: Path, folder: Path, last: str) -> None:
         entries[0].replace(folder / entries[0].name)
         return
     # What is replaced goes first, so that nobody sees new files beside old ones, and comes back if that fails.
-    aside = Path(tempfile.mkdtemp(dir=fresh))
+    aside = fresh / _REPLACED
+    aside.mkdir()
     try:
         for entry in entries:
             if os.path.lexists(folder / entry.name):
@@ -135,6 +204,11 @@ def _explained(folder: Path, name: str, fresh: Path | None = None) -> Iterator[N
     left as it is. Some libraries, such as ArrayRecord's, raise RuntimeError with the words of the system."""
     try:
         yield
+    except OneFormerError as error:
+        if fresh is None or not error.where.startswith(f"{fresh}{os.sep}"):
+            raise
+        place = folder / Path(error.where).relative_to(fresh)  # of what was written into it as a whole
+        raise type(error)(error.what, where=str(place), hint=error.hint) from error
     except (OSError, RuntimeError) as error:
         code, file = getattr(error, "errno", None), str(getattr(error, "filename", None) or "")
         code = code or next((code for code in DISK_FULL if os.strerror(code) in str(error)), None)

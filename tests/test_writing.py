@@ -11,7 +11,7 @@ import pytest
 
 from oneformer_jax import writing
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.writing import appearing_in, remove_unfinished, write_bytes, write_json, write_text
+from oneformer_jax.writing import appearing_in, new_folder, remove_unfinished, write_bytes, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -141,11 +141,76 @@ with appearing_in(Path({str(tmp_path)!r})) as fresh:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_process_that_is_killed_while_a_folder_gets_its_name_leaves_nothing_under_it(tmp_path: Path) -> None:
+    script = f"""
+import os
+from pathlib import Path
+from oneformer_jax.writing import new_folder
+Path.rename = lambda *_: os._exit(1)
+with new_folder(Path({str(tmp_path / "out")!r})) as fresh:
+    (fresh / "half").write_text("1")
+"""
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 1
+    assert not (tmp_path / "out").exists()
+    assert list(tmp_path.iterdir())
+    with new_folder(tmp_path / "out") as fresh:
+        (fresh / "a").write_text("1")
+        (fresh / "b").mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert content(tmp_path / "out") == {"a": "1"}
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_of_two_that_make_a_folder_at_once_one_fails(tmp_path: Path) -> None:
+    def outer() -> None:
+        with new_folder(tmp_path / "out") as fresh:
+            (fresh / "a").write_text("1")
+            with new_folder(tmp_path / "out") as other:
+                (other / "a").write_text("2")
+            assert fresh.exists(), "nobody removes what somebody still writes"
+
+    with pytest.raises(
+        OneFormerError, match=r"out: something is there by now.*\n  -> give a folder that does not exist"
+    ):
+        outer()
+    assert content(tmp_path) == {"out/a": "2"}
+
+
+def test_a_new_folder_that_fails_leaves_an_empty_one_and_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(writing.os, "fsync", fill_the_disk)
+
+    def full() -> None:
+        with new_folder(tmp_path / "out") as fresh:
+            write_text(fresh / "train" / "a.json", "1")
+
+    with pytest.raises(OneFormerError) as raised:
+        full()
+    assert raised.value.where == str(tmp_path / "out" / "train" / "a.json")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_entries_that_were_getting_their_names_get_them_and_the_only_copy_is_not_removed(tmp_path: Path) -> None:
+    """As killed after `a` was placed: `a` and `b` were replaced, `b` and `c` are new and still aside."""
+    left = tmp_path / ".x.unfinished"
+    (left / ".replaced").mkdir(parents=True)
+    for path in (tmp_path / "a", left / "b", left / "c"):
+        path.write_text("new")
+    for name in ("a", "b"):
+        (left / ".replaced" / name).write_text("old")
+    remove_unfinished(tmp_path)
+    assert content(tmp_path) == {"a": "new", "b": "new", "c": "new"}
+
+
 # Names of what is called to write a file in place, and the files in which it may be, with the reason.
 IN_PLACE = {"write_text", "write_bytes", "imwrite", "savez", "tofile", "save_model"}
 ASIDE = {
     "converters/onnx/export.py": "in the folder of `appearing_in`",
-    "converters/write_huggingface.py": "in the folder of `appearing_in`",
+    "converters/write_huggingface.py": "in the folder of `new_folder`",
     "oneformer_jax/data/datasets/tfds_dataset.py": "in the folder of `appearing_in`",
     "oneformer_jax/data/datasets/tfds_records.py": "in the folder of `appearing_in`",
     "oneformer_jax/data/drawn_shapes.py": "in the folder of `appearing_in`",

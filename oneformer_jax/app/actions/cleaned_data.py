@@ -1,6 +1,7 @@
 """`inspect data --fix`: annotations without what cannot be used, a spec that trains on them, and a report."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from oneformer_jax.data.datasets.dataset import listing
 from oneformer_jax.data.datasets.files import DatasetFiles, local_label_maps, local_sources
 from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.writing import write_text
+from oneformer_jax.writing import new_folder, write_text
 
 SPEC, REPORT = "spec.yaml", "report.txt"
 
@@ -30,28 +31,32 @@ def write_cleaned_data(spec_path: Path, overrides: list[str], folder: Path, cons
     """
     spec = load_spec(spec_path, overrides)
     splits = splits_with_data(spec)
+    if folder.exists() and not folder.is_dir():
+        what, hint = "this is a file, expected a new folder", "name another one: nothing is overwritten"
+        raise OneFormerError(what, where=str(folder), hint=hint)
     if folder.exists() and any(folder.iterdir()):
         raise OneFormerError(
             "the folder is not empty", where=str(folder), hint="name a new one: nothing is overwritten"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     folder = folder.absolute()
     values, report, screen = given_values(spec), list[str](), list[str]()
     for path in _locations(spec):
         put(values, path, absolute(plain(spec.value(path))))
-    for files in splits:
-        if files.prepared:
-            report.append(f"{files.split}: prepared data is as it was prepared, and stays")
-            screen.append(report[-1])
-            continue
-        copies = [*_copies(files, folder, console)]
-        put(values, f"dataset.{files.split}.annotations", [str(copy.path) for copy in copies])
-        put(values, f"dataset.{files.split}.names", [source.name for source in files.sources])
-        for copy in copies:
-            report += _lines(files.split, copy)
-            screen += _summary(files.split, copy)
-    write_text(folder / SPEC, to_yaml(redacted(values)))
-    write_text(folder / REPORT, "\n".join(report) + "\n")
+    with new_folder(folder) as fresh:
+        for files in splits:
+            if files.prepared:
+                report.append(f"{files.split}: prepared data is as it was prepared, and stays")
+                screen.append(report[-1])
+                continue
+            written = _copies(files, fresh, console)
+            copies = [replace(copy, path=folder / copy.path.relative_to(fresh)) for copy in written]
+            put(values, f"dataset.{files.split}.annotations", [str(copy.path) for copy in copies])
+            put(values, f"dataset.{files.split}.names", [source.name for source in files.sources])
+            for copy in copies:
+                report += _lines(files.split, copy)
+                screen += _summary(files.split, copy)
+        write_text(fresh / SPEC, to_yaml(redacted(values)))
+        write_text(fresh / REPORT, "\n".join(report) + "\n")
     for line in screen:
         console.print(line)
     checked_datasets(splits_with_data(load_spec(folder / SPEC)), console)

@@ -15,7 +15,7 @@ from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.errors import CheckpointError, DataError
 from oneformer_jax.stored import read_json
-from oneformer_jax.writing import appearing_in, remove_unfinished, write_json
+from oneformer_jax.writing import new_folder, remove_unfinished, write_json
 
 Target = Literal["checkpoint", "huggingface"]
 
@@ -68,7 +68,7 @@ def convert(
         for line in adapted:
             console.print(line)
     else:
-        with appearing_in(destination) as fresh:
+        with new_folder(destination) as fresh:
             store = Checkpoints(fresh, keep=0, monitor="mIoU")
             store.save(weights.params, None, description)
             store.close()
