@@ -22,7 +22,7 @@ from oneformer_jax.app.run.children import COMMAND_LINE, environment, forwarding
 from oneformer_jax.app.run.status import only_process_in, read_status
 from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.writing import write_text
+from oneformer_jax.writing import new_folder, write_text
 
 PAUSE = 0.1  # seconds between looks at the log
 Write = Callable[[str], None]
@@ -40,10 +40,12 @@ def create(request: Request, workspace: Workspace) -> tuple[Job, Record, Mapping
         with workspace.numbering():
             if workspace.next_id(request.action) != job.id:  # another process was quicker
                 continue
-            job.folder.mkdir()
-            write_text(job.spec_path, yaml_text(plan.spec))
-            write_text(job.given_path, yaml_text(plan.given))
             plan.record.created = now()
+            with new_folder(job.folder) as folder:  # with its record: on a full disk there is no job
+                fresh = Job(folder)
+                write_text(fresh.spec_path, yaml_text(plan.spec))
+                write_text(fresh.given_path, yaml_text(plan.given))
+                fresh.write(plan.record)
             return job, plan.record, plan.secrets
 
 

@@ -1,6 +1,8 @@
 """Records of jobs: damaged, of a newer version, numbered together, moved between folders, without secrets."""
 
+import errno
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -120,3 +122,20 @@ def test_a_job_whose_record_is_a_folder_is_listed_and_refused(tmp_path: Path) ->
     with pytest.raises(OneFormerError, match=r"job.json: this is a folder, not a JSON file"):
         job.read()
     assert Workspace(tmp_path).job("train-1").id == "train-1"
+
+
+def test_a_job_that_cannot_be_recorded_is_not_there(
+    workspace: Workspace, stub: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    stub(ENDINGS["success"][0])
+    with monkeypatch.context() as patched:
+        patched.setattr(Job, "write", full)
+        result = job("export", "-w", workspace.folder, "export.checkpoint=given")
+    assert result.exit_code == 1
+    assert "export-1: the file cannot be written: No space left on device\n  -> free disk space" in result.stderr
+    assert [path.name for path in workspace.folder.iterdir()] == [".lock"]
+    assert job("export", "-w", workspace.folder, "export.checkpoint=given").exit_code == 0
+    assert workspace.job("export-1").read().status == "SUCCESS"
