@@ -325,8 +325,7 @@ def _prepared(folder: Path) -> list[Path]:
 
 
 def _read_prepared(folder: Path) -> Any:
-    from oneformer_jax.data.datasets.tfds_builder import stored_sizes
-    from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset
+    from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset, stored_sizes
 
     stored_sizes(folder / "data")
     dataset = PreparedDataset(folder / "data", "train")

@@ -16,18 +16,24 @@ from oneformer_jax.app.spec.source import nearest, parse_value
 PIECES = st.lists(st.sampled_from(["\\", "${", "}", "a", " ", "'", ":"]), max_size=6).map("".join)
 TEXTS = (PIECES | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)).filter(lambda text: text != "???")
 PLACES = TEXTS.filter(lambda text: "\0" not in text)  # which no path has
-NUMBERS = st.floats(0, 1)
-COUNTS = st.integers(1, 1 << 40)
+NUMBERS = st.floats(0, 1, width=32, allow_subnormal=False)
+COUNTS = st.integers(1, 2**31 - 1)
+EDGES = st.integers(1, 32768)
 
 TRAIN = st.fixed_dictionaries(
     {},
     optional={
-        "seed": st.integers(1, 2**32 - 1),
+        "seed": COUNTS,
         "results_dir": PLACES,
         "freeze": st.lists(TEXTS, max_size=3),
         "iters_per_epoch": st.none() | COUNTS,
         "optim": st.fixed_dictionaries(
-            {}, optional={"lr": NUMBERS, "gamma": st.floats(-1e300, 1e300), "steps": st.lists(COUNTS)}
+            {},
+            optional={
+                "lr": NUMBERS,
+                "gamma": st.floats(allow_nan=False, allow_infinity=False, width=32, allow_subnormal=False),
+                "steps": st.lists(COUNTS),
+            },
         ),
         "precision": st.sampled_from(["fp32", "32", "bf16", "16-mixed"]),
     },
@@ -36,7 +42,7 @@ DATASET = st.fixed_dictionaries(
     {},
     optional={
         "label_map": PLACES,
-        "image_size": COUNTS | st.tuples(COUNTS, COUNTS),
+        "image_size": EDGES | st.tuples(EDGES, EDGES),
         "train": st.fixed_dictionaries({}, optional={"images": PLACES | st.lists(PLACES), "batch_size": COUNTS}),
         "task_prob_train": st.fixed_dictionaries({"semantic": st.floats(0.1, 1)}, optional={"panoptic": NUMBERS}),
     },
