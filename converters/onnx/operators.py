@@ -32,14 +32,9 @@ from oneformer_jax.models.ops import Blocked, Method, Ops, Projected, heads_firs
 import_all_plugins()
 
 
-def gathers(
-    value: Float[Array, "b s n d"],
-    shapes: Shapes,
-    locations: Float[Array, "b q n l p 2"],
-    weights: Float[Array, "b q n l p"],
-) -> Float[Array, "b q n*d"]:
-    """`ops.deformable_attention` as one `GatherND` of the four pixels around each sample, and one product with their
-    coefficients: standard operators that every runtime computes alike.
+def gathers(value: Array, shapes: Shapes, locations: Array, weights: Array) -> Array:
+    """`ops.deformable_attention`, which says what the arguments are, as one `GatherND` of the four pixels around each
+    sample, and one product with their coefficients: standard operators that every runtime computes alike.
 
     Levels have a border of zeros for what lies outside. Beyond it coordinates are cut off, so that the pixel which is
     not of the border has the coefficient 0.
@@ -77,13 +72,8 @@ def _cells(place: Array, size: np.ndarray) -> tuple[Array, Array]:
     return cell, coordinate - cell.astype(jnp.float32)
 
 
-def grid_samples(
-    value: Float[Array, "b s n d"],
-    shapes: Shapes,
-    locations: Float[Array, "b q n l p 2"],
-    weights: Float[Array, "b q n l p"],
-) -> Float[Array, "b q n*d"]:
-    """`ops.deformable_attention` as one `GridSample` a level, on maps of (B n, d, H, W)."""
+def grid_samples(value: Array, shapes: Shapes, locations: Array, weights: Array) -> Array:
+    """The same as one `GridSample` a level, on maps of (B n, d, H, W)."""
     _, _, heads, width = value.shape
     _, queries, _, levels, points = weights.shape
     rows = value.transpose(0, 2, 3, 1).reshape(-1, width, value.shape[1])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -12,6 +12,7 @@ from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.postprocess.results import Result, Thresholds, finished_result
 from oneformer_jax.tasks import Task
 
+T = TypeVar("T")
 BatchLogits = tuple[Float[np.ndarray, "b q k1"], Float[np.ndarray, "b q h4 w4"]]
 Pending = Callable[[], Result]
 """What is left to do for an image, on any thread."""
@@ -104,6 +105,11 @@ def pending_results(
         )
         for row, geometry in enumerate(geometries)
     ]
+
+
+def filled(items: Sequence[T], count: int) -> list[T]:
+    """As many as a batch has, the last one repeated: every batch of one padded size has one shape."""
+    return [*items, *[items[-1]] * (count - len(items))]
 
 
 def resized_sizes(geometries: Sequence[Geometry]) -> Int[np.ndarray, "b 2"]:

@@ -1,6 +1,6 @@
 """Scores any backend on a data set: each task with its own prediction, every image at its original size."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +13,7 @@ from oneformer_jax.data.datasets.dataset import Dataset, naming
 from oneformer_jax.data.datasets.files import DatasetFiles
 from oneformer_jax.data.geometry import Geometry, Policy, Size, resize_and_pad
 from oneformer_jax.errors import DataError
-from oneformer_jax.evaluation.backend import Backend, Pending, compiling_ahead, pending_results
+from oneformer_jax.evaluation.backend import Backend, Pending, compiling_ahead, filled, pending_results
 from oneformer_jax.evaluation.metrics import (
     GroundTruth,
     PanopticCounts,
@@ -113,7 +113,7 @@ class Evaluator:
         names = self.dataset.parts if len(self.dataset.parts) > 1 else {}
         sums = {name: _Sums() for name in (None, *names)}  # None: of all images
         batches = self._batches()
-        coming = [[self._geometry(index) for index in self._filled(batch)] for batch in batches]
+        coming = [[self._geometry(index) for index in filled(batch, self.batch_size)] for batch in batches]
         with (
             compiling_ahead(backend, coming, self.tasks, is_thing, self.thresholds),
             ThreadPoolExecutor(self.workers) as pool,
@@ -129,8 +129,8 @@ class Evaluator:
                 images, geometries = zip(*loaded.values(), strict=True)
                 results = pending_results(
                     backend,
-                    np.stack(self._filled(images)),
-                    self._filled(geometries),
+                    np.stack(filled(images, self.batch_size)),
+                    filled(geometries, self.batch_size),
                     self.tasks,
                     is_thing,
                     self.thresholds,
@@ -161,10 +161,6 @@ class Evaluator:
     def _geometry(self, index: int) -> Geometry:
         record = self.dataset.records[index]
         return self.policy((record.height, record.width))
-
-    def _filled(self, items: Sequence[T]) -> list[T]:
-        """As many as a batch has: the last one repeated."""
-        return [items[min(row, len(items) - 1)] for row in range(self.batch_size)]
 
     def _load(self, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], Geometry]:
         with naming(self.dataset.records[index]):

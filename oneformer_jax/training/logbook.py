@@ -134,14 +134,22 @@ class SilentLogbook(Logbook):
         pass
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log.jsonl, [] if there is none; lines that are damaged or half written are left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        with suppress(ValueError, RecursionError):
-            record = json.loads(line)
-            records += [record] * _is_record(record)
-    return records
+def read_log(path: Path, *, warn: bool = False) -> list[dict[str, Any]]:
+    """The records of a log.jsonl, [] if there is none; lines that are damaged or half written are left out. `warn`: it
+    is said how many, but for a last one that a killed process has not ended."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    parsed = [_record(line) for line in lines]
+    if warn and (lost := parsed[:-1].count(None)):
+        logger.warning("%s: %d damaged lines are left out", path, lost)
+    return [record for record in parsed if record is not None]
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    with suppress(ValueError, RecursionError):
+        content = json.loads(line)
+        if _is_record(content):
+            return dict(content)
+    return None
 
 
 def _is_record(content: Any) -> bool:
@@ -154,10 +162,7 @@ def _is_record(content: Any) -> bool:
 
 def _keep_until(path: Path, step: int) -> None:
     """Drops the records after `step`: a resumed run makes these steps again. Whenever it is killed, all others stay."""
-    records = read_log(path)
-    lines = path.read_bytes().count(b"\n") if path.is_file() else 0  # one that is half written has no end
-    if lost := lines - len(records):
-        logger.warning("%s: %d damaged lines are left out", path, lost)
+    records = read_log(path, warn=True)
     kept = [record for record in records if record["step"] <= step]
     write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 

@@ -15,32 +15,38 @@ from converters.graphs.precision import with_precision
 from converters.onnx.operators import operations
 from converters.onnx.settings import Sampling
 from converters.onnx.tensorrt_support import unsupported
-from oneformer_jax.models.deformable_attention import weighted_gathers
+from oneformer_jax.models.deformable_attention import Shapes, weighted_gathers
 
 SHAPES = ((5, 7), (3, 4), (1, 1))
 B, Q, HEADS, WIDTH, POINTS = 2, 6, 2, 4, 3
-PIXELS = sum(h * w for h, w in SHAPES)
-SIZES = ((PIXELS, HEADS, WIDTH), (Q, HEADS, len(SHAPES), POINTS, 2), (Q, HEADS, len(SHAPES), POINTS))
+LARGE = ((100, 160),)
 NAMES = ("value", "locations", "weights")
 
 pytestmark = pytest.mark.slow
 
 
-def graph_of(sampling: Sampling) -> onnx.ModelProto:
+def graph_of(sampling: Sampling, shapes: Shapes = SHAPES) -> onnx.ModelProto:
     sample = operations(sampling).deformable_attention
+    sizes = sizes_of(shapes)
     return to_onnx(
-        lambda value, locations, weights: sample(value, SHAPES, locations, weights),
-        [(batch, *size) for batch, size in zip(("B",) * 3, SIZES, strict=True)],
+        lambda value, locations, weights: sample(value, shapes, locations, weights),
+        [(batch, *size) for batch, size in zip(("B",) * 3, sizes, strict=True)],
         model_name="sampling",
         opset=17,
         input_names=list(NAMES),
     )
 
 
-def inputs() -> list[np.ndarray]:
+def sizes_of(shapes: Shapes) -> tuple[tuple[int, ...], ...]:
+    """Of values, locations and weights, without the batch."""
+    pixels = sum(h * w for h, w in shapes)
+    return (pixels, HEADS, WIDTH), (Q, HEADS, len(shapes), POINTS, 2), (Q, HEADS, len(shapes), POINTS)
+
+
+def inputs(shapes: Shapes = SHAPES) -> list[np.ndarray]:
     """Locations inside, on the edges, in the corners, and far outside."""
     rng = np.random.default_rng(0)
-    value, locations, weights = (rng.normal(size=(B, *size)).astype(np.float32) for size in SIZES)
+    value, locations, weights = (rng.normal(size=(B, *size)).astype(np.float32) for size in sizes_of(shapes))
     locations = rng.uniform(-0.4, 1.4, locations.shape).astype(np.float32)
     locations[:, 0] = 0
     locations[:, 1] = 1
@@ -67,8 +73,8 @@ def test_it_is_that_of_the_model(sampling: Sampling) -> None:
 
 
 def test_gathers_know_where_they_sample_in_half_precision() -> None:
-    """Rows and coefficients stay float32: at 1024 pixels bfloat16 knows every fourth pixel alone."""
-    arrays, model = inputs(), graph_of("gather")
+    """Rows and coefficients stay float32: between pixels 128 and 160 float16 knows eighths of a pixel alone."""
+    arrays, model = inputs(LARGE), graph_of("gather", LARGE)
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{number}"
     found = with_precision(model, "fp16")[0]
@@ -77,4 +83,7 @@ def test_gathers_know_where_they_sample_in_half_precision() -> None:
     kept = set(delicate_nodes(Graph(model))[SAMPLING])
     by_name = {node.name: node.op_type for node in model.graph.node}
     assert {"Floor", "Min", "Max", "Cast"} <= {by_name[name] for name in kept}
-    assert "GatherND" not in {by_name[name] for name in kept}
+    # ONNX Runtime takes casts to float16 and back out of a graph, so numbers alone would not show what is rounded.
+    rounded = {operator for name, operator in by_name.items() if name not in kept}
+    assert "GatherND" in rounded
+    assert not rounded & {"Add", "Sub", "Mul", "Floor", "Min", "Max"}

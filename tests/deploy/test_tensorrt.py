@@ -228,6 +228,17 @@ def test_an_engine_that_is_there_is_compared_again(build: Build, data_type: str)
     assert build(keys, f"{KEYS}.verify_only=true") == engine
     assert engine.read_bytes() == before
     assert json.loads(report.read_text())["passed"]
+    last = json.loads((engine.parent / "status.json").read_text().splitlines()[-1])
+    assert last["message"] == "Engine compared with its graph."
+
+
+def test_what_the_keys_say_is_refused_before_anything_is_calibrated(build: Build, exported: Path, photos: Path) -> None:
+    int8 = (f"{KEYS}.tensorrt.data_type=int8", f"{KEYS}.tensorrt.calibration.cal_image_dir={photos / 'absent'}")
+    with pytest.raises(EngineError, match=r"model\.engine: no such file\n  -> leave gen_trt_engine\.verify_only out"):
+        build(*int8, f"{KEYS}.verify_only=true")
+    onnx.save(small_model(2), exported)
+    with pytest.raises(SpecError, match="takes only batches of 2, not of 1 to 1"):
+        build(*int8, f"{KEYS}.batch_size=1")
 
 
 def test_parsers_that_do_not_know_the_name_of_linear_sampling_are_put_right(build: Build, exported: Path) -> None:

@@ -34,8 +34,11 @@ def test_a_run_that_goes_on_keeps_the_records_around_a_damaged_line(
     draw_curves(path, tmp_path / "curves.png")
 
 
-def test_a_half_written_last_line_is_nothing_to_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "log.jsonl").write_text(lines(1, 2) + '{"step": 3')
+@pytest.mark.parametrize("end", ['{"step": 3', lines(3).rstrip()])
+def test_a_last_line_without_an_end_is_nothing_to_tell(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, end: str
+) -> None:
+    (tmp_path / "log.jsonl").write_text(lines(1, 2) + end)
     with caplog.at_level(logging.WARNING):
         Logbook(tmp_path, start_step=2, reporter=Silent()).close()
     assert [record["step"] for record in read_log(tmp_path / "log.jsonl")] == [1, 2]

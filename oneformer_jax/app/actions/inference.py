@@ -1,10 +1,9 @@
 """The inference action: a model and a folder of images in, overlays and raw results out. JAX only for a checkpoint."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -14,14 +13,12 @@ from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.data.datasets.images import list_images, read_header, read_image
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.storage.cache import local_folder
-from oneformer_jax.evaluation.backend import Pending, compiling_ahead
+from oneformer_jax.evaluation.backend import Pending, compiling_ahead, filled
 from oneformer_jax.postprocess.results import Result
 from oneformer_jax.predict.predictor import Predictor
 from oneformer_jax.predict.runs import InferenceRun
 from oneformer_jax.predict.write import ResultWriter, earlier_results
 from oneformer_jax.tasks import Task
-
-T = TypeVar("T")
 
 
 def inference(settings: InferenceRun, run: Run) -> None:
@@ -44,7 +41,7 @@ def inference(settings: InferenceRun, run: Run) -> None:
         run.status.warning(f"inference.image_size has no effect: the engine takes images in a {policy.name}")
     min_score = model.thresholds.object_mask_threshold
     batches = _batches(policy, paths, batch_size, skipped)
-    coming = [[geometry for _, geometry in _filled(batch, batch_size)] for batch in batches]
+    coming = [[geometry for _, geometry in filled(batch, batch_size)] for batch in batches]
     done = empty = 0
     with (
         compiling_ahead(model.backend, coming, [task], model.is_thing, model.thresholds),
@@ -104,8 +101,7 @@ def _predicted(
     for batch in batches:
         if not (read := list(_read(batch, policy, skipped))):
             continue
-        # A batch that is not full repeats its last image: every batch of one padded size has one shape.
-        _, images, geometries = zip(*_filled(read, batch_size), strict=True)
+        _, images, geometries = zip(*filled(read, batch_size), strict=True)
         results = model.pending_batch(images, geometries, [task], model.thresholds)
         yield before
         before = [(path, image, result) for (path, image, _), result in zip(read, results, strict=False)]
@@ -120,8 +116,3 @@ def _read(
         with skipped.noted():
             image = read_image(path)
             yield path, image, policy(image.shape[:2])
-
-
-def _filled(items: Sequence[T], count: int) -> list[T]:
-    """So many: the last one repeated."""
-    return [items[min(row, len(items) - 1)] for row in range(count)]

@@ -225,7 +225,7 @@ def default_specs(
         typer.Option("--spec", "-e", "--experiment_spec_file", parser=path, help="A spec that sets results_dir."),
     ] = None,
 ) -> None:
-    """Write a spec with every key of an action (without one: of all actions) at TAO's default, to start from."""
+    """Write a spec with every key of an action (without one: of all actions) at its default, to start from."""
     from oneformer_jax.app.actions.spec_files import write_default_spec as action
     from oneformer_jax.app.spec.published.schema import ACTIONS
 

@@ -57,6 +57,9 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
         kind = metadata.postprocess
         what = f"it was exported with post-processing ({kind}), which evaluate and inference do themselves"
         raise EngineError(what, where=str(source), hint="export with export.include_postprocess=none")
+    batch_sizes = batch_sizes_of(settings, metadata)
+    if settings.verify_only and not target.is_file():
+        raise EngineError("no such file", where=str(target), hint=f"leave {KEYS}.verify_only out to build it")
     trt = tensorrt()
     device = CudaDevice(settings.device)
     prepared, kept = prepare(settings, model, metadata, console)
@@ -82,7 +85,6 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
             write_json(report_of(target), parity.to_json())
             name, size = target.name, target.stat().st_size
         else:
-            batch_sizes = batch_sizes_of(settings, metadata)
             console.print(f"building with TensorRT {trt.__version__} on {device.name}: this takes minutes")
             with waiting("building", console):
                 plan = build_engine(trt, file, replace(settings.build, batch_sizes=batch_sizes))
@@ -104,7 +106,8 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
     console.print(
         f"engine: {target} ({size / 1e6:.1f} MB), {sidecar(target).name} and {report_of(target).name} beside it"
     )
-    run.status.write("RUNNING", "Engine generated.", kpi={"engine_MB": round(size / 1e6, 3)})
+    done = "compared with its graph" if settings.verify_only else "generated"
+    run.status.write("RUNNING", f"Engine {done}.", kpi={"engine_MB": round(size / 1e6, 3)})
     return target
 
 
