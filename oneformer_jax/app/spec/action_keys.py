@@ -150,7 +150,7 @@ class Export(Section):
         "gather",
         "deformable attention",
         "Operators of deformable attention. gather: GatherND and products, which every runtime computes alike; "
-        "grid_sample: GridSample, which several versions of TensorRT compute wrongly and ONNX Runtime slowly.",
+        "grid_sample: GridSample, which several versions of TensorRT compute wrongly.",
         tao="GridSample with on_cpu, else an operator of a plugin of TensorRT",
     )
     overwrite: bool = own_key(False, "overwrite", "Replace an existing file.", tao="an existing file is an error")
