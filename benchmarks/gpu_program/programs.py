@@ -25,6 +25,7 @@ from benchmarks.workload import (
 )
 from oneformer_jax.checkpoints.contents import bytes_of
 from oneformer_jax.data.geometry import Geometry
+from oneformer_jax.evaluation.backend import Asked
 from oneformer_jax.losses.matching import CriterionConfig
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.backbones import SwinConfig
@@ -89,10 +90,10 @@ def _inference(case: Case, model: OneFormerConfig, mesh: Mesh) -> dict[str, Trac
     features = jax.tree.map(lambda leaf: split(leaf.shape[1:], leaf.dtype), encoded.out_info)
     decoded = jax.jit(decode).trace(params, features, split((model.task_seq_len,), jnp.int32))
     logits = [split(leaf.shape[1:], leaf.dtype) for leaf in decoded.out_info]
-    side, thresholds = (case.size, case.size), Thresholds()
-    inputs = rule_inputs([Geometry(side, side, side)], logits[1].shape[2:], np.zeros(CLASSES, bool), thresholds)
+    side, asked = (case.size, case.size), Asked([case.task], np.zeros(CLASSES, bool), Thresholds())
+    inputs = rule_inputs([Geometry(side, side, side)], logits[1].shape[2:], asked)
     inputs = jax.tree.map(lambda leaf: split(leaf.shape[1:], leaf.dtype), inputs[case.task])
-    rule = program(case.task, mesh, thresholds.test_topk_per_image)
+    rule = program(case.task, mesh, asked.thresholds.test_topk_per_image)
     return {"encode": encoded, "decode": decoded, case.task: rule.trace(*logits, *inputs)}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -16,6 +17,15 @@ T = TypeVar("T")
 BatchLogits = tuple[Float[np.ndarray, "b q k1"], Float[np.ndarray, "b q h4 w4"]]
 Pending = Callable[[], Result]
 """What is left to do for an image, on any thread."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of images: results of these tasks. `is_thing` of each class of the backend."""
+
+    tasks: Sequence[Task]
+    is_thing: Bool[np.ndarray, " k"]
+    thresholds: Thresholds
 
 
 @runtime_checkable
@@ -39,12 +49,7 @@ class DecidingBackend(Backend, Protocol):
     """A backend that post-processes on its device, where logits then stay."""
 
     def decide(
-        self,
-        images: UInt8[np.ndarray, "b h w 3"],
-        geometries: Sequence[Geometry],
-        tasks: Sequence[Task],
-        is_thing: Bool[np.ndarray, " k"],
-        thresholds: Thresholds,
+        self, images: UInt8[np.ndarray, "b h w 3"], geometries: Sequence[Geometry], asked: Asked
     ) -> list[Pending]:
         """As `pending_results`. Returns before the device has done it; waiting for that is left to do, too."""
         ...
@@ -54,13 +59,7 @@ class DecidingBackend(Backend, Protocol):
 class CompilingBackend(Backend, Protocol):
     """A backend that compiles a program for each shape of a batch."""
 
-    def compiling_ahead(
-        self,
-        batches: Sequence[Sequence[Geometry]],
-        tasks: Sequence[Task],
-        is_thing: Bool[np.ndarray, " k"],
-        thresholds: Thresholds,
-    ) -> AbstractContextManager[None]:
+    def compiling_ahead(self, batches: Sequence[Sequence[Geometry]], asked: Asked) -> AbstractContextManager[None]:
         """As the function `compiling_ahead`."""
         ...
 
@@ -71,15 +70,11 @@ class CompilingBackend(Backend, Protocol):
 
 
 def compiling_ahead(
-    backend: Backend,
-    batches: Sequence[Sequence[Geometry]],
-    tasks: Sequence[Task],
-    is_thing: Bool[np.ndarray, " k"],
-    thresholds: Thresholds,
+    backend: Backend, batches: Sequence[Sequence[Geometry]], asked: Asked
 ) -> AbstractContextManager[None]:
     """Compiles inside, in threads, what batches of these images will need, where a backend has something to compile."""
     if isinstance(backend, CompilingBackend):
-        return backend.compiling_ahead(batches, tasks, is_thing, thresholds)
+        return backend.compiling_ahead(batches, asked)
     return nullcontext()
 
 
@@ -87,21 +82,19 @@ def pending_results(
     backend: Backend,
     images: UInt8[np.ndarray, "b h w 3"],
     geometries: Sequence[Geometry],
-    tasks: Sequence[Task],
-    is_thing: Bool[np.ndarray, " k"],
-    thresholds: Thresholds,
+    asked: Asked,
 ) -> list[Pending]:
     """The results of padded images, one each."""
     if isinstance(backend, DecidingBackend):
-        return backend.decide(images, geometries, tasks, is_thing, thresholds)
-    logits = backend.predict(images, resized_sizes(geometries), tasks)
+        return backend.decide(images, geometries, asked)
+    logits = backend.predict(images, resized_sizes(geometries), asked.tasks)
     return [
         partial(
             finished_result,
             {task: (classes[row], masks[row]) for task, (classes, masks) in logits.items()},
             geometry,
-            is_thing,
-            thresholds,
+            asked.is_thing,
+            asked.thresholds,
         )
         for row, geometry in enumerate(geometries)
     ]

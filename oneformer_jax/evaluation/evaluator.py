@@ -13,7 +13,7 @@ from oneformer_jax.data.datasets.dataset import Dataset, naming
 from oneformer_jax.data.datasets.files import DatasetFiles
 from oneformer_jax.data.geometry import Geometry, Policy, Size, resize_and_pad
 from oneformer_jax.errors import DataError
-from oneformer_jax.evaluation.backend import Backend, Pending, compiling_ahead, filled, pending_results
+from oneformer_jax.evaluation.backend import Asked, Backend, Pending, compiling_ahead, filled, pending_results
 from oneformer_jax.evaluation.metrics import (
     GroundTruth,
     PanopticCounts,
@@ -110,12 +110,13 @@ class Evaluator:
         """
         self.dataset.check_num_classes(backend.num_classes)
         is_thing = self.dataset.categories.is_thing_of(backend.num_classes)  # what has no name is always wrong
+        asked = Asked(self.tasks, is_thing, self.thresholds)
         names = self.dataset.parts if len(self.dataset.parts) > 1 else {}
         sums = {name: _Sums() for name in (None, *names)}  # None: of all images
         batches = self._batches()
         coming = [[self._geometry(index) for index in filled(batch, self.batch_size)] for batch in batches]
         with (
-            compiling_ahead(backend, coming, self.tasks, is_thing, self.thresholds),
+            compiling_ahead(backend, coming, asked),
             ThreadPoolExecutor(self.workers) as pool,
         ):
             loading = [pool.submit(self._load, index) for index in batches[0]] if batches else []
@@ -131,9 +132,7 @@ class Evaluator:
                     backend,
                     np.stack(filled(images, self.batch_size)),
                     filled(geometries, self.batch_size),
-                    self.tasks,
-                    is_thing,
-                    self.thresholds,
+                    asked,
                 )
                 self._add(scoring, sums, progress, skip)  # of the batch before: they ran beside the prediction
                 scoring = [

@@ -9,20 +9,19 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Int, UInt8
+from jaxtyping import Array, Int, UInt8
 
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import load_checkpoint
 from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.evaluation.backend import BatchLogits, Pending, resized_sizes
+from oneformer_jax.evaluation.backend import Asked, BatchLogits, Pending, resized_sizes
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import normalise
 from oneformer_jax.models.precision import KERNEL_DTYPES, with_kernels_in
 from oneformer_jax.models.predictions import Features, Predictions
-from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.ahead import Ahead
 from oneformer_jax.predict.on_device.decided import Decided, program, rule_inputs
 from oneformer_jax.predict.on_device.sampling import room_for, split_by_image
@@ -74,39 +73,27 @@ class JaxBackend:
         features = self._encoded(images, sizes)
         return {task: jax.device_get(tuple(self._decoded(features, task, len(images)))) for task in tasks}
 
-    def compiling_ahead(
-        self,
-        batches: Sequence[Sequence[Geometry]],
-        tasks: Sequence[Task],
-        is_thing: Bool[np.ndarray, " k"],
-        thresholds: Thresholds,
-    ) -> AbstractContextManager[None]:
+    def compiling_ahead(self, batches: Sequence[Sequence[Geometry]], asked: Asked) -> AbstractContextManager[None]:
         """As `evaluation.backend.CompilingBackend`."""
         alike: dict[tuple[int, ...], list[Sequence[Geometry]]] = {}
         for batch in batches:
             alike.setdefault((len(batch), *batch[0].padded), []).append(batch)
-        job = partial(self._compile, tasks=tasks, is_thing=is_thing, thresholds=thresholds)
-        return self._ahead.compiling({shape: partial(job, of_shape) for shape, of_shape in alike.items()})
+        return self._ahead.compiling(
+            {shape: partial(self._compile, of_shape, asked) for shape, of_shape in alike.items()}
+        )
 
     @property
     def compiled(self) -> tuple[int, int]:
         """How many shapes of batches are compiled, of how many that are known to come."""
         return self._ahead.progress
 
-    def _compile(
-        self,
-        batches: Sequence[Sequence[Geometry]],
-        *,
-        tasks: Sequence[Task],
-        is_thing: Bool[np.ndarray, " k"],
-        thresholds: Thresholds,
-    ) -> Predictions:
+    def _compile(self, batches: Sequence[Sequence[Geometry]], asked: Asked) -> Predictions:
         """What batches of one padded shape need. Returns the shapes of their logits."""
         count, padded = len(batches[0]), batches[0][0].padded
         images = jax.ShapeDtypeStruct((count, *padded, 3), np.uint8, sharding=self._split)
         sizes = jax.ShapeDtypeStruct((count, 2), np.int32, sharding=self._split)
         features = _compiled(self._encode, self.params, images, sizes)
-        return _compiled(self._decode, self.params, features, self._tokens(tasks[0], count))
+        return _compiled(self._decode, self.params, features, self._tokens(asked.tasks[0], count))
 
     def _encoded(self, images: UInt8[np.ndarray, "b h w 3"], sizes: Int[np.ndarray, "b 2"]) -> Features:
         return self._encode(self.params, *jax.device_put((images, sizes), self._split))
@@ -122,34 +109,22 @@ class OnDeviceBackend(JaxBackend):
     """A `JaxBackend` whose devices post-process, too: logits stay there (see `on_device`)."""
 
     def decide(
-        self,
-        images: UInt8[np.ndarray, "b h w 3"],
-        geometries: Sequence[Geometry],
-        tasks: Sequence[Task],
-        is_thing: Bool[np.ndarray, " k"],
-        thresholds: Thresholds,
+        self, images: UInt8[np.ndarray, "b h w 3"], geometries: Sequence[Geometry], asked: Asked
     ) -> list[Pending]:
         """As `evaluation.backend.DecidingBackend`."""
         self._ahead.wait_for(images.shape[:3])
         features = self._encoded(images, resized_sizes(geometries))
-        predictions = {task: self._decoded(features, task, len(images)) for task in tasks}
-        decided = Decided(predictions, geometries, is_thing, thresholds, self.mesh)
+        predictions = {task: self._decoded(features, task, len(images)) for task in asked.tasks}
+        decided = Decided(predictions, geometries, asked, self.mesh)
         return [partial(decided.result, row) for row in range(len(images))]
 
-    def _compile(
-        self,
-        batches: Sequence[Sequence[Geometry]],
-        *,
-        tasks: Sequence[Task],
-        is_thing: Bool[np.ndarray, " k"],
-        thresholds: Thresholds,
-    ) -> Predictions:
-        logits = super()._compile(batches, tasks=tasks, is_thing=is_thing, thresholds=thresholds)
+    def _compile(self, batches: Sequence[Sequence[Geometry]], asked: Asked) -> Predictions:
+        logits = super()._compile(batches, asked)
         for batch in {room_for([geometry.original for geometry in batch]): batch for batch in batches}.values():
-            inputs = rule_inputs(batch, logits[1].shape[2:], is_thing, thresholds)
-            for task in tasks:
+            inputs = rule_inputs(batch, logits[1].shape[2:], asked)
+            for task in asked.tasks:
                 of_task = jax.device_put(inputs[task], self._split)
-                _compiled(program(task, self.mesh, thresholds.test_topk_per_image), *logits, *of_task)
+                _compiled(program(task, self.mesh, asked.thresholds.test_topk_per_image), *logits, *of_task)
         return logits
 
 

@@ -17,7 +17,7 @@ from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.images import as_picture
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size, resize_and_pad
 from oneformer_jax.errors import EngineError, needs
-from oneformer_jax.evaluation.backend import Backend, Pending, pending_results
+from oneformer_jax.evaluation.backend import Asked, Backend, Pending, pending_results
 from oneformer_jax.postprocess.results import Result, Thresholds
 from oneformer_jax.predict.exported import (
     EXPORTED_SUFFIXES,
@@ -69,24 +69,16 @@ class Predictor:
         """
         chosen = [task_of(task) for task in tasks] or TASKS
         image = as_picture(picture)
-        return self.predict_batch([image], [self.policy(image.shape[:2])], chosen, self.thresholds)[0]
+        return self.predict_batch([image], [self.policy(image.shape[:2])], chosen)[0]
 
     def predict_batch(
-        self,
-        pictures: Sequence[Any],
-        geometries: Sequence[Geometry],
-        tasks: Sequence[Task],
-        thresholds: Thresholds,
+        self, pictures: Sequence[Any], geometries: Sequence[Geometry], tasks: Sequence[Task]
     ) -> list[Result]:
         """One result a picture (see `predict`), at its own size; the geometries must pad all to one common size."""
-        return [result() for result in self.pending_batch(pictures, geometries, tasks, thresholds)]
+        return [result() for result in self.pending_batch(pictures, geometries, tasks)]
 
     def pending_batch(
-        self,
-        pictures: Sequence[Any],
-        geometries: Sequence[Geometry],
-        tasks: Sequence[Task],
-        thresholds: Thresholds,
+        self, pictures: Sequence[Any], geometries: Sequence[Geometry], tasks: Sequence[Task]
     ) -> list[Pending]:
         """As `predict_batch`, but each result is a function that does what is left to do for it: a GPU goes on
         meanwhile."""
@@ -94,7 +86,11 @@ class Predictor:
             return []
         images = map(as_picture, pictures)
         padded = np.stack([resize_and_pad(*pair) for pair in zip(images, geometries, strict=True)])
-        return pending_results(self.backend, padded, geometries, tasks, self.is_thing, thresholds)
+        return pending_results(self.backend, padded, geometries, self.asked(tasks))
+
+    def asked(self, tasks: Sequence[Task]) -> Asked:
+        """What a backend is asked for results of these tasks."""
+        return Asked(tasks, self.is_thing, self.thresholds)
 
     @property
     def is_thing(self) -> Bool[np.ndarray, " k"]:

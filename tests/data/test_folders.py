@@ -1,6 +1,8 @@
 """What folders hold besides data, and names that are spelled otherwise on the disk."""
 
 import json
+import logging
+import os
 import shutil
 import unicodedata
 from collections.abc import Callable
@@ -50,6 +52,24 @@ def test_folders_show_data_and_nothing_else(tmp_path: Path) -> None:
     assert list_images(tmp_path) == [tmp_path / "outer" / "images" / "0.png"]
     assert located(["0.png"], tmp_path, "image") == [tmp_path / "outer" / "images" / "0.png"]
     assert located([".trash.png"], tmp_path / "outer" / "images", "image"), "something names it"
+
+
+def test_what_is_left_out_of_the_images_of_a_folder_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "0.png").touch()
+    (tmp_path / "notes.txt").touch()
+    with caplog.at_level(logging.WARNING):
+        assert list_images(tmp_path) == [tmp_path / "0.png"]
+    assert not caplog.messages
+    for name in ("more", "b.jpg", "c", "d"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with caplog.at_level(logging.WARNING):
+        assert list_images(tmp_path) == [tmp_path / "0.png"]
+    assert caplog.messages == [
+        f"{tmp_path}: 4 left out that are subfolders, which are not searched: b.jpg, c, d, ...",
+        f"{tmp_path}: 2 left out that are no files, though named like images: gone.png, pipe.png",
+    ]
 
 
 def test_one_annotation_file_beside_litter_is_the_one(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from oneformer_jax.checkpoints.contents import bytes_of
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.data.geometry import EvaluationPolicy, Geometry
-from oneformer_jax.evaluation.backend import DecidingBackend, compiling_ahead, pending_results
+from oneformer_jax.evaluation.backend import Asked, DecidingBackend, compiling_ahead, pending_results
 from oneformer_jax.evaluation.evaluator import Evaluator
 from oneformer_jax.evaluation.report import metrics_json
 from oneformer_jax.models import oneformer
@@ -64,7 +64,8 @@ def network(monkeypatch: pytest.MonkeyPatch) -> None:
 def results(backend: JaxBackend, thresholds: Thresholds) -> list[Result]:
     fields = np.random.default_rng(1).integers(0, 256, (2, 8, 12, 3), np.uint8)
     images = np.stack([cv2.resize(field, (96, 64), interpolation=cv2.INTER_CUBIC) for field in fields])
-    return [result() for result in pending_results(backend, images, GEOMETRIES, TASKS, IS_THING, thresholds)]
+    asked = Asked(TASKS, IS_THING, thresholds)
+    return [result() for result in pending_results(backend, images, GEOMETRIES, asked)]
 
 
 @pytest.mark.parametrize("thresholds", [Thresholds(0.0, 0.0, 100), Thresholds(0.4, 0.5, 2), Thresholds(1.0, 0.5, 0)])
@@ -111,19 +112,20 @@ def test_what_was_compiled_ahead_is_not_compiled_again(network: None, kind: type
     """For two padded shapes, one of them with two sizes of pictures that need different programs."""
     large = Geometry((200, 300), (64, 96), (64, 96)), Geometry((20, 300), (64, 96), (64, 96))
     batches = [GEOMETRIES, large, (Geometry((30, 30), (30, 30), (32, 32)),) * 2]
-    backend, rule, events = kind(CONFIG, {}, (127.0,) * 3, (60.0,) * 3), (IS_THING, Thresholds()), []
+    backend, events = kind(CONFIG, {}, (127.0,) * 3, (60.0,) * 3), []
+    asked = Asked(TASKS, IS_THING, Thresholds())
 
     def listen(event: str, *_: Any, **__: Any) -> None:
         events.append(event)
 
-    with compiling_ahead(backend, batches, TASKS, *rule):
+    with compiling_ahead(backend, batches, asked):
         while backend.compiled != (2, 2):
             time.sleep(0.01)
         monitoring.register_event_duration_secs_listener(listen)
         try:
             for batch in batches:
                 images = np.zeros((2, *batch[0].padded, 3), np.uint8)
-                pending = pending_results(backend, images, batch, TASKS, *rule)
+                pending = pending_results(backend, images, batch, asked)
                 assert [result().semantic.shape for result in pending] == [geometry.original for geometry in batch]
         finally:
             monitoring.unregister_event_duration_listener(listen)

@@ -56,7 +56,7 @@ def test_a_picture_has_one_result_in_whatever_form_it_comes(model: Predictor, tm
     for form in (wide, tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(PICTURE)):
         np.testing.assert_array_equal(model.predict(form, "semantic").semantic, expected)
     geometry = model.policy(PICTURE.shape[:2])
-    (result,) = model.predict_batch([wide], [geometry], ["semantic"], model.thresholds)
+    (result,) = model.predict_batch([wide], [geometry], ["semantic"])
     np.testing.assert_array_equal(result.semantic, expected)
 
 
@@ -65,14 +65,14 @@ def test_what_is_no_picture_is_refused_before_anything_runs(model: Predictor, pi
     with pytest.raises(DataError, match="a picture must"):
         model.predict(picture)
     with pytest.raises(DataError, match="a picture must"):
-        model.predict_batch([picture], [model.policy((40, 50))], ["semantic"], model.thresholds)
+        model.predict_batch([picture], [model.policy((40, 50))], ["semantic"])
 
 
 def test_several_pictures_of_one_padded_size_are_one_batch(model: Predictor) -> None:
     pictures = [PICTURE, PICTURE[:, ::-1].copy(), PICTURE[:20]]
     geometries = [model.policy(picture.shape[:2]) for picture in pictures]
-    assert model.predict_batch([], [], ["semantic"], model.thresholds) == []
-    together = model.predict_batch(pictures, geometries, ["semantic"], model.thresholds)
+    assert model.predict_batch([], [], ["semantic"]) == []
+    together = model.predict_batch(pictures, geometries, ["semantic"])
     for picture, result in zip(pictures, together, strict=True):
         np.testing.assert_array_equal(result.semantic, model.predict(picture, "semantic").semantic)
 

@@ -44,7 +44,7 @@ def inference(settings: InferenceRun, run: Run) -> None:
     coming = [[geometry for _, geometry in filled(batch, batch_size)] for batch in batches]
     done = empty = 0
     with (
-        compiling_ahead(model.backend, coming, [task], model.is_thing, model.thresholds),
+        compiling_ahead(model.backend, coming, model.asked([task])),
         ResultWriter(run.folder, task, model.categories, paths, min_score) as writer,
         waiting(f"inference ({task})", run.console, len(paths), partial(compiling, model)) as count,
     ):
@@ -102,7 +102,7 @@ def _predicted(
         if not (read := list(_read(batch, policy, skipped))):
             continue
         _, images, geometries = zip(*filled(read, batch_size), strict=True)
-        results = model.pending_batch(images, geometries, [task], model.thresholds)
+        results = model.pending_batch(images, geometries, [task])
         yield before
         before = [(path, image, result) for (path, image, _), result in zip(read, results, strict=False)]
     yield before

@@ -149,15 +149,26 @@ def image_size(path: Path) -> tuple[int, int]:
 def list_images(folder: Path) -> list[Path]:
     """The image files of a folder (not of its subfolders), sorted by name, suffixes in any case, hidden ones left out.
 
-    The folder may be one level too high if it holds nothing but another folder. Raises DataError: it does not exist or
-    holds no image.
+    The folder may be one level too high if it holds nothing but another folder. Subfolders, and what is named like an
+    image and is no file, are left out with a warning. Raises DataError: it does not exist or holds no image.
     """
     if not folder.is_dir():
         raise DataError("the folder does not exist", where=str(folder))
     folder = innermost(folder)
-    paths = [path for path in entries(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    shown = entries(folder)
+    paths = [path for path in shown if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not paths:
         raise DataError("the folder contains no images", where=str(folder), hint="subfolders are not searched")
+    left_out = {
+        "subfolders, which are not searched": [path for path in shown if path.is_dir()],
+        "no files, though named like images": [
+            path for path in shown if path.suffix.lower() in SUFFIXES and not path.is_file() and not path.is_dir()
+        ],
+    }
+    for kind, of_kind in left_out.items():
+        if of_kind:
+            names = ", ".join(path.name for path in of_kind[:3]) + (", ..." if len(of_kind) > 3 else "")
+            logger.warning("%s: %d left out that are %s: %s", folder, len(of_kind), kind, names)
     return paths
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool
 
 from oneformer_jax.data.geometry import Geometry
+from oneformer_jax.evaluation.backend import Asked
 from oneformer_jax.models.predictions import Predictions
-from oneformer_jax.postprocess.results import Result, Thresholds
+from oneformer_jax.postprocess.results import Result
 from oneformer_jax.predict.on_device.instance import found, shown
 from oneformer_jax.predict.on_device.panoptic import owned, segmented
 from oneformer_jax.predict.on_device.sampling import each_image, room_for, sampling_of, split_by_image
@@ -32,13 +32,11 @@ def program(task: Task, mesh: Mesh, count: int) -> Any:
     return each_image(class_map if task == "semantic" else owned, mesh)
 
 
-def rule_inputs(
-    geometries: Sequence[Geometry], logits: tuple[int, ...], is_thing: Bool[np.ndarray, " k"], thresholds: Thresholds
-) -> dict[Task, tuple[Any, ...]]:
+def rule_inputs(geometries: Sequence[Geometry], logits: tuple[int, ...], asked: Asked) -> dict[Task, tuple[Any, ...]]:
     """What the rules take beside logits of this (height, width), in NumPy."""
     count, sampling = len(geometries), sampling_of(geometries, logits)
-    things = np.tile(is_thing, (count, 1))
-    least_score = np.full(count, thresholds.object_mask_threshold, np.float32)
+    things = np.tile(asked.is_thing, (count, 1))
+    least_score = np.full(count, asked.thresholds.object_mask_threshold, np.float32)
     return {"semantic": (sampling,), "instance": (sampling, things), "panoptic": (sampling, least_score)}
 
 
@@ -49,21 +47,20 @@ class Decided:
         self,
         predictions: Mapping[Task, Predictions],
         geometries: Sequence[Geometry],
-        is_thing: Bool[np.ndarray, " k"],
-        thresholds: Thresholds,
+        asked: Asked,
         mesh: Mesh,
     ) -> None:
         """Starts the devices and does not wait for them."""
         self._sizes = [geometry.original for geometry in geometries]
-        self._is_thing, self._thresholds, self._lock = is_thing, thresholds, threading.Lock()
+        self._asked, self._lock = asked, threading.Lock()
         self._arrays: dict[Task, Any] = {}
         self._words: Any = None  # of all masks, in case that there is no room for what changes in them
         self._is_fetched = False
         _, any_masks = next(iter(predictions.values()))
-        inputs = rule_inputs(geometries, any_masks.shape[2:], is_thing, thresholds)
+        inputs = rule_inputs(geometries, any_masks.shape[2:], asked)
         inputs = jax.device_put({task: inputs[task] for task in predictions}, split_by_image(mesh))
         for task, logits in predictions.items():
-            self._arrays[task] = program(task, mesh, thresholds.test_topk_per_image)(*logits, *inputs[task])
+            self._arrays[task] = program(task, mesh, asked.thresholds.test_topk_per_image)(*logits, *inputs[task])
         if "instance" in self._arrays:
             self._arrays["instance"], self._words = self._arrays["instance"]
 
@@ -76,8 +73,10 @@ class Decided:
             if task == "semantic":
                 results[task] = of_image[: size[0], : size[1]].copy()
             elif task == "panoptic":
-                results[task] = segmented(of_image, size, self._is_thing, self._thresholds.overlap_threshold)
-            elif self._thresholds.test_topk_per_image:
+                results[task] = segmented(
+                    of_image, size, self._asked.is_thing, self._asked.thresholds.overlap_threshold
+                )
+            elif self._asked.thresholds.test_topk_per_image:
                 words = None if self._words is None else self._words[row]
                 results[task] = shown(of_image, words, room_for(self._sizes), size)
             else:
