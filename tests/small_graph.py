@@ -1,14 +1,16 @@
 """A graph with the inputs, outputs and delicate parts of an exported OneFormer, small enough to run in milliseconds."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
-from onnx import numpy_helper, parser
+from onnx import compose, numpy_helper, parser
 
 from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.data.task_text import task_tokens
-from oneformer_jax.predict.metadata import KEY, Metadata
+from oneformer_jax.predict.metadata import KEY, OUTPUTS, Metadata
+from oneformer_jax.tasks import Task
 
 SIZE, QUERIES, CLASSES, WIDTH = 32, 6, 7, 32
 PIXELS = (SIZE // 4) ** 2
@@ -84,6 +86,59 @@ def small_model(batch: int = -1, seed: int = 0, categories: Categories | None = 
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in drawn.items())
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, json.dumps(metadata(batch, categories).to_json())
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+BEFORE = """
+<ir_version: 8, opset_import: ["" : 17]>
+before (uint8[BATCH,32,32,3] images) => (float[BATCH,3,32,32] normal, float[BATCH,77] tokens)
+<float[1,77] row, float[1,3,1,1] mean, float[1,3,1,1] scale, int64[1] first, int64[1] second, int64[1] width> {
+    wide = Cast <to = 1> (images)
+    upright = Transpose <perm = [0, 3, 1, 2]> (wide)
+    centred = Sub (upright, mean)
+    normal = Mul (centred, scale)
+    whole = Shape (images)
+    count = Slice (whole, first, second)
+    shape = Concat <axis = 0> (count, width)
+    tokens = Expand (row, shape)
+}
+"""
+
+
+def small_results_model(kind: Task, batch: int = -1) -> onnx.ModelProto:
+    """`small_model` from uint8 images to results, as a graph with post-processing."""
+    from jax2onnx import to_onnx
+
+    from converters.onnx.postprocess import finish
+
+    about = replace(metadata(batch), postprocess=kind)
+    size = "B" if batch < 0 else batch
+    finished = to_onnx(
+        finish(kind, about.is_thing, about.image_size, about.thresholds),
+        [(size, QUERIES, CLASSES + 1), (size, QUERIES, SIZE // 4, SIZE // 4)],
+        opset=17,
+        input_names=list(OUTPUTS),
+        output_names=list(about.outputs),
+    )
+    finished.ir_version = 8
+    before = parser.parse_model(BEFORE.replace("BATCH", "N" if batch < 0 else str(batch)))
+    constants = {
+        "row": about.tokens_of(kind)[None],
+        "mean": np.array(about.pixel_mean, np.float32).reshape(1, 3, 1, 1),
+        "scale": 1 / np.array(about.pixel_std, np.float32).reshape(1, 3, 1, 1),
+        "first": np.array([0]),
+        "second": np.array([1]),
+        "width": np.array([77]),
+    }
+    del before.graph.value_info[:]
+    before.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    middle = compose.add_prefix(small_model(batch), "m/")
+    del middle.metadata_props[:]
+    pairs = list(zip(("normal", "tokens"), ("m/images", "m/task_tokens"), strict=True))
+    model = compose.merge_models(before, middle, pairs)
+    model = compose.merge_models(model, finished, [(f"m/{name}", name) for name in OUTPUTS])
+    onnx.helper.set_model_props(model, {KEY: json.dumps(about.to_json())})
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -11,12 +11,14 @@ NORMALISATION = "normalisation"
 SOFTMAX = "softmax"
 MASK = "masked attention"  # thresholds at zero, and the most negative float32 where attention is blocked
 SAMPLING = "sampling coordinates"  # bfloat16 knows no position between 0.996 and 1
+RESULTS = "post-processing"  # numbers of segments, and sums over all pixels
 
-REASONS = (TASK, NORMALISATION, SOFTMAX, MASK, SAMPLING)
+REASONS = (TASK, NORMALISATION, SOFTMAX, MASK, SAMPLING, RESULTS)
 
 NORMS = ("LayerNormalization", "GroupNormalization", "InstanceNormalization", "BatchNormalization", "RMSNormalization")
 SUMS = ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceMax", "ReduceLogSumExp")
 ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Neg")
+LOGITS = "pred_logits"
 LAYOUT = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Expand", "Identity", "Cast", "Concat", "Slice", "Gather")
 COMPARISONS = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 
@@ -25,7 +27,7 @@ def delicate_nodes(graph: Graph) -> dict[str, tuple[str, ...]]:
     """Reason -> names of the nodes that stay float32; a node stands at the first reason that holds."""
     found: dict[str, tuple[str, ...]] = {}
     seen: set[str] = set()
-    finders = (_task, _normalisation, _softmax, _mask, _sampling)
+    finders = (_task, _normalisation, _softmax, _mask, _sampling, _results)
     for reason, finder in zip(REASONS, finders, strict=True):
         names = dict.fromkeys(node.name for node in finder(graph) if node.name not in seen)
         seen |= names.keys()
@@ -37,6 +39,8 @@ def _task(graph: Graph) -> Iterator[NodeProto]:
     """What depends on the task and not on the image."""
     task, image = {"task_tokens"}, set(graph.inputs) - {"task_tokens"}
     for node in graph.nodes:
+        if node.op_type == "Shape":
+            continue
         for names in (task, image):
             if names & set(node.input):
                 names |= set(node.output)
@@ -88,6 +92,19 @@ def _sampling(graph: Graph) -> Iterator[NodeProto]:
             yield from _back_to_product(graph, node, inputs=(1,))
             for product in graph.after(node):
                 yield from _back_to_product(graph, product, inputs=(0,))
+
+
+def _results(graph: Graph) -> Iterator[NodeProto]:
+    """In a graph that returns results, what follows the last layers."""
+    if LOGITS in {value.name for value in graph.model.graph.output}:
+        return
+    layered: set[str] = set()  # names of tensors that a layer needs
+    for node in reversed(graph.nodes):
+        is_layer = any("/" in name and name in graph.constants for name in node.input)
+        if is_layer or layered & set(node.output):
+            layered |= set(node.input)
+        else:
+            yield node
 
 
 def _back_to_product(graph: Graph, node: NodeProto, inputs: tuple[int, ...] | None = None) -> Iterator[NodeProto]:

@@ -18,8 +18,7 @@ from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.postprocess.results import Result, finished_result
 from oneformer_jax.predict.exported import normalised
 from oneformer_jax.predict.metadata import Metadata
-from oneformer_jax.predict.parity import Forward, Parity, shares
-from oneformer_jax.tasks import Task
+from oneformer_jax.predict.parity import Forward, Parity, painted, shares
 
 
 def jax_forward(params: Any, config: OneFormerConfig) -> Forward:
@@ -65,11 +64,11 @@ def compare_labels(
     whole = letterbox(metadata.image_size, metadata.image_size)
     for kind, images in batches:
         images = np.repeat(images, count, axis=0)
-        found = session.run(None, {"images": images})
+        found = dict(zip(metadata.outputs, session.run(list(metadata.outputs), {"images": images}), strict=True))
         classes, masks = reference(normalised(images, sizes, metadata), tokens)
         task = ending.postprocess
         expected = finished_result({task: (classes[0], masks[0])}, whole, metadata.is_thing, ending.thresholds)
-        equal[kind].append((_painted_result(expected, whole) == _painted(task, found)).ravel())
+        equal[kind].append((_painted_result(expected, whole) == painted(task, found)[0]).ravel())
     return Parity({"random": 1, "real": len(pictures)}, {}, shares(equal))
 
 
@@ -83,18 +82,4 @@ def _painted_result(result: Result, whole: Geometry) -> np.ndarray:
     if result.panoptic is not None:
         for segment in result.panoptic.segments:
             painted[result.panoptic.ids == segment.id] = segment.category + 1
-    return painted
-
-
-def _painted(task: Task, outputs: Sequence[np.ndarray]) -> np.ndarray:
-    """The same of the first image of a graph's outputs."""
-    if task == "semantic":
-        return outputs[0][0].astype(int) + 1
-    first, second, third = (output[0] for output in outputs)
-    if task == "panoptic":
-        return np.concatenate([[-1], second])[first] + 1
-    painted = np.zeros(third.shape[1:], int)
-    for index in np.argsort(second, kind="stable"):
-        if second[index] > 0:
-            painted[third[index]] = first[index] + 1
     return painted

@@ -40,7 +40,8 @@ class ExportRun:
     `path`: the file to write, None: `model.onnx` in the folder of the run. `image_size` (height, width) is static;
     `batch_size` -1: any. `device`: the index of the one on which JAX and ONNX Runtime are compared, None: the
     processor. `images`: locations of the images that they are compared on, by the key that names them; the first one
-    that is there is used. `verbose`: list all operators, and what the tracing says.
+    that is there is used. `triton`: a folder that gets a model repository of the file, too. `verbose`: list all
+    operators, and what the tracing says.
     """
 
     checkpoint: Path
@@ -53,6 +54,7 @@ class ExportRun:
     device: int | None = 0
     images: tuple[tuple[str, str], ...] = ()
     overwrite: bool = False
+    triton: Path | None = None
     verbose: bool = False
     stated: Stated = field(default_factory=Stated)
 

@@ -24,13 +24,12 @@ from jax2onnx import to_onnx
 from onnx import numpy_helper
 
 from converters.onnx.operators import layer_norms_as_nodes, operations
-from converters.onnx.postprocess import OUTPUTS as FINISHED
 from converters.onnx.postprocess import finish
 from converters.onnx.settings import Ending, Sampling
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params, Predictions, normalise
-from oneformer_jax.predict.metadata import ANY_BATCH, INPUTS, KEY, OUTPUTS, Metadata
+from oneformer_jax.predict.metadata import ANY_BATCH, INPUTS, KEY, OUTPUTS, RESULTS, Metadata
 
 ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Where"}
 TO_THE_END = np.iinfo(np.int64).max
@@ -95,7 +94,7 @@ def build_graph(
         inputs = [(batch, 3, height, width), (batch, config.task_seq_len)]
     else:
         function = partial(results, params, config=config, metadata=metadata, ending=ending)
-        inputs, outputs = [jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8)], FINISHED[ending.postprocess]
+        inputs, outputs = [jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8)], RESULTS[ending.postprocess]
     # jax2onnx's own convolutions add biases of rank 1.
     with jax.numpy_rank_promotion("allow"), layer_norms_as_nodes(), _without_warnings_of_types():
         traced = to_onnx(
@@ -106,7 +105,10 @@ def build_graph(
             input_names=list(INPUTS[: len(inputs)]),
             output_names=list(outputs),
         )
-    return _finished(traced, params, metadata)
+    named = {"/".join(path): np.asarray(array) for path, array in flatten_dict(params).items()}
+    if ending is not None:
+        named[INPUTS[1]] = metadata.tokens_of(ending.task)[None]
+    return _finished(traced, named, metadata)
 
 
 @contextmanager
@@ -121,12 +123,11 @@ def _without_warnings_of_types() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _finished(traced: onnx.ModelProto, params: Any, metadata: Metadata) -> onnx.ModelProto:
+def _finished(traced: onnx.ModelProto, named: dict[str, np.ndarray], metadata: Metadata) -> onnx.ModelProto:
     _fix_shapes(traced.graph)
     model = onnxslim.slim(traced)
     _store_once(model.graph)
-    arrays = {"/".join(path): np.asarray(array) for path, array in flatten_dict(params).items()}
-    _name_layers(model.graph, arrays)
+    _name_layers(model.graph, named)
     model.producer_name = KEY
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {KEY: json.dumps(metadata.to_json())})
@@ -208,7 +209,8 @@ def _digest(array: np.ndarray) -> str:
 
 
 def _name_layers(graph: onnx.GraphProto, params: dict[str, np.ndarray]) -> None:
-    """Weights get the slash-joined names of their parameters; nodes that use one, and their results, its module's.
+    """Constants get the names in `params`, weights the slash-joined ones of their parameters; nodes that use one, and
+    their results, its module's.
 
     This makes layers recognisable in the file: `backbone/stage0_block0/linear1/MatMul`. A node without weights is named
     after the module that its first such input comes from. Kernels of convolutions are known although ONNX orders their

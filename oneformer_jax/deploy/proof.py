@@ -1,12 +1,14 @@
 """An engine beside ONNX Runtime: whether it computes what its graph says, on the GPU that will run it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from oneformer_jax.predict.exported import ExportedBackend
-from oneformer_jax.predict.parity import Bounds, Parity, compare
+from oneformer_jax.predict.exported import OnnxBackend, open_session
+from oneformer_jax.predict.parity import Bounds, Parity, compare, compare_results
+from oneformer_jax.predict.tensorrt_engine import TensorRTBackend, TensorRTEngine
 from oneformer_jax.tasks import TASKS
 
 BOUNDS = {
@@ -23,13 +25,21 @@ IN_FLOAT32 = ("bf16",)
 
 
 def prove(
-    engine: ExportedBackend,
-    reference: ExportedBackend,
+    engine: TensorRTEngine,
+    graph: Path,
     pictures: Sequence[UInt8[np.ndarray, "_h _w 3"]],
     bounds: Bounds,
 ) -> Parity:
-    """Runs both on noise, each task in batches of 1, of 2 and of the largest size as far as the engine takes them, and
-    on `pictures`."""
+    """Runs the engine, and its `graph` in ONNX Runtime on the CPU, on noise, each task in batches of 1, of 2 and of the
+    largest size as far as the engine takes them, and on `pictures`."""
     smallest, largest = engine.batch_sizes
-    sizes = sorted({size for size in (1, 2, largest or 2) if smallest <= size <= (largest or size)})
-    return compare(reference.run, engine, pictures, noise=[size for size in sizes for _ in TASKS], bounds=bounds)
+    sizes = sorted({size for size in (1, 2, largest) if smallest <= size <= largest})
+    if engine.metadata.postprocess == "none":
+        reference, noise = OnnxBackend(graph, device="cpu"), [size for size in sizes for _ in TASKS]
+        return compare(reference.run, TensorRTBackend(engine), pictures, noise=noise, bounds=bounds)
+    session, names = open_session(graph, device="cpu"), list(engine.metadata.outputs)
+
+    def run(feeds: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+    return compare_results(run, engine.run, engine.metadata, pictures, noise=sizes, bounds=bounds)

@@ -57,7 +57,8 @@ class EngineRun:
     `path`: the file to write, None: the name of the ONNX file with .engine, in the folder of the run. `batch_sizes`,
     None: those of the file (1 where it takes any), come into `build` when the file is read. `layers` are number formats
     of single layers, as NAME:FORMAT. The engine is compared with ONNX Runtime on the first of `images` (locations by
-    the key that names them) that is there; `verify_only`: the one that is there, and none is built.
+    the key that names them) that is there; `verify_only`: the one that is there, and none is built. `triton`: a folder
+    that gets a model repository of the engine, too.
     """
 
     onnx_file: Path
@@ -71,9 +72,10 @@ class EngineRun:
     overwrite: bool = False
     images: tuple[tuple[str, str], ...] = ()
     verify_only: bool = False
+    triton: Path | None = None
 
 
-def build_engine(trt: Any, onnx_file: Path, settings: BuildSettings) -> bytes:
+def build_engine(trt: Any, onnx_file: Path, inputs: Sequence[str], settings: BuildSettings) -> bytes:
     """The engine as TensorRT serializes it. `trt` is the module; the current CUDA device is the engine's.
 
     Raises EngineError: an operator that TensorRT does not know, a batch that the graph does not take, a timing cache of
@@ -92,7 +94,7 @@ def build_engine(trt: Any, onnx_file: Path, settings: BuildSettings) -> bytes:
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default: float32 with a mantissa of 10 bits
     if settings.verbose:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.add_optimization_profile(_profile(builder, network, settings.batch_sizes, str(onnx_file)))
+    config.add_optimization_profile(_profile(builder, network, inputs, settings.batch_sizes, str(onnx_file)))
     if settings.timing_cache is not None:
         _use_timing_cache(config, settings.timing_cache)
     plan = builder.build_serialized_network(network, config)
@@ -116,13 +118,13 @@ def _sample_bilinearly(trt: Any, network: Any) -> None:
             layer.interpolation_mode = trt.InterpolationMode.LINEAR
 
 
-def _profile(builder: Any, network: Any, batch_sizes: BatchSizes, where: str) -> Any:
-    """The shapes that inputs may have: all but the batch are static."""
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    if {tensor.name for tensor in inputs} != set(INPUTS):
-        raise EngineError(f"its inputs are {[tensor.name for tensor in inputs]}, not {list(INPUTS)}", where=where)
+def _profile(builder: Any, network: Any, names: Sequence[str], batch_sizes: BatchSizes, where: str) -> Any:
+    """The shapes that the inputs `names` may have: all but the batch are static."""
+    inputs = {tensor.name: tensor for tensor in map(network.get_input, range(network.num_inputs))}
+    if inputs.keys() != set(names):
+        raise EngineError(f"its inputs are {[*inputs]}, not {[*names]}", where=where)
     profile = builder.create_optimization_profile()
-    for tensor in inputs:
+    for tensor in inputs.values():
         batch, *rest = tensor.shape
         if -1 in rest:
             raise EngineError(f"input {tensor.name} has the shape {tuple(tensor.shape)}", where=where)
@@ -146,20 +148,25 @@ def _use_timing_cache(config: Any, path: Path) -> None:
 def calibration_feeds(
     paths: Sequence[Path], metadata: Metadata, batch_size: int = 1
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of normalised images with their task tokens, which take turns; all tasks occur, however few images.
+    """Batches of normalised images with their task tokens, which take turns; all tasks occur, however few images. A
+    graph with post-processing gets images of uint8.
 
     A graph of one batch size gets that, the last batch filled with its last image. Raises DataError: an unreadable
     image.
     """
     size = batch_size if metadata.batch_size == ANY_BATCH else metadata.batch_size
     batches = [paths[start : start + size] for start in range(0, len(paths), size)]
-    turns = max(len(batches), len(TASKS)) if batches else 0
+    has_task = metadata.postprocess == "none"
+    turns = max(len(batches), len(TASKS) if has_task else 0) if batches else 0
     policy = Letterbox(metadata.image_size)
     for turn in range(turns):
         batch = batches[turn % len(batches)]
         images = [read_image(path) for path in (*batch, *[batch[-1]] * (size - len(batch)))]
         geometries = [policy(image.shape[:2]) for image in images]
         padded = np.stack([resize_and_pad(*pair) for pair in zip(images, geometries, strict=True)])
+        if not has_task:
+            yield {INPUTS[0]: padded}
+            continue
         sizes = np.array([geometry.resized for geometry in geometries], np.int32)
         tokens = np.tile(metadata.tokens_of(TASKS[turn % len(TASKS)]), (len(images), 1))
         yield dict(zip(INPUTS, (normalised(padded, sizes, metadata), tokens), strict=True))

@@ -86,6 +86,17 @@ def check_batch_size(count: int, largest: int | None, where: str) -> None:
         )
 
 
+def refuse_results(metadata: Metadata, where: str) -> None:
+    """Raises EngineError: a model that returns results, at its own size, where logits are needed."""
+    if metadata.postprocess != "none":
+        raise EngineError(
+            f"it was exported with post-processing ({metadata.postprocess}): its results cannot be scored or "
+            "drawn at the size of the original image",
+            where=where,
+            hint="export with export.include_postprocess=none for evaluate and inference",
+        )
+
+
 def normalised(
     images: UInt8[np.ndarray, "b h w 3"], sizes: Int[np.ndarray, "b 2"], metadata: Metadata
 ) -> Float32[np.ndarray, "b 3 h w"]:
@@ -121,13 +132,7 @@ class OnnxBackend(ExportedBackend):
                 self.where,
                 stated.label_maps[0],
             )
-        if self.metadata.postprocess != "none":
-            raise EngineError(
-                f"it was exported with post-processing ({self.metadata.postprocess}): its results cannot be scored or "
-                "drawn at the size of the original image",
-                where=self.where,
-                hint="export with export.include_postprocess=none for evaluate and inference",
-            )
+        refuse_results(self.metadata, self.where)
         found = tuple(node.name for node in (*self.session.get_inputs(), *self.session.get_outputs()))
         if set(found) != {*INPUTS, *OUTPUTS}:
             raise EngineError(f"its inputs and outputs are {found}, not {INPUTS + OUTPUTS}", where=self.where)

@@ -23,6 +23,13 @@ KEY = "oneformer_jax"
 INPUTS, OUTPUTS = ("images", "task_tokens"), ("pred_logits", "pred_masks")
 """Of a model without post-processing; every axis but the first is static."""
 
+RESULTS: dict[Task, tuple[str, ...]] = {
+    "semantic": ("classes",),
+    "instance": ("labels", "scores", "masks"),
+    "panoptic": ("segment_ids", "labels", "scores"),
+}
+"""Outputs of a graph with post-processing, whose only input is uint8 images (B, H, W, 3)."""
+
 Postprocess = Literal["none", "semantic", "instance", "panoptic"]
 ANY_BATCH = -1
 AGAIN = "export the checkpoint again with this version"
@@ -54,6 +61,16 @@ class Metadata:
     def tokens_of(self, task: Task) -> Float32[np.ndarray, " n"]:
         """The row of a task, as the model takes it."""
         return np.array(self.task_tokens[TASKS.index(task)], np.float32)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names that the graph gives its inputs."""
+        return INPUTS if self.postprocess == "none" else INPUTS[:1]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names that the graph gives its outputs."""
+        return OUTPUTS if self.postprocess == "none" else RESULTS[self.postprocess]
 
     @property
     def is_thing(self) -> Bool[np.ndarray, " k"]:

@@ -1,20 +1,22 @@
 """Two formulations of a model side by side: logits, masks, and the label maps they give. Free of JAX."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int, UInt8
 
 from oneformer_jax.data.geometry import letterbox, resize_and_pad
 from oneformer_jax.evaluation.backend import BatchLogits
 from oneformer_jax.postprocess.results import semantic_map
 from oneformer_jax.predict.exported import ExportedBackend, normalised
-from oneformer_jax.predict.metadata import Metadata
+from oneformer_jax.predict.metadata import INPUTS, Metadata, Postprocess
 from oneformer_jax.tasks import TASKS
 
 Forward = Callable[[Float32[np.ndarray, "b 3 h w"], Float32[np.ndarray, "b n"]], BatchLogits]
+Results = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+"""Outputs by their names, of inputs by theirs."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,48 @@ def compare(
 def shares(equal: dict[str, list[np.ndarray]]) -> dict[str, float]:
     """Of pixels that are equal, for each kind of images that there are."""
     return {kind: float(np.concatenate(parts).mean()) for kind, parts in equal.items() if parts}
+
+
+def compare_results(
+    reference: Results,
+    model: Results,
+    metadata: Metadata,
+    pictures: Sequence[UInt8[np.ndarray, "_h _w 3"]],
+    *,
+    noise: Sequence[int],
+    bounds: Bounds,
+) -> Parity:
+    """The label maps of two that post-process, on batches of so many images of `noise` each, and on `pictures`, of
+    which a batch is as large as the smallest of `noise`. Padding is image to both."""
+    rng = np.random.default_rng(0)
+    size, smallest = metadata.image_size, min(noise)
+    batches = [("random", rng.integers(0, 256, (count, *size, 3), np.uint8)) for count in noise]
+    for picture in pictures:
+        padded = resize_and_pad(picture, letterbox((picture.shape[0], picture.shape[1]), size))
+        batches.append(("real", np.repeat(padded[None], smallest, axis=0)))
+    equal: dict[str, list[np.ndarray]] = {"random": [], "real": []}
+    for kind, images in batches:
+        expected, found = (painted(metadata.postprocess, run({INPUTS[0]: images})) for run in (reference, model))
+        equal[kind].append((expected == found).ravel())
+    return Parity({"random": sum(noise), "real": len(pictures)}, {}, shares(equal), bounds)
+
+
+def painted(kind: Postprocess, outputs: Mapping[str, np.ndarray]) -> Int[np.ndarray, "b h w"]:
+    """What a graph with post-processing returns, as maps of class + 1, 0 where there is none. Instances are painted
+    over each other, best on top."""
+    if kind == "semantic":
+        return outputs["classes"].astype(int) + 1
+    labels, scores = outputs["labels"], outputs["scores"]
+    if kind == "panoptic":
+        return np.stack(
+            [np.concatenate([[-1], names])[ids] + 1 for names, ids in zip(labels, outputs["segment_ids"], strict=True)]
+        )
+    maps = np.zeros((len(labels), *outputs["masks"].shape[2:]), int)
+    for row, painting in enumerate(maps):
+        for index in np.argsort(scores[row], kind="stable"):
+            if scores[row, index] > 0:
+                painting[outputs["masks"][row, index]] = labels[row, index] + 1
+    return maps
 
 
 def _letterboxed(

@@ -26,7 +26,7 @@ from oneformer_jax.predict.exported import (
     is_exported,
 )
 from oneformer_jax.predict.runs import Stated
-from oneformer_jax.predict.tensorrt_engine import TensorRTBackend
+from oneformer_jax.predict.tensorrt_engine import TensorRTBackend, TensorRTEngine
 from oneformer_jax.tasks import TASKS, Task, task_of
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _exported(path: Path, device_id: int, stated: Stated | None) -> Predictor:
     if path.suffix == ".onnx":
         backend = OnnxBackend(path, device_id=device_id, stated=stated)
     else:
-        backend = TensorRTBackend(path, device_id=device_id)
+        backend = TensorRTBackend(TensorRTEngine(path, device_id=device_id))
     metadata = backend.metadata
     return Predictor(
         str(path),

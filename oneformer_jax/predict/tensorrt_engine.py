@@ -13,11 +13,17 @@ from jaxtyping import Float32
 
 from oneformer_jax.errors import EngineError, install_hint
 from oneformer_jax.evaluation.backend import BatchLogits
-from oneformer_jax.predict.exported import ExportedBackend
+from oneformer_jax.predict.exported import ExportedBackend, refuse_results
 from oneformer_jax.predict.metadata import INPUTS, OUTPUTS, read_sidecar
 
+DTYPES = {
+    "FLOAT": np.dtype(np.float32),
+    "INT32": np.dtype(np.int32),
+    "UINT8": np.dtype(np.uint8),
+    "BOOL": np.dtype(bool),
+}
+"""Of inputs and outputs, by TensorRT's names."""
 BUILD_AGAIN = "engines run where they were built: build it here with gen_trt_engine"
-FLOAT = 4
 
 
 def tensorrt() -> Any:
@@ -102,10 +108,11 @@ class CudaDevice:
         return tuple(results)
 
 
-class TensorRTBackend(ExportedBackend):
-    """An engine that `gen_trt_engine` built, with the JSON file beside it.
+class TensorRTEngine:
+    """An engine that `gen_trt_engine` built, with the JSON file beside it, on one GPU.
 
-    Raises EngineError: files missing or damaged, an engine of another TensorRT version, another GPU or another source.
+    `batch_sizes` are the smallest and the largest of its profile. Raises EngineError: files missing or damaged, an
+    engine of another TensorRT version, another GPU or another source.
     """
 
     def __init__(self, path: Path | str, *, device_id: int = 0) -> None:
@@ -127,28 +134,29 @@ class TensorRTBackend(ExportedBackend):
         if self._context is None:
             raise EngineError("the GPU has not enough free memory for it", where=self.where)
         found = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        if set(found) != {*INPUTS, *OUTPUTS}:
-            raise EngineError(f"its inputs and outputs are {found}, not {[*INPUTS, *OUTPUTS]}", where=self.where)
+        expected = self.metadata.inputs + self.metadata.outputs
+        if set(found) != set(expected):
+            raise EngineError(f"its inputs and outputs are {found}, not {[*expected]}", where=self.where)
         smallest, _, largest = (next(iter(shape)) for shape in self._engine.get_tensor_profile_shape(INPUTS[0], 0))
-        self.batch_sizes = int(smallest), int(largest)  # those of its profile
+        self.batch_sizes = int(smallest), int(largest)
         self.provider = f"TensorRT {trt.__version__} on {self._device.name}"
+        self._dtypes = {name: DTYPES[self._engine.get_tensor_dtype(name).name] for name in expected}
         self._buffers = {}
-        for name in (*INPUTS, *OUTPUTS):  # as large as the largest batch needs
+        for name, dtype in self._dtypes.items():  # as large as the largest batch needs
             _, *rest = self._engine.get_tensor_shape(name)
-            self._buffers[name] = self._device.allocate(FLOAT * int(largest) * int(np.prod(rest)))
+            self._buffers[name] = self._device.allocate(dtype.itemsize * int(largest) * int(np.prod(rest)))
 
-    def run(self, images: Float32[np.ndarray, "b 3 h w"], task_tokens: Float32[np.ndarray, "b n"]) -> BatchLogits:
-        """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4). Raises EngineError: TensorRT failed."""
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs by their names, of inputs by theirs. Raises EngineError: TensorRT failed."""
         device, context = self._device, self._context
-        inputs = {
-            name: np.ascontiguousarray(array, np.float32)
-            for name, array in zip(INPUTS, (images, task_tokens), strict=True)
-        }
+        inputs = {name: np.ascontiguousarray(feeds[name], self._dtypes[name]) for name in self.metadata.inputs}
         for name, array in inputs.items():
             if not context.set_input_shape(name, array.shape):
                 raise EngineError(f"takes no {name} of shape {array.shape}", where=self.where)
             device.upload(array, self._buffers[name])
-        outputs = {name: np.empty(tuple(context.get_tensor_shape(name)), np.float32) for name in OUTPUTS}
+        outputs = {
+            name: np.empty(tuple(context.get_tensor_shape(name)), self._dtypes[name]) for name in self.metadata.outputs
+        }
         for name, address in self._buffers.items():
             context.set_tensor_address(name, address)
         if not context.execute_async_v3(int(device.stream)):
@@ -156,7 +164,22 @@ class TensorRTBackend(ExportedBackend):
         for name, array in outputs.items():
             device.download(self._buffers[name], array)
         device.wait()
-        class_logits, mask_logits = (outputs[name] for name in OUTPUTS)
+        return outputs
+
+
+class TensorRTBackend(ExportedBackend):
+    """An engine whose outputs are logits. Raises EngineError: it post-processes."""
+
+    def __init__(self, engine: TensorRTEngine) -> None:
+        self._engine = engine
+        self.where, self.metadata, self.batch_sizes = engine.where, engine.metadata, engine.batch_sizes
+        self.provider = engine.provider
+        refuse_results(self.metadata, self.where)
+
+    def run(self, images: Float32[np.ndarray, "b 3 h w"], task_tokens: Float32[np.ndarray, "b n"]) -> BatchLogits:
+        """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4). Raises EngineError: TensorRT failed."""
+        found = self._engine.run(dict(zip(INPUTS, (images, task_tokens), strict=True)))
+        class_logits, mask_logits = (found[name] for name in OUTPUTS)
         return class_logits, mask_logits
 
 

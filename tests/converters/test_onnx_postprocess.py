@@ -6,9 +6,10 @@ import pytest
 from jax2onnx import to_onnx
 from pycocotools import mask as coco_mask
 
-from converters.onnx.postprocess import OUTPUTS, finish
+from converters.onnx.postprocess import finish
 from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.postprocess.results import Thresholds, instance_segmentation, panoptic_segmentation, semantic_map
+from oneformer_jax.predict.metadata import RESULTS
 
 SIZE, QUERIES, CLASSES, BATCH = (32, 48), 6, 4, 3
 IS_THING = np.array([True, False, True, False])
@@ -35,7 +36,7 @@ def run(task: str, classes: np.ndarray, masks: np.ndarray) -> list[np.ndarray]:
         [("B", *classes.shape[1:]), ("B", *masks.shape[1:])],
         opset=17,
         input_names=["pred_logits", "pred_masks"],
-        output_names=list(OUTPUTS[task]),
+        output_names=list(RESULTS[task]),
     )
     session = onnxruntime.InferenceSession(model.SerializeToString())
     return session.run(None, {"pred_logits": classes, "pred_masks": masks})

@@ -55,6 +55,10 @@ class LayerType(enum.IntEnum):
     CONVOLUTION, GRID_SAMPLE = 0, 42
 
 
+class DataType(enum.IntEnum):
+    FLOAT, HALF, INT8, INT32, BOOL, UINT8 = range(6)
+
+
 class InterpolationMode(enum.IntEnum):
     NEAREST, LINEAR, CUBIC = range(3)
 
@@ -218,7 +222,9 @@ class IExecutionContext:
         assert cuda is not None
         assert stream_handle in cuda.streams
         assert self._addresses.keys() == {*engine._inputs, *engine._outputs}
-        feeds = {name: cuda.read(self._addresses[name], self._shapes[name]) for name in engine._inputs}
+        feeds = {
+            name: cuda.read(self._addresses[name], self._shapes[name], engine._dtype(name)) for name in engine._inputs
+        }
         for name, array in zip(engine._outputs, engine._session.run(list(engine._outputs), feeds), strict=True):
             assert array.shape == self.get_tensor_shape(name)
             cuda.write(self._addresses[name], array)
@@ -242,6 +248,13 @@ class ICudaEngine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         node = (self._inputs | self._outputs)[name]
         return tuple(edge if isinstance(edge, int) else -1 for edge in node.shape)
+
+    def get_tensor_dtype(self, name: str) -> "DataType":
+        return DataType[self._dtype(name).name.upper().replace("FLOAT32", "FLOAT")]
+
+    def _dtype(self, name: str) -> np.dtype:
+        kind = (self._inputs | self._outputs)[name].type
+        return np.dtype(kind.removeprefix("tensor(").removesuffix(")").replace("float", "float32"))
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         assert profile_index == 0
@@ -334,7 +347,12 @@ class FakeTensorRT:
         OnnxParser,
     )
     ProfilingVerbosity, Runtime = ProfilingVerbosity, Runtime
-    IGridSampleLayer, InterpolationMode, LayerType = IGridSampleLayer, InterpolationMode, LayerType
+    DataType, IGridSampleLayer, InterpolationMode, LayerType = (
+        DataType,
+        IGridSampleLayer,
+        InterpolationMode,
+        LayerType,
+    )
 
     def __init__(self, version: str = "10.16.1.11") -> None:
         self.__version__ = version
@@ -343,6 +361,7 @@ class FakeTensorRT:
 CLASSES = (
     Builder,
     BuilderFlag,
+    DataType,
     IBuilderConfig,
     ICudaEngine,
     IExecutionContext,
@@ -385,13 +404,13 @@ class FakeCuda:
         self.chosen: int | None = None
         FakeCuda.current = self
 
-    def read(self, address: int, shape: tuple[int, ...]) -> np.ndarray:
+    def read(self, address: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         self._flush()
-        size = 4 * int(np.prod(shape))
-        return np.frombuffer(bytes(self.memory[address][:size]), np.float32).reshape(shape)
+        size = dtype.itemsize * int(np.prod(shape))
+        return np.frombuffer(bytes(self.memory[address][:size]), dtype).reshape(shape)
 
     def write(self, address: int, array: np.ndarray) -> None:
-        content = np.ascontiguousarray(array, np.float32).tobytes()
+        content = np.ascontiguousarray(array).tobytes()
         assert len(content) <= len(self.memory[address]), "beyond the buffer"
         self.memory[address][: len(content)] = content
 

@@ -32,7 +32,7 @@ from oneformer_jax.errors import DataError, EngineError, OneFormerError, SpecErr
 from oneformer_jax.predict.exported import OnnxBackend
 from oneformer_jax.predict.metadata import Metadata
 from oneformer_jax.predict.predictor import load_model
-from oneformer_jax.predict.tensorrt_engine import TensorRTBackend
+from oneformer_jax.predict.tensorrt_engine import TensorRTEngine
 
 Build = Callable[..., Path]
 KEYS = "gen_trt_engine"
@@ -78,7 +78,7 @@ def test_both_versions_are_built_for_in_the_same_way(build: Build, fakes: Any, v
 def test_an_engine_gives_what_its_onnx_file_gives_also_for_batches_that_are_not_full(
     build: Build, exported: Path
 ) -> None:
-    engine, peer = TensorRTBackend(build(*RANGE, FP32)), OnnxBackend(exported, device="cpu")
+    engine, peer = load_model(build(*RANGE, FP32)).backend, OnnxBackend(exported, device="cpu")
     for batch in (4, 1, 3):  # a smaller batch after a larger one: buffers hold what is left of it
         (feed,) = feeds(1, batch, seed=batch)
         for ours, theirs in zip(engine.run(**feed), peer.run(**feed), strict=True):
@@ -109,10 +109,10 @@ def test_the_backend_fills_and_limits_batches(build: Build, exported: Path) -> N
 def test_buffers_are_made_once_for_the_largest_batch_and_returned(build: Build, fakes: Any) -> None:
     path = build(*RANGE, FP32)
     cuda: FakeCuda = fakes()
-    engine = TensorRTBackend(path)
+    engine = TensorRTEngine(path)
     sizes = sorted(len(buffer) for buffer in cuda.memory.values())
     assert sizes == sorted(4 * 4 * count for count in (3 * SIZE * SIZE, 77, 6 * 8, 6 * (SIZE // 4) ** 2))
-    engine.run(**feeds(1, 2)[0])
+    engine.run(feeds(1, 2)[0])
     assert len(cuda.memory) == 4
     del engine
     gc.collect()
@@ -140,13 +140,13 @@ def test_an_engine_of_another_place_is_refused(
 def test_engines_that_cannot_be_used_say_why(build: Build, fakes: Any, tmp_path: Path) -> None:
     path = build(FP32)
     with pytest.raises(EngineError, match="there is no GPU 3, only 1"):
-        TensorRTBackend(path, device_id=3)
+        TensorRTEngine(path, device_id=3)
     path.write_bytes(b"nothing")
     with pytest.raises(EngineError, match="TensorRT cannot load it: Magic tag does not match"):
-        TensorRTBackend(path)
+        TensorRTEngine(path)
     path.with_name("model.engine.json").unlink()
     with pytest.raises(EngineError, match="metadata of the engine cannot be read"):
-        TensorRTBackend(path)
+        TensorRTEngine(path)
     with pytest.raises(EngineError, match="no such file"):
         load_model(tmp_path / "absent.plan")
     fakes("9.3.0")

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from small_graph import feeds, metadata, small_model
+from small_graph import SIZE, feeds, metadata, small_model, small_results_model
 
 from converters.graphs.activations import measured_ranges, quantizable_layers, with_8bit_activations
-from converters.graphs.delicate import REASONS, delicate_nodes
+from converters.graphs.delicate import REASONS, RESULTS, delicate_nodes
 from converters.graphs.graph import Graph
 from converters.graphs.layers import FP8, INT8
 from converters.graphs.precision import with_precision
 from converters.graphs.weights import tables, weighted_layers, with_8bit_weights
+from converters.onnx.settings import Ending
+from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.tensorrt_engine import reports
+from oneformer_jax.tasks import TASKS, Task
 
 BATCHES = (1, 2, 4)
 
@@ -88,9 +91,20 @@ def test_formats_that_do_not_go_together_are_found(rtx: Any, tmp_path: Path) -> 
         built(rtx, tmp_path / "model.onnx", ("SM86",))
 
 
+@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("name", ["fp32", "fp16", f"static_{INT8}"])
+def test_graphs_with_post_processing_build(rtx: Any, tmp_path: Path, name: str, kind: Task) -> None:
+    model = small_results_model(kind)
+    images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+    onnx.save(variant(model, name, [{"images": images}]), tmp_path / "model.onnx")
+    assert built(rtx, tmp_path / "model.onnx", ("SM86", "SM89")) > 10_000
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "batch"), [("fp16", -1), (f"static_{INT8}", 2)])
-def test_an_exported_model_builds(rtx: Any, tmp_path: Path, name: str, batch: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "batch", "ending"), [("fp16", -1, None), (f"static_{INT8}", 2, Ending("panoptic", Thresholds()))]
+)
+def test_an_exported_model_builds(rtx: Any, tmp_path: Path, name: str, batch: int, ending: Ending | None) -> None:
     """All of OneFormer, as `export` writes it."""
     import jax
     from models.tiny import TINY
@@ -102,16 +116,18 @@ def test_an_exported_model_builds(rtx: Any, tmp_path: Path, name: str, batch: in
     facts = {"num_classes": TINY.num_classes, "num_queries": TINY.transformer.num_queries, "task_tokens": rows}
     about = dataclasses.replace(metadata(batch), image_size=(64, 64), **facts)
     params = oneformer.init(TINY, jax.random.key(0))
-    model = build_graph(params, TINY, about, opset=17)
+    model = build_graph(params, TINY, about, opset=17, ending=ending)
     rng = np.random.default_rng(0)
     inputs = {
         "images": rng.normal(0, 1, (2, 3, 64, 64)).astype(np.float32),
         "task_tokens": np.array(rows[:2], np.float32),
     }
+    if ending:
+        inputs = {"images": rng.integers(0, 256, (2, 64, 64, 3), np.uint8)}
     onnx.save(variant(model, name, [inputs]), tmp_path / "model.onnx")
     assert built(rtx, tmp_path / "model.onnx", ("SM86", "SM89")) > 100_000
     found = delicate_nodes(Graph(model))
-    assert found.keys() == set(REASONS)
+    assert found.keys() == set(REASONS) - (set() if ending else {RESULTS})
     operators = {node.name: node.op_type for node in model.graph.node}
     kept = {operators[node] for names in found.values() for node in names}
     assert {"Softmax", "LayerNormalization", "Floor", "Where", "Less"} <= kept

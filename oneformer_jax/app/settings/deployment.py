@@ -51,6 +51,7 @@ def export_run(spec: Spec, checkpoint: str = "") -> ExportRun:
         None if section.on_cpu else section.gpu_id,
         _compared_images(spec.dataset),
         section.overwrite,
+        Path(section.triton_dir) if section.triton_dir else None,
         section.verbose,
         stated(spec),
     )
@@ -69,7 +70,7 @@ def quantization_run(spec: Spec) -> QuantizationRun:
         require(spec, QUANTIZATION_IMAGES)
     export = None
     if not is_graph and keys.mode == "static_ptq":  # into the folder of the run
-        export = replace(export_run(spec, keys.model_path), path=None, ending=None, overwrite=True)
+        export = replace(export_run(spec, keys.model_path), path=None, ending=None, overwrite=True, triton=None)
     return QuantizationRun(
         Path(keys.model_path),
         comparison_run(spec),
@@ -116,6 +117,7 @@ def engine_run(spec: Spec) -> EngineRun:
         section.overwrite,
         _compared_images(spec.dataset),
         section.verify_only,
+        Path(section.triton_dir) if section.triton_dir else None,
     )
 
 

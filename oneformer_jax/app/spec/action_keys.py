@@ -153,4 +153,11 @@ class Export(Section):
         "grid_sample: GridSample, which several versions of TensorRT compute wrongly.",
         tao="GridSample with on_cpu, else an operator of a plugin of TensorRT",
     )
+    triton_dir: str = location_key(
+        "",
+        "Triton directory",
+        "Folder that gets a model repository for NVIDIA's Triton Inference Server with the file, which needs "
+        "include_postprocess; empty: none.",
+        extension=True,
+    )
     overwrite: bool = own_key(False, "overwrite", "Replace an existing file.", tao="an existing file is an error")

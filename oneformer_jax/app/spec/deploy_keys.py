@@ -84,6 +84,13 @@ class GenTrtEngine(Section):
     verify_only: bool = own_key(
         False, "", "Build nothing: compare the engine that is there with its ONNX file, on this machine's GPU."
     )
+    triton_dir: str = location_key(
+        "",
+        "",
+        "Folder that gets a model repository for NVIDIA's Triton Inference Server with the engine, which needs a file "
+        "with post-processing; empty: none.",
+        extension=True,
+    )
     tensorrt: TensorRT = section(TensorRT, "How the engine is built.", "TensorRT hyper params.")
 
 

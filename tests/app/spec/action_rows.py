@@ -84,6 +84,7 @@ EXPORT: Rows = {
         beside=(*EXPORTED, "export.include_postprocess=semantic"),
     ),
     "export.verbose": Changes("true", exported("verbose"), True, beside=EXPORTED),
+    "export.triton_dir": Changes("/mine", exported("triton"), Path("/mine"), beside=EXPORTED),
     "export.overwrite": Changes("true", exported("overwrite"), True, beside=EXPORTED),
 }
 

@@ -28,6 +28,7 @@ ENGINE: Rows = {
     "gen_trt_engine.batch_size": Changes("4", engine("batch_sizes"), (4, 4, 4), beside=ONNX),
     "gen_trt_engine.verbose": Changes("true", engine("build.verbose"), True, beside=ONNX),
     "gen_trt_engine.overwrite": Changes("true", engine("overwrite"), True, beside=ONNX),
+    "gen_trt_engine.triton_dir": Changes("/mine", engine("triton"), Path("/mine"), beside=ONNX),
     "gen_trt_engine.verify_only": Changes("true", engine("verify_only"), True, beside=ONNX),
     f"{TRT}.data_type": Changes("bf16", engine("data_type"), "bf16", beside=ONNX),
     f"{TRT}.workspace_size": Changes("512", engine("build.workspace"), 512, beside=ONNX),

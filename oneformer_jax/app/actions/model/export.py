@@ -16,6 +16,7 @@ from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.app.settings.model import contradictions
 from oneformer_jax.checkpoints.read import Checkpoint, load_checkpoint
 from oneformer_jax.data.task_text import task_tokens
+from oneformer_jax.deploy.triton import check_repository, served_batches, write_repository
 from oneformer_jax.errors import OneFormerError, SpecError, needs
 from oneformer_jax.models.compiled_programs import enable_compilation_cache
 from oneformer_jax.predict.metadata import Metadata
@@ -49,6 +50,8 @@ def export(settings: ExportRun, run: Run) -> Path:
         categories=counting_categories(known.categories, settings.stated, where, run),
         thresholds=counting_thresholds(known.thresholds, settings.stated, where, run),
     )
+    if settings.triton:
+        check_repository(settings.triton, metadata, served_batches(metadata), "export.triton_dir", settings.overwrite)
     pictures = pictures_of(settings.images, settings.image_size, run)
     on_cuda = mesh.devices.flat[0].platform == "gpu"
     with waiting("tracing, checking and comparing", run.console), jax.default_device(mesh.devices.flat[0]):
@@ -72,6 +75,9 @@ def export(settings: ExportRun, run: Run) -> Path:
         f"{exported.megabytes:.1f} MB, opset {exported.opset}, {exported.seconds:.0f} s: {path}",
         sep="\n",
     )
+    if settings.triton:
+        served = write_repository(settings.triton, path, metadata, served_batches(metadata), "any recent release")
+        run.console.print(f"for Triton: {served}")
     agreement = {f"label_agreement_{kind}": share for kind, share in exported.parity.agreement.items()}
     run.status.write("RUNNING", "Export finished.", kpi={"megabytes": exported.megabytes, **agreement})
     return path

@@ -27,11 +27,11 @@ from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.deploy.proof import BOUNDS, IN_FLOAT32, prove
 from oneformer_jax.deploy.tensorrt_build import BatchSizes, EngineRun, build_engine, calibration_feeds
+from oneformer_jax.deploy.triton import check_repository, write_repository
 from oneformer_jax.errors import EngineError, SpecError
-from oneformer_jax.predict.exported import OnnxBackend
 from oneformer_jax.predict.metadata import ANY_BATCH, Metadata, metadata_of, sidecar, write_sidecar
 from oneformer_jax.predict.parity import Parity
-from oneformer_jax.predict.tensorrt_engine import CudaDevice, TensorRTBackend, engine_facts, tensorrt
+from oneformer_jax.predict.tensorrt_engine import CudaDevice, TensorRTEngine, engine_facts, tensorrt
 from oneformer_jax.writing import appearing_in, write_json
 
 KEYS = "gen_trt_engine"
@@ -53,11 +53,10 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
         raise EngineError("exists already", where=str(target), hint=f"set {KEYS}.overwrite=true to replace it")
     model = read_graph(source)
     metadata = metadata_of({entry.key: entry.value for entry in model.metadata_props}, where=str(source))
-    if metadata.postprocess != "none":
-        kind = metadata.postprocess
-        what = f"it was exported with post-processing ({kind}), which evaluate and inference do themselves"
-        raise EngineError(what, where=str(source), hint="export with export.include_postprocess=none")
-    batch_sizes = batch_sizes_of(settings, metadata)
+    smallest, _, largest = batch_sizes = batch_sizes_of(settings, metadata)
+    if settings.triton:
+        replaces = settings.overwrite or settings.verify_only
+        check_repository(settings.triton, metadata, (smallest, largest), f"{KEYS}.triton_dir", replaces)
     if settings.verify_only and not target.is_file():
         raise EngineError("no such file", where=str(target), hint=f"leave {KEYS}.verify_only out to build it")
     trt = tensorrt()
@@ -73,12 +72,8 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
         def proved(engine: Path) -> Parity:
             pictures = pictures_of(settings.images, metadata.image_size, run)
             with waiting("comparing with ONNX Runtime", console):
-                return prove(
-                    TensorRTBackend(engine, device_id=settings.device),
-                    OnnxBackend(computed, device="cpu"),
-                    pictures,
-                    BOUNDS[settings.data_type],
-                )
+                opened = TensorRTEngine(engine, device_id=settings.device)
+                return prove(opened, computed, pictures, BOUNDS[settings.data_type])
 
         if settings.verify_only:
             parity = proved(target)
@@ -87,7 +82,7 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
         else:
             console.print(f"building with TensorRT {trt.__version__} on {device.name}: this takes minutes")
             with waiting("building", console):
-                plan = build_engine(trt, file, replace(settings.build, batch_sizes=batch_sizes))
+                plan = build_engine(trt, file, metadata.inputs, replace(settings.build, batch_sizes=batch_sizes))
             facts = engine_facts(trt.__version__, device) | {
                 "batch_sizes": list(batch_sizes),
                 "data_type": settings.data_type,
@@ -106,6 +101,10 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
     console.print(
         f"engine: {target} ({size / 1e6:.1f} MB), {sidecar(target).name} and {report_of(target).name} beside it"
     )
+    if settings.triton:
+        needs = f"a release with TensorRT {trt.__version__}, and a {device.name}"
+        served = write_repository(settings.triton, target, metadata, (smallest, largest), needs)
+        console.print(f"for Triton: {served}")
     done = "compared with its graph" if settings.verify_only else "generated"
     run.status.write("RUNNING", f"Engine {done}.", kpi={"engine_MB": round(size / 1e6, 3)})
     return target
