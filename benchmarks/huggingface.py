@@ -49,12 +49,14 @@ def export_weights(workload: Workload, path: Path) -> None:
     from safetensors.numpy import save_file
 
     from benchmarks.this_project import model_config
-    from converters.names.huggingface import RULES, published_names
+    from converters.names.huggingface import published_names, rules_with
     from converters.rules import carry_over
     from oneformer_jax.models.oneformer import TRAINING_ONLY, shapes
 
     state = {name: array.numpy() for name, array in build(workload).state_dict().items()}
-    params, _ = carry_over(published_names(state), RULES).fit(shapes(model_config(workload)), optional=TRAINING_ONLY)
+    params, _ = carry_over(published_names(state), rules_with("swin")).fit(
+        shapes(model_config(workload)), optional=TRAINING_ONLY
+    )
     save_file({"/".join(keys): np.ascontiguousarray(array) for keys, array in flatten_dict(params).items()}, path)
 
 

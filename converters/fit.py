@@ -31,7 +31,7 @@ Adapt = Callable[[str, np.ndarray, tuple[int, ...]], tuple[np.ndarray | None, st
 
 
 def fit_backbone(params: Params, template: Params) -> tuple[Params, Report]:
-    """A Swin backbone (the tree under `backbone`) in the architecture of `template`, which holds fresh parameters.
+    """A backbone (the tree under `backbone`) in the architecture of `template`, which holds fresh parameters.
 
     Relative position biases of another window size and absolute position embeddings of another image size are
     interpolated (bicubic, as the Swin authors do); what `params` lack stays fresh. Raises ConversionError where less

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from oneformer_jax.errors import CheckpointError
-from oneformer_jax.models.backbones import SwinConfig
+from oneformer_jax.models.backbones import BackboneConfig, DinatConfig, SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.layers import EPSILON
 
@@ -45,6 +45,18 @@ BUILT_IN_TO_SWIN: Json = {
     "hidden_act": "gelu",
     "use_absolute_embeddings": False,
     "num_channels": 3,
+}
+
+BUILT_IN_TO_DINAT: Json = {
+    "model_type": "dinat",
+    "layer_norm_eps": EPSILON,
+    "hidden_act": "gelu",
+    "num_channels": 3,
+    "patch_size": 4,
+    "qkv_bias": True,
+    "layer_scale_init_value": 0.0,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
 }
 
 # Of every model: settings of text generation, of outputs and of the program that wrote the file.
@@ -119,13 +131,13 @@ def class_names(hf: Json, count: int, *, where: str = "") -> tuple[str, ...]:
     return tuple(labels[index] for index in expected)
 
 
-def check_built_in(hf: Json, *, is_backbone: bool, where: str = "") -> None:
-    """Raises CheckpointError naming every key for which our model has another value built in, with both."""
-    if is_backbone:
-        problems = _differences(hf, BUILT_IN_TO_SWIN)
-    else:
-        swin = _differences(backbone_of(hf, where=where), BUILT_IN_TO_SWIN)
-        problems = [*_differences(hf, BUILT_IN), *(f"backbone_config.{problem}" for problem in swin)]
+def check_built_in(hf: Json, *, is_backbone: bool, kind: str = "swin", where: str = "") -> None:
+    """Raises CheckpointError naming every key for which our model has another value built in, with both. `kind` is that
+    of the backbone."""
+    backbone = hf if is_backbone else backbone_of(hf, where=where)
+    problems = _differences(backbone, BUILT_IN_TO_DINAT if kind == "dinat" else BUILT_IN_TO_SWIN)
+    if not is_backbone:
+        problems = [*_differences(hf, BUILT_IN), *(f"backbone_config.{problem}" for problem in problems)]
     if problems:
         raise CheckpointError(
             f"config.json asks for a model that computes something else: {'; '.join(problems)}",
@@ -134,15 +146,16 @@ def check_built_in(hf: Json, *, is_backbone: bool, where: str = "") -> None:
         )
 
 
-def check_told(hf: Json, config: OneFormerConfig | SwinConfig, *, has_text: bool, where: str = "") -> list[str]:
+def check_told(hf: Json, config: OneFormerConfig | BackboneConfig, *, has_text: bool, where: str = "") -> list[str]:
     """Compares what the arrays tell, `config`, with what Hugging Face's configuration says; `has_text`: they are with
     the text encoder.
 
     Returns the keys that are unknown here. Raises CheckpointError naming every key that says otherwise, with both.
     """
-    if isinstance(config, SwinConfig):
-        ours = swin_architecture(config)
-        problems, unknown = _differences(hf, ours), _unknown(hf, ours, BUILT_IN_TO_SWIN, WITHOUT_EFFECT_ON_SWIN)
+    if not isinstance(config, OneFormerConfig):
+        ours = backbone_architecture(config)
+        built_in = BUILT_IN_TO_DINAT if isinstance(config, DinatConfig) else BUILT_IN_TO_SWIN
+        problems, unknown = _differences(hf, ours), _unknown(hf, ours, built_in, WITHOUT_EFFECT_ON_SWIN)
     else:
         ours = architecture(config)
         # Another width needs the layers that enforce_input_proj stands for.
@@ -150,11 +163,9 @@ def check_told(hf: Json, config: OneFormerConfig | SwinConfig, *, has_text: bool
         if not has_text:
             shown = {key: value for key, value in shown.items() if not key.startswith("text_encoder_")}
         problems, unknown = _differences(hf, shown), _unknown(hf, ours, BUILT_IN, WITHOUT_EFFECT | {"backbone_config"})
-        assert isinstance(config.backbone, SwinConfig)
-        swin = check_told(
-            backbone_of(hf, where=where), config.backbone, has_text=False, where=f"{where}: backbone_config"
-        )
-        unknown += [f"backbone_config.{key}" for key in swin]
+        of_backbone, place = backbone_of(hf, where=where), f"{where}: backbone_config"
+        backbone = check_told(of_backbone, config.backbone, has_text=False, where=place)
+        unknown += [f"backbone_config.{key}" for key in backbone]
     if problems:
         raise CheckpointError(
             f"config.json does not fit the arrays: {'; '.join(problems)}",
@@ -182,8 +193,30 @@ def _same(found: Any, expected: Any) -> bool:
     return bool(found == expected or (isinstance(expected, int) and found == [expected, expected]))
 
 
+def backbone_architecture(backbone: BackboneConfig) -> dict[str, Any]:
+    """What config.json says of the layers of a backbone that Hugging Face has."""
+    if isinstance(backbone, DinatConfig):
+        return dinat_architecture(backbone)
+    assert isinstance(backbone, SwinConfig)
+    return swin_architecture(backbone)
+
+
+def dinat_architecture(backbone: DinatConfig) -> dict[str, Any]:
+    """What config.json says of the layers of a DiNAT."""
+    dilations = backbone.dilations or tuple((1,) * depth for depth in backbone.depths)
+    return {
+        "embed_dim": backbone.embed_dim,
+        "depths": list(backbone.depths),
+        "num_heads": list(backbone.num_heads),
+        "kernel_size": backbone.kernel_size,
+        "dilations": [list(stage) for stage in dilations],
+        "mlp_ratio": backbone.mlp_ratio,
+        "drop_path_rate": backbone.drop_path_rate,
+    }
+
+
 def swin_architecture(backbone: SwinConfig) -> dict[str, Any]:
-    """What config.json says of the layers of a backbone."""
+    """What config.json says of the layers of a Swin transformer."""
     return {
         "patch_size": backbone.patch_size,
         "embed_dim": backbone.embed_dim,
@@ -227,16 +260,14 @@ def architecture(config: OneFormerConfig) -> dict[str, Any]:
 
 def model_json(config: OneFormerConfig, labels: Sequence[str], *, training: bool) -> dict[str, Any]:
     """config.json of a model without `write_huggingface.obstacles`; what it leaves out has Hugging Face's default."""
-    assert isinstance(config.backbone, SwinConfig)
+    kind: dict[str, Any] = {"model_type": "dinat"}
+    if isinstance(config.backbone, SwinConfig):
+        kind = {"model_type": "swin", "image_size": config.backbone.pretrain_img_size}
+    stages = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
     return {
         "architectures": ["OneFormerForUniversalSegmentation"],
         "model_type": "oneformer",
-        "backbone_config": {
-            "model_type": "swin",
-            "image_size": config.backbone.pretrain_img_size,
-            "out_features": ["stage1", "stage2", "stage3", "stage4"],
-            **swin_architecture(config.backbone),
-        },
+        "backbone_config": kind | stages | backbone_architecture(config.backbone),
         "id2label": {str(i): name for i, name in enumerate(labels)},
         "label2id": {name: i for i, name in enumerate(labels)},
         "is_training": training,

@@ -1,13 +1,9 @@
 """The architecture of weights, read from the names and shapes of their parameters."""
 
-import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from converters.huggingface_config import Json, backbone_of, told
+from converters.infer_backbone import Told, infer_backbone
+from converters.shapes import Shapes
 from oneformer_jax.errors import CheckpointError
-from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import (
     OneFormerConfig,
     PixelDecoderConfig,
@@ -18,35 +14,9 @@ from oneformer_jax.models.config import (
 LEVELS, COORDINATES, POINTS = 3, 2, 4
 
 
-@dataclass(frozen=True)
-class Shapes:
-    """Shapes of parameters by their paths; `where` names their source in errors."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-    where: str = ""
-
-    def of(self, path: str, rank: int) -> tuple[int, ...]:
-        """The shape of a parameter. Raises CheckpointError where it is missing or has another number of axes."""
-        if path not in self.shapes:
-            raise CheckpointError(
-                f"no values for {path}, which determines the architecture",
-                where=self.where,
-                hint="only complete OneFormer models with a Swin backbone and Swin backbones alone can be converted",
-            )
-        shape = self.shapes[path]
-        if len(shape) != rank or 0 in shape:
-            raise CheckpointError(f"{path} has the shape {shape}, expected {rank} axes", where=self.where)
-        return shape
-
-    def __contains__(self, path: str) -> bool:
-        return path in self.shapes
-
-    def count(self, pattern: str) -> int:
-        """How many layers there are whose number is the group of `pattern`, which fits the start of their paths."""
-        return max((int(match[1]) + 1 for path in self.shapes if (match := re.match(pattern, path))), default=0)
-
-
-def infer_architecture(shapes: Shapes, *, hf_config: Json | None = None, task_pad_id: int = 0) -> OneFormerConfig:
+def infer_architecture(
+    shapes: Shapes, *, told_backbone: Told | None = None, hf_config: Json | None = None, task_pad_id: int = 0
+) -> OneFormerConfig:
     """The model whose parameters (our names) have these shapes.
 
     All code bases have as many attention heads in both decoders, each of which samples 4 points a level in the pixel
@@ -71,7 +41,7 @@ def infer_architecture(shapes: Shapes, *, hf_config: Json | None = None, task_pa
     dropout = told(hf, "dropout", TransformerConfig.dropout, where=where)
     return OneFormerConfig(
         num_classes=shapes.of("predictor/class_embed/bias", 1)[-1] - 1,
-        backbone=infer_swin(shapes, hf_config=backbone_of(hf, where=where)),
+        backbone=infer_backbone(shapes, told=told_backbone, hf_config=backbone_of(hf, where=where)),
         pixel_decoder=PixelDecoderConfig(
             conv_dim=conv_dim,
             mask_dim=shapes.of("pixel_decoder/mask_features/bias", 1)[-1],
@@ -97,39 +67,6 @@ def infer_architecture(shapes: Shapes, *, hf_config: Json | None = None, task_pa
         text_encoder=_infer_text_encoder(shapes, hidden),
         task_seq_len=shapes.of("task_mlp/layer_0/kernel", 2)[0],
         task_pad_id=task_pad_id,
-    )
-
-
-def infer_swin(shapes: Shapes, *, hf_config: Json | None = None) -> SwinConfig:
-    """The Swin transformer under `backbone` whose parameters (our names) have these shapes.
-
-    What training drops is Hugging Face's (`huggingface_config.READ_OF_SWIN`), else our default. The image size of the
-    pretraining matters only to an absolute position embedding; without one it is our default. Raises CheckpointError as
-    `infer_architecture`.
-    """
-    hf, where = hf_config or {}, shapes.where
-    patch_size, _, _, embed_dim = shapes.of("backbone/patch_embed/kernel", 4)
-    depths = [shapes.count(rf"backbone/stage{i}_block(\d+)/") for i in range(4)]
-    tables = [shapes.of(f"backbone/stage{i}_block0/attention/relative_position_bias", 2) for i in range(4)]
-    ape = "backbone/absolute_pos_embed" in shapes
-    width = shapes.of("backbone/stage0_block0/linear1/kernel", 2)[-1]
-    ratio = told(hf, "mlp_ratio", width / embed_dim, where=where)
-    return SwinConfig(
-        embed_dim=embed_dim,
-        depths=tuple(depths),
-        num_heads=tuple(heads for _, heads in tables),
-        window_size=(math.isqrt(tables[0][0]) + 1) // 2,
-        patch_size=patch_size,
-        mlp_ratio=ratio if int(ratio * embed_dim) == width else width / embed_dim,
-        qkv_bias="backbone/stage0_block0/attention/qkv/bias" in shapes,
-        drop_rate=told(hf, "hidden_dropout_prob", SwinConfig.drop_rate, where=where),
-        attn_drop_rate=told(hf, "attention_probs_dropout_prob", SwinConfig.attn_drop_rate, where=where),
-        drop_path_rate=told(hf, "drop_path_rate", SwinConfig.drop_path_rate, where=where),
-        ape=ape,
-        patch_norm="backbone/patch_norm/scale" in shapes,
-        pretrain_img_size=(
-            shapes.of("backbone/absolute_pos_embed", 4)[1] * patch_size if ape else SwinConfig.pretrain_img_size
-        ),
     )
 
 

@@ -9,15 +9,18 @@ import jax
 import jax.numpy as jnp
 
 from converters.files.read import Source, read_source
-from converters.huggingface_config import check_built_in, check_told, class_names
-from converters.infer_config import Shapes, infer_architecture, infer_swin
-from converters.names import original, swin
+from converters.huggingface_config import backbone_of, check_built_in, check_told, class_names, told
+from converters.infer_backbone import Facts, Told, infer_backbone
+from converters.infer_config import infer_architecture
+from converters.names import huggingface, original, swin
 from converters.names.recognise import Kind, recognise
+from converters.published import facts_of
 from converters.rules import Params, Report, carry_over
+from converters.shapes import Shapes
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import find_checkpoint, is_checkpoint, load_description, load_params
 from oneformer_jax.errors import CheckpointError
-from oneformer_jax.models.backbones import SwinConfig
+from oneformer_jax.models.backbones import BackboneConfig, DinatConfig, SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import PARTS, TRAINING_ONLY, shapes
 from oneformer_jax.postprocess.results import Thresholds
@@ -25,10 +28,10 @@ from oneformer_jax.postprocess.results import Thresholds
 
 @dataclass(frozen=True)
 class Converted:
-    """Parameters with their architecture: a whole model, or a Swin backbone alone under the key `backbone`."""
+    """Parameters with their architecture: a whole model, or a backbone alone under the key `backbone`."""
 
     kind: Kind
-    config: OneFormerConfig | SwinConfig
+    config: OneFormerConfig | BackboneConfig
     params: Params = field(repr=False)
     report: Report = field(repr=False)
 
@@ -38,8 +41,17 @@ class Converted:
         return original.THRESHOLDS if self.kind in ("shi", "huggingface") else Thresholds()
 
 
-def convert(source: Source, kind: Kind | Literal["auto"] = "auto") -> Converted:
+def convert(
+    source: Source,
+    kind: Kind | Literal["auto"] = "auto",
+    *,
+    backbone: Facts | None = None,
+    otherwise: Facts | None = None,
+) -> Converted:
     """Parameters and architecture of a source, of a kind that is recognised from its names unless it is given.
+
+    What weights do not hold of a backbone (`infer_backbone`) is told by `backbone`, else by Hugging Face's
+    configuration, else by a table of published files, else by `otherwise`.
 
     Parts for training alone may be absent; a backbone lacks the norms of its stages' outputs. Raises CheckpointError
     where the architecture cannot be read or a Hugging Face configuration asks for a model that computes something else,
@@ -48,28 +60,43 @@ def convert(source: Source, kind: Kind | Literal["auto"] = "auto") -> Converted:
     where = source.location
     found = recognise(source.arrays, kind, where=where)
     hf = (source.config or {}) if found.kind == "huggingface" else {}
-    check_built_in(hf, is_backbone=found.is_backbone, where=where)
+    check_built_in(hf, is_backbone=found.is_backbone, kind=huggingface.kind_of_backbone(found.arrays), where=where)
     carried = carry_over(found.arrays, found.rules)
     shapes = Shapes(carried.shapes, where)
-    config: OneFormerConfig | SwinConfig
+    about = _told(backbone, hf if found.is_backbone else backbone_of(hf, where=where), where, otherwise)
+    config: OneFormerConfig | BackboneConfig
     if found.is_backbone:
-        config = infer_swin(shapes, hf_config=hf)
+        config = infer_backbone(shapes, told=about, hf_config=hf)
     else:
         pad = original.TASK_PAD_ID if found.kind == "tao" else 0
-        config = infer_architecture(shapes, hf_config=hf, task_pad_id=pad)
+        config = infer_architecture(shapes, told_backbone=about, hf_config=hf, task_pad_id=pad)
     notes = [f"the names begin with {found.prefix}, which is left out"] if found.prefix else []
-    if unknown := check_told(hf, config, has_text="text_encoder/token_embedding" in shapes, where=where):
-        notes.append(f"not known in config.json, and taken to be without effect: {', '.join(unknown)}")
-    optional = swin.OUTPUT_NORMS if isinstance(config, SwinConfig) else TRAINING_ONLY
+    notes += about.notes
+    if hf and isinstance(config, OneFormerConfig | SwinConfig | DinatConfig):
+        unknown = check_told(hf, config, has_text="text_encoder/token_embedding" in shapes, where=where)
+        if unknown:
+            notes.append(f"not known in config.json, and taken to be without effect: {', '.join(unknown)}")
+    optional = swin.OUTPUT_NORMS if found.is_backbone else TRAINING_ONLY
     params, report = carried.fit(template(config, where), optional=optional, where=where)
     report = replace(report, skipped={**report.skipped, **found.skipped}, notes=tuple(notes))
     return Converted(found.kind, config, params, report)
 
 
-def template(config: OneFormerConfig | SwinConfig, where: str) -> Params:
+def _told(backbone: Facts | None, hf: Facts, where: str, otherwise: Facts | None) -> Told:
+    """Of those who know what weights do not hold, the first."""
+    if backbone is not None:
+        return Told(backbone, "what is told of the backbone")
+    if "dilations" in hf:
+        rate = told(hf, "drop_path_rate", DinatConfig.drop_path_rate, where=where)
+        return Told({"dilations": hf["dilations"], "drop_path_rate": rate}, "config.json")
+    published = facts_of(where)
+    return Told(published, "the published file") if published else Told(otherwise or {}, is_binding=False)
+
+
+def template(config: OneFormerConfig | BackboneConfig, where: str) -> Params:
     """Shapes and dtypes of the parameters: those of a backbone are under the key `backbone`."""
     try:
-        if isinstance(config, SwinConfig):
+        if isinstance(config, BackboneConfig):
             init = partial(config.build().init, deterministic=True)
             return {"backbone": jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]}
         return shapes(config)
@@ -104,8 +131,15 @@ class Weights:
         return tuple(part for part in PARTS if part not in self.params)
 
 
-def read_weights(location: str, kind: Kind | Literal["auto"] = "auto") -> Weights:
-    """Opens a checkpoint or run folder, or converts what `location` names (see `converters.files.read`).
+def read_weights(
+    location: str,
+    kind: Kind | Literal["auto"] = "auto",
+    *,
+    backbone: Facts | None = None,
+    otherwise: Facts | None = None,
+) -> Weights:
+    """Opens a checkpoint or run folder, or converts what `location` names (see `converters.files.read`); `backbone` and
+    `otherwise` are those of `convert`.
 
     Raises CheckpointError: nothing there, damaged, of no known source, or with names or shapes that do not fit.
     """
@@ -118,10 +152,10 @@ def read_weights(location: str, kind: Kind | Literal["auto"] = "auto") -> Weight
         known = () if categories.are_numbered else categories.names
         return Weights(location, description.model, params, known, description.thresholds, description)
     source = read_source(location)
-    converted = convert(source, kind)
+    converted = convert(source, kind, backbone=backbone, otherwise=otherwise)
     config = converted.config
     names: tuple[str, ...] = ()
-    if isinstance(config, SwinConfig):
+    if isinstance(config, BackboneConfig):
         config = OneFormerConfig(backbone=config)
     elif converted.kind == "huggingface":
         names = class_names(source.config or {}, config.num_classes, where=location)

@@ -20,13 +20,13 @@ from jaxtyping import Bool, Int32
 
 from converters.files.read import CLASS_INFO
 from converters.huggingface_config import model_json
-from converters.names.huggingface import RULES
+from converters.names.huggingface import rules_with
 from converters.rules import Params, from_params
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.losses.matching import CriterionConfig
-from oneformer_jax.models.backbones import SwinConfig
+from oneformer_jax.models.backbones import DinatConfig, SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import PARTS, TEMPERATURE, TRAINING_ONLY
 from oneformer_jax.writing import new_folder, write_json
@@ -108,12 +108,19 @@ def write_huggingface(
 def obstacles(config: OneFormerConfig) -> list[str]:
     """Settings that Hugging Face's model cannot hold, by their names; empty where all is well."""
     backbone, pixel, transformer = config.backbone, config.pixel_decoder, config.transformer
-    if not isinstance(backbone, SwinConfig):
-        return [f"the backbone is a {type(backbone).__name__}, not a Swin transformer"]
-    refused = {
-        "backbone.ape (its embedding fits one image size only)": backbone.ape,
-        "backbone.patch_norm off": not backbone.patch_norm,
-        "backbone.qk_scale": backbone.qk_scale is not None,
+    refused: dict[str, bool]
+    if isinstance(backbone, SwinConfig):
+        refused = {
+            "backbone.ape (its embedding fits one image size only)": backbone.ape,
+            "backbone.patch_norm off": not backbone.patch_norm,
+            "backbone.qk_scale": backbone.qk_scale is not None,
+        }
+    elif isinstance(backbone, DinatConfig):
+        is_another = backbone.attention != "shifted_with_bias"
+        refused = {f"backbone.attention {backbone.attention} (its own is shifted_with_bias)": is_another}
+    else:
+        return [f"the backbone is a {type(backbone).__name__}, neither a Swin transformer nor a DiNAT"]
+    refused |= {
         "pixel_decoder.num_points other than 4": pixel.num_points != 4,
         "pixel_decoder.num_heads other than transformer.num_heads": pixel.num_heads != transformer.num_heads,
         "pixel_decoder.conv_dim other than transformer.hidden_dim": pixel.conv_dim != transformer.hidden_dim,
@@ -165,15 +172,15 @@ def _state(params: Params, config: OneFormerConfig, training: bool) -> dict[str,
     kept.setdefault("logit_scale", np.float32(math.log(1 / TEMPERATURE)))
     class_weights = np.ones(config.num_classes + 1, np.float32)
     class_weights[-1] = CriterionConfig.no_object_weight
-    assert isinstance(config.backbone, SwinConfig)
-    width = config.backbone.embed_dim * 8
-    published = {name: array.astype(np.float32, copy=False) for name, array in from_params(kept, RULES).items()}
-    return published | {
-        "criterion.empty_weight": class_weights,
+    rules = rules_with("swin" if isinstance(config.backbone, SwinConfig) else "dinat")
+    published = {name: array.astype(np.float32, copy=False) for name, array in from_params(kept, rules).items()}
+    published["criterion.empty_weight"] = class_weights
+    if isinstance(config.backbone, SwinConfig):
         # Of the classifier that Swin once was; version 5 has it and never uses it.
-        f"{_LAYER_NORM}.weight": np.ones(width, np.float32),
-        f"{_LAYER_NORM}.bias": np.zeros(width, np.float32),
-    }
+        width = config.backbone.embed_dim * 8
+        published[f"{_LAYER_NORM}.weight"] = np.ones(width, np.float32)
+        published[f"{_LAYER_NORM}.bias"] = np.zeros(width, np.float32)
+    return published
 
 
 def write_safetensors(path: Path, state: Mapping[str, np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""OneFormer with a Swin backbone as pure JAX functions, driven by TAO spec files."""
+"""OneFormer as pure JAX functions, driven by TAO spec files."""
 
 import os
 from importlib import import_module

@@ -4,21 +4,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from converters.names.huggingface import RULES as HUGGING_FACE
-from converters.names.huggingface import published_names
-from converters.names.original import RULES as ORIGINAL
+from converters.names import huggingface, original
 from converters.rules import Params, Report, Rule, carry_over
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import TRAINING_ONLY, shapes
 
 
 def from_original(state: Mapping[str, np.ndarray], config: OneFormerConfig) -> tuple[Params, Report]:
-    return _carried(state, ORIGINAL, config)
+    return _carried(state, original.rules_with(original.kind_of_backbone(state)), config)
 
 
 def from_huggingface(state: Mapping[str, np.ndarray], config: OneFormerConfig) -> tuple[Params, Report]:
     """Names that Hugging Face published, or those of a running model."""
-    return _carried(published_names(state), HUGGING_FACE, config)
+    published = huggingface.published_names(state)
+    return _carried(published, huggingface.rules_with(huggingface.kind_of_backbone(published)), config)
 
 
 def _carried(state: Mapping[str, np.ndarray], rules: Sequence[Rule], config: OneFormerConfig) -> tuple[Params, Report]:

@@ -1,8 +1,10 @@
 """Weights of Hugging Face's OneFormer (`OneFormerForUniversalSegmentation`) and Swin transformers (`Swin...`)."""
 
+from collections.abc import Iterable, Mapping
+
 from converters.names.original import DECODER_NORMS, class_layer, encoder_layer, text_encoder
 from converters.names.swin import MASKED, classifier, patch_merging
-from converters.rules import Rule, StateDict, conv, fused_attention, linear, norm, skip
+from converters.rules import Layout, Rule, StateDict, conv, fused_attention, linear, norm, skip
 
 # Version 5 renames the backbone while it runs; files keep the names of version 4.
 _RUNTIME = "model.pixel_level_module.encoder.swin."
@@ -16,26 +18,52 @@ _RUNTIME_TO_PUBLISHED = [
     ("mlp.fc2.", "output.dense."),
 ]
 
-_SWIN = "model.pixel_level_module.encoder"
+_SWIN = _DINAT = "model.pixel_level_module.encoder"
 _BLOCK, _OUR_BLOCK = f"{_SWIN}.encoder.layers.{{stage}}.blocks.{{block}}", "backbone/stage{stage}_block{block}"
+_OUTPUT_NORMS = [
+    rule for i in range(4) for rule in norm(f"{_SWIN}.hidden_states_norms.stage{i + 1}", f"backbone/norm{i}")
+]
+
+
+def _block(source: str) -> list[Rule]:
+    """What blocks of both backbones have under the same names."""
+    return [
+        *norm(f"{source}.layernorm_before", f"{_OUR_BLOCK}/norm1"),
+        *linear(f"{source}.attention.self.query", f"{_OUR_BLOCK}/attention/qkv", part=(0, 3)),
+        *linear(f"{source}.attention.self.key", f"{_OUR_BLOCK}/attention/qkv", part=(1, 3)),
+        *linear(f"{source}.attention.self.value", f"{_OUR_BLOCK}/attention/qkv", part=(2, 3)),
+        *linear(f"{source}.attention.output.dense", f"{_OUR_BLOCK}/attention/proj"),
+        *norm(f"{source}.layernorm_after", f"{_OUR_BLOCK}/norm2"),
+        *linear(f"{source}.intermediate.dense", f"{_OUR_BLOCK}/linear1"),
+        *linear(f"{source}.output.dense", f"{_OUR_BLOCK}/linear2"),
+    ]
+
+
 SWIN = [
     *conv(f"{_SWIN}.embeddings.patch_embeddings.projection", "backbone/patch_embed"),
     *norm(f"{_SWIN}.embeddings.norm", "backbone/patch_norm"),
-    *norm(f"{_BLOCK}.layernorm_before", f"{_OUR_BLOCK}/norm1"),
+    *_block(_BLOCK),
     Rule(f"{_BLOCK}.attention.self.relative_position_bias_table", f"{_OUR_BLOCK}/attention/relative_position_bias"),
     skip(f"{_BLOCK}.attention.self.relative_position_index", "follows from the window size"),
-    *linear(f"{_BLOCK}.attention.self.query", f"{_OUR_BLOCK}/attention/qkv", part=(0, 3)),
-    *linear(f"{_BLOCK}.attention.self.key", f"{_OUR_BLOCK}/attention/qkv", part=(1, 3)),
-    *linear(f"{_BLOCK}.attention.self.value", f"{_OUR_BLOCK}/attention/qkv", part=(2, 3)),
-    *linear(f"{_BLOCK}.attention.output.dense", f"{_OUR_BLOCK}/attention/proj"),
-    *norm(f"{_BLOCK}.layernorm_after", f"{_OUR_BLOCK}/norm2"),
-    *linear(f"{_BLOCK}.intermediate.dense", f"{_OUR_BLOCK}/linear1"),
-    *linear(f"{_BLOCK}.output.dense", f"{_OUR_BLOCK}/linear2"),
     *patch_merging(f"{_SWIN}.encoder.layers.{{stage}}.downsample", "backbone/merging{stage}"),
-    *(rule for i in range(4) for rule in norm(f"{_SWIN}.hidden_states_norms.stage{i + 1}", f"backbone/norm{i}")),
+    *_OUTPUT_NORMS,
     *classifier(f"{_SWIN}.layernorm", f"{_SWIN}.classifier"),
     *(skip(f"{_SWIN}.{name}", MASKED) for name in ("embeddings.mask_token", "decoder.0.weight", "decoder.0.bias")),
 ]
+
+_LEVEL = f"{_DINAT}.encoder.levels.{{stage}}"
+DINAT = [
+    *conv(f"{_DINAT}.embeddings.patch_embeddings.projection.{{i}}", "backbone/patch_embed{i}"),
+    *norm(f"{_DINAT}.embeddings.norm", "backbone/patch_norm"),
+    *_block(f"{_LEVEL}.layers.{{block}}"),
+    Rule(f"{_LEVEL}.layers.{{block}}.attention.self.rpb", f"{_OUR_BLOCK}/attention/relative_position_bias"),
+    Rule(f"{_LEVEL}.downsample.reduction.weight", "backbone/downsample{stage}/kernel", Layout.CONV),
+    *norm(f"{_LEVEL}.downsample.norm", "backbone/downsample{stage}_norm"),
+    *_OUTPUT_NORMS,
+]
+
+BACKBONES: Mapping[str, list[Rule]] = {"swin": SWIN, "dinat": DINAT}
+"""By the kinds of `models.backbones`."""
 
 _PIXEL = "model.pixel_level_module.decoder"
 PIXEL_DECODER = [
@@ -81,7 +109,15 @@ TASK_AND_TEXT = [
     *linear("model.text_mapper.text_projector.layers.{i}.0", "text_projector/layer_{i}"),
 ]
 
-RULES = [*SWIN, *PIXEL_DECODER, *PREDICTOR, *TASK_AND_TEXT]
+
+def rules_with(backbone: str) -> list[Rule]:
+    """Rules of a model with a backbone of this kind."""
+    return [*BACKBONES[backbone], *PIXEL_DECODER, *PREDICTOR, *TASK_AND_TEXT]
+
+
+def kind_of_backbone(names: Iterable[str]) -> str:
+    """That of a model, or of a backbone alone, by its names."""
+    return "dinat" if any(name.startswith(f"{_DINAT}.encoder.levels.") for name in names) else "swin"
 
 
 def published_name(name: str) -> str:

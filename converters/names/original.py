@@ -3,16 +3,23 @@
 TAO has the original's names, with the prefix `model.` in the files of its training.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
+from converters.names.convnext import convnext
+from converters.names.dinat import dinat
 from converters.names.swin import classifier, patch_merging, swin_stages
 from converters.rules import Layout, Rule, conv, fused_attention, linear, norm, skip
 from oneformer_jax.postprocess.results import Thresholds
 
-SWIN = [
-    *swin_stages("backbone.", Layout.MAP),
-    *patch_merging("backbone.layers.{stage}.downsample", "backbone/merging{stage}"),
-]
+BACKBONES: Mapping[str, list[Rule]] = {
+    "swin": [
+        *swin_stages("backbone.", Layout.MAP),
+        *patch_merging("backbone.layers.{stage}.downsample", "backbone/merging{stage}"),
+    ],
+    "convnext": convnext("backbone."),
+    "dinat": dinat("backbone."),
+}
+"""By the kinds of `models.backbones`."""
 
 _PIXEL = "sem_seg_head.pixel_decoder"
 
@@ -118,9 +125,13 @@ TASK_AND_TEXT = [
     *linear("text_projector.layers.{i}", "text_projector/layer_{i}"),
 ]
 
-RULES = [*SWIN, *PIXEL_DECODER, *PREDICTOR, *TASK_AND_TEXT]
+HEAD_OF_TAO = classifier("backbone.head")
 
-TAO_RULES = [*RULES, *classifier("backbone.head")]
+
+def rules_with(backbone: str) -> list[Rule]:
+    """Rules of a model with a backbone of this kind, or of all but a backbone that is not of `BACKBONES`."""
+    return [*BACKBONES.get(backbone, ()), *PIXEL_DECODER, *PREDICTOR, *TASK_AND_TEXT]
+
 
 THRESHOLDS = Thresholds(0.8, 0.8, 150)
 """With which the original's results were published, on every data set; Hugging Face holds the same weights."""
@@ -129,7 +140,15 @@ TASK_PAD_ID = 49407
 """TAO pads task texts with the end token, and the task MLP of its weights has learnt that."""
 
 
-def is_tao(names: Iterable[str], prefix: str = "") -> bool:
+def kind_of_backbone(names: Iterable[str]) -> str:
+    """That of a model by its names."""
+    signs = {"backbone.downsample_layers.": "convnext", "backbone.patch_embed.proj.0.": "dinat"}
+    return next((kind for name in names for sign, kind in signs.items() if name.startswith(sign)), "swin")
+
+
+def is_tao(names: Collection[str], prefix: str = "") -> bool:
     """Whether names in the style of the original come from TAO: only there are the prefix `model.`, of PyTorch
-    Lightning, and the backbone's head."""
-    return "model" in prefix.split(".") or any(name.startswith("backbone.head.") for name in names)
+    Lightning, the backbone's head, and a DiNAT without bias tables."""
+    if "model" in prefix.split(".") or any(name.startswith("backbone.head.") for name in names):
+        return True
+    return kind_of_backbone(names) == "dinat" and not any(name.endswith(".attn.rpb") for name in names)

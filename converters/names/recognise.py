@@ -8,17 +8,19 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from converters.names import huggingface, original, swin
+from converters.names import convnext, dinat, huggingface, original, swin
 from converters.rules import Rule, StateDict
 from oneformer_jax.errors import CheckpointError
 
-Kind = Literal["shi", "tao", "huggingface", "swin", "timm"]
+Kind = Literal["shi", "tao", "huggingface", "swin", "timm", "convnext", "dinat"]
 
 # A name that only these have, after any prefix; the first that is found decides, for a model contains a backbone.
 _SIGNS: list[tuple[str, tuple[Kind, ...], bool]] = [
     (r"(.*?)model\.pixel_level_module\..*", ("huggingface",), False),
     (r"(.*?)sem_seg_head\.predictor\..*", ("shi", "tao"), False),
     (r"(.*?)(?:swin\.)?embeddings\.patch_embeddings\.projection\.weight", ("huggingface",), True),
+    (r"(.*?)downsample_layers\.0\.0\.weight", ("convnext",), True),
+    (r"(.*?)patch_embed\.proj\.0\.weight", ("dinat",), True),
     (r"(.*?)patch_embed\.proj\.weight", ("swin", "timm"), True),
 ]
 
@@ -40,10 +42,14 @@ class Recognised:
     def rules(self) -> list[Rule]:
         """The rules for `arrays`."""
         if self.kind == "huggingface":
-            return huggingface.SWIN if self.is_backbone else huggingface.RULES
+            kind = huggingface.kind_of_backbone(self.arrays)
+            return huggingface.BACKBONES[kind] if self.is_backbone else huggingface.rules_with(kind)
+        if self.kind in ("convnext", "dinat"):
+            return convnext.RULES if self.kind == "convnext" else dinat.RULES
         if self.is_backbone:
             return swin.NEWER_TIMM_RULES if swin.is_newer_timm(self.arrays) else swin.RULES
-        return original.TAO_RULES if self.kind == "tao" else original.RULES
+        rules = original.rules_with(original.kind_of_backbone(self.arrays))
+        return [*rules, *original.HEAD_OF_TAO] if self.kind == "tao" else rules
 
 
 def recognise(arrays: StateDict, kind: Kind | Literal["auto"] = "auto", *, where: str = "") -> Recognised:
@@ -60,8 +66,9 @@ def recognise(arrays: StateDict, kind: Kind | Literal["auto"] = "auto", *, where
         raise CheckpointError(
             f"weights from no known source: {len(names)} arrays, the first ones {', '.join(names[:8]) or '(none)'}",
             where=where,
-            hint="known sources are OneFormer with a Swin backbone (SHI-Labs, NVIDIA TAO, Hugging Face) and Swin "
-            "transformers (Microsoft, timm, Hugging Face)",
+            hint="known sources are OneFormer with a backbone Swin, DiNAT (SHI-Labs, NVIDIA TAO, Hugging Face) or "
+            "ConvNeXt (SHI-Labs), and backbones alone: Swin (Microsoft, timm, Hugging Face), DiNAT (SHI-Labs) and "
+            "ConvNeXt (Meta)",
         )
     if len(prefixes) > 1:
         raise CheckpointError(

@@ -36,9 +36,14 @@ def swin_stages(prefix: str, positions: Layout) -> list[Rule]:
         *norm(f"{block}.norm2", f"{target}/norm2"),
         *linear(f"{block}.mlp.fc1", f"{target}/linear1"),
         *linear(f"{block}.mlp.fc2", f"{target}/linear2"),
-        *norm(f"{prefix}norm{{stage}}", "backbone/norm{stage}"),
+        *output_norms(prefix),
         skip(f"{prefix}mask_token", MASKED),
     ]
+
+
+def output_norms(prefix: str) -> list[Rule]:
+    """Rules of `OUTPUT_NORMS`."""
+    return norm(f"{prefix}norm{{stage}}", "backbone/norm{stage}")
 
 
 def patch_merging(source: str, target: str) -> list[Rule]:

@@ -26,6 +26,7 @@ from jaxtyping import Float
 
 from converters.onnx.settings import Sampling
 from oneformer_jax.models.deformable_attention import Shapes
+from oneformer_jax.models.depthwise import grouped_convolution
 from oneformer_jax.models.layers import Dropout
 from oneformer_jax.models.ops import Blocked, Method, Ops, Projected, heads_first, interpolation_matrix
 
@@ -135,7 +136,8 @@ def contract(equation: str, a: Array, b: Array) -> Array:
 
 def operations(sampling: Sampling) -> Ops:
     """The formulations, with that of deformable attention which an export asks for."""
-    return Ops(attend, contract, resize, {"gather": gathers, "grid_sample": grid_samples}[sampling])
+    sampled = {"gather": gathers, "grid_sample": grid_samples}[sampling]
+    return Ops(attend, contract, resize, sampled, grouped_convolution)
 
 
 def layer_norms_as_nodes() -> AbstractContextManager[None]:

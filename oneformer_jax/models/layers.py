@@ -12,6 +12,7 @@ Axes: b images, h w pixels, c channels in, d channels out, g groups of channels,
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -34,6 +35,16 @@ fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 xavier_uniform = nn.initializers.xavier_uniform()
 # detectron2's "xavier" fill, which is uniform within sqrt(3 / fan_in).
 fan_in_xavier = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+# The originals of the backbones truncate at +-2, which is 100 standard deviations: no truncation.
+narrow_normal = nn.initializers.normal(0.02)
+
+Init = Literal["original", "fan_in"]
+INITIALIZERS: dict[Init, Initializer] = {
+    "original": narrow_normal,
+    "fan_in": nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
+}
+"""Distributions of a backbone's initial kernels: normal with 0.02, or with 1 / sqrt(inputs). The originals' suits wide
+networks; a narrow one that starts from it hardly leaves the plateau of its first epochs."""
 
 
 def uniform_bias(fan_in: int) -> Initializer:

@@ -55,8 +55,11 @@ def init(config: OneFormerConfig, rng: jax.Array) -> Params:
     backbone, pixel_decoder = config.backbone.build(), PixelDecoder(config.pixel_decoder)
     task_mlp, predictor = _task_mlp(config), MaskDecoder(config.transformer, config.num_classes)
 
-    maps, variables = backbone.init_with_output(next(keys), jnp.zeros((1, 64, 64, 3)), deterministic=True)
-    params: Params = {"backbone": variables["params"]}
+    # The values of its maps are of no matter, and XLA would compute what it knows of them while it compiles.
+    images, key = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32), next(keys)
+    outputs, _ = jax.eval_shape(partial(backbone.init_with_output, deterministic=True), key, images)
+    params: Params = {"backbone": backbone.lazy_init(key, images, deterministic=True)["params"]}
+    maps = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
     features, variables = pixel_decoder.init_with_output(next(keys), maps, deterministic=True)
     params["pixel_decoder"] = variables["params"]
     task, variables = task_mlp.init_with_output(next(keys), jnp.zeros((1, config.task_seq_len)))

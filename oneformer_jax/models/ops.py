@@ -1,12 +1,13 @@
 """The operations that a platform or an exporter computes in its own way, and their formulations for CPU.
 
-The model calls `attend`, `contract`, `resize` and `deformable_attention` of this module. What they compute is defined
-here; how, by the `Ops` in use: those of `OneFormerConfig.ops`, which `models.oneformer` puts in use while it applies a
-module (`using`). So the formulation is part of the configuration, and with it of every trace and every compiled
-program; other threads keep their own. Those for GPUs are in `models.gpu`.
+The model calls `attend`, `contract`, `resize`, `depthwise` and `deformable_attention` of this module. What they compute
+is defined here; how, by the `Ops` in use: those of `OneFormerConfig.ops`, which `models.oneformer` puts in use while it
+applies a module (`using`). So the formulation is part of the configuration, and with it of every trace and every
+compiled program; other threads keep their own. Those for GPUs are in `models.gpu`.
 
 Axes: b images, q queries, k keys, s pixels of all levels, n heads, d channels of a head, l levels, p points of a level,
-h w pixels of a map, h2 w2 those of the resized one, c channels, m any other leading axes, as that of windows.
+h w pixels of a map, h2 w2 those of the resized one, c channels, r the side of a kernel, m any other leading axes, as
+that of windows.
 """
 
 import math
@@ -23,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from oneformer_jax.models.deformable_attention import Shapes, weighted_gathers
+from oneformer_jax.models.depthwise import shifted_sums
 from oneformer_jax.models.layers import Dropout
 from oneformer_jax.models.precision import rounded_exp, wide_product, widened
 from oneformer_jax.models.remat import marked
@@ -64,6 +66,11 @@ def contract(subscripts: str, a: Float[Array, "..."], b: Float[Array, "..."]) ->
 def resize(x: Float[Array, "b h w c"], size: tuple[int, int], method: Method = "bilinear") -> Float[Array, "b h2 w2 c"]:
     """Maps `x` at `size`, half-pixel centres, edges repeated, no antialiasing: PyTorch's `align_corners=False`."""
     return _in_use.get().resize(x, size, method)
+
+
+def depthwise(x: Float[Array, "b h w c"], kernel: Float[Array, "r r 1 c"]) -> Float[Array, "b h w c"]:
+    """Each channel of `x` convolved with its own kernel, of an odd side; zeros around the borders keep the size."""
+    return marked(_in_use.get().depthwise(x, kernel), "results")
 
 
 def deformable_attention(
@@ -151,6 +158,7 @@ class Ops:
     contract: Callable[[str, Array, Array], Array] = wide_product
     resize: Callable[[Array, tuple[int, int], Method], Array] = matrix_resize
     deformable_attention: Callable[[Array, Shapes, Array, Array], Array] = weighted_gathers
+    depthwise: Callable[[Array, Array], Array] = shifted_sums
 
 
 CPU = Ops()

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from state_dicts import in_memory, rows, shape_of
 from tiers import examples
 
-from converters.infer_config import Shapes, infer_architecture, infer_swin
+from converters.infer_backbone import infer_swin
+from converters.infer_config import infer_architecture
+from converters.shapes import Shapes
 from converters.weights import convert, template
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import SwinConfig

@@ -25,7 +25,8 @@ from oneformer_jax.models.predictions import Features, LayerPredictions, Predict
 pytestmark = [pytest.mark.slow, pytest.mark.again]
 
 FEATURES, LOGITS, MASKS = 5e-5, 3e-4, 1e-3
-RULES = {"shi": original.RULES, "tao": original.TAO_RULES, "hf": huggingface.RULES}
+SWIN = original.rules_with("swin")
+RULES = {"shi": SWIN, "tao": [*SWIN, *original.HEAD_OF_TAO], "hf": huggingface.rules_with("swin")}
 Outputs = tuple[dict[str, jax.Array], Features, LayerPredictions, jax.Array]
 
 

@@ -55,7 +55,7 @@ app.add_typer(inspect, name="inspect")
 SpecPath = Annotated[
     Path, typer.Option("--spec", "-e", "--experiment_spec_file", parser=path, help="The spec file (YAML).")
 ]
-SourceKind = Literal["auto", "shi", "tao", "huggingface", "swin", "timm"]
+SourceKind = Literal["auto", "shi", "tao", "huggingface", "swin", "timm", "dinat", "convnext"]
 TargetKind = Literal["checkpoint", "huggingface"]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of spec keys.")]
 
@@ -205,12 +205,20 @@ def convert(
         typer.Option(parser=path, help="Label map or annotations with the class names and which of them are things."),
     ] = None,
     report: Annotated[Path | None, typer.Option(parser=path, help="Where to write the report as JSON.")] = None,
+    backbone: Annotated[
+        Path | None,
+        typer.Option(parser=path, help="YAML with keys of the backbone's section of the spec, such as dilations."),
+    ] = None,
 ) -> None:
     """Convert PyTorch weights to a checkpoint, or a model to a Hugging Face folder."""
     with guarded() as console:
         from oneformer_jax.app.actions.model.convert import convert as action
+        from oneformer_jax.app.settings.backbone_file import read_backbone_file
 
-        action(source, destination, console, kind=kind, target=target, label_map=label_map, report=report)
+        told = read_backbone_file(backbone) if backbone else None
+        action(
+            source, destination, console, kind=kind, target=target, label_map=label_map, report=report, backbone=told
+        )
 
 
 @app.command("default_specs")

@@ -214,7 +214,8 @@ def pretrained_backbone(about: Circumstances, values: Mapping[str, Any]) -> dict
         return {}
     link, wanted = PRETRAINED_BACKBONE
     backbone = about.spec.model.backbone
-    differs = [
+    differs = [] if backbone.name == "D2SwinTransformer" else [f"the backbone is {backbone.name}"]
+    differs += [
         f"{name} is {plain(getattr(backbone.swin, name))}, not {plain(value)}"
         for name, value in wanted.items()
         if getattr(backbone.swin, name) != value

@@ -1,6 +1,7 @@
 """The model keys of a spec as an architecture, where that of a checkpoint differs, and the parts that are frozen, by
 TAO's names or by those of this project."""
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,42 +10,67 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from converters.names.original import RULES
+from converters.names.original import BACKBONES, rules_with
 from converters.rules import from_params
-from oneformer_jax.app.settings.model_choice import KEYS, plain
+from oneformer_jax.app.settings.model_choice import KIND, keys_with, name_of, plain
 from oneformer_jax.app.spec import Spec
+from oneformer_jax.app.spec.backbone_keys import SECTIONS
 from oneformer_jax.errors import SpecError
 from oneformer_jax.models import oneformer
+from oneformer_jax.models.backbones import DinatConfig, backbone_to_json
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params
 from oneformer_jax.training.optimizer import Names, parameter_names
 
 ONLY_IN_TRAINING = (
     *("backbone.drop_rate", "backbone.attn_drop_rate", "backbone.drop_path_rate", "backbone.use_checkpoint"),
-    *("backbone.init", "pixel_decoder.dropout", "transformer.dropout"),
+    *("backbone.init", "backbone.layer_scale_init_value", "pixel_decoder.dropout", "transformer.dropout"),
 )
 """Fields that a run may choose freely: no weight and no prediction depends on them."""
 
 
 def model_config(spec: Spec, *, task_pad_id: int = 0) -> OneFormerConfig:
     """The architecture that the `model` section describes; the pad id belongs to the weights that it starts from."""
-    fields = {field: plain(spec.value(key)) for field, key in KEYS.items()}
+    kind = SECTIONS[spec.model.backbone.name]
+    fields = {field: plain(spec.value(key)) for field, key in keys_with(kind).items()} | {KIND: kind}
     return OneFormerConfig.from_json(unflatten_dict(fields, sep=".") | {"task_pad_id": task_pad_id})
 
 
 def architecture_differences(expected: OneFormerConfig, found: OneFormerConfig) -> list[str]:
     """What differs between two architectures, as `key: expected, not found`; what only training reads does not
     count."""
-    a, b = _flat(expected), _flat(found)
+    a, b, keys = _flat(expected), _flat(found), keys_of(found)
     different = [field for field in sorted(a | b) if a.get(field) != b.get(field)]
-    return [f"{KEYS.get(field, field)} {a.get(field)}, not {b.get(field)}" for field in different]
+    if KIND in different:
+        different = [field for field in different if field == KIND or not field.startswith("backbone.")]
+    return [f"{keys.get(field, field)} {a.get(field)}, not {b.get(field)}" for field in different]
+
+
+def facts_of(config: OneFormerConfig) -> dict[str, Any]:
+    """What a spec says of a backbone whose weights do not hold all of it; nothing of others."""
+    backbone = config.backbone
+    return dataclasses.asdict(backbone) if isinstance(backbone, DinatConfig) else {}
+
+
+def keys_of(config: OneFormerConfig) -> dict[str, str]:
+    """Field of a model -> key of a spec that says of it."""
+    return keys_with(_kind(config))
+
+
+def _kind(config: OneFormerConfig) -> str:
+    kind: str = backbone_to_json(config.backbone)["kind"]
+    return kind
 
 
 def contradictions(stated: Mapping[str, Any], config: OneFormerConfig) -> Iterator[str]:
     """One line for each of the `stated` fields that differs from the checkpoint's architecture."""
-    for field, found in _flat(config).items():
+    flat, keys = _flat(config), keys_of(config)
+    is_another = stated.get(KIND, flat[KIND]) != flat[KIND]
+    for field, found in flat.items():
+        if is_another and field.startswith("backbone.") and field != KIND:
+            continue
         if field in stated and stated[field] != found:
-            yield f"{KEYS[field]} is {stated[field]} in the spec, {found} in the checkpoint: the checkpoint's is used"
+            yield f"{keys[field]} is {stated[field]} in the spec, {found} in the checkpoint: the checkpoint's is used"
 
 
 def frozen_names(spec: Spec, model: OneFormerConfig) -> Names:
@@ -52,22 +78,30 @@ def frozen_names(spec: Spec, model: OneFormerConfig) -> Names:
 
     Raises SpecError for a path that names nothing.
     """
-    depth = spec.model.backbone.freeze_at
-    stages = [name for i in range(depth - 1) for name in (f"layers.{i}", f"norm{i}")]
-    first = ["patch_embed", "absolute_pos_embed"] if spec.model.backbone.swin.ape else ["patch_embed"]
-    below = [f"backbone.{name}" for name in first + stages] if depth > 0 else []
-    paths = [*spec.train.freeze, *below]
-    return frozen_parameters(oneformer.shapes(model), paths) if paths else Names()
+    layers = model.backbone.in_depth[: max(0, spec.model.backbone.freeze_at)]
+    first = tuple(f"backbone/{start}" for starts in layers for start in starts)
+    paths = spec.train.freeze
+    if not paths and not first:
+        return Names()
+    return frozen_parameters(oneformer.shapes(model), paths, first=first, kind=_kind(model))
 
 
-def frozen_parameters(shapes: Params, paths: Sequence[str], *, where: str = "train.freeze") -> Names:
-    """The parameters below `paths`: dotted paths by TAO's names (`sem_seg_head.predictor`) or by ours (`predictor`).
+def frozen_parameters(
+    shapes: Params,
+    paths: Sequence[str],
+    *,
+    first: tuple[str, ...] = (),
+    kind: str = "swin",
+    where: str = "train.freeze",
+) -> Names:
+    """The parameters below `paths`: dotted paths by TAO's names (`sem_seg_head.predictor`) or by ours (`predictor`);
+    and those whose names begin with one of `first`. `kind` is that of the backbone.
 
     Raises SpecError for a path that names nothing, with what there is instead, and when nothing is left to train.
     """
     names = jax.tree.leaves(parameter_names(shapes))
-    dotted = {name.replace("/", "."): name for name in names} | _names_in_tao(shapes, names)
-    frozen: set[str] = set()
+    dotted = {name.replace("/", "."): name for name in names} | _names_in_tao(shapes, names, kind)
+    frozen = {name for name in names if name.startswith(first)} if first else set()
     for path in paths:
         found = {name for known, name in dotted.items() if f"{known}.".startswith(f"{path}.")}
         if not found:
@@ -81,15 +115,19 @@ def frozen_parameters(shapes: Params, paths: Sequence[str], *, where: str = "tra
 def _flat(config: OneFormerConfig) -> dict[str, Any]:
     """The fields that weights and predictions depend on."""
     fields = flatten_dict(config.to_json(), sep=".")
+    fields[KIND] = name_of(fields[KIND])
     ignored = ONLY_IN_TRAINING if fields.get("backbone.ape") else (*ONLY_IN_TRAINING, "backbone.pretrain_img_size")
     return {field: plain(value) for field, value in fields.items() if field not in ignored}
 
 
-def _names_in_tao(shapes: Params, names: Sequence[str]) -> dict[str, str]:
+def _names_in_tao(shapes: Params, names: Sequence[str], kind: str) -> dict[str, str]:
     """TAO's name -> ours: arrays that hold their own number go through the rules of the conversion."""
     leaves, structure = jax.tree.flatten(shapes)
     numbered = [np.broadcast_to(np.int32(number), leaf.shape) for number, leaf in enumerate(leaves)]
-    state = from_params(jax.tree.unflatten(structure, numbered), RULES)
+    tree = jax.tree.unflatten(structure, numbered)
+    if kind not in BACKBONES:
+        del tree["backbone"]
+    state = from_params(tree, rules_with(kind))
     return {name: names[array.flat[0]] for name, array in state.items()}
 
 

@@ -4,26 +4,20 @@ from dataclasses import replace
 from typing import Any
 
 from oneformer_jax.app.spec import Spec, require
+from oneformer_jax.app.spec.backbone_keys import SECTIONS
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import SpecError
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.exported import EXPORTED_SUFFIXES, is_exported
 from oneformer_jax.predict.runs import ModelChoice, Stated
 
-SWIN, FORMER = "model.backbone.swin", "model.one_former"
-HEAD, TEXT = "model.sem_seg_head", "model.text_encoder"
+FORMER, HEAD, TEXT = "model.one_former", "model.sem_seg_head", "model.text_encoder"
+BACKBONE, KIND = "model.backbone", "backbone.kind"
 
 KEYS = {
     "num_classes": f"{HEAD}.num_classes",
     "task_seq_len": "dataset.task_seq_len",
-    **{
-        f"backbone.{name}": f"{SWIN}.{name}"
-        for name in (
-            *("embed_dim", "depths", "num_heads", "window_size", "patch_size", "mlp_ratio", "qkv_bias", "qk_scale"),
-            *("drop_rate", "attn_drop_rate", "drop_path_rate", "ape", "patch_norm", "pretrain_img_size"),
-            *("use_checkpoint", "init"),
-        )
-    },
+    KIND: f"{BACKBONE}.name",
     "pixel_decoder.conv_dim": f"{HEAD}.convs_dim",
     "pixel_decoder.mask_dim": f"{HEAD}.mask_dim",
     "pixel_decoder.num_layers": f"{HEAD}.transformer_enc_layers",
@@ -43,7 +37,31 @@ KEYS = {
         for name in ("width", "num_layers", "vocab_size", "context_length", "n_ctx", "proj_num_layers")
     },
 }
-"""Field of `OneFormerConfig` -> key of the spec."""
+"""Field of `OneFormerConfig` -> key of the spec, but for the fields of a backbone."""
+
+FIELDS = {
+    "swin": (
+        *("embed_dim", "depths", "num_heads", "window_size", "patch_size", "mlp_ratio", "qkv_bias", "qk_scale"),
+        *("drop_rate", "attn_drop_rate", "drop_path_rate", "ape", "patch_norm", "pretrain_img_size"),
+        *("use_checkpoint", "init"),
+    ),
+    "dinat": (
+        *("embed_dim", "depths", "num_heads", "kernel_size", "dilations", "attention", "mlp_ratio", "drop_path_rate"),
+        *("use_checkpoint", "init"),
+    ),
+    "convnext": ("depths", "dims", "drop_path_rate", "layer_scale_init_value", "use_checkpoint", "init"),
+}
+"""Fields of a backbone, by its kind, that are keys of its section of the spec."""
+
+
+def keys_with(kind: str) -> dict[str, str]:
+    """Field -> key of a model with a backbone of this kind."""
+    return KEYS | {f"backbone.{name}": f"{BACKBONE}.{kind}.{name}" for name in FIELDS.get(kind, ())}
+
+
+def name_of(kind: str) -> str:
+    """What a spec calls a kind of backbones; the kind itself where no spec can choose it."""
+    return next((name for name, section in SECTIONS.items() if section == kind), kind)
 
 
 def model_choice(spec: Spec, action: str) -> ModelChoice:
@@ -89,8 +107,12 @@ def device_choice(spec: Spec, action: str) -> DeviceChoice:
 def stated(spec: Spec) -> Stated:
     """What the spec sets of the architecture and the thresholds, and its label maps: that for all formats first."""
     data, maps = spec.dataset, spec.dataset.label_map
+    keys = keys_with(SECTIONS[spec.model.backbone.name])
+    fields = {field: plain(spec.value(key)) for field, key in keys.items() if spec.is_set(key)}
+    if any(field.startswith("backbone.") for field in fields):
+        fields[KIND] = spec.model.backbone.name  # its section speaks of it
     return Stated(
-        {field: plain(spec.value(key)) for field, key in KEYS.items() if spec.is_set(key)},
+        fields,
         {
             name: value
             for name, value in spec.model.test.model_dump(include=set(vars(Thresholds()))).items()
@@ -106,4 +128,4 @@ def stated(spec: Spec) -> Stated:
 
 def plain(value: Any) -> Any:
     """Tuples as JSON has them."""
-    return list(value) if isinstance(value, tuple) else value
+    return [plain(element) for element in value] if isinstance(value, list | tuple) else value

@@ -31,7 +31,6 @@ SYNONYMS = {
     "automl.automl_max_concurrent": "automl.max_concurrent",
     "automl.automl_delete_intermediate_ckpt": "automl.delete_intermediate_ckpt",
 }
-NOT_AVAILABLE = {"model.backbone.dinat": "DiNAT is not available; use D2SwinTransformer"}
 
 
 def nested(path: str, value: Any) -> Data:
@@ -167,11 +166,6 @@ def rename_synonyms(source: Source) -> None:
             source.problems.append(Problem(what, source.places.get(other, ""), hint))
         put(source.data, path, value)
         source.places[path] = source.places.get(other, "")
-
-
-def reason_not_available(path: str) -> str:
-    """Why a key of TAO does not exist here; "" for every other path."""
-    return next((why for name, why in NOT_AVAILABLE.items() if f"{path}.".startswith(f"{name}.")), "")
 
 
 def _blocked(data: dict[Any, Any], key: str) -> str:

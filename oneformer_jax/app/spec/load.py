@@ -16,7 +16,6 @@ from oneformer_jax.app.spec.dotted import (
     SYNONYMS,
     apply,
     merge,
-    reason_not_available,
     rename_synonyms,
     steps_to_resolve,
 )
@@ -130,10 +129,9 @@ class _Resolver:
             return None
 
     def unknown(self, path: str) -> None:
-        reason = reason_not_available(path)
         is_of_use = len(path) <= LONGEST_PATH and len(self.source.problems) < MOST_LISTED
-        near = nearest(path, self.known) if is_of_use and not reason else ""
-        self.report(path, f"{path[:LONGEST_PATH]}: {reason or 'unknown key'}", f"did you mean {near}?" if near else "")
+        near = nearest(path, self.known) if is_of_use else ""
+        self.report(path, f"{path[:LONGEST_PATH]}: unknown key", f"did you mean {near}?" if near else "")
 
     def report(self, path: str, what: str, hint: str = "") -> None:
         self.source.problems.append(Problem(what, self.source.place(path), hint))

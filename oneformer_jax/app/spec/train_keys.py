@@ -279,7 +279,7 @@ class Train(Section):
     pretrained_backbone: str = location_key(
         "",
         "",
-        "Weights to start the backbone from: an ImageNet Swin, or any model that train.pretrained_model accepts.",
+        "Weights to start the backbone from: those of ImageNet, or any model that train.pretrained_model accepts.",
     )
     iters_per_epoch: PositiveInt | None = key(
         None,

@@ -7,23 +7,21 @@ from oneformer_jax.app.spec.action_keys import Evaluate, Export, Inference
 from oneformer_jax.app.spec.automl_keys import LOSS, Automl
 from oneformer_jax.app.spec.dataset_keys import Dataset
 from oneformer_jax.app.spec.field import expected, plain
-from oneformer_jax.app.spec.model_keys import Model, OneFormer, SemSegHead, Swin
+from oneformer_jax.app.spec.model_keys import Model, OneFormer, SemSegHead
 from oneformer_jax.app.spec.source import Problem, describe
 from oneformer_jax.app.spec.spec import Spec
 from oneformer_jax.app.spec.train_keys import Train
 from oneformer_jax.app.spec.tree import leaves
+from oneformer_jax.app.spec.validate_backbone import Finding, backbone_disagreements, layers_disagreement
 from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.stored import LARGEST, TINIEST
 
 HEAD = "model.sem_seg_head"
 TRANSFORMER = "model.one_former"
 TEXT = "model.text_encoder"
-SWIN = "model.backbone.swin"
 GROUPS = 32  # of the pixel decoder's group norm
 TEXT_HEAD_WIDTH = 64
-LARGEST_WINDOW = 128  # pixels a side
 MOST_WORKERS = 1024
-MOST_LAYERS = 200
 MOST_DEVICES = 1024  # of one machine
 LARGEST_COUNT = 2**31 - 1  # what counts and sizes of arrays are computed in
 LARGEST_EDGE = 2**15  # pixels of the short edge of a resized image
@@ -47,7 +45,7 @@ def disagreements(spec: Spec) -> list[Problem]:
         *_not_available(spec),
         *_magnitudes({leaf.path: plain(spec.value(leaf.path)) for leaf in leaves(Spec)}),
         *_widths(model),
-        *_backbone(model.backbone.swin),
+        *backbone_disagreements(model.backbone),
         *_text(model, spec.dataset.max_seq_len),
         *_layers(model),
         *_points(model.one_former),
@@ -75,9 +73,6 @@ def oddities(spec: Spec) -> Iterator[str]:
             f"{AUGMENTATION}.test_min_size {smallest} exceeds {AUGMENTATION}.test_max_size {largest}: "
             f"the long side of every image becomes {largest} pixels"
         )
-
-
-Finding = tuple[str, tuple[str, ...]]  # what is wrong, and the keys involved
 
 
 def _locations(spec: Spec) -> Iterator[Finding]:
@@ -112,7 +107,7 @@ def _magnitudes(values: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _layers(model: Model) -> Iterator[Finding]:
-    counts = {f"{SWIN}.depths": sum(model.backbone.swin.depths)} | {
+    counts = {
         f"{HEAD}.transformer_enc_layers": model.sem_seg_head.transformer_enc_layers,
         f"{TEXT}.num_layers": model.text_encoder.num_layers,
         f"{TEXT}.proj_num_layers": model.text_encoder.proj_num_layers,
@@ -122,8 +117,7 @@ def _layers(model: Model) -> Iterator[Finding]:
         for name in ("enc_layers", "dec_layers", "class_dec_layers")
     }
     for path, count in counts.items():
-        if count > MOST_LAYERS:
-            yield f"{path}: {count} layers, each of which is compiled; give at most {MOST_LAYERS}", (path,)
+        yield from layers_disagreement(path, count)
 
 
 def _points(former: OneFormer) -> Iterator[Finding]:
@@ -147,18 +141,6 @@ def _widths(model: Model) -> Iterator[Finding]:
     if head.convs_dim % GROUPS:
         path = f"{HEAD}.convs_dim"
         yield f"{path} {head.convs_dim} is not divisible by {GROUPS}, the groups of its normalisation", (path,)
-
-
-def _backbone(swin: Swin) -> Iterator[Finding]:
-    if swin.window_size > LARGEST_WINDOW:
-        path = f"{SWIN}.window_size"
-        pairs = f"attention compares {swin.window_size}^4 pairs of pixels in each window"
-        yield f"{path} is {swin.window_size}: {pairs}; give at most {LARGEST_WINDOW}", (path,)
-    for stage, heads in enumerate(swin.num_heads):
-        width = swin.embed_dim * 2**stage
-        if width % heads:
-            paths = (f"{SWIN}.num_heads", f"{SWIN}.embed_dim")
-            yield f"{paths[0]}: stage {stage} has {width} channels, not divisible by {heads} heads", paths
 
 
 def _text(model: Model, max_seq_len: int) -> Iterator[Finding]:

@@ -1,5 +1,7 @@
 """Backbones: one registry, one protocol. Those of this package are registered when it is imported."""
 
+from oneformer_jax.models.backbones.convnext import ConvNeXtConfig
+from oneformer_jax.models.backbones.dinat import DinatConfig
 from oneformer_jax.models.backbones.registry import (
     BackboneConfig,
     backbone_from_json,
@@ -8,6 +10,16 @@ from oneformer_jax.models.backbones.registry import (
 )
 from oneformer_jax.models.backbones.swin import SwinConfig
 
-__all__ = ["BackboneConfig", "SwinConfig", "backbone_from_json", "backbone_to_json", "register_backbone"]
+__all__ = [
+    "BackboneConfig",
+    "ConvNeXtConfig",
+    "DinatConfig",
+    "SwinConfig",
+    "backbone_from_json",
+    "backbone_to_json",
+    "register_backbone",
+]
 
 register_backbone("swin", SwinConfig)
+register_backbone("convnext", ConvNeXtConfig)
+register_backbone("dinat", DinatConfig)

@@ -38,6 +38,12 @@ class BackboneConfig(ABC):
         """Without what only training needs, such as recomputation."""
         return self
 
+    @property
+    def in_depth(self) -> tuple[tuple[str, ...], ...]:
+        """What is frozen first: the starts of the paths of the first layers' parameters, then those of each stage with
+        what leads out of it. () where no order is known."""
+        return ()
+
     def with_frozen(self, is_frozen: Callable[[str], bool]) -> "BackboneConfig":
         """With those parts in evaluation mode, also while the model trains, all of whose parameters are frozen:
         `is_frozen` says so of the start of a parameter's path, such as `stage0_`."""
@@ -79,4 +85,8 @@ def backbone_from_json(data: Mapping[str, Any], *, where: str = "") -> BackboneC
             where=where,
             hint=f'import the module that calls register_backbone("{kind}", ...) before the checkpoint is read',
         )
-    return _kinds[kind](**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    return _kinds[kind](**{name: _tuples(value) for name, value in fields.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

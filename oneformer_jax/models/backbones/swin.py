@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,22 +15,28 @@ from jaxtyping import Array, Bool, Float, Int
 
 from oneformer_jax.models import remat
 from oneformer_jax.models.backbones.registry import BackboneConfig
-from oneformer_jax.models.layers import Conv, Dense, Dropout, DropPath, fan_in_uniform, layer_norm, uniform_bias
+from oneformer_jax.models.layers import (
+    INITIALIZERS,
+    Conv,
+    Dense,
+    Dropout,
+    DropPath,
+    Init,
+    fan_in_uniform,
+    layer_norm,
+    narrow_normal,
+    uniform_bias,
+)
 from oneformer_jax.models.ops import attend, resize
 from oneformer_jax.models.precision import widened
-
-# The original truncates at +-2, which is 100 standard deviations: no truncation.
-narrow_normal = nn.initializers.normal(0.02)
-INITIALIZERS = {"original": narrow_normal, "fan_in": nn.initializers.variance_scaling(1.0, "fan_in", "normal")}
 
 
 @dataclass(frozen=True)
 class SwinConfig(BackboneConfig):
     """Swin transformer (Liu et al. 2021, section 3).
 
-    `init` is the distribution of initial kernels: "original" (normal, 0.02) or "fan_in" (normal, 1 / sqrt(inputs)). The
-    original's suits wide networks; a narrow one that starts from it hardly leaves the plateau of its first epochs.
-    `frozen_stages` run as in evaluation while the rest trains: without dropout and drop path.
+    `init` is the distribution of initial kernels (`layers.INITIALIZERS`). `frozen_stages` run as in evaluation while
+    the rest trains: without dropout and drop path.
     """
 
     embed_dim: int = 192
@@ -49,7 +54,7 @@ class SwinConfig(BackboneConfig):
     patch_norm: bool = True
     pretrain_img_size: int = 384
     use_checkpoint: bool = False
-    init: Literal["original", "fan_in"] = "original"
+    init: Init = "original"
     frozen_stages: tuple[int, ...] = ()
 
     def build(self) -> nn.Module:
@@ -57,6 +62,11 @@ class SwinConfig(BackboneConfig):
 
     def for_inference(self) -> "SwinConfig":
         return replace(self, use_checkpoint=False)
+
+    @property
+    def in_depth(self) -> tuple[tuple[str, ...], ...]:
+        stages = [(f"stage{i}_", f"merging{i}/", f"norm{i}/") for i in range(len(self.depths))]
+        return ("patch_embed/", "patch_norm/", "absolute_pos_embed"), *stages
 
     def with_frozen(self, is_frozen: Callable[[str], bool]) -> "SwinConfig":
         return replace(self, frozen_stages=tuple(i for i in range(len(self.depths)) if is_frozen(f"stage{i}_")))

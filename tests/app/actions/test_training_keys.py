@@ -191,7 +191,7 @@ def test_why_weights_do_not_fit_is_told_before_random_ones_are_made(
     config = model_config(spec)
     params = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), oneformer.shapes(config))
     params["pixel_decoder"] = {"another": params["pixel_decoder"]}
-    monkeypatch.setattr(start, "read_weights", lambda location: Weights(location, config, params))
+    monkeypatch.setattr(start, "read_weights", lambda location, **_: Weights(location, config, params))
     made = oneformer.init
 
     def shapes_only(config: OneFormerConfig, key: jax.Array) -> Params:

@@ -2,9 +2,12 @@
 
 from key_rows import Changes, Refused, Rows, Shown, criterion, model, thresholds, training
 
+from oneformer_jax.models.backbones import ConvNeXtConfig
+
 HEAD, FORMER, TEXT = "model.sem_seg_head", "model.one_former", "model.text_encoder"
 TASKS = training("validation.tasks")
 BACKBONE, SWIN, TEST = "model.backbone", "model.backbone.swin", "model.test"
+CONVNEXT, DINAT = "model.backbone.convnext", "model.backbone.dinat"
 
 SEM_SEG_HEAD: Rows = {
     f"{HEAD}.name": Refused("MaskFormerHead"),
@@ -62,8 +65,9 @@ TEXT_ENCODER: Rows = {
     f"{TEXT}.proj_num_layers": Changes("1", model("text_encoder.proj_num_layers"), 1),
 }
 
+DILATIONS = ((1, 2, 1), (1, 2, 1, 2), (1,) * 18, (1, 2, 1, 2, 1))
 BACKBONES: Rows = {
-    f"{BACKBONE}.name": Refused("D2RADIO"),
+    f"{BACKBONE}.name": Changes("D2ConvNeXt", model("backbone"), ConvNeXtConfig()),
     f"{BACKBONE}.freeze_at": Shown("app/actions/test_training_keys.py::test_frozen_parts"),
     f"{SWIN}.embed_dim": Changes("96", model("backbone.embed_dim"), 96),
     f"{SWIN}.depths": Changes("[2,2,6,2]", model("backbone.depths"), (2, 2, 6, 2)),
@@ -83,6 +87,36 @@ BACKBONES: Rows = {
     f"{SWIN}.use_checkpoint": Changes("true", model("backbone.use_checkpoint"), True),
     f"{SWIN}.out_features": Refused("[res3,res4,res5]"),
     f"{SWIN}.out_indices": Refused("[1,2,3]"),
+    f"{DINAT}.out_features": Refused("[res3,res4,res5]"),
+    f"{DINAT}.out_indices": Refused("[1,2,3]"),
+    **{
+        f"{DINAT}.{name}": Changes(value, model(f"backbone.{name}"), expected, beside=(f"{BACKBONE}.name=D2DiNAT",))
+        for name, value, expected in (
+            ("embed_dim", "96", 96),
+            ("depths", "[2,2,6,2]", (2, 2, 6, 2)),
+            ("num_heads", "[3,6,12,24]", (3, 6, 12, 24)),
+            ("kernel_size", "11", 11),
+            ("dilations", f"{[list(stage) for stage in DILATIONS]}", DILATIONS),
+            ("attention", "zero_padded", "zero_padded"),
+            ("mlp_ratio", "3", 3.0),
+            ("drop_path_rate", "0.1", 0.1),
+            ("init", "fan_in", "fan_in"),
+            ("use_checkpoint", "true", True),
+        )
+    },
+    **{
+        f"{CONVNEXT}.{name}": Changes(
+            value, model(f"backbone.{name}"), expected, beside=(f"{BACKBONE}.name=D2ConvNeXt",)
+        )
+        for name, value, expected in (
+            ("depths", "[3,3,9,3]", (3, 3, 9, 3)),
+            ("dims", "[96,192,384,768]", (96, 192, 384, 768)),
+            ("drop_path_rate", "0.1", 0.1),
+            ("layer_scale_init_value", "0.1", 0.1),
+            ("init", "fan_in", "fan_in"),
+            ("use_checkpoint", "true", True),
+        )
+    },
 }
 
 TASKS_AND_THRESHOLDS: Rows = {

@@ -7,6 +7,8 @@ import pytest
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.errors import SpecError
 
+DINAT = "model:\n  backbone:\n    name: D2DiNAT\n    dinat:\n      "
+
 
 @pytest.mark.tao(33)
 @pytest.mark.parametrize(
@@ -36,8 +38,17 @@ from oneformer_jax.errors import SpecError
         ("train:\n  optim:\n    type: SGD\n", 3, ["train.optim.type: found 'SGD' (text), expected one of AdamW"]),
         ("quantize:\n  device: tpu\n", 2, ["that matches ^(cuda|cpu|trt|cuda:[0-9]+)$"]),
         ("train: 5\n", 1, ["train: found 5 (a whole number), expected a section", "num_epochs"]),
-        ("model:\n  backbone:\n    name: D2RADIO\n", 3, ["not available; use D2SwinTransformer"]),
-        ("model:\n  backbone:\n    dinat:\n      embed_dim: 3\n", 3, ["DiNAT is not available; use D2Swin"]),
+        ("model:\n  backbone:\n    name: D2RADIO\n", 3, ["not available; use D2SwinTransformer or D2DiNAT"]),
+        (
+            "model:\n  backbone:\n    name: D2DiNAT\n    dinat:\n      kernel_size: 4\n",
+            5,
+            ["give an odd number from 3"],
+        ),
+        (
+            "model:\n  backbone:\n    name: D2DiNAT\n    dinat:\n      dilations: [[1]]\n",
+            5,
+            ["four lists of 3, 4, 18, 5"],
+        ),
         (
             "model:\n  sem_seg_head:\n    norm: BN\n",
             3,

@@ -6,6 +6,7 @@ from typing import Literal
 from rich.console import Console
 
 from converters.files.read import read_classes, read_statistics
+from converters.infer_backbone import Facts
 from converters.names.recognise import Kind
 from converters.weights import Weights, read_weights
 from converters.write_huggingface import write_huggingface
@@ -29,8 +30,10 @@ def convert(
     target: Target,
     label_map: Path | None,
     report: Path | None,
+    backbone: Facts | None = None,
 ) -> None:
     """Writes `destination`, a folder that must not exist yet or be empty, and prints what became of every name.
+    `backbone`: what weights do not hold of theirs.
 
     Raises OneFormerError: the source cannot be read or does not fit, the label map or the source's own classes are of
     another number, the destination is taken, the target cannot hold the configuration.
@@ -38,7 +41,7 @@ def convert(
     remove_unfinished(destination)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise CheckpointError("exists already", where=str(destination), hint="give a folder that is empty or new")
-    weights = read_weights(source, kind)
+    weights = read_weights(source, kind, backbone=backbone)
     if weights.report is not None:
         console.print("\n".join(weights.report.lines()))
         if report is not None:

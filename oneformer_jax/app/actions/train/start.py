@@ -20,7 +20,7 @@ from converters.weights import Weights, read_weights
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import agree
 from oneformer_jax.app.run.waiting import waiting
-from oneformer_jax.app.settings.model import architecture_differences
+from oneformer_jax.app.settings.model import architecture_differences, facts_of
 from oneformer_jax.checkpoints import read as ckpt
 from oneformer_jax.checkpoints.agreement import Facts
 from oneformer_jax.checkpoints.description import Description, Training
@@ -68,7 +68,8 @@ def starting_point(
     if step_dir is not None:
         return _resume(settings, loop, now, step_dir, mesh, run)
 
-    weights = read_weights(start.model) if start.model else None
+    told = facts_of(recipe.model)
+    weights = read_weights(start.model, otherwise=told) if start.model else None
     model = replace(recipe.model, task_pad_id=weights.config.task_pad_id if weights else recipe.model.task_pad_id)
     fitted: Params = oneformer.shapes(model)
     if weights is not None:
@@ -170,7 +171,7 @@ def _adaptable(weights: Weights, config: OneFormerConfig) -> OneFormerConfig:
 
 
 def _pretrained_backbone(shapes: Params, location: str, config: OneFormerConfig, console: Console) -> Params:
-    weights = read_weights(location)
+    weights = read_weights(location, otherwise=facts_of(config))
     try:
         backbone, report = fit_backbone(weights.params["backbone"], shapes["backbone"])
     except ConversionError as error:

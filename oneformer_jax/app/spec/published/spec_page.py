@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from oneformer_jax.app.spec.dotted import NOT_AVAILABLE, SYNONYMS
+from oneformer_jax.app.spec.dotted import SYNONYMS
 from oneformer_jax.app.spec.field import expected
 from oneformer_jax.app.spec.spec import Spec
 from oneformer_jax.app.spec.tree import Branch, Leaf, children, leaves
@@ -34,9 +34,6 @@ SEARCH = """
 The keys that TAO's schema offers to AutoML, with its bounds, and the ranges that [`oneformer automl`](automl.md)
 searches. Any other key that training honours can be searched by name.
 """
-ABSENT = """
-Sections of TAO's specs that are refused:
-"""
 OTHERS = """
 Other names of a key, from TAO's guide and code. A spec that gives the two names different values is refused:
 """
@@ -52,10 +49,9 @@ def page() -> str:
     differences = [row for leaf in keys if (row := _difference(leaf))]
     offered = [leaf for leaf in keys if leaf.automl]
     lines += [SEARCH, *_table("Key", "Published", "Searched here", rows=[_search(leaf) for leaf in offered])]
-    absent = [(f"`{path}.*`", reason) for path, reason in NOT_AVAILABLE.items()]
     others = [(f"`{other}`", f"`{path}`") for other, path in SYNONYMS.items()]
     lines += [DIFFERENCES, *_table("Key", "TAO", "Here", rows=differences)]
-    lines += [ABSENT, *_table("Section", "Reason", rows=absent), OTHERS, *_table("Name", "Key", rows=others), ""]
+    lines += [OTHERS, *_table("Name", "Key", rows=others), ""]
     return "\n".join(lines)
 
 

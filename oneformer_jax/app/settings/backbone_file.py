@@ -1,0 +1,36 @@
+"""A file about a backbone: the keys of its section of the spec, for weights that do not hold all of it. Free of JAX."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from oneformer_jax.app.spec.backbone_keys import SECTIONS, Backbone
+from oneformer_jax.app.spec.field import plain, subsection
+from oneformer_jax.app.spec.source import read_yaml
+from oneformer_jax.errors import SpecError
+
+
+def read_backbone_file(path: Path) -> dict[str, Any]:
+    """What a file (YAML or JSON) says of a backbone, by the keys of its section, for example of `model.backbone.dinat`;
+    `name`, that of the backbone, may say which section. Keys that are of no section stay as they are.
+
+    Raises SpecError: unreadable, an unknown backbone, or a value that its key does not accept.
+    """
+    source, where = read_yaml(path), str(path)
+    if source.problems:
+        raise SpecError("; ".join(problem.what for problem in source.problems), where=where)
+    facts = {str(key): value for key, value in source.data.items()}
+    name = facts.pop("name", None)
+    if name is not None and name not in SECTIONS:
+        raise SpecError(f"name is {name!r:.60}, expected one of {', '.join(SECTIONS)}", where=where)
+    kinds = [subsection(Backbone.model_fields[section]) for section in SECTIONS.values()]
+    kind = subsection(Backbone.model_fields[SECTIONS[name]]) if name else None
+    kind = kind or max(filter(None, kinds), key=lambda kind: len(kind.model_fields.keys() & facts.keys()))
+    known = {key: value for key, value in facts.items() if key in kind.model_fields}
+    try:
+        section = kind.model_validate(known)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        raise SpecError("; ".join(wrong), where=where) from error
+    return facts | {key: plain(getattr(section, key)) for key in known}

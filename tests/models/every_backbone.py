@@ -1,0 +1,15 @@
+"""The smallest configuration of every backbone but Swin, whose is in `tiny`."""
+
+from oneformer_jax.models.backbones import BackboneConfig, ConvNeXtConfig, DinatConfig
+
+BACKBONES: dict[str, BackboneConfig] = {
+    "convnext": ConvNeXtConfig(depths=(1, 1, 1, 1), dims=(8, 16, 16, 32), init="fan_in"),
+    "dinat": DinatConfig(
+        embed_dim=8,
+        depths=(2, 1, 1, 1),
+        num_heads=(1, 1, 2, 2),
+        kernel_size=3,
+        dilations=((1, 3), (2,), (1,), (1,)),
+        init="fan_in",
+    ),
+}
