@@ -16,7 +16,7 @@ from oneformer_jax.evaluation.backend import BatchLogits
 from oneformer_jax.predict.exported import ExportedBackend, refuse_results
 from oneformer_jax.predict.metadata import INPUTS, OUTPUTS, read_sidecar
 
-DTYPES = {
+DTYPES: dict[str, np.dtype] = {
     "FLOAT": np.dtype(np.float32),
     "INT32": np.dtype(np.int32),
     "UINT8": np.dtype(np.uint8),
