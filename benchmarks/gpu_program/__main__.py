@@ -65,7 +65,7 @@ def _options() -> argparse.ArgumentParser:
     add("--batch", type=int, default=2, help="images of a device")
     add("--precision", choices=("32", "bf16-mixed", "16-mixed"), default="32")
     add("--devices", type=int, default=1)
-    add("--strategy", choices=("ddp", "fsdp"), default="ddp")
+    add("--strategy", choices=("ddp", "fsdp", "hsdp"), default="ddp")
     add("--inference", choices=TASKS, help="a prediction for this task, not a training step")
     add("--remat", choices=("auto", "none", "light", "dots", "blocks"), default="auto")
     add("--quick", action="store_true", help="make no machine code, which takes two thirds of the time")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Purpose = Literal["training", "inference"]
-Strategy = Literal["ddp", "fsdp"]
+Strategy = Literal["ddp", "fsdp", "hsdp"]
 Task = Literal["semantic", "instance", "panoptic"]
 Remat = Literal["auto", "none", "light", "dots", "blocks"]
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from benchmarks.gpu_program import h100
 from benchmarks.gpu_program.areas import ATTENTION
 from benchmarks.gpu_program.case import Case
 from benchmarks.gpu_program.compiling import Part, revision
 from benchmarks.gpu_program.schedule import Event, Network, events_of, times_of
 from benchmarks.gpu_program.tables import operations_of
+from oneformer_jax.models.gpu.described import NAME
 
 MIB, GIB = 2**20, 2**30
 
@@ -46,10 +46,10 @@ def result_of(case: Case, parts: Mapping[str, Part]) -> dict[str, Any]:
     result = {
         "kind": "gpu_program",
         "modelled": True,
-        "workload": dataclasses.asdict(case) | {"device": h100.NAME},
+        "workload": dataclasses.asdict(case) | {"device": NAME},
         "date": date.today().isoformat(),
         "revision": here,
-        "machine": {"processor": "Modelled", "device": h100.NAME, "versions": f"Revision {here}, {first.versions}"},
+        "machine": {"processor": "Modelled", "device": NAME, "versions": f"Revision {here}, {first.versions}"},
         **{name: _rounded(value) for name, value in figures.items()},
         "parts": {name: _part_figures(part) for name, part in parts.items()},
     }

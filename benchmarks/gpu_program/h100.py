@@ -1,22 +1,6 @@
-"""The GPU that programs are compiled for without one: what XLA is told of it, and how fast it is taken to be.
+"""How fast the GPU is taken to be that programs are compiled for (`oneformer_jax.models.gpu.described`).
 
 Speeds are peaks of NVIDIA's data sheet (H100 SXM5) but for the cache's, which is what gathers are known to reach.
-"""
-
-NAME = "NVIDIA H100 80GB HBM3"
-DESCRIPTION = f"""
-gpu_device_info {{
-  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
-  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448 shared_memory_per_core: 233472
-  registers_per_core_limit: 65536 registers_per_block_limit: 65536
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98 device_memory_size: 84929347584
-  cuda_compute_capability {{ major: 9 }}
-}}
-platform_name: "CUDA"
-dnn_version_info {{ major: 9 minor: 12 }}
-runtime_version {{ major: 13 }}
-device_description_str: "{NAME}"
 """
 
 BANDWIDTH = 3.35e12

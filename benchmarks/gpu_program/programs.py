@@ -7,11 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import topologies
 from jax.sharding import Mesh
 from jax.stages import Traced
 
-from benchmarks.gpu_program import h100
 from benchmarks.gpu_program.case import Case
 from benchmarks.workload import (
     BACKBONES,
@@ -30,22 +28,20 @@ from oneformer_jax.losses.matching import CriterionConfig
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.gpu.described import OF_A_HOST, described_h100s
 from oneformer_jax.models.precision import KERNEL_DTYPES, with_kernels_in
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.on_device.decided import program, rule_inputs
 from oneformer_jax.training.optimizer import OptimizerConfig, ScheduleConfig
 from oneformer_jax.training.run import Recipe
-from oneformer_jax.training.sharding import DATA_AXIS, batch_sharding, replicated
+from oneformer_jax.training.sharding import DATA_AXIS, batch_sharding, by_host, replicated
 from oneformer_jax.training.step import StepSettings
 from oneformer_jax.training.step_programs import stand_in_batch, stand_in_step, traced_programs
 
 
 def gpu_mesh(devices: int) -> Mesh:
-    """A mesh over so many GPUs, none of which is there. It needs JAX's plugin for CUDA, and no driver."""
-    found: Any = topologies.get_topology_desc(
-        platform="cuda", target_config=h100.DESCRIPTION, topology=f"1x1x{devices}"
-    )
-    return Mesh(np.array(found.devices), (DATA_AXIS,))
+    """A mesh over so many GPUs, none of which is there."""
+    return by_host(described_h100s(devices, DATA_AXIS), max(1, devices // OF_A_HOST))
 
 
 def traced_parts(case: Case) -> dict[str, Traced]:

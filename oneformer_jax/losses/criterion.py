@@ -186,7 +186,7 @@ def _mask_losses(
     def group(
         masks: tuple[Array, Array], segments: tuple[Array, Array], pairs: Pairs, points: Array
     ) -> Sequence[Array]:
-        logits = pair_mask_logits(*masks, pairs.query, pairs.image)
+        logits = pair_mask_logits(*masks, pairs.query, pairs.image, config)
         return pair_losses(logits, *segments, pairs.image, pairs.target, points, config)
 
     num_groups = pairs.query.shape[1]

@@ -18,19 +18,24 @@ def pair_mask_logits(
     mask_features: Float[Array, "b h w c"],
     query: Int[Array, "l m"],
     image: Int[Array, " m"],
+    config: CriterionConfig,
 ) -> Float[Array, "m l h w"]:
     """Mask logits of matched queries alone, in float32; slots come in blocks of one image (`assignment.Pairs`)."""
     layers, slots = query.shape
     rows = jax.vmap(lambda embeddings, query: embeddings[image, query], out_axes=1)(
         mask_embeddings, jnp.maximum(query, 0)
     )
-    logits = jnp.einsum(
-        "nkc,nhwc->nkhw",
-        rows.reshape(slots // BLOCK, BLOCK * layers, -1),
-        mask_features[image[::BLOCK]],
-        precision="highest",
-        preferred_element_type=jnp.result_type(float),
-    )
+
+    def of_block(rows: Array, image: Array) -> Array:
+        features, dtype = mask_features[image], jnp.result_type(float)
+        return jnp.einsum("kc,hwc->khw", rows, features, precision="highest", preferred_element_type=dtype)
+
+    blocks = rows.reshape(slots // BLOCK, BLOCK * layers, -1), image[::BLOCK]
+    if config.blocks_apart:
+        taken_again = jax.checkpoint(of_block)  # else the features of all blocks are kept for the backward pass
+        logits = lax.map(lambda block: taken_again(*block), blocks)
+    else:
+        logits = jax.vmap(of_block)(*blocks)
     return logits.reshape(slots, layers, *mask_features.shape[1:3])
 
 

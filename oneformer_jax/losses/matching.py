@@ -33,6 +33,9 @@ SMALLEST_SLOTS = (16, 24)
 # Slots whose mask losses are computed at once. A processor's cache holds the arrays of two to four; a GPU is filled by
 # all of them, and so many at 1024x1024 take 170 MB an array.
 SLOTS_ON_CPU, SLOTS_ON_GPU = 4, 64
+# Layers whose matching costs are computed at once: a fifth of the kernels, where features at the points of five layers
+# take 64 MB an image.
+LAYERS_ON_CPU, LAYERS_ON_GPU = 1, 5
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,9 @@ class CriterionConfig:
     `oversample_ratio * num_points` random ones the `importance_sample_ratio * num_points` most uncertain are kept and
     random ones complete them. Without `deep_supervision` only the last layer is matched and takes part in the loss.
 
-    `slots_at_once` is the choice of a platform (`on`): the largest number of slots whose mask losses are computed
-    together.
+    The choices of a platform (`on`): `slots_at_once` is the largest number of slots whose mask losses are computed
+    together, `layers_at_once` that of layers whose matching costs are; with `blocks_apart` the mask logits of one block
+    (`BLOCK`) are computed after those of another, and no more than one copy of an image's features is in memory.
     """
 
     class_weight: float = 2.0
@@ -57,11 +61,14 @@ class CriterionConfig:
     importance_sample_ratio: float = 0.75
     deep_supervision: bool = True
     slots_at_once: int = SLOTS_ON_CPU
+    layers_at_once: int = LAYERS_ON_CPU
+    blocks_apart: bool = False
 
     def on(self, mesh: Mesh) -> "CriterionConfig":
         """The same losses, computed as is fast on the devices of `mesh`."""
-        on_cpu = mesh.devices.flat[0].platform == "cpu"
-        return replace(self, slots_at_once=SLOTS_ON_CPU if on_cpu else SLOTS_ON_GPU)
+        if mesh.devices.flat[0].platform == "cpu":
+            return replace(self, slots_at_once=SLOTS_ON_CPU, layers_at_once=LAYERS_ON_CPU, blocks_apart=False)
+        return replace(self, slots_at_once=SLOTS_ON_GPU, layers_at_once=LAYERS_ON_GPU, blocks_apart=True)
 
     @property
     def num_oversampled(self) -> int:
@@ -103,7 +110,7 @@ def costs_at_points(
     """`matching_costs` at given points, which all masks of a layer and image share."""
     outputs = lax.stop_gradient(config.supervised(outputs))
 
-    # One layer at a time: the features at all points of all layers would be larger than the rest of the step's memory.
+    # Few layers at a time: the features at all points of all layers would be larger than the rest of the step's memory.
     def layer(inputs: tuple[Array, Array, Array]) -> Array:
         class_logits, mask_embeddings, points = inputs
         features = sample_features(outputs.mask_features, points)
@@ -116,7 +123,9 @@ def costs_at_points(
             + config.dice_weight * dice_cost
         )
 
-    return lax.map(layer, (outputs.class_logits, outputs.mask_embeddings, points))
+    at_once = config.layers_at_once
+    inputs = outputs.class_logits, outputs.mask_embeddings, points
+    return lax.map(layer, inputs, batch_size=at_once if at_once > 1 else None)
 
 
 def _class_cost(logits: Float[Array, "b q k1"], segment_class: Int[Array, "b t"]) -> Float[Array, "b q t"]:

@@ -23,7 +23,7 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, UInt32
 
-from oneformer_jax.models.precision import as_kernel, widened
+from oneformer_jax.models.precision import Parameter, as_kernel, learned_kernel, product, widened
 from oneformer_jax.models.remat import marked
 
 EPSILON = 1e-5
@@ -72,11 +72,20 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n d"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
-        x, kernel, bias = as_kernel(x, kernel, bias)
+        x = x.astype(kernel.dtype)
         if self.marks_input:
             x = marked(x, "inputs")
-        y = x @ kernel
-        return marked(y if bias is None else y + bias.reshape(*[1] * (y.ndim - 1), -1), "results")
+        return marked(biased(product(x, kernel, learned_kernel(self)), bias), "results")
+
+
+def biased(y: Float[Array, "*n d"], bias: Float[Parameter, " d"] | None) -> Float[Array, "*n d"]:
+    """`y + bias` in the dtype of `y`. The bias is rounded where it is added, so its gradient is a sum in its own dtype,
+    over rows and devices."""
+    if bias is None:
+        return y
+    if bias.dtype == y.dtype:
+        return y + _as_row(bias, y)
+    return y + jnp.broadcast_to(bias, y.shape).astype(y.dtype)
 
 
 def linear(
@@ -100,8 +109,53 @@ class MLP(nn.Module):
         return linear(x, self.features, name=f"layer_{self.num_layers - 1}")
 
 
-# Two-pass variance: E[x^2] - E[x]^2 loses digits when the mean is large.
-layer_norm = partial(nn.LayerNorm, epsilon=EPSILON, use_fast_variance=False)
+class LayerNorm(nn.LayerNorm):
+    """Flax's layer normalisation over the last axis, with its derivative written out.
+
+    What the rules of differentiation make of it takes five sums where three suffice; each is a kernel on GPUs.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:  # type: ignore[override]  # it takes no mask
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        wide = widened(x)
+        y = _layer_normalised(self.epsilon, wide, scale.astype(wide.dtype), bias.astype(wide.dtype))
+        return y.astype(jnp.result_type(x, scale))
+
+
+layer_norm = partial(LayerNorm, epsilon=EPSILON)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _layer_normalised(epsilon: float, x: Array, scale: Array, bias: Array) -> Array:
+    return _layer_norm_forward(epsilon, x, scale, bias)[0]
+
+
+def _layer_norm_forward(epsilon: float, x: Array, scale: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
+    # Two-pass variance: E[x^2] - E[x]^2 loses digits when the mean is large.
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    centred = x - mean
+    inverse = lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
+    return centred * (inverse * _as_row(scale, x)) + _as_row(bias, x), (x, mean, inverse, scale)
+
+
+def _layer_norm_backward(epsilon: float, kept: tuple[Array, ...], cotangent: Array) -> tuple[Array, Array, Array]:
+    x, mean, inverse, scale = kept
+    normalised = (x - mean) * inverse
+    slope = cotangent * _as_row(scale, x)
+    along = jnp.mean(slope * normalised, axis=-1, keepdims=True)
+    of_x = inverse * (slope - jnp.mean(slope, axis=-1, keepdims=True) - normalised * along)
+    rows = tuple(range(x.ndim - 1))
+    return of_x, jnp.sum(cotangent * normalised, axis=rows), jnp.sum(cotangent, axis=rows)
+
+
+_layer_normalised.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+def _as_row(vector: Float[Parameter, " c"], x: Float[Parameter, "*n c"]) -> Float[Parameter, "*_ones c"]:
+    """`vector`, which may be added to `x`."""
+    return vector.reshape(*[1] * (x.ndim - 1), -1)
 
 
 class GroupNorm(nn.Module):
@@ -143,9 +197,12 @@ class Convolution(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
         kernel = self.param("kernel", self.kernel_init, (self.side, self.side, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
-        x, kernel, bias = as_kernel(x, kernel, bias)
-        y = x @ kernel[0, 0] if self.side == 1 else convolved_3x3(x, kernel)
-        return marked(y if bias is None else y + bias[None, None, None], "results")
+        x, learned = x.astype(kernel.dtype), learned_kernel(self)
+        if self.side == 1:
+            y = product(x, kernel[0, 0], None if learned is None else learned[0, 0])
+        else:
+            y = convolved_3x3(x, kernel)
+        return marked(biased(y, bias), "results")
 
 
 @jax.custom_vjp

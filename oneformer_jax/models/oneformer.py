@@ -28,7 +28,7 @@ from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.layers import MLP
 from oneformer_jax.models.mask_decoder import MaskDecoder
 from oneformer_jax.models.pixel_decoder import PixelDecoder
-from oneformer_jax.models.precision import widened
+from oneformer_jax.models.precision import as_variables, widened
 from oneformer_jax.models.predictions import DecodedLayers, Features, LayerPredictions, Predictions, mask_logits
 from oneformer_jax.models.transformer import TextEncoder
 
@@ -207,4 +207,4 @@ def _text_projector(config: OneFormerConfig) -> MLP:
 
 
 def _apply(module: nn.Module, params: Params, *inputs: Any, rng: jax.Array | None = None, **modes: Any) -> Any:
-    return module.apply({"params": params}, *inputs, rngs=None if rng is None else {"dropout": rng}, **modes)
+    return module.apply(as_variables(params), *inputs, rngs=None if rng is None else {"dropout": rng}, **modes)

@@ -11,9 +11,9 @@ from jax.nn.initializers import Initializer
 from jaxtyping import Array, Bool, Float, Int
 
 from oneformer_jax.models.config import TextEncoderConfig
-from oneformer_jax.models.layers import Dense, Dropout, layer_norm, linear, xavier_uniform
-from oneformer_jax.models.ops import Blocked, attend
-from oneformer_jax.models.precision import as_kernel
+from oneformer_jax.models.layers import Dense, Dropout, biased, layer_norm, linear, xavier_uniform
+from oneformer_jax.models.ops import Blocked, Projected, attend
+from oneformer_jax.models.precision import learned_kernel, product
 from oneformer_jax.models.remat import marked, small_layer
 
 HEAD_DIM = 64
@@ -42,31 +42,44 @@ class MultiHeadAttention(nn.Module):
         deterministic: bool,
     ) -> Float[Array, "b q c"]:
         """`blocked` marks keys that a query may not attend to; no row may be blocked entirely."""
-        width = query.shape[-1]
-        kernel, bias = InProjection(self.in_proj_init, name="in_proj")(width)
+        width, heads = query.shape[-1], self.num_heads
+        project = InProjection(width, self.in_proj_init, name="in_proj")
 
-        def project(x: Array, w: Array, b: Array) -> Array:
-            x, w, b = as_kernel(x, w, b)
-            return marked(x @ w + b[None, None], "results")
+        def by_head(x: Array) -> Array:
+            return x.reshape(*x.shape[:2], -1, heads, width // heads)
 
-        q, k, v = (
-            project(x, w, b).reshape(*x.shape[:2], self.num_heads, width // self.num_heads)
-            for x, w, b in zip((query, key, value), jnp.split(kernel, 3, axis=1), jnp.split(bias, 3), strict=True)
-        )
+        # One product for all projections of the same tokens.
+        projected: Projected
+        if query is key is value:
+            projected = by_head(project(query, 0, 3))
+        elif query is key:
+            both, values = by_head(project(query, 0, 2)), project(value, 2, 3)
+            projected = both[:, :, 0], both[:, :, 1], by_head(values)[:, :, 0]
+        else:
+            q, k, v = (by_head(project(x, i, i + 1))[:, :, 0] for i, x in enumerate((query, key, value)))
+            projected = q, k, v
         dropout = Dropout(self.dropout, deterministic)
-        mixed = attend((q, k, v), dropout, scale=q.shape[-1] ** -0.5, blocked=blocked).reshape(query.shape)
+        mixed = attend(projected, dropout, scale=(width // heads) ** -0.5, blocked=blocked).reshape(query.shape)
         return Dense(width, kernel_init=self.out_proj_init, name="out_proj")(mixed)
 
 
 class InProjection(nn.Module):
-    """Kernel and bias of the projections to queries, keys and values, side by side."""
+    """The projections to queries, keys and values, whose kernels and biases lie side by side."""
 
+    width: int
     kernel_init: Initializer
 
-    @nn.compact
-    def __call__(self, width: int) -> tuple[Float[Array, "c 3*c"], Float[Array, "3*c"]]:
-        kernel = self.param("kernel", self.kernel_init, (width, 3 * width))
-        return kernel, self.param("bias", nn.initializers.zeros, (3 * width,))
+    def setup(self) -> None:
+        self.kernel = self.param("kernel", self.kernel_init, (self.width, 3 * self.width))
+        self.bias = self.param("bias", nn.initializers.zeros, (3 * self.width,))
+
+    def __call__(self, x: Float[Array, "b q c"], first: int, stop: int) -> Float[Array, "b q d"]:
+        """Those from number `first` up to `stop` of the three, side by side."""
+        part = slice(first * self.width, stop * self.width)
+        learned = learned_kernel(self)
+        kernel = self.kernel[:, part]
+        y = product(x.astype(kernel.dtype), kernel, None if learned is None else learned[..., part])
+        return marked(biased(y, self.bias[part]), "results")
 
 
 class SelfAttentionLayer(nn.Module):

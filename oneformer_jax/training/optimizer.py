@@ -34,8 +34,8 @@ NO_DECAY = re.compile(
 
 
 LARGE, ROWS, JOINED = 65536, 2048, 64
-"""Of the norm on GPUs: the entries of a leaf that has kernels of its own, its rows, and how many leaves are joined; one
-kernel of XLA reads less than 100 arrays."""
+"""Of the norm on GPUs: the entries of a large leaf, its rows, and how many arrays are joined; one kernel of XLA reads
+less than 100."""
 
 
 @dataclass(frozen=True)
@@ -123,17 +123,23 @@ def _norm_of_leaves(*leaves: Float[Array, "..."]) -> Float[Array, ""]:
 
 
 def _norm_of_rows(*leaves: Float[Array, "..."]) -> Float[Array, ""]:
-    """The 2-norm, in a kernel for each large leaf and for many small ones: as the norm of the norms of the rows of what
-    is large, joined with what is small. A sum over a whole leaf is two kernels on GPUs, however small it is."""
-
-    def row(leaf: Float[Array, "..."]) -> Float[Array, " n"]:
+    """The 2-norm, in a kernel for many leaves: as the norm of the norms of the rows of large ones, whose rows are
+    joined where they are equally long, and of what is small. A sum over a whole leaf is two kernels on GPUs, however
+    small it is."""
+    small: list[Array] = []
+    rows_of_length: dict[int, list[Array]] = {}
+    for leaf in leaves:
         if leaf.size < LARGE:
-            return leaf.reshape(-1)
-        return jnp.linalg.norm(leaf.reshape(math.gcd(leaf.size, ROWS), -1), axis=1)
+            small.append(leaf.reshape(-1))
+        else:
+            rows = leaf.reshape(math.gcd(leaf.size, ROWS), -1)
+            rows_of_length.setdefault(rows.shape[1], []).append(rows)
+    large = [jnp.linalg.norm(rows, axis=1) for equal in rows_of_length.values() for rows in _joined(equal)]
+    return optax.tree.norm(_joined(small + large))
 
-    rows = [row(leaf) for leaf in leaves]
-    joined = [jnp.concatenate(rows[start : start + JOINED]) for start in range(0, len(rows), JOINED)]
-    return optax.tree.norm(joined)
+
+def _joined(arrays: list[Array]) -> list[Array]:
+    return [jnp.concatenate(arrays[start : start + JOINED]) for start in range(0, len(arrays), JOINED)]
 
 
 def _clip_by_norm(max_norm: float, norm_type: float) -> optax.GradientTransformation:

@@ -1,10 +1,11 @@
-"""One mesh, one data axis: where parameters, optimizer state and batches live.
+"""One mesh of devices: where parameters, optimizer state and batches live.
 
-A batch is split over the axis. Parameters and what is shaped like them (moments, gradients) are whole on every device
-(`ddp`) or split over the same axis too (`fsdp`); then a step gathers each parameter where it is used, and again for the
-backward pass. Nothing of this is known to the model.
+A batch is split over all of them. Parameters and what is shaped like them (moments, gradients) are whole on every
+device (`ddp`), split over all too (`fsdp`), or split over those of a host and the same on every host (`hsdp`); then a
+step gathers each parameter where it is used, and again for the backward pass. Nothing of this is known to the model.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,12 +20,14 @@ from jaxtyping import PyTree
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.losses.matching import Pairs
 from oneformer_jax.models.oneformer import Params
+from oneformer_jax.models.precision import Kernel
 from oneformer_jax.models.remat import Remat, policy
 
 T = TypeVar("T")
 
-DATA_AXIS = "data"
-Strategy = Literal["ddp", "fsdp"]
+HOST_AXIS, DATA_AXIS = "host", "data"
+"""Of a mesh: its hosts, which it may leave out, and the devices, of a host where it has hosts."""
+Strategy = Literal["ddp", "fsdp", "hsdp"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 SMALLEST_SPLIT = 1024
 """Arrays of fewer entries stay whole: to gather them takes longer than it saves memory."""
@@ -51,9 +54,14 @@ def make_mesh(devices: int | Sequence[int]) -> Mesh:
     return Mesh(np.array(chosen), (DATA_AXIS,))
 
 
+def by_host(mesh: Mesh, hosts: int) -> Mesh:
+    """The same devices in so many rows, one a host: a host's processes follow each other."""
+    return Mesh(mesh.devices.reshape(hosts, -1), (HOST_AXIS, DATA_AXIS))
+
+
 def local_mesh(mesh: Mesh) -> Mesh:
     """The devices of `mesh` that this process has."""
-    return Mesh(np.array(mesh.local_devices), mesh.axis_names)
+    return Mesh(np.array(mesh.local_devices), (DATA_AXIS,))
 
 
 def available_devices(wanted: int) -> list[jax.Device]:
@@ -75,19 +83,28 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """The axis of images, by default the leading one, is split over the data axis."""
-    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
+    """The axis of images, by default the leading one, is split over all devices."""
+    return _split(mesh, axis, mesh.axis_names)
+
+
+def _split(mesh: Mesh, axis: int, over: tuple[str, ...]) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, over if len(over) > 1 else over[0]))
 
 
 def state_sharding(shape: tuple[int, ...], mesh: Mesh, strategy: Strategy) -> NamedSharding:
     """Where a parameter of this shape lives, and what is shaped like it.
 
-    `fsdp` splits the largest axis that the devices divide evenly, of equal ones the last.
+    `fsdp` splits the largest axis that the devices divide evenly, of equal ones the last; `hsdp` does so with the
+    devices of a host.
     """
-    even = [axis for axis, size in enumerate(shape) if size % mesh.size == 0]
-    if strategy == "ddp" or not even or np.prod(shape) < SMALLEST_SPLIT:
+    if strategy == "ddp" or math.prod(shape) < SMALLEST_SPLIT:
         return replicated(mesh)
-    return batch_sharding(mesh, max(even, key=lambda axis: (shape[axis], axis)))
+    over = mesh.axis_names if strategy == "fsdp" else (DATA_AXIS,)
+    parts = math.prod(mesh.shape[name] for name in over)
+    even = [axis for axis, size in enumerate(shape) if size % parts == 0]
+    if not even:
+        return replicated(mesh)
+    return _split(mesh, max(even, key=lambda axis: (shape[axis], axis)), over)
 
 
 def state_shardings(tree: PyTree, mesh: Mesh, strategy: Strategy) -> PyTree:
@@ -104,7 +121,7 @@ def gathered(params: Params, mesh: Mesh, strategy: Strategy) -> Params:
     """Inside jit: the whole parameters on every device. Wrap what uses them into `without_gathered`.
 
     Both ways are constraints, so that XLA splits nothing but the images: left alone, it would split what a layer
-    computes along with its parameters, and send activations around.
+    computes along with its parameters, and send activations around. Of a `Kernel` only what is multiplied is gathered.
     """
 
     def gather(leaf: jax.Array) -> jax.Array:
@@ -112,7 +129,10 @@ def gathered(params: Params, mesh: Mesh, strategy: Strategy) -> Params:
             return leaf
         return jax.lax.with_sharding_constraint(leaf, replicated(mesh))
 
-    return jax.tree.map(gather, params)
+    def used(leaf: jax.Array | Kernel) -> jax.Array | Kernel:
+        return Kernel(gather(leaf.rounded), leaf.learned) if isinstance(leaf, Kernel) else gather(leaf)
+
+    return jax.tree.map(used, params, is_leaf=lambda leaf: isinstance(leaf, Kernel))
 
 
 def without_gathered(function: Callable[..., T], remat: Remat) -> Callable[..., T]:
@@ -146,7 +166,7 @@ def put_batch(batch: PyTree, mesh: Mesh) -> PyTree:
 
 
 def put_pairs(pairs: Pairs, mesh: Mesh) -> Pairs:
-    """Matched pairs of this process's images: groups, one a device, are split over the data axis."""
+    """Matched pairs of this process's images: groups, one a device, are split over the devices."""
     return Pairs(_put_part(pairs.query, mesh, 1), *put_batch((pairs.image, pairs.target), mesh))
 
 

@@ -12,7 +12,7 @@ Axes: b images of the global batch, q queries, t rows of the segment table, l su
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from oneformer_jax.losses.matching import Pairs, assign, pair_slots
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params, normalise
-from oneformer_jax.models.precision import KERNEL_DTYPES, with_kernels_in
+from oneformer_jax.models.precision import KERNEL_DTYPES, learning_in
 from oneformer_jax.models.predictions import TrainingOutputs
 from oneformer_jax.training.optimizer import Names, averaged, global_norm, in_evaluation_mode, without_gradient
 from oneformer_jax.training.pullback import Pullback
@@ -169,6 +169,9 @@ class TrainStep:
         self.objective, self.schedule = objective, schedule
         self.optimizer = optax.with_extra_args_support(optimizer)
         self.inputs, self.settings, self.mesh = inputs, settings, mesh
+        # In their order: the end token, which the text encoder looks for, stays the largest.
+        self.words, table = np.unique(inputs.prompt_table, return_inverse=True)
+        self.prompt_table = table.astype(np.int32)
 
         everywhere, by_image = replicated(mesh), batch_sharding(mesh, 1)
         self.normalisers = jax.jit(self.shared_normalisers, out_shardings=everywhere)
@@ -232,23 +235,30 @@ class TrainStep:
 
         def network(params: Params) -> TrainingOutputs:
             # Cast first: halves are gathered at half the bytes, and none is kept whole for the backward pass.
-            params = without_gradient(params, frozen)
+            params = self._with_shown_words(without_gradient(params, frozen))
             if dtype is not None:
-                params = with_kernels_in(params, dtype)
+                params = learning_in(params, dtype, batch_sharding(self.mesh) if self.mesh.size > 1 else None)
             params = gathered(params, self.mesh, self.settings.strategy)
             features = oneformer.encode(params, images, config=config, rng=encoder_rng)
             layers = oneformer.decode(params, features, tokens, config=config, rng=decoder_rng)
             texts = oneformer.encode_text(
                 params,
-                jnp.asarray(inputs.prompt_table),
+                jnp.asarray(self.prompt_table),
                 batch.prompts,
-                config=config,
+                config=replace(config, text_encoder=replace(config.text_encoder, vocab_size=len(self.words))),
                 rows_of_image=inputs.prompts_of_image,
                 groups=self.mesh.size,
             )
             return TrainingOutputs(layers, texts, params["logit_scale"])
 
         return network
+
+    def _with_shown_words(self, params: Params) -> Params:
+        """With the embeddings of no words but those of the prompts: the others have no gradient to be reduced."""
+        text = params["text_encoder"]
+        shown = text["token_embedding"].at[self.words].get(mode="promise_in_bounds", unique_indices=True)
+        shown = jax.lax.with_sharding_constraint(shown, replicated(self.mesh))
+        return params | {"text_encoder": text | {"token_embedding": shown}}
 
     def losses_and_cotangents(
         self,

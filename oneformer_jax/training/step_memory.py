@@ -3,6 +3,7 @@
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
+from jax.sharding import Mesh
 from jax.stages import Lowered
 
 from oneformer_jax.checkpoints.contents import bytes_of
@@ -11,6 +12,9 @@ from oneformer_jax.errors import OneFormerError
 from oneformer_jax.models import oneformer
 from oneformer_jax.training.run import Recipe
 from oneformer_jax.training.step_programs import stand_in_batch, stand_in_step, traced_programs
+
+WORKING = 0.1
+"""Of what is kept: the temporary memory of the compiled backward pass of Swin-L at 1024x1024, batch 2, in bfloat16."""
 
 
 class StepMemory(NamedTuple):
@@ -46,12 +50,15 @@ def least_memory(recipe: Recipe, batch: int, size: Size) -> dict[str, int]:
     return held
 
 
-def training_memory(recipe: Recipe, batch: int, size: Size, batches_per_step: int = 1) -> StepMemory:
-    """Of a step that takes `batch` images of `size` (height, width) a device, with 16 segments in each.
+def training_memory(
+    recipe: Recipe, batch: int, size: Size, batches_per_step: int = 1, mesh: Mesh | None = None
+) -> StepMemory:
+    """Of a step that takes `batch` images of `size` (height, width) a device, with 16 segments in each: on one device
+    of this machine, or on that of `mesh`.
 
     Raises OneFormerError: the backend does not say how much memory its programs need.
     """
-    step, state = stand_in_step(recipe)
+    step, state = stand_in_step(recipe, mesh)
     shapes = stand_in_batch(recipe.model, batch, size)
     _, *traced = traced_programs(step, state, shapes)  # the normalisers are a few numbers
     programs = [program.lower() for program in traced]
@@ -83,6 +90,28 @@ def training_memory(recipe: Recipe, batch: int, size: Size, batches_per_step: in
     }
     operations = None if None in counts else sum(share) + counts[3]
     return StepMemory(moment, {name: size for name, size in parts.items() if size}, operations)
+
+
+def estimated_memory(recipe: Recipe, batch: int, size: Size) -> dict[str, int]:
+    """An estimate of the same where a compiler for the device is missing: bytes by what they hold, in the backward
+    pass. What is kept for it is that of the traced step; its working memory is taken to be `WORKING` of that.
+
+    It is for one device, and the model as it is computed there (`OneFormerConfig.on`).
+    """
+    step, state = stand_in_step(recipe)
+    shapes = stand_in_batch(recipe.model, batch, size)
+    kept = bytes_of(jax.eval_shape(step.forward_pass, state.params, state.step, shapes).pullback)
+    parameters = bytes_of(state.params)
+    parts = {
+        "parameters": parameters,
+        "optimizer": bytes_of((state.opt_state, state.loss_scale)),
+        "average": bytes_of(state.average),
+        "gradients": parameters,
+        "batch": bytes_of(shapes),
+        "kept for the backward pass": kept,
+        "working memory": round(WORKING * kept),
+    }
+    return {name: size for name, size in parts.items() if size}
 
 
 @runtime_checkable

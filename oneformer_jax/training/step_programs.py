@@ -85,7 +85,7 @@ def stand_in_batch(model: OneFormerConfig, images: int, size: Size) -> Batch:
 
 
 def stand_in_step(recipe: Recipe, mesh: Mesh | None = None) -> tuple[TrainStep, TrainState]:
-    """The step of a recipe, with a table of prompts that say nothing, and the shapes of its state.
+    """The step of a recipe, with a table of prompts that share no word, and the shapes of its state.
 
     Without a mesh it is that of one device of this machine, where the state is whole.
     """
@@ -93,7 +93,8 @@ def stand_in_step(recipe: Recipe, mesh: Mesh | None = None) -> tuple[TrainStep, 
     if mesh is None:
         recipe, mesh = replace(recipe, step=replace(recipe.step, strategy="ddp")), make_mesh(1)
     loop = LoopSettings(1, 1, 1, 1, 1)
-    prompts = np.zeros((model.num_classes + 3, _PROMPT_LENGTH), np.int32)
+    shape = model.num_classes + 3, _PROMPT_LENGTH
+    prompts = np.arange(np.prod(shape), dtype=np.int32).reshape(shape) % model.text_encoder.vocab_size
     step = recipe.make_step(loop, prompts, min(SEGMENTS, model.num_classes) + 1, mesh)
     shapes = oneformer.shapes(model)
     scale = jax.eval_shape(lambda: first_loss_scale(recipe.step.precision))

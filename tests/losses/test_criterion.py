@@ -1,7 +1,7 @@
 """Losses worked out by hand, and what must not change them."""
 
-import dataclasses
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +77,13 @@ def test_matching_cost_of_a_certain_mask() -> None:
     np.testing.assert_allclose(costs, [-2 * 0.25, -2 * 0.5 + 5 * 50 + 5 * (1 - 1 / 5)], rtol=1e-5, atol=1e-5)
 
 
+def test_costs_of_several_layers_at_once(outputs: LayerPredictions, batch: Batch) -> None:
+    one, two = (
+        matching_costs(outputs, batch, jax.random.key(0), replace(CONFIG, layers_at_once=number)) for number in (1, 2)
+    )
+    np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)
+
+
 def test_cross_entropy_and_dice_of_undecided_points() -> None:
     """Logits of 0: log 2 a point, and probabilities of one half at the four weighted points, two inside."""
     logits, segments = jnp.zeros((1, 5)), jnp.array([[1.0, 1.0, 0.0, 0.0, 1.0]])
@@ -120,8 +127,13 @@ def test_contrastive_loss() -> None:
 def test_padding_and_groups_change_nothing(outputs: LayerPredictions, batch: Batch) -> None:
     total, losses, gradients = total_and_gradients(outputs, batch, matched(outputs, batch))
     assert np.isfinite(total)
-    for pairs in (matched(outputs, batch, slots=64), matched(outputs, batch, num_groups=2), matched(outputs, batch, 4)):
-        other_total, other_losses, other_gradients = total_and_gradients(outputs, batch, pairs)
+    apart = replace(CONFIG, blocks_apart=True)
+    for pairs, config in (
+        (matched(outputs, batch, slots=64), CONFIG),
+        (matched(outputs, batch, num_groups=2), apart),
+        (matched(outputs, batch, 4), CONFIG),
+    ):
+        other_total, other_losses, other_gradients = total_and_gradients(outputs, batch, pairs, config)
         np.testing.assert_allclose(other_total, total, rtol=1e-6)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), other_losses, losses)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), other_gradients, gradients)
@@ -150,7 +162,7 @@ def test_total_is_the_weighted_sum(outputs: LayerPredictions, batch: Batch) -> N
 
 @pytest.mark.slow
 def test_without_deep_supervision_only_the_last_layer_counts(outputs: LayerPredictions, batch: Batch) -> None:
-    config = dataclasses.replace(CONFIG, deep_supervision=False)
+    config = replace(CONFIG, deep_supervision=False)
     costs = np.asarray(matching_costs(outputs, batch, jax.random.key(0), config))
     pairs = jax.tree.map(jnp.asarray, assign(costs, SEGMENTS, num_groups=1, slots=32))
     _, losses, gradients = total_and_gradients(outputs, batch, pairs, config)

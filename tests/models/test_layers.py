@@ -2,14 +2,16 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
-from oneformer_jax.models.layers import GroupNorm, sine_positions
+from oneformer_jax.models.layers import Dense, GroupNorm, layer_norm, sine_positions, xavier_uniform
 from oneformer_jax.models.pixel_decoder import directional_offsets, reference_points
+from oneformer_jax.models.precision import as_variables, learning_in
 from oneformer_jax.models.transformer import FeedForwardLayer, MultiHeadAttention, SelfAttentionLayer
 
 
@@ -51,6 +53,48 @@ def test_attention_with_a_mask() -> None:
         deterministic=True,
     )
     np.testing.assert_allclose(actual, expected.detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("shared", ["all", "query and key", "none"])
+def test_attention_to_the_same_tokens_is_attention_to_equal_ones(shared: str) -> None:
+    """What is projected at once, because it is one array, is what is projected apart."""
+    x, y = jax.random.normal(jax.random.key(0), (2, 2, 5, 24))
+    attention = MultiHeadAttention(4)
+    variables = attention.init(jax.random.key(1), x, x, x, deterministic=True)
+    query, key, value = x, x if shared != "none" else x + 0, x if shared == "all" else y
+    together = attention.apply(variables, query, key, value, deterministic=True)
+    apart = attention.apply(variables, query, key + 0, value + 0, deterministic=True)
+    np.testing.assert_allclose(together, apart, atol=1e-5)
+
+
+def test_the_derivative_of_layer_normalisation() -> None:
+    """That of Flax's formula, which JAX differentiates."""
+    x, slope = 3 * jax.random.normal(jax.random.key(0), (2, 4, 5, 24)) + 1
+    ours, theirs = layer_norm(), nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)
+    params = {"scale": jnp.linspace(0.5, 2, 24), "bias": jnp.linspace(-1, 1, 24)}
+
+    def run(module: nn.Module) -> tuple[jax.Array, Any]:
+        result, pullback = jax.vjp(lambda params, x: module.apply({"params": params}, x), params, x)
+        return result, pullback(slope)
+
+    for actual, expected in zip(jax.tree.leaves(run(ours)), jax.tree.leaves(run(theirs)), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_kernel_learns_from_sums_that_are_not_rounded() -> None:
+    """Products are of bfloat16 numbers, which count to 256; the sum over rows is of float32."""
+    x = jnp.ones((1001, 4))
+    params = {"layer": {"kernel": jnp.full((4, 3), 0.1), "bias": jnp.zeros(3)}}
+
+    def total(params: dict[str, Any]) -> jax.Array:
+        layer = as_variables(learning_in(params, jnp.bfloat16))
+        variables = {name: part["layer"] for name, part in layer.items()}
+        return jnp.sum(Dense(3, xavier_uniform).apply(variables, x).astype(float))
+
+    gradient = jax.grad(total)(params)["layer"]
+    assert {leaf.dtype for leaf in gradient.values()} == {jnp.dtype(jnp.float32)}
+    np.testing.assert_array_equal(gradient["kernel"], np.full((4, 3), 1001.0))
+    np.testing.assert_array_equal(gradient["bias"], np.full(3, 1001.0))
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])

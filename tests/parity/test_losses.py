@@ -115,9 +115,8 @@ def test_chosen_points(predictions: TrainingOutputs, costs: np.ndarray, golden: 
     pairs = paired(costs, num_groups=1)
     points = golden_points(pairs, golden)[0]
     outputs = predictions[0]
-    masks = pair_mask_logits(
-        outputs.mask_embeddings, outputs.mask_features, jnp.asarray(pairs.query[:, 0]), jnp.asarray(pairs.image[0])
-    )
+    of_pairs = jnp.asarray(pairs.query[:, 0]), jnp.asarray(pairs.image[0])
+    masks = pair_mask_logits(outputs.mask_embeddings, outputs.mask_features, *of_pairs, CRITERION)
     for i, layer in enumerate(LAYERS):
         weights = np.asarray(point_weights(sample_masks(masks[:, i], points[:, i]), CRITERION))
         for _, slot, row in slots(pairs, golden, layer):

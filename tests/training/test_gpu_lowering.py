@@ -16,6 +16,7 @@ from models.tiny import TINY
 
 from oneformer_jax.checkpoints.contents import bytes_of
 from oneformer_jax.losses.matching import CriterionConfig
+from oneformer_jax.models import oneformer
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.gpu.formulation import ops_of_gpus
 from oneformer_jax.models.ops import CPU
@@ -40,9 +41,9 @@ IN_MEMORY = {"dot_general", "convolution", "custom_call", "sort", "while"}
 # samples needs one operation for each corner of a sample, not for each sample.
 MOST = {
     "normalisers": {"reduce": 4},
-    "forward": {"reduce": 150, "gather": 36, "scatter": 0, "sort": 0},
+    "forward": {"reduce": 130, "gather": 32, "scatter": 0, "sort": 0},
     "losses": {"reduce": 40, "gather": 26, "scatter": 14, "sort": 0},
-    "backward": {"reduce": 620, "gather": 8, "scatter": 20, "sort": 0},
+    "backward": {"reduce": 430, "gather": 8, "scatter": 20, "sort": 0},
     "update": {"reduce": 10, "gather": 0, "scatter": 0, "sort": 0},
 }
 
@@ -89,8 +90,10 @@ def test_a_program_needs_neither_host_nor_cpu_and_stays_within_its_bounds(
     counts = Counter(OPERATION.findall(text))
     assert not {operation: counts[operation] for operation, most in MOST[name].items() if counts[operation] > most}
     largest = max(sizes_in_memory(text), default=0)
-    # The finest map has a quarter of the pixels of the images each way and ten times the channels.
-    assert largest <= NORMALISED * times_as_wide(model)
+    # The finest map has a quarter of the pixels of the images each way and ten times the channels; gradients of kernels
+    # are float32.
+    kernels = max(map(bytes_of, jax.tree.leaves(oneformer.shapes(model))))
+    assert largest <= max(NORMALISED * times_as_wide(model), kernels)
 
 
 def times_as_wide(model: OneFormerConfig) -> int:
@@ -126,4 +129,4 @@ def test_fsdp_keeps_what_the_blocks_of_ddp_keep() -> None:
         batch = stand_in_batch(TINY, IMAGES, (SIDE, SIDE))
         return bytes_of(jax.eval_shape(step.forward_pass, state.params, state.step, batch).pullback)
 
-    assert kept("fsdp", "dots") <= 1.25 * kept("ddp", "dots") <= 0.75 * kept("ddp", "none")
+    assert kept("fsdp", "dots") <= 1.25 * kept("ddp", "dots") <= 0.85 * kept("ddp", "none")

@@ -41,7 +41,7 @@ BOTH = ("float64:ddp", "float64:fsdp")
 TOPOLOGIES: dict[str, tuple[int, int, tuple[str, ...]]] = {  # nodes, devices of each, and the runs
     "1x1": (1, 1, ("float32:ddp", "float64:ddp")),
     "1x8": (1, 8, BOTH),
-    "2x4": (2, 4, ("float32:fsdp", *BOTH)),
+    "2x4": (2, 4, ("float32:fsdp", "float64:hsdp", *BOTH)),
     "2x1": (2, 1, BOTH),
 }
 Results = dict[tuple[str, str], dict[str, Any]]
@@ -110,6 +110,11 @@ def test_split_parameters_and_moments_need_an_eighth_of_the_memory(results: Resu
     assert 6 * results[name, "float64:fsdp"]["bytes"] < results["1x1", "float64:ddp"]["bytes"]
 
 
+def test_what_a_host_splits_needs_twice_the_memory_of_what_two_split(results: Results) -> None:
+    fsdp, hsdp = (int(results["2x4", f"float64:{strategy}"]["bytes"]) for strategy in ("fsdp", "hsdp"))
+    assert 1.8 * fsdp < hsdp < 2.1 * fsdp
+
+
 @pytest.mark.parametrize("name", ["1x8", "2x4"])
 def test_whole_parameters_are_whole_on_each_device(results: Results, name: str) -> None:
     assert results[name, "float64:ddp"]["bytes"] == results["1x1", "float64:ddp"]["bytes"]
@@ -117,6 +122,7 @@ def test_whole_parameters_are_whole_on_each_device(results: Results, name: str) 
 
 STRATEGIES = ("ddp", "fsdp")
 NOTHING = 200  # numbers: counts of segments, losses, the key of the step
+VOCABULARY, WORDS = 49408, 200  # of the token embedding; rows of it that the prompts show, at most
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -126,7 +132,8 @@ def test_matching_needs_neither_other_devices_nor_the_host_inside_a_program(resu
     for program in ("forward", "losses", "backward", "update"):
         assert not talks_to_the_host(found[program])
     rest = [one for one in collectives(found["forward"]) if "sharding_constraint" not in one.operation]
-    assert sum(one.entries for one in rest) < NOTHING
+    shown = WORDS * 32 if strategy == "fsdp" else 0  # token embeddings, taken from where they are split
+    assert sum(one.entries for one in rest) < NOTHING + shown
     assert (sent(found["forward"], "all-gather") > NOTHING) == (strategy == "fsdp")
 
 
@@ -141,16 +148,17 @@ def test_only_text_queries_are_gathered_for_the_losses(results: Results, strateg
 def test_the_bytes_of_a_step_are_those_of_the_page(results: Results) -> None:
     """docs/multi-host.md; rings send 2 (n - 1) / n of what they reduce and (n - 1) / n of what they gather."""
     sizes = {name: array.size for name, array in results["1x1", "float64:ddp"].items() if name.startswith("parameter/")}
-    parameters = sum(sizes.values())
+    embedding = sizes["parameter/text_encoder/token_embedding"]
+    parameters = sum(sizes.values()) - embedding
+    few = embedding // VOCABULARY * WORDS
     whole, split = (results["1x8", f"float64:{strategy}"] for strategy in STRATEGIES)
     ring = 7 / 8 * FLOAT32
-    assert 2 * ring * sent(whole["backward"], "all-reduce") == pytest.approx(
-        least_bytes(parameters, 8, "ddp"), rel=0.02
-    )
+    reduced = 2 * ring * sent(whole["backward"], "all-reduce")
+    most = least_bytes(parameters + few, 8, "ddp")
+    assert 0.98 * least_bytes(parameters, 8, "ddp") <= reduced <= most
     assert sent(whole["backward"], "all-gather") + sent(whole["update"], "all-gather") < NOTHING
 
-    embedding = sizes["parameter/text_encoder/token_embedding"]  # is not multiplied, and so not gathered again
-    gathered = sent(split["forward"], "all-gather") + sent(split["backward"], "all-gather") + embedding
+    gathered = sent(split["forward"], "all-gather") + sent(split["backward"], "all-gather")
     reduced = sent(split["backward"], "all-reduce")  # on CPU; a reduce-scatter sends half of what that does
-    assert ring * (gathered + reduced) == pytest.approx(least_bytes(parameters, 8, "fsdp"), rel=0.05)
-    assert sent(split["update"], "all-gather") < NOTHING
+    least, most = (least_bytes(number, 8, "fsdp") for number in (parameters, parameters + few))
+    assert 0.95 * least <= ring * (gathered + reduced) <= 1.05 * most

@@ -337,9 +337,13 @@ def inspect_model(
         tuple[int, int] | None,
         typer.Option(metavar="HEIGHT WIDTH", help="Height and width in pixels; default: the training crop."),
     ] = None,
+    device: Annotated[
+        Literal["h100"] | None,
+        typer.Option(help="What a training step needs on this GPU, which need not be there; default: what is here."),
+    ] = None,
 ) -> None:
     """Print the model's parameters, operations and memory, for training and for inference."""
     with guarded() as console:
         from oneformer_jax.app.actions.model.cost import inspect_model as action
 
-        action(spec, overrides or [], console, batch=batch, size=size)
+        action(spec, overrides or [], console, batch=batch, size=size, device=device)

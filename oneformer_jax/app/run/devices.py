@@ -13,7 +13,7 @@ from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import OneFormerError, SpecError
 from oneformer_jax.training.distributed import Processes, find_processes, gather, join
-from oneformer_jax.training.sharding import Mesh, available_devices, make_mesh
+from oneformer_jax.training.sharding import Mesh, Strategy, available_devices, by_host, make_mesh
 
 PER_NODE = "NUM_GPU_PER_NODE"
 
@@ -59,6 +59,12 @@ def own_devices(choice: DeviceChoice, processes: Processes, environment: Mapping
         )
     share = len(of_node) // processes.per_node
     return of_node[processes.local_index * share : (processes.local_index + 1) * share]
+
+
+def mesh_of_training(choice: DeviceChoice, strategy: Strategy, status: StatusFile) -> Mesh:
+    """`mesh_of`, in which `hsdp` tells the hosts apart."""
+    mesh = mesh_of(choice, status)
+    return by_host(mesh, find_processes(os.environ).nodes) if strategy == "hsdp" else mesh
 
 
 def mesh_of(choice: DeviceChoice, status: StatusFile) -> Mesh:

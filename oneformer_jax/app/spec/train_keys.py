@@ -257,10 +257,12 @@ class Train(Section):
         "products return, and in the backbone what they multiply; dots: what products return; blocks: what enters the "
         "block. auto: light on GPUs, none on CPU.",
     )
-    distributed_strategy: Literal["ddp", "fsdp"] = key(
+    distributed_strategy: Literal["ddp", "fsdp", "hsdp"] = key(
         "ddp",
         "distributed_strategy",
-        "ddp: every device holds all parameters and optimizer state; fsdp: both are sharded over the devices.",
+        "ddp: every device holds all parameters and optimizer state; fsdp: both are sharded over the devices; hsdp: "
+        "over those of a host, the same on every host.",
+        enum=("ddp", "fsdp"),
         tao="always ddp",
     )
     verbose: bool = key(

@@ -69,7 +69,7 @@ def _mix(axes: Sequence[tuple[int, int, int, int]], room: int) -> Mix:
 
 def split_by_image(mesh: Mesh) -> NamedSharding:
     """The devices of `mesh` share the images of a batch evenly."""
-    return NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def each_image(function: Callable[..., Any], mesh: Mesh) -> Any:

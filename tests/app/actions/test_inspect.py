@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from oneformer_jax.app.actions.model import cost
 from oneformer_jax.app.actions.model.cost import parameter_counts
 from oneformer_jax.app.cli.commands import app
 from oneformer_jax.app.run.opened import checked_datasets
@@ -239,6 +240,22 @@ def test_the_published_model_has_its_parameters() -> None:
     outputs = 2 * (192 + 384 + 768 + 1536)
     assert counts["backbone"] == 196_532_476 - (1536 + 1) * 1000 - 2 * 1536 + outputs + (23**2 - 13**2) * 564
     assert counts["all"] == sum(count for name, count in counts.items() if name != "all")
+
+
+@pytest.mark.slow
+def test_what_a_gpu_that_is_not_there_would_need_is_estimated(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can compile for it."""
+
+    def missing(*_: object) -> None:
+        raise RuntimeError("no plugin")
+
+    monkeypatch.setattr(cost, "described_h100s", missing)
+    result = run("inspect", "model", "-e", spec, "--batch", 2, "--size", 64, 96, "--device", "h100")
+    assert result.exit_code == 0, result.output
+    words = " ".join(result.output.split())
+    weights = round(4 * parameter_counts(oneformer.shapes(model_config(load_spec(spec))))["all"] / 2**20)
+    assert f"parameters {weights} MiB" in words
+    assert "GiB: fits a card of 16, 24, 40, 80 GB, of which 90% are used. An estimate: " in words
 
 
 @pytest.mark.slow

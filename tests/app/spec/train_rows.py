@@ -38,7 +38,7 @@ DEVICES: Rows = {
     "train.num_gpus": Changes("4", training("devices.count"), 4),
     "train.gpu_ids": Changes("[2,5]", training("devices.indices"), (2, 5)),
     "train.num_nodes": Shown("app/actions/test_training_keys.py::test_a_topology_that_is_not_there_is_refused"),
-    "train.distributed_strategy": Changes("fsdp", training("recipe.step.strategy"), "fsdp"),
+    "train.distributed_strategy": Changes("hsdp", training("recipe.step.strategy"), "hsdp"),
 }
 
 OPTIMIZER: Rows = {

@@ -1,11 +1,14 @@
 """What a spec's model costs: parameters, operations, memory. Nothing is run; XLA compiles for the device at hand."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -17,9 +20,12 @@ from oneformer_jax.checkpoints.contents import bytes_of
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.models import oneformer
 from oneformer_jax.models.compiled_programs import enable_compilation_cache
+from oneformer_jax.models.gpu.described import NAME, described_h100s
+from oneformer_jax.models.gpu.formulation import ops_of_gpus
 from oneformer_jax.models.oneformer import normalise
 from oneformer_jax.training.run import Recipe
-from oneformer_jax.training.step_memory import planned, training_memory
+from oneformer_jax.training.sharding import DATA_AXIS
+from oneformer_jax.training.step_memory import estimated_memory, planned, training_memory
 from oneformer_jax.training.step_programs import SEGMENTS
 
 PARTS = {
@@ -31,14 +37,27 @@ PARTS = {
 """Parts of the model -> top-level keys of the parameters."""
 
 
+Device = Literal["h100"]
+CARDS = (16, 24, 40, 80)
+"""Gigabytes of memory that GPUs have."""
+SHARE_OF_A_CARD = 0.9
+"""The largest share of it that is sensible to give to JAX (docs/gpu.md)."""
+
 Cost = tuple[float | None, Mapping[str, int]]
 """Floating-point operations (None where the backend does not tell), and bytes by what they hold."""
 
 
 def inspect_model(
-    spec_path: Path, overrides: list[str], console: Console, *, batch: int | None = None, size: Size | None = None
+    spec_path: Path,
+    overrides: list[str],
+    console: Console,
+    *,
+    batch: int | None = None,
+    size: Size | None = None,
+    device: Device | None = None,
 ) -> None:
-    """Prints what a batch of images of `size` (height, width) costs; by default a device's share of a training batch.
+    """Prints what a batch of images of `size` (height, width) costs; by default a device's share of a training batch,
+    on the devices at hand. With a `device` it is what a step would cost there, and which cards hold it.
 
     Raises SpecError.
     """
@@ -48,25 +67,60 @@ def inspect_model(
     height, width = size or spec.dataset.augmentation.train_crop_size
     counts = parameter_counts(oneformer.shapes(recipe.model))
     _print(console, "parameters", {name: f"{count / 1e6:.2f} M" for name, count in counts.items()})
+    work = f"{batch} x {height} x {width} pixels, precision {recipe.step.precision}"
+    batches = spec.train.accumulate_grad_batches
+    if device is not None:
+        _print_elsewhere(console, work, recipe, batch, (height, width), batches)
+        return
 
     enable_compilation_cache()
     with waiting("compiling (nothing is run)", console):
-        needed = training_memory(recipe, batch, (height, width), spec.train.accumulate_grad_batches)
+        needed = training_memory(recipe, batch, (height, width), batches)
         inference = inference_cost(recipe, batch, (height, width))
-    device = jax.devices()[0].device_kind
-    console.print(f"{batch} x {height} x {width} pixels, precision {recipe.step.precision}, on {device}:\n")
+    console.print(f"{work}, on {jax.devices()[0].device_kind}:\n")
     for name, flops, memory in (
         ("inference, one task", *inference),
         ("training step", needed.operations, needed.parts),
     ):
         operations = "operations unknown here" if flops is None else f"{flops / 1e9:,.2f} GFLOP"
-        rows = {**memory, "all": sum(memory.values())}
-        _print(console, f"{name}: {operations}", {part: f"{size / 2**20:,.0f} MiB" for part, size in rows.items()})
+        _print(console, f"{name}: {operations}", _sizes(memory))
     console.print(
         "Operations: XLA's count, a multiplication and an addition are two. Memory: what is in use at most, in "
         f"training during {needed.moment}, by what XLA plans for its programs on this device, with {SEGMENTS} segments "
         "in an image; waiting batches come on top.",
     )
+
+
+def _print_elsewhere(console: Console, work: str, recipe: Recipe, batch: int, size: Size, batches: int) -> None:
+    """What a training step needs on one H100, which is not there."""
+    try:
+        mesh = described_h100s(1, DATA_AXIS)
+    except (RuntimeError, ValueError):
+        mesh = None
+    with waiting("compiling for an H100 (nothing is run)" if mesh else "tracing", console):
+        if mesh is None:
+            stand_in = Mesh(np.array(jax.devices("cpu")[:1]), (DATA_AXIS,))
+            model = replace(recipe.model, remat="light" if recipe.model.remat == "auto" else recipe.model.remat)
+            there = replace(recipe, model=replace(model, ops=ops_of_gpus(stand_in)))
+            parts = estimated_memory(there, batch, size)
+            source = (
+                "An estimate: what is kept is counted from the traced step, working memory is taken to be a tenth of "
+                "it. With JAX's plugin for CUDA (pip install -e '.[cuda]'; no GPU is needed) the program is compiled."
+            )
+        else:
+            there = replace(recipe, model=recipe.model.on(mesh))
+            needed = training_memory(there, batch, size, batches, mesh)
+            parts, source = needed.parts, f"By what XLA plans for its programs, during {needed.moment}."
+    _print(console, f"training step: {work}, on one {NAME}, which need not be there", _sizes(parts))
+    gigabytes = sum(parts.values()) / 2**30
+    held = [str(card) for card in CARDS if gigabytes <= SHARE_OF_A_CARD * card]
+    fits = f"fits a card of {', '.join(held)} GB" if held else f"fits no card of {CARDS[-1]} GB"
+    console.print(f"{gigabytes:.1f} GiB: {fits}, of which {SHARE_OF_A_CARD:.0%} are used. {source}")
+
+
+def _sizes(memory: Mapping[str, int]) -> dict[str, str]:
+    rows = {**memory, "all": sum(memory.values())}
+    return {part: f"{size / 2**20:,.0f} MiB" for part, size in rows.items()}
 
 
 def _print(console: Console, title: str, rows: Mapping[str, str]) -> None:

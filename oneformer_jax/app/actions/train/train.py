@@ -16,7 +16,7 @@ from oneformer_jax.app.actions.train.report import (
 from oneformer_jax.app.actions.train.start import newest_checkpoint, starting_point
 from oneformer_jax.app.actions.train.validation import dry_run, validation
 from oneformer_jax.app.run.asked import asked_of_training
-from oneformer_jax.app.run.devices import mesh_of, refuse_different_specs, topology_table
+from oneformer_jax.app.run.devices import mesh_of_training, refuse_different_specs, topology_table
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import training_data
 from oneformer_jax.checkpoints.store import Checkpoints
@@ -32,9 +32,10 @@ def train(settings: TrainingRun, run: Run) -> None:
     """
     enable_compilation_cache()
     folder, console, status = settings.folder, run.console, run.status
-    mesh = mesh_of(settings.devices, status)
+    strategy = settings.recipe.step.strategy
+    mesh = mesh_of_training(settings.devices, strategy, status)
     if mesh.size > 1:
-        console.print(topology_table(mesh, settings.recipe.step.strategy))
+        console.print(topology_table(mesh, strategy))
     refuse_different_specs(settings.spec)
     dataset, validated = training_data(settings.data, settings.validation, console, status.warning)
     tasks = settings.validation.tasks if settings.validation else ()
