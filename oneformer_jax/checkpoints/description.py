@@ -119,8 +119,16 @@ class Description:
         return cls(**values, unknown=unknown)
 
     def shapes(self) -> Params:
-        """Shapes and dtypes of the arrays that the checkpoint holds: those of the parts that are not `absent`."""
-        held = {part: shape for part, shape in oneformer.shapes(self.model).items() if part not in self.absent}
+        """Shapes and dtypes of the arrays that the checkpoint holds: those of the parts that are not `absent`.
+
+        Raises CheckpointError: there is no such model.
+        """
+        try:
+            found = oneformer.shapes(self.model)
+        except Exception as error:  # whatever numbers that contradict each other lead to
+            reason = f"{type(error).__name__}: {(str(error) or '-').splitlines()[0][:200]}"
+            raise CheckpointError(f"`model` in its description cannot be built: {reason}", hint=HINT) from error
+        held = {part: shape for part, shape in found.items() if part not in self.absent}
         return quantized_shapes(held, self.quantized)
 
 
@@ -131,7 +139,8 @@ def _read(name: str, value: Any, read: Callable[[Any], Any], where: str) -> Any:
     try:
         return read(value)
     except CheckpointError as error:
-        raise CheckpointError(error.what, where=where, hint=error.hint) from error
+        what = f"`{name}` in its description cannot be used: {error.what}"
+        raise CheckpointError(what, where=where, hint=error.hint) from error
     except (DataError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         reason = error.what if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
         raise CheckpointError(

@@ -111,7 +111,13 @@ def _is_step(folder: Path) -> bool:
 
 
 def load_description(step_dir: Path) -> Description:
-    """What a checkpoint holds, without its arrays."""
+    """What a checkpoint holds, without its arrays. Raises CheckpointError."""
+    if not step_dir.name.isdecimal():
+        raise CheckpointError(
+            "the folder of a checkpoint must keep the name of its step, a number",
+            where=str(step_dir),
+            hint="name it as it was; of a run that was copied with links followed, use a folder in `checkpoints`",
+        )
     description = Description.from_json(_restore(step_dir, "description", ocp.args.JsonRestore()), where=str(step_dir))
     if description.step != int(step_dir.name):
         raise CheckpointError(

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 Size = tuple[int, int]
 STRIDE = 32
 """Of the network's coarsest map: padded sizes are multiples of it."""
+_LONGEST_EDGE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,22 @@ Policy = EvaluationPolicy | Letterbox
 
 
 def policy_from_json(fields: dict[str, Any]) -> Policy:
-    """The policy with these fields, as `vars` gives them and JSON returns them (lists for pairs)."""
+    """The policy with these fields, as `vars` gives them and JSON returns them (lists for pairs).
+
+    Raises ValueError: an edge that is no number of pixels; LookupError, TypeError: fields of no policy.
+    """
+
+    def edges(*values: Any) -> Size:
+        for value in values:
+            if type(value) is not int or not 0 < value <= _LONGEST_EDGE:
+                raise ValueError(f"expected 1 to {_LONGEST_EDGE} pixels, not {str(value)[:60]}")
+        height, width = values
+        return height, width
+
     if "size" in fields:
-        height, width = fields["size"]
-        return Letterbox((height, width))
+        return Letterbox(edges(*fields["size"]))
     squeeze = fields["squeeze"]
-    return EvaluationPolicy(fields["min_size"], fields["max_size"], squeeze and (squeeze[0], squeeze[1]))
+    return EvaluationPolicy(*edges(fields["min_size"], fields["max_size"]), squeeze and edges(*squeeze))
 
 
 def resize_image(image: UInt8[np.ndarray, "h w 3"], size: Size) -> UInt8[np.ndarray, "h2 w2 3"]:

@@ -11,6 +11,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from oneformer_jax.models.backbones import BackboneConfig, SwinConfig, backbone_from_json, backbone_to_json
+from oneformer_jax.models.backbones.registry import known_fields
 from oneformer_jax.models.gpu.formulation import ops_of_gpus
 from oneformer_jax.models.ops import CPU, Ops
 from oneformer_jax.models.remat import Remat
@@ -100,9 +101,14 @@ class OneFormerConfig:
     def from_json(cls, data: Mapping[str, Any], *, where: str = "") -> "OneFormerConfig":
         """The inverse of `to_json`; `where` names the source in errors.
 
-        Raises CheckpointError for a kind of backbone that is not registered.
+        Raises CheckpointError: a kind of backbone that is not registered, a field that is unknown or of another type.
         """
-        parts = {name: part(**data[name]) for name, part in PARTS.items() if name in data}
+        found = known_fields(cls, data, where=where)
+        parts = {
+            name: part(**known_fields(part, data[name], where=f"{where}: {name}"))
+            for name, part in PARTS.items()
+            if name in data
+        }
         if "backbone" in data:
             parts["backbone"] = backbone_from_json(data["backbone"], where=where)
-        return cls(**{**data, **parts})
+        return cls(**found | parts)

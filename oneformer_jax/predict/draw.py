@@ -70,7 +70,7 @@ def _label(category: int, categories: Categories, number: int = 0, score: float 
         item = categories.items[category]
         line = unicodedata.normalize("NFC", " ".join(item.name.split()))
         line = line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 3]}..."
-        color, name = item.color, drawable(line, name)
+        color, name = item.color, drawable(line, name) if line else name
     return Label(name, "" if score is None else f"{100 * score:.0f}%", _shade(color, number), color)
 
 

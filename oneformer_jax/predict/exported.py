@@ -5,7 +5,7 @@ ONNX files run in ONNX Runtime, on the CPU or a CUDA device; engines see `tensor
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +86,23 @@ def check_batch_size(count: int, largest: int | None, where: str) -> None:
         )
 
 
+def check_shapes(metadata: Metadata, shapes: Mapping[str, Sequence[Any]], where: str) -> None:
+    """Raises EngineError: logits have other `shapes`, by the names of outputs, than the metadata says."""
+    height, width = metadata.image_size
+    expected = {
+        OUTPUTS[0]: [metadata.num_queries, metadata.num_classes + 1],
+        OUTPUTS[1]: [metadata.num_queries, height // 4, width // 4],
+    }
+    for name, sizes in expected.items():
+        found = list(shapes[name])[1:]
+        if all(isinstance(size, int) for size in found) and found != sizes:
+            raise EngineError(
+                f"its metadata is of another graph: of an image, {name} has the shape {found}, not {sizes}",
+                where=where,
+                hint="export the checkpoint again",
+            )
+
+
 def refuse_results(metadata: Metadata, where: str) -> None:
     """Raises EngineError: a model that returns results, at its own size, where logits are needed."""
     if metadata.postprocess != "none":
@@ -136,6 +153,7 @@ class OnnxBackend(ExportedBackend):
         found = tuple(node.name for node in (*self.session.get_inputs(), *self.session.get_outputs()))
         if set(found) != {*INPUTS, *OUTPUTS}:
             raise EngineError(f"its inputs and outputs are {found}, not {INPUTS + OUTPUTS}", where=self.where)
+        check_shapes(self.metadata, {node.name: node.shape for node in self.session.get_outputs()}, self.where)
         size = self.metadata.batch_size
         self.batch_sizes = (1, None) if size == ANY_BATCH else (size, size)
 

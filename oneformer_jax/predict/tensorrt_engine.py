@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from oneformer_jax.errors import EngineError, install_hint
 from oneformer_jax.evaluation.backend import BatchLogits
-from oneformer_jax.predict.exported import ExportedBackend, refuse_results
+from oneformer_jax.predict.exported import ExportedBackend, check_shapes, refuse_results
 from oneformer_jax.predict.metadata import INPUTS, OUTPUTS, read_sidecar
 
 DTYPES: dict[str, np.dtype] = {
@@ -111,8 +111,8 @@ class CudaDevice:
 class TensorRTEngine:
     """An engine that `gen_trt_engine` built, with the JSON file beside it, on one GPU.
 
-    `batch_sizes` are the smallest and the largest of its profile. Raises EngineError: files missing or damaged, an
-    engine of another TensorRT version, another GPU or another source.
+    `batch_sizes` are the smallest and the largest of its profile, `shapes` those of inputs and outputs. Raises
+    EngineError: files missing or damaged, an engine of another TensorRT version, another GPU or another source.
     """
 
     def __init__(self, path: Path | str, *, device_id: int = 0) -> None:
@@ -141,9 +141,10 @@ class TensorRTEngine:
         self.batch_sizes = int(smallest), int(largest)
         self.provider = f"TensorRT {trt.__version__} on {self._device.name}"
         self._dtypes = {name: DTYPES[self._engine.get_tensor_dtype(name).name] for name in expected}
+        self.shapes = {name: tuple(self._engine.get_tensor_shape(name)) for name in expected}
         self._buffers = {}
         for name, dtype in self._dtypes.items():  # as large as the largest batch needs
-            _, *rest = self._engine.get_tensor_shape(name)
+            _, *rest = self.shapes[name]
             self._buffers[name] = self._device.allocate(dtype.itemsize * int(largest) * int(np.prod(rest)))
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -175,6 +176,7 @@ class TensorRTBackend(ExportedBackend):
         self.where, self.metadata, self.batch_sizes = engine.where, engine.metadata, engine.batch_sizes
         self.provider = engine.provider
         refuse_results(self.metadata, self.where)
+        check_shapes(self.metadata, engine.shapes, self.where)
 
     def run(self, images: Float32[np.ndarray, "b 3 h w"], task_tokens: Float32[np.ndarray, "b n"]) -> BatchLogits:
         """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4). Raises EngineError: TensorRT failed."""

@@ -101,6 +101,45 @@ def test_whatever_a_field_holds_it_is_read_or_refused(name: str, value: object) 
         Description.from_json(content() | {name: value})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_classes", "a"),
+        ("num_classes", -1),
+        ("task_seq_len", None),
+        ("task_pad_id", "a"),
+        ("backbone.depths", [10**6] * 4),
+        ("backbone.num_heads", [0, 0, 0, 0]),
+        ("backbone.embed_dim", 10**9),
+        ("backbone.window_size", "x"),
+        ("backbone.init", "x"),
+        ("backbone.patch_norm", "a"),
+        ("backbone.newer", 1),
+        ("transformer.num_queries", -1),
+        ("pixel_decoder.newer", 1),
+    ],
+)
+def test_a_model_that_there_is_not_is_refused(field: str, value: object) -> None:
+    stored = content()
+    *path, name = field.split(".")
+    part = stored["model"]
+    for key in path:
+        part = part[key]
+    part[name] = value
+    with pytest.raises(CheckpointError):
+        Description.from_json(stored, where="here").shapes()
+
+
+@pytest.mark.parametrize(
+    "policy", [{"min_size": None}, {"max_size": 0}, {"min_size": "a"}, {"max_size": 10**9}, {"squeeze": [0, 5]}]
+)
+def test_a_policy_of_no_pixels_is_refused(policy: dict[str, object]) -> None:
+    stored = content()
+    stored["policy"] |= policy
+    with pytest.raises(CheckpointError, match="`policy` in its description cannot be used"):
+        Description.from_json(stored)
+
+
 def test_what_is_no_object_is_refused() -> None:
     with pytest.raises(CheckpointError, match="not a JSON object"):
         Description.from_json([1], where="run/9")

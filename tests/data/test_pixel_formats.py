@@ -42,6 +42,53 @@ def tiff(values: bytes, size: tuple[int, int], **tags: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4) + values
 
 
+@pytest.mark.parametrize("compression", [1, 8])
+def test_colours_of_16_bits_in_planes_are_read_right_or_refused(compression: int) -> None:
+    """Pillow takes their bytes for pixels where nothing compresses them."""
+    planes = [np.full((2, 3), value << 8, "<u2").tobytes() for value in (200, 100, 50)]
+    content = planar_tiff(planes, (2, 3), compression)
+    if compression == 1:
+        with pytest.raises(DataError, match="more than 8 bits a channel in planes of their own"):
+            read_image(EncodedImage(content, "t"))
+    else:
+        np.testing.assert_array_equal(
+            read_image(EncodedImage(content, "t")), np.full((2, 3, 3), (200, 100, 50), np.uint8)
+        )
+
+
+def planar_tiff(planes: list[bytes], size: tuple[int, int], compression: int) -> bytes:
+    """A little-endian TIFF of three channels of 16 bits, a strip each; 8: zlib."""
+    strips = [zlib.compress(plane) if compression == 8 else plane for plane in planes]
+    short, long = 3, 4
+    tags = {
+        256: (short, [size[1]]),
+        257: (short, [size[0]]),
+        258: (short, [16] * 3),
+        259: (short, [compression]),
+        262: (short, [2]),
+        273: (long, [0] * 3),
+        277: (short, [3]),
+        278: (short, [size[0]]),
+        279: (long, [len(strip) for strip in strips]),
+        284: (short, [2]),
+    }
+
+    def packed(kind: int, values: list[int]) -> bytes:
+        return struct.pack(f"<{len(values)}{'H' if kind == short else 'I'}", *values)
+
+    start = 8 + 2 + 12 * len(tags) + 4
+    place = start + sum(len(packed(*entry)) for entry in tags.values() if len(packed(*entry)) > 4)
+    places = [place + sum(map(len, strips[:index])) for index in range(3)]
+    tags[273] = (long, places)
+    entries, beside = b"", b""
+    for tag, (kind, values) in tags.items():
+        raw = packed(kind, values)
+        where = raw.ljust(4, b"\0") if len(raw) <= 4 else struct.pack("<I", start + len(beside))
+        beside += raw if len(raw) > 4 else b""
+        entries += struct.pack("<HHI", tag, kind, len(values)) + where
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + beside + b"".join(strips)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tiff", ".pgm"])
 def test_sixteen_bits_of_grey_become_eight(tmp_path: Path, suffix: str) -> None:
     image = read_image(stored(RAMP, suffix, tmp_path / "ramp"))

@@ -183,6 +183,11 @@ def test_without_a_font_a_name_loses_its_accents_or_becomes_a_number(
         cached.cache_clear()
 
 
+@pytest.mark.parametrize("name", ["", " ", "\t", "\n"])
+def test_a_class_without_a_name_is_drawn_by_its_number(name: str) -> None:
+    assert draw._label(0, Categories((Category(1, name, True, (1, 2, 3)),))).name == "class 0"
+
+
 def test_a_name_is_one_line_of_bounded_length(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Categories((Category(0, "a\nb\t" + "c" * 90, True, (9, 9, 9)),))
     (label,) = labels_of(panoptic(np.ones((8, 8), np.int32), [0]), given, monkeypatch)

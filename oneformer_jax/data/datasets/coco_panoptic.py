@@ -164,10 +164,13 @@ def segment_rows(
 ) -> Int16[np.ndarray, "h w"]:
     """Replaces segment ids by positions in `segments`, id 0 by `VOID`.
 
-    Raises DataError: the PNG holds an id that `segments` does not list.
+    Raises DataError: the PNG holds an id that `segments` does not list, or they list one that no colour stands for.
     """
     listed = np.array([segment.id for segment in segments], np.intp)
     table = _id_table.rows
+    if listed.size and not 0 <= listed.min() <= listed.max() < len(table):
+        wrong = listed[(listed < 0) | (listed >= len(table))][0]
+        raise DataError(f"segment id {wrong} is none that colours can stand for, up to {len(table) - 1}", where=where)
     table[listed] = np.arange(len(listed), dtype=np.int16)
     rows = table[ids]
     table[listed] = _UNLISTED

@@ -52,7 +52,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 259, 262, 284, 339  # tags of TIFF
 _SIGNED = 2
 _WHITE_IS_ZERO = 0
 _PICTURE = "the picture"  # what is no file
@@ -225,6 +225,13 @@ def _check_meaning(image: Image.Image) -> None:
     if image.mode in ("F", "LAB") or (image.mode == "I" and image.format != "PPM"):
         kind = {"F": "floating-point numbers", "I": "signed or 32-bit integers", "LAB": "Lab colours"}[image.mode]
         raise _meaningless(kind, image)
+
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_PLANES) == 2 and tags.get(_COMPRESSION, 1) == 1 and max(tags.get(_BITS_PER_SAMPLE, (8,))) > 8:
+        raise DataError(  # whose bytes Pillow takes for pixels
+            "the image has more than 8 bits a channel in planes of their own without compression, which is not read",
+            hint="write it again with the channels of a pixel beside each other, or as PNG",
+        )
 
 
 def _meaningless(kind: str, image: Image.Image) -> DataError:

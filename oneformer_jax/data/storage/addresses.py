@@ -91,6 +91,8 @@ def is_address(location: str) -> bool:
 def shown(location: str) -> str:
     """A path as it is; an address without what may be secret: user, password and the query of signed addresses."""
     start = _SCHEME.match(location)
+    if start and start["scheme"] in _LOCAL and _SCHEME.match(location, start.end()):  # tfds://https://...
+        return f"{start[0]}{shown(location[start.end() :])}"
     if not start or start["scheme"] in _LOCAL:
         return location
     rest = location[start.end() :]
@@ -271,6 +273,18 @@ def explained(location: str) -> Iterator[None]:
         raise _explain(error, location) from error
 
 
+def _without_secrets(text: str, location: str) -> str:
+    """What a client says of an address, whole or in parts."""
+    text = text.replace(location, shown(location))
+    start = _SCHEME.match(location)
+    rest = location[start.end() :] if start else location
+    user, query = _USER.match(rest), _QUERY.search(rest)
+    password = user[0].removesuffix("@").partition(":")[2] if user else ""
+    for secret in (user and user[0], password, query and rest[query.end() :]):
+        text = text.replace(secret, REDACTED) if secret else text
+    return redacted(text)
+
+
 def _explain(error: Exception, location: str) -> DataError:
     """What the error means for whoever gave the address."""
     causes = list(_causes(error))
@@ -279,7 +293,7 @@ def _explain(error: Exception, location: str) -> DataError:
     login = _LOGIN.get(
         location.partition("://")[0], "a signed address may have expired, a private one needs to be signed"
     )
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(location, shown(location))
+    reason = _without_secrets((str(error).strip() or type(error).__name__).splitlines()[0], location)
     if isinstance(error, ImportError):
         return DataError(f"needs a package that is missing: {error}", hint=install_hint("remote"))
     if kinds & _NO_CREDENTIALS:
@@ -292,7 +306,10 @@ def _explain(error: Exception, location: str) -> DataError:
         return DataError(f"the server answered with status {status}", hint="try again later, or check the address")
     if kinds & _NO_CONNECTION:
         cause = next(cause for cause in causes if {kind.__name__ for kind in type(cause).__mro__} & _NO_CONNECTION)
-        return UnreachableError(f"the server cannot be reached: {cause}", hint="check the address and the network")
+        return UnreachableError(
+            f"the server cannot be reached: {_without_secrets(str(cause), location)}",
+            hint="check the address and the network",
+        )
     if isinstance(error, FileNotFoundError):
         return AbsentError("does not exist (status 404)", hint="check the address")
     return DataError(f"cannot be fetched: {reason}", hint="check the address and the network")

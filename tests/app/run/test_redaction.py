@@ -19,7 +19,7 @@ from oneformer_jax.app.spec import Spec, dump_yaml, load_spec
 from oneformer_jax.app.spec.source import is_secret
 from oneformer_jax.app.spec.spec import withheld
 from oneformer_jax.app.spec.tree import leaves
-from oneformer_jax.data.storage.addresses import look_up, redacted, shown
+from oneformer_jax.data.storage.addresses import explained, look_up, redacted, shown
 from oneformer_jax.errors import DataError, OneFormerError, SpecError
 
 WORD = "T0p-Secret"
@@ -51,6 +51,8 @@ WITHOUT_SECRETS = [
         ("//host/a?b", "//host/a?b"),
         (f"https://host?sig={WORD}#x", "https://host?<redacted>"),
         (f"https://[::1/a?{WORD}", "https://[::1/a?<redacted>"),
+        (f"tfds://{SIGNED}", f"tfds://{KEPT}"),
+        (f"file://https://u:{WORD}@h/x", "file://https://<redacted>@h/x"),
         *((address, address) for address in WITHOUT_SECRETS),
     ],
 )
@@ -64,6 +66,14 @@ def test_of_an_address_what_is_secret_is_left_out(address: str, kept: str) -> No
 def test_what_is_redacted_stays_as_it_is(user: str, path: str) -> None:
     once = redacted(f"https://{user}@host/{path} x")
     assert redacted(once) == once
+
+
+@pytest.mark.parametrize("words", ["no such {0}", "maximum length is 96: 'a/b.tgz?{1}={2}'", "login user:{2} failed"])
+def test_what_a_client_says_of_an_address_holds_no_secret(words: str) -> None:
+    said = words.format(SIGNED, "X-Amz-Signature", WORD)
+    with pytest.raises(DataError) as caught, explained(SIGNED):
+        raise ValueError(said)
+    assert WORD not in str(caught.value)
 
 
 def test_an_address_whose_secret_was_left_out_is_not_asked_for() -> None:

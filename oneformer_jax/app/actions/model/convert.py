@@ -70,6 +70,7 @@ def convert(
         )
         for line in adapted:
             console.print(line)
+        console.print("the format has no place for thresholds: whoever reads it back has to state them again")
     else:
         with new_folder(destination) as fresh:
             store = Checkpoints(fresh, keep=0, monitor="mIoU")
