@@ -155,6 +155,8 @@ def train_loop(
                 and (settings.is_due(step, settings.validate_every) or last)
             ):
                 reports.read()
+                if stop.signal:
+                    logbook.message(f"validating step {step} first, then saving; once more: ending without saving")
                 metrics = validate(state.trained)
                 logbook.validation(step, metrics)
                 reports.restart_clock()

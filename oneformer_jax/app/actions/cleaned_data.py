@@ -55,6 +55,7 @@ def write_cleaned_data(spec_path: Path, overrides: list[str], folder: Path, cons
             for copy in copies:
                 report += _lines(files.split, copy)
                 screen += _summary(files.split, copy)
+        put(values, "results_dir", str(folder / "results"))  # the spec's own may hold what the data of before gave
         write_text(fresh / SPEC, to_yaml(redacted(values)))
         write_text(fresh / REPORT, "\n".join(report) + "\n")
     for line in screen:

@@ -49,6 +49,8 @@ def score(settings: EvaluationRun, run: Run, skipped: Skipped) -> Metrics:
     if skipped.reasons:
         content["skipped"] = list(skipped.reasons)
     path = run.folder / "metrics.json"
+    if path.exists():
+        run.status.warning(f"the scores of an earlier evaluation are replaced: {path}")
     write_json(path, content)
     run.console.print(metrics_table(metrics, per_class=scoring.per_class))
     run.console.print(f"metrics: {path}")

@@ -58,7 +58,7 @@ def inference(settings: InferenceRun, run: Run) -> None:
     run.console.print(f"{done} images ({task}): {run.folder / task}")
     if empty:
         run.console.print(
-            f"nothing found in {empty} of them: no segment exceeds model.test.object_mask_threshold, {min_score}"
+            f"nothing to draw in {empty} of them: no segment reaches model.test.object_mask_threshold, {min_score}"
         )
     run.status.write("RUNNING", "Inference finished.", kpi={"images": done})
     skipped.raise_any(f"the results of the other {done} are complete")

@@ -231,13 +231,17 @@ def test_devices(spec_of: SpecOf, tmp_path: Path) -> None:
             ["dataset.train.batch_size=2", "train.accumulate_grad_batches=3"],
             "of one batch, not the 6",
         ),
+        (["train.optim.warmup_iters=500"], "the warm-up takes 500 steps, and there are 500: the learning rate"),
+        (["dataset.train.batch_size=64"], "a step takes 64 images, and there are"),
     ],
 )
 def test_what_ends_early_or_never_happens_is_told(
     spec_of: SpecOf, dataset: Dataset, tmp_path: Path, overrides: list[str], told: str | None
 ) -> None:
-    settings = training_run(spec_of(*overrides, "dataset.train.annotations=a.json"), tmp_path)
-    warnings = list(early_endings(settings, settings.length.in_steps(dataset, settings.pipeline.batch_size)))
+    short = "train.optim.warmup_iters=0"
+    settings = training_run(spec_of(short, *overrides, "dataset.train.annotations=a.json"), tmp_path)
+    loop = settings.length.in_steps(dataset, settings.pipeline.batch_size)
+    warnings = list(early_endings(settings, loop, len(dataset)))
     assert told in warnings[0] if told else not warnings
 
 

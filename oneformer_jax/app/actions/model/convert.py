@@ -58,7 +58,8 @@ def convert(
         thresholds=weights.thresholds,
     )
     if "predictor" in weights.params:
-        console.print(f"thresholds: {description.thresholds}")
+        values = ", ".join(f"{name} {value:g}" for name, value in vars(description.thresholds).items())
+        console.print(f"thresholds: {values}")
     if target == "huggingface":
         adapted = write_huggingface(
             destination,

@@ -31,8 +31,8 @@ FITS_A_BAR = 100
 """Columns of a terminal that has room for a bar beside the numbers of a step."""
 
 
-def early_endings(settings: TrainingRun, loop: LoopSettings) -> Iterator[str]:
-    """What was asked for and ends early or never happens, a line for each."""
+def early_endings(settings: TrainingRun, loop: LoopSettings, images: int) -> Iterator[str]:
+    """What was asked for and ends early or never happens with so many images, a line for each."""
     length, schedule = settings.length, settings.recipe.schedule
     planned = length.epochs * loop.steps_per_epoch
     if loop.total_steps < planned:
@@ -40,6 +40,16 @@ def early_endings(settings: TrainingRun, loop: LoopSettings) -> Iterator[str]:
     steps = schedule.decays(loop.steps_per_epoch)
     if schedule.kind == "MultiStep" and not any(step < loop.total_steps for step in steps):
         yield f"MultiStep never decays: it would at {list(steps)}, and there are {loop.total_steps} steps"
+    if schedule.warmup_iters >= loop.total_steps:
+        yield (
+            f"the warm-up takes {schedule.warmup_iters} steps, and there are {loop.total_steps}: the learning rate "
+            "never reaches train.optim.lr; lower train.optim.warmup_iters, or train longer"
+        )
+    if loop.images_per_step > images and not length.steps_per_epoch:
+        yield (
+            f"a step takes {loop.images_per_step} images, and there are {images}: an epoch is one step, and shows "
+            "some of them several times"
+        )
     if settings.recipe.loss.contrastive_weight > 0:
         if loop.batch_size == 1:
             yield "the contrastive loss is 0: it compares the images of a batch, which has only one"

@@ -45,7 +45,7 @@ def train(settings: TrainingRun, run: Run) -> None:
     settings = replace(settings, monitor=monitor)
     loop = settings.length.in_steps(dataset, settings.pipeline.batch_size * mesh.size)
     refuse_what_cannot_fit(settings, mesh)
-    for warning in early_endings(settings, loop):
+    for warning in early_endings(settings, loop, len(dataset)):
         status.warning(warning)
     if settings.verbose:
         console.print(parameter_table(settings.recipe))

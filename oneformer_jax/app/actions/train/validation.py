@@ -70,7 +70,9 @@ def dry_run(
     Raises OneFormerError when loss or gradient of the step are not finite.
     """
     start = time.monotonic()
-    state, scalars = step_fn(state, *islice(batches, loop.batches_per_step))
+    with waiting("compiling and running the first step", run.console):
+        state, scalars = step_fn(state, *islice(batches, loop.batches_per_step))
+        jax.block_until_ready(scalars)
     values = {name: float(value) for name, value in jax.device_get(scalars).items()}
     if values["not_finite"]:
         raise OneFormerError(f"the first step is not finite: {values}", hint="lower train.optim.lr or check the data")
@@ -80,7 +82,7 @@ def dry_run(
         validate(state.trained)
     done = "one step" if validate is None else "one step and one validation batch"
     run.status.end_with(f"Dry run finished successfully: {done}, no checkpoint was written.")
-    run.console.print(f"dry run: {done}; nothing was written")
+    run.console.print(f"dry run: {done}; no checkpoint was written")
 
 
 def _first_records(dataset: Dataset, count: int) -> Dataset:
