@@ -110,7 +110,7 @@ def test_whatever_a_field_holds_it_is_read_or_refused(name: str, value: object) 
         ("task_pad_id", "a"),
         ("backbone.depths", [10**6] * 4),
         ("backbone.num_heads", [0, 0, 0, 0]),
-        ("backbone.embed_dim", 10**9),
+        ("backbone.embed_dim", 10**12),
         ("backbone.window_size", "x"),
         ("backbone.init", "x"),
         ("backbone.patch_norm", "a"),

@@ -130,6 +130,7 @@ def test_prepared_data_can_be_prepared_again(folder: Path, tmp_path: Path) -> No
     assert (shard.stat().st_size,) == tuple(json.loads((tmp_path / "metadata.json").read_text())["sizes"].values())
 
 
+@pytest.mark.filterwarnings("ignore:label\\(\\) is deprecated:DeprecationWarning")  # of its use of protobuf
 def test_tensorflow_datasets_alone_reads_it(mixed: Dataset, folder: Path) -> None:
     import tensorflow_datasets as tfds
 

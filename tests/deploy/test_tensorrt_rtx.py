@@ -13,12 +13,13 @@ import pytest
 from small_graph import SIZE, feeds, metadata, small_model, small_results_model
 
 from converters.graphs.activations import measured_ranges, quantizable_layers, with_8bit_activations
-from converters.graphs.delicate import REASONS, RESULTS, delicate_nodes
+from converters.graphs.delicate import REASONS, RESULTS, TASK, delicate_nodes
 from converters.graphs.graph import Graph
 from converters.graphs.layers import FP8, INT8
 from converters.graphs.precision import with_precision
 from converters.graphs.weights import tables, weighted_layers, with_8bit_weights
 from converters.onnx.settings import Ending
+from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.tensorrt_engine import reports
 from oneformer_jax.tasks import TASKS, Task
@@ -113,7 +114,13 @@ def test_an_exported_model_builds(rtx: Any, tmp_path: Path, name: str, batch: in
     from oneformer_jax.models import oneformer
 
     rows = tuple(tuple(range(1000 * task, 1000 * task + TINY.task_seq_len)) for task in range(3))
-    facts = {"num_classes": TINY.num_classes, "num_queries": TINY.transformer.num_queries, "task_tokens": rows}
+    categories = Categories(metadata().categories.items[: TINY.num_classes])
+    facts = {
+        "categories": categories,
+        "num_classes": TINY.num_classes,
+        "num_queries": TINY.transformer.num_queries,
+        "task_tokens": rows,
+    }
     about = dataclasses.replace(metadata(batch), image_size=(64, 64), **facts)
     params = oneformer.init(TINY, jax.random.key(0))
     model = build_graph(params, TINY, about, opset=17, ending=ending)
@@ -127,7 +134,7 @@ def test_an_exported_model_builds(rtx: Any, tmp_path: Path, name: str, batch: in
     onnx.save(variant(model, name, [inputs]), tmp_path / "model.onnx")
     assert built(rtx, tmp_path / "model.onnx", ("SM86", "SM89")) > 100_000
     found = delicate_nodes(Graph(model))
-    assert found.keys() == set(REASONS) - (set() if ending else {RESULTS})
+    assert found.keys() == set(REASONS) - {TASK if ending else RESULTS}  # the task of whole batches is a constant
     operators = {node.name: node.op_type for node in model.graph.node}
     kept = {operators[node] for names in found.values() for node in names}
     assert {"Softmax", "LayerNormalization", "Floor", "Where", "Less"} <= kept

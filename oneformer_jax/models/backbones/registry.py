@@ -23,7 +23,7 @@ import flax.linen as nn
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.stored import stored_fields
 
-_MOST_LAYERS, _LARGEST = 1000, 1_000_000
+_MOST_LAYERS, _LARGEST = 1000, 1 << 32
 """What no model has more of, in a stage, or of anything: beyond is damage."""
 UNNAMED = "swin"
 """The kind of a backbone whose JSON names none: checkpoints of 0.1 know no other."""
