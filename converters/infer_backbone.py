@@ -10,6 +10,7 @@ from converters.shapes import Shapes
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.models.backbones import BackboneConfig, ConvNeXtConfig, DinatConfig, SwinConfig
 from oneformer_jax.models.backbones.dinat import Attention
+from oneformer_jax.models.backbones.registry import tuples
 
 FREE = ("drop_rate", "attn_drop_rate", "drop_path_rate", "use_checkpoint", "layer_scale_init_value", "init")
 """Facts that no weight depends on."""
@@ -58,17 +59,13 @@ def _checked(config: BackboneConfig, told: Told, where: str) -> BackboneConfig:
     wrong = [
         f"{name} is {value!r:.60}, the weights have {known[name]!r:.60}"
         for name, value in told.facts.items()
-        if name in known and name not in free and _tuples(value) != known[name]
+        if name in known and name not in free and tuples(value) != known[name]
     ]
     if wrong:
         raise CheckpointError(f"{told.by} does not fit: {'; '.join(wrong)}", where=where)
     if unknown := sorted(told.facts.keys() - known.keys()):
         told.notes.append(f"not known in {told.by}, and taken to be without effect: {', '.join(unknown)}")
     return config
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _infer_convnext(shapes: Shapes) -> ConvNeXtConfig:
@@ -92,7 +89,7 @@ def infer_dinat(shapes: Shapes, told: Told) -> DinatConfig:
         tables = [shapes.of(table.format(i), 3) for i in range(4)]
         num_heads, kernel_size = tuple(heads for heads, _, _ in tables), (tables[0][1] + 1) // 2
     else:
-        num_heads = _tuples(facts.get("num_heads") or [max(1, embed_dim * 2**i // HEAD_WIDTH) for i in range(4)])
+        num_heads = tuples(facts.get("num_heads") or [max(1, embed_dim * 2**i // HEAD_WIDTH) for i in range(4)])
         kernel_size = facts.get("kernel_size", 0)
         missing += [] if kernel_size else ["kernel_size"]
     if missing:
@@ -119,7 +116,7 @@ def infer_dinat(shapes: Shapes, told: Told) -> DinatConfig:
         depths=depths,
         num_heads=num_heads,
         kernel_size=kernel_size,
-        dilations=_tuples(dilations),
+        dilations=tuples(dilations),
         attention=attention,
         mlp_ratio=shapes.of("backbone/stage0_block0/linear1/kernel", 2)[-1] / embed_dim,
     )

@@ -146,7 +146,7 @@ def read_weights(
     if kind == "auto" and "://" not in location and is_checkpoint(Path(location)):
         step_dir = find_checkpoint(Path(location))
         description = load_description(step_dir)
-        params = load_params(step_dir, description.shapes())
+        params = load_params(step_dir, description.shapes(str(step_dir)))
         description = replace(description, quantized={})  # `params` are float32
         categories = description.categories
         known = () if categories.are_numbered else categories.names

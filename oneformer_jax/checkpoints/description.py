@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -118,20 +118,23 @@ class Description:
             logger.warning("%s: written by a newer version: %s not used here", where, ", ".join(sorted(names)))
         return cls(**values, unknown=unknown)
 
-    def shapes(self) -> Params:
+    def shapes(self, where: str = "") -> Params:
         """Shapes and dtypes of the arrays that the checkpoint holds: those of the parts that are not `absent`.
 
-        Raises CheckpointError: there is no such model.
+        Raises CheckpointError, which names the checkpoint `where`: there is no such model.
         """
         try:
             found = oneformer.shapes(self.model)
         except Exception as error:  # whatever numbers that contradict each other lead to
             reason = f"{type(error).__name__}: {(str(error) or '-').splitlines()[0][:200]}"
-            raise CheckpointError(f"`model` in its description cannot be built: {reason}", hint=HINT) from error
+            what = f"`model` in its description cannot be built: {reason}"
+            raise CheckpointError(what, where=where, hint=HINT) from error
         held = {part: shape for part, shape in found.items() if part not in self.absent}
         return quantized_shapes(held, self.quantized)
 
 
+_MOST_LAYERS, _LARGEST = 1000, 1_000_000
+"""What no model has more of, in a stage, or of anything."""
 HINT = "the checkpoint is damaged, or was written by another program: use another step of the same run"
 
 
@@ -195,6 +198,27 @@ def _texts(values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
+def _model(value: Any) -> OneFormerConfig:
+    """Numbers beyond those of any model are damage: to build it would take all time or memory."""
+    for name, number in _numbers("", _mapping(value)):
+        largest = _MOST_LAYERS if name == "depths" or name.endswith("layers") else _LARGEST
+        if not 0 <= number <= largest:
+            raise ValueError(f"{name} holds {number}, expected 0 to {largest}")
+    return OneFormerConfig.from_json(value)
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, int]]:
+    """All whole numbers, by the names that they stand under."""
+    if type(value) is int:
+        yield name, value
+    elif isinstance(value, list):
+        for element in value:
+            yield from _numbers(name, element)
+    elif isinstance(value, dict):
+        for inner, element in value.items():
+            yield from _numbers(inner, element)
+
+
 def _thresholds(value: Any) -> Thresholds:
     known = {field.name for field in dataclasses.fields(Thresholds)}
     fields = {name: float(number) for name, number in _mapping(value).items() if name in known}
@@ -204,7 +228,7 @@ def _thresholds(value: Any) -> Thresholds:
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
-    "model": OneFormerConfig.from_json,
+    "model": _model,
     "categories": Categories.from_json,
     "pixel_mean": _three,
     "pixel_std": _three_above_zero,

@@ -227,4 +227,4 @@ def load_checkpoint(path: Path | str, *, device: jax.Device | None = None) -> Ch
             hint="to train from a backbone, use train.pretrained_backbone",
         )
     with jax.default_device(device or jax.local_devices()[0]):
-        return Checkpoint(load_params(step_dir, description.shapes()), description)
+        return Checkpoint(load_params(step_dir, description.shapes(str(step_dir))), description)

@@ -11,7 +11,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from oneformer_jax.models.backbones import BackboneConfig, SwinConfig, backbone_from_json, backbone_to_json
-from oneformer_jax.models.backbones.registry import known_fields
+from oneformer_jax.models.backbones.registry import known_fields, place
 from oneformer_jax.models.gpu.formulation import ops_of_gpus
 from oneformer_jax.models.ops import CPU, Ops
 from oneformer_jax.models.remat import Remat
@@ -105,7 +105,7 @@ class OneFormerConfig:
         """
         found = known_fields(cls, data, where=where)
         parts = {
-            name: part(**known_fields(part, data[name], where=f"{where}: {name}"))
+            name: part(**known_fields(part, data[name], where=place(where, name)))
             for name, part in PARTS.items()
             if name in data
         }

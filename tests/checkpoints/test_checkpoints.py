@@ -369,6 +369,9 @@ def test_a_copy_that_followed_links_is_named(run: Checkpoints, tmp_path: Path) -
     shutil.rmtree(copy / "latest")
     Checkpoints(copy, keep=2, monitor="mIoU").close()
     assert (copy / "latest").resolve() == copy / "checkpoints" / "4"
+    shutil.copytree(tmp_path / "checkpoints" / "4", copy / "mine")
+    with pytest.raises(CheckpointError, match=r"copy/mine: the folder of a checkpoint must keep the name of its step"):
+        load_description(copy / "mine")
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from small_graph import small_model
 
 from converters.graphs.graph import read_graph
 from oneformer_jax.data.datasets.categories import Categories
@@ -61,6 +62,16 @@ def test_what_is_no_exported_model_is_told_by_name(tmp_path: Path) -> None:
             load_model(path)
         assert words in str(caught.value), path
         assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"num_classes": 10**12}, {"num_queries": 7}, {"image_size": [64, 64]}])
+def test_metadata_of_another_graph_is_refused(change: dict, tmp_path: Path) -> None:
+    model = small_model()
+    about = json.loads(model.metadata_props[0].value) | change
+    helper.set_model_props(model, {KEY: json.dumps(about)})
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(EngineError, match="its metadata is of another graph: of an image, pred_"):
+        load_model(tmp_path / "model.onnx")
 
 
 def test_weights_of_other_code_bases_name_the_action_that_converts_them(tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ def test_an_engine_gets_a_repository_with_its_own_batches(build: Build, exported
     assert (found.backend, found.max_batch_size, found.default_model_filename) == ("tensorrt", 4, "model.engine")
     assert (folder / "1" / "model.engine").read_bytes() == engine.read_bytes()
     assert "a release with TensorRT 10.16.1.11, and a GPU A." in (folder / "README.md").read_text()
+    with pytest.raises(EngineError, match="oneformer_panoptic: exists already"):
+        build(models, f"{KEYS}.tensorrt.max_batch_size=4", f"{KEYS}.verify_only=true")
     engine.unlink()
     with pytest.raises(EngineError, match=r"oneformer_panoptic: exists already\n  -> set .*\.overwrite=true"):
         build(models)

@@ -19,6 +19,8 @@ from oneformer_jax.evaluation.report import class_scores, mean_scores, metrics_j
 from oneformer_jax.predict.runs import EvaluationRun
 from oneformer_jax.writing import write_json
 
+METRICS = "metrics.json"
+
 
 def evaluate(settings: EvaluationRun, run: Run) -> Metrics:
     """Scores the model and writes metrics.json.
@@ -26,6 +28,8 @@ def evaluate(settings: EvaluationRun, run: Run) -> Metrics:
     The architecture comes from the checkpoint, the geometry of an exported model is the letterbox of its size. Raises
     OneFormerError (data, checkpoint, exported model) before long work; after it where images had to be left out.
     """
+    if (path := run.folder / METRICS).exists():
+        run.status.warning(f"the scores of an earlier evaluation will be replaced: {path}")
     skipped = Skipped(run.status)
     metrics = score(settings, run, skipped)
     skipped.raise_any(f"the scores are those of the other {metrics.num_images}")
@@ -48,9 +52,7 @@ def score(settings: EvaluationRun, run: Run, skipped: Skipped) -> Metrics:
     content = metrics_json(metrics, per_class=scoring.per_class)
     if skipped.reasons:
         content["skipped"] = list(skipped.reasons)
-    path = run.folder / "metrics.json"
-    if path.exists():
-        run.status.warning(f"the scores of an earlier evaluation are replaced: {path}")
+    path = run.folder / METRICS
     write_json(path, content)
     run.console.print(metrics_table(metrics, per_class=scoring.per_class))
     run.console.print(f"metrics: {path}")

@@ -68,7 +68,7 @@ def _found(result: Result, min_score: float) -> bool:
     """Whether the drawing of a result shows anything; every pixel of a semantic one has a class."""
     if result.panoptic is not None:
         return bool(result.panoptic.segments)
-    return result.instance is None or any(instance.score > min_score for instance in result.instance)
+    return result.instance is None or any(instance.score >= min_score for instance in result.instance)
 
 
 def _batches(

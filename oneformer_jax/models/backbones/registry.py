@@ -23,8 +23,6 @@ import flax.linen as nn
 from oneformer_jax.errors import CheckpointError
 from oneformer_jax.stored import stored_fields
 
-_MOST_LAYERS, _LARGEST = 1000, 1 << 32
-"""What no model has more of, in a stage, or of anything: beyond is damage."""
 UNNAMED = "swin"
 """The kind of a backbone whose JSON names none: checkpoints of 0.1 know no other."""
 
@@ -88,27 +86,28 @@ def backbone_from_json(data: Mapping[str, Any], *, where: str = "") -> BackboneC
             where=where,
             hint=f'import the module that calls register_backbone("{kind}", ...) before the checkpoint is read',
         )
-    found = known_fields(_kinds[kind], fields, where=f"{where}: backbone")
-    return _kinds[kind](**{name: _tuples(value) for name, value in found.items()})
+    found = known_fields(_kinds[kind], fields, where=place(where, "backbone"))
+    return _kinds[kind](**{name: tuples(value) for name, value in found.items()})
+
+
+def place(where: str, part: str) -> str:
+    """A part of what is stored `where`, for messages."""
+    return f"{where}: {part}" if where else part
 
 
 def known_fields(cls: type, data: Any, *, where: str) -> dict[str, Any]:
     """The fields of a part of an architecture, as JSON has them; some may be missing.
 
-    Raises CheckpointError: a field that the class lacks, of another type, or larger than any model's.
+    Raises CheckpointError: a field that the class lacks, or of another type.
     """
     names = [field.name for field in dataclasses.fields(cls)]
     found, others = stored_fields(cls, data, where=where, optional=names, error=CheckpointError)
     if others:
         hint = "a newer version of this program wrote it: use that"
         raise CheckpointError(f"{', '.join(others)}: unknown to this version", where=where, hint=hint)
-    for name, value in found.items():
-        numbers = value if isinstance(value, list) else [value]
-        largest = _MOST_LAYERS if name == "depths" or name.endswith("layers") else _LARGEST
-        if wrong := [number for number in numbers if type(number) is int and not 0 <= number <= largest]:
-            raise CheckpointError(f"{name} holds {wrong[0]}, expected 0 to {largest}", where=where)
     return found
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def tuples(value: Any) -> Any:
+    """Lists as tuples, those inside too: fields of a configuration can be hashed."""
+    return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from defects import cut_jpeg, in_json
 from typer.testing import CliRunner, Result
 
@@ -51,6 +52,8 @@ def test_a_sound_file_stays_as_it_is(data: Path, tmp_path: Path) -> None:
     in_json("licenses", value=[{"id": 1}])(data)
     assert fixed(data, tmp_path / "out", panoptic=str(data / "panoptic")).exit_code == 0
     assert cleaned(tmp_path / "out") == json.loads((data / "annotations.json").read_text())
+    spec = yaml.safe_load((tmp_path / "out" / "spec.yaml").read_text())
+    assert spec["results_dir"] == str(tmp_path / "out" / "results"), "not that of the data as it was"
 
 
 def test_panoptic_data_keeps_the_images_that_can_be_used(data: Path, tmp_path: Path) -> None:

@@ -55,8 +55,7 @@ def gen_trt_engine(settings: EngineRun, run: Run) -> Path:
     metadata = metadata_of({entry.key: entry.value for entry in model.metadata_props}, where=str(source))
     smallest, _, largest = batch_sizes = batch_sizes_of(settings, metadata)
     if settings.triton:
-        replaces = settings.overwrite or settings.verify_only
-        check_repository(settings.triton, metadata, (smallest, largest), f"{KEYS}.triton_dir", replaces)
+        check_repository(settings.triton, metadata, (smallest, largest), f"{KEYS}.triton_dir", settings.overwrite)
     if settings.verify_only and not target.is_file():
         raise EngineError("no such file", where=str(target), hint=f"leave {KEYS}.verify_only out to build it")
     trt = tensorrt()

@@ -87,7 +87,7 @@ def _quantize_checkpoint(
     description = load_description(step_dir)
     if description.quantized:
         raise CheckpointError("is already quantized", where=str(step_dir), hint="give the one that was trained")
-    held = load_params(step_dir, description.shapes())
+    held = load_params(step_dir, description.shapes(str(step_dir)))
     params = {part: tree for part, tree in held.items() if part not in TRAINING_ONLY}
     layers = [
         Layer(name, (name,), CONVOLUTION if len(kernel.shape) == 4 else LINEAR)

@@ -119,7 +119,7 @@ def _resume(
             f"resuming from step {description.step} ({training.images} images, epoch {float(training.epochs):.4g}): "
             f"{step_dir}"
         )
-        like = description.shapes()
+        like = description.shapes(str(step_dir))
         shardings = partial(state_shardings, mesh=mesh, strategy=options.strategy)
 
         def load(item: str, like: Any) -> Any:
