@@ -40,7 +40,7 @@ def _task(graph: Graph) -> Iterator[NodeProto]:
     task, image = {"task_tokens"}, set(graph.inputs) - {"task_tokens"}
     for node in graph.nodes:
         if node.op_type == "Shape":
-            continue
+            continue  # the row of a graph's own task is repeated for as many images as there are
         for names in (task, image):
             if names & set(node.input):
                 names |= set(node.output)

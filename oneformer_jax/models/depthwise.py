@@ -15,8 +15,8 @@ from oneformer_jax.models.precision import widened
 def shifted_sums(x: Float[Array, "b h w c"], kernel: Float[Array, "s s 1 c"]) -> Float[Array, "b h w c"]:
     """The sum over a kernel's places of the shifted image times the numbers there, not rounded below float32.
 
-    XLA for CPU computes a convolution in so many groups ten times as slowly. A loop over the rows of the kernel takes a
-    third of the time to compile that all its places do.
+    XLA for CPU computes a convolution in so many groups several times as slowly, and its gradients even more so. A
+    loop over the rows of the kernel compiles faster than all its places written out.
     """
     return _sums(x, kernel)
 

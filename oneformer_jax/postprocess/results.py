@@ -43,6 +43,9 @@ class Thresholds:
         if type(self.test_topk_per_image) is not int or self.test_topk_per_image < 0:
             raise ValueError(f"test_topk_per_image is {self.test_topk_per_image}, expected a whole number")
 
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value:g}" for name, value in vars(self).items())
+
 
 def semantic_map(
     class_logits: Float[np.ndarray, "q k1"], mask_logits: Float[np.ndarray, "q h w"], geometry: Geometry

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_outputs import Outputs, close, outputs_of
 from goldens import Golden, channels_last, load_golden
 
 from converters.files.read import Source
@@ -19,15 +20,14 @@ from converters.rules import Rule, from_params
 from converters.weights import Converted, convert
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.layers import MLP
-from oneformer_jax.models.oneformer import decode, encode, encode_text, predict
-from oneformer_jax.models.predictions import Features, LayerPredictions, Predictions
+from oneformer_jax.models.oneformer import encode, predict
+from oneformer_jax.models.predictions import Predictions
 
 pytestmark = [pytest.mark.slow, pytest.mark.again]
 
 FEATURES, LOGITS, MASKS = 5e-5, 3e-4, 1e-3
 SWIN = original.rules_with("swin")
 RULES = {"shi": SWIN, "tao": [*SWIN, *original.HEAD_OF_TAO], "hf": huggingface.rules_with("swin")}
-Outputs = tuple[dict[str, jax.Array], Features, LayerPredictions, jax.Array]
 
 
 @pytest.fixture(scope="module", params=["shi", "tao", "hf"])
@@ -54,19 +54,7 @@ def config(converted: Converted) -> OneFormerConfig:
 
 @pytest.fixture(scope="module")
 def outputs(golden: Golden, converted: Converted, config: OneFormerConfig) -> Outputs:
-    @jax.jit
-    def predict(params: dict[str, Any], images: jax.Array, tasks: jax.Array) -> Outputs:
-        maps = config.backbone.build().apply({"params": params["backbone"]}, images, deterministic=True)
-        features = encode(params, images, config=config)
-        table, prompts = jnp.asarray(golden.prompt_table), jnp.asarray(golden.prompts)
-        texts = encode_text(params, table, prompts, config=config)
-        return maps, features, decode(params, features, tasks, config=config), texts
-
-    return predict(converted.params, channels_last(golden["in/image"]), golden["in/task_tokens"])
-
-
-def close(actual: Any, expected: np.ndarray, tolerance: float) -> None:
-    np.testing.assert_allclose(np.asarray(actual), expected, rtol=0, atol=tolerance)
+    return outputs_of(golden, converted.params, config)
 
 
 def test_the_source_and_the_architecture(name: str, golden: Golden, converted: Converted) -> None:

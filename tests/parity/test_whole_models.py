@@ -4,33 +4,23 @@ Tolerances are those of golden/backbones/README.md: class logits 3e-5, masks 5e-
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from golden_outputs import Outputs, close, outputs_of
 from goldens import Golden, channels_last, load_golden
 from rich.console import Console
 
 from oneformer_jax import load_checkpoint
 from oneformer_jax.app.actions.model.convert import convert
 from oneformer_jax.models.mask_decoder import blocked_keys
-from oneformer_jax.models.oneformer import decode, encode, encode_text
 from oneformer_jax.models.ops import resize
-from oneformer_jax.models.predictions import Features, LayerPredictions
 
 pytestmark = pytest.mark.slow
 
 FEATURES, LOGITS, MASKS = 5e-5, 3e-5, 5e-4
-
-
-class Outputs(NamedTuple):
-    maps: dict[str, jax.Array]
-    features: Features
-    layers: LayerPredictions
-    texts: jax.Array
 
 
 @pytest.fixture(scope="module", params=[pytest.param("convnext", marks=pytest.mark.prove), "dinat"])
@@ -54,21 +44,7 @@ def outputs(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Outputs
         backbone=golden.meta["config"]["backbone"],
     )
     model = load_checkpoint(folder / "converted")
-    config = model.description.model
-
-    @jax.jit
-    def run(params: dict[str, Any], images: jax.Array, tasks: jax.Array) -> Outputs:
-        maps = config.backbone.build().apply({"params": params["backbone"]}, images, deterministic=True)
-        features = encode(params, images, config=config)
-        table, prompts = jnp.asarray(golden.prompt_table), jnp.asarray(golden.prompts)
-        texts = encode_text(params, table, prompts, config=config)
-        return Outputs(maps, features, decode(params, features, tasks, config=config), texts)
-
-    return run(model.params, channels_last(golden["in/image"]), golden["in/task_tokens"])
-
-
-def close(actual: Any, expected: np.ndarray, tolerance: float) -> None:
-    np.testing.assert_allclose(np.asarray(actual), expected, rtol=0, atol=tolerance)
+    return outputs_of(golden, model.params, model.config)
 
 
 def test_features_and_predictions_of_every_layer(golden: Golden, outputs: Outputs) -> None:

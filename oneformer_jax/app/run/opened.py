@@ -124,8 +124,7 @@ def counting_thresholds(known: Thresholds, stated: Stated, where: str, run: Run)
     """The thresholds of a model, but for those that the spec states; says which they are."""
     counting = Thresholds(**vars(known) | dict(stated.thresholds))
     agree("infer", Facts(thresholds=known), Facts(thresholds=counting), where, run)
-    values = ", ".join(f"{name} {value:g}" for name, value in vars(counting).items())
-    run.console.print(f"thresholds: {values}")
+    run.console.print(f"thresholds: {counting}")
     return counting
 
 

@@ -3,9 +3,7 @@
 Axes: b images, h w pixels of a map (_h _w those of another), c channels.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import flax.linen as nn
@@ -13,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from oneformer_jax.models import layers, ops, remat
-from oneformer_jax.models.backbones.registry import BackboneConfig
+from oneformer_jax.models.backbones.stages import StagedConfig
 from oneformer_jax.models.layers import INITIALIZERS, Conv, Dense, DropPath, Init
 from oneformer_jax.models.precision import as_kernel, widened
 
@@ -25,34 +23,22 @@ layer_norm = partial(layers.layer_norm, epsilon=1e-6)
 
 
 @dataclass(frozen=True)
-class ConvNeXtConfig(BackboneConfig):
-    """ConvNeXt (Liu et al. 2022, section 2). The defaults are those of ConvNeXt-L.
-
-    Layer scales start at `layer_scale_init_value`; `init` is the distribution of initial kernels
-    (`layers.INITIALIZERS`). `frozen_stages` run as in evaluation while the rest trains: without drop path.
-    """
+class ConvNeXtConfig(StagedConfig):
+    """ConvNeXt (Liu et al. 2022, section 2). The defaults are those of ConvNeXt-L. Layer scales start at
+    `layer_scale_init_value`."""
 
     depths: tuple[int, ...] = (3, 3, 27, 3)
     dims: tuple[int, ...] = (192, 384, 768, 1536)
     drop_path_rate: float = 0.4
     layer_scale_init_value: float = 1.0
-    use_checkpoint: bool = False
-    init: Init = "original"
-    frozen_stages: tuple[int, ...] = ()
 
     def build(self) -> nn.Module:
         return ConvNeXt(self)
-
-    def for_inference(self) -> "ConvNeXtConfig":
-        return replace(self, use_checkpoint=False)
 
     @property
     def in_depth(self) -> tuple[tuple[str, ...], ...]:
         stages = [(f"downsample{i}", f"stage{i}_", f"norm{i}/") for i in range(len(self.depths))]
         return ("stem",), *stages
-
-    def with_frozen(self, is_frozen: Callable[[str], bool]) -> "ConvNeXtConfig":
-        return replace(self, frozen_stages=tuple(i for i in range(len(self.depths)) if is_frozen(f"stage{i}_")))
 
 
 class ConvNeXt(nn.Module):
@@ -79,7 +65,7 @@ class ConvNeXt(nn.Module):
                 x = widened(self._patches(width, 2, f"downsample{i}")(x))
             for j in range(depth):
                 block = ConvNeXtBlock(config, next(drop_path), name=f"stage{i}_block{j}")
-                with remat.using("blocks") if config.use_checkpoint else nullcontext():
+                with config.keeping():
                     x = remat.block(block, x, deterministic=still)
             features[f"res{i + 2}"] = remat.block(layer_norm(name=f"norm{i}"), x)
         return features

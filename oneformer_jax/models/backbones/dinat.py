@@ -3,9 +3,7 @@
 Axes: b images, h w pixels of a map (_h _w those of another), c channels.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import flax.linen as nn
@@ -15,8 +13,8 @@ from jaxtyping import Array, Float
 
 from oneformer_jax.models import remat
 from oneformer_jax.models.backbones.neighbourhood import neighbourhood_attention
-from oneformer_jax.models.backbones.registry import BackboneConfig
-from oneformer_jax.models.layers import INITIALIZERS, Conv, Dense, DropPath, Init, layer_norm, narrow_normal
+from oneformer_jax.models.backbones.stages import StagedConfig
+from oneformer_jax.models.layers import INITIALIZERS, Conv, Dense, DropPath, layer_norm, narrow_normal
 from oneformer_jax.models.precision import widened
 
 Attention = Literal["shifted_with_bias", "shifted", "zero_padded"]
@@ -26,12 +24,11 @@ they are written (`reordered`). Weights of one compute something else in another
 
 
 @dataclass(frozen=True)
-class DinatConfig(BackboneConfig):
+class DinatConfig(StagedConfig):
     """Dilated neighbourhood attention transformer (Hassani and Shi 2022, section 3). The defaults are those of DiNAT-L
     in TAO.
 
-    `dilations` has a number for each block of each stage, None: 1 for all. `init` is the distribution of initial
-    kernels (`layers.INITIALIZERS`). `frozen_stages` run as in evaluation while the rest trains: without drop path.
+    `dilations` has a number for each block of each stage, None: 1 for all.
     """
 
     embed_dim: int = 192
@@ -42,23 +39,14 @@ class DinatConfig(BackboneConfig):
     attention: Attention = "shifted_with_bias"
     mlp_ratio: float = 2.0
     drop_path_rate: float = 0.3
-    use_checkpoint: bool = False
-    init: Init = "original"
-    frozen_stages: tuple[int, ...] = ()
 
     def build(self) -> nn.Module:
         return Dinat(self)
-
-    def for_inference(self) -> "DinatConfig":
-        return replace(self, use_checkpoint=False)
 
     @property
     def in_depth(self) -> tuple[tuple[str, ...], ...]:
         stages = [(f"stage{i}_", f"downsample{i}", f"norm{i}/") for i in range(len(self.depths))]
         return ("patch_",), *stages
-
-    def with_frozen(self, is_frozen: Callable[[str], bool]) -> "DinatConfig":
-        return replace(self, frozen_stages=tuple(i for i in range(len(self.depths)) if is_frozen(f"stage{i}_")))
 
 
 class Dinat(nn.Module):
@@ -87,7 +75,7 @@ class Dinat(nn.Module):
             for j in range(depth):
                 dilation = config.dilations[i][j] if config.dilations else 1
                 block = DinatBlock(config, heads, dilation, next(drop_path), name=f"stage{i}_block{j}")
-                with remat.using("blocks") if config.use_checkpoint else nullcontext():
+                with config.keeping():
                     x = remat.block(block, x, deterministic=still)
             features[f"res{i + 2}"] = remat.block(layer_norm(name=f"norm{i}"), x)
         return features

@@ -3,8 +3,6 @@
 Axes: b images, h w pixels of a map (_h _w those of another), c channels, n windows, t pixels of a window.
 """
 
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,13 +13,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from oneformer_jax.models import remat
 from oneformer_jax.models.backbones.registry import BackboneConfig
+from oneformer_jax.models.backbones.stages import StagedConfig
 from oneformer_jax.models.layers import (
     INITIALIZERS,
     Conv,
     Dense,
     Dropout,
     DropPath,
-    Init,
     fan_in_uniform,
     layer_norm,
     narrow_normal,
@@ -32,12 +30,8 @@ from oneformer_jax.models.precision import widened
 
 
 @dataclass(frozen=True)
-class SwinConfig(BackboneConfig):
-    """Swin transformer (Liu et al. 2021, section 3).
-
-    `init` is the distribution of initial kernels (`layers.INITIALIZERS`). `frozen_stages` run as in evaluation while
-    the rest trains: without dropout and drop path.
-    """
+class SwinConfig(StagedConfig):
+    """Swin transformer (Liu et al. 2021, section 3)."""
 
     embed_dim: int = 192
     depths: tuple[int, ...] = (2, 2, 18, 2)
@@ -53,23 +47,14 @@ class SwinConfig(BackboneConfig):
     ape: bool = False
     patch_norm: bool = True
     pretrain_img_size: int = 384
-    use_checkpoint: bool = False
-    init: Init = "original"
-    frozen_stages: tuple[int, ...] = ()
 
     def build(self) -> nn.Module:
         return Swin(self)
-
-    def for_inference(self) -> "SwinConfig":
-        return replace(self, use_checkpoint=False)
 
     @property
     def in_depth(self) -> tuple[tuple[str, ...], ...]:
         stages = [(f"stage{i}_", f"merging{i}/", f"norm{i}/") for i in range(len(self.depths))]
         return ("patch_embed/", "patch_norm/", "absolute_pos_embed"), *stages
-
-    def with_frozen(self, is_frozen: Callable[[str], bool]) -> "SwinConfig":
-        return replace(self, frozen_stages=tuple(i for i in range(len(self.depths)) if is_frozen(f"stage{i}_")))
 
     def adapted_to(self, other: BackboneConfig) -> "SwinConfig":
         if not isinstance(other, SwinConfig):
@@ -116,7 +101,7 @@ class Swin(nn.Module):
             for j in range(depth):
                 shift = config.window_size // 2 if j % 2 else 0
                 block = SwinBlock(config, heads, shift, next(drop_path), name=f"stage{i}_block{j}")
-                with remat.using("blocks") if config.use_checkpoint else nullcontext():
+                with config.keeping():
                     x = remat.block(block, x, deterministic=still[i])
             features[f"res{i + 2}"] = remat.block(layer_norm(name=f"norm{i}"), x)
         return features

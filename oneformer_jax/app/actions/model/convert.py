@@ -58,8 +58,7 @@ def convert(
         thresholds=weights.thresholds,
     )
     if "predictor" in weights.params:
-        values = ", ".join(f"{name} {value:g}" for name, value in vars(description.thresholds).items())
-        console.print(f"thresholds: {values}")
+        console.print(f"thresholds: {description.thresholds}")
     if target == "huggingface":
         adapted = write_huggingface(
             destination,
