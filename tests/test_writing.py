@@ -215,6 +215,7 @@ ASIDE = {
     "oneformer_jax/data/datasets/tfds_records.py": "in the folder of `appearing_in`",
     "oneformer_jax/data/drawn_shapes.py": "in the folder of `appearing_in`",
     "oneformer_jax/app/actions/model/gen_trt_engine.py": "in the folder of `appearing_in`",
+    "oneformer_jax/deploy/triton.py": "in the folder of `appearing_in`",
     "oneformer_jax/data/storage/archives.py": "in a folder of the cache that gets its name when it is complete",
     "oneformer_jax/data/storage/cache.py": "a lock",
     "oneformer_jax/data/pipeline.py": "what workers note, in a temporary folder",
