@@ -35,7 +35,14 @@ Progress = Callable[[int, int], None]
 Skip = Callable[[DataError], None]
 """Called with what is wrong with an image, which is then left out."""
 
+Stop = Callable[[], bool]
+"""Asked before each batch whether to stop."""
+
 T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """An evaluation was asked to stop before its end."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +108,17 @@ class Evaluator:
     share: tuple[int, int] = (0, 1)
     gather: Callable[[Any], list[Any]] = field(default=lambda own: [own])
 
-    def run(self, backend: Backend, progress: Progress | None = None, skip: Skip | None = None) -> Metrics:
+    def run(
+        self,
+        backend: Backend,
+        progress: Progress | None = None,
+        skip: Skip | None = None,
+        stop: Stop = lambda: False,
+    ) -> Metrics:
         """Predict and score the whole data set, but for what `skip` takes.
 
         Raises:
+            Stopped: in all processes, where `stop` asked any of them.
             DataError: an image or a panoptic PNG is unreadable or contradicts the annotations, and there is no `skip`;
                 the model has fewer classes than the data set, or no image is left.
         """
@@ -113,7 +127,7 @@ class Evaluator:
         asked = Asked(self.tasks, is_thing, self.thresholds)
         names = self.dataset.parts if len(self.dataset.parts) > 1 else {}
         sums = {name: _Sums() for name in (None, *names)}  # None: of all images
-        batches = self._batches()
+        batches = [] if (stopped := stop()) else self._batches()
         coming = [[self._geometry(index) for index in filled(batch, self.batch_size)] for batch in batches]
         with (
             compiling_ahead(backend, coming, asked),
@@ -122,6 +136,8 @@ class Evaluator:
             loading = [pool.submit(self._load, index) for index in batches[0]] if batches else []
             scoring: list[Future[_Sums]] = []
             for position, indices in enumerate(batches):
+                if stopped := stop():
+                    break
                 loaded = dict(_usable(zip(indices, loading, strict=True), skip))
                 if position + 1 < len(batches):
                     loading = [pool.submit(self._load, index) for index in batches[position + 1]]
@@ -140,7 +156,9 @@ class Evaluator:
                     for index, geometry, result in zip(loaded, geometries, results, strict=False)
                 ]
             self._add(scoring, sums, progress, skip)
-        of_processes = self.gather(sums)
+        of_processes = self.gather(None if stopped else sums)
+        if None in of_processes:
+            raise Stopped
         whole, *parts = (_Sums.of(found[name] for found in of_processes) for name in sums)
         if not whole.images:
             raise DataError("none of the images can be scored", where=self.dataset.where)

@@ -3,10 +3,11 @@
 The order at a boundary is a contract: log, validate, then checkpoint (which stores the metrics), then the next batch. A
 checkpoint of step s holds everything after s updates and counts the images that they have seen, to which the pipeline
 seeks on resume. It is written while the next steps are made. What the steps report is read without waiting for the
-device.
+device. Who is asked to stop saves at once: a validation that is due or has begun is left out.
 """
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -24,14 +25,20 @@ from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.errors import OneFormerError
+from oneformer_jax.evaluation.evaluator import Stop, Stopped
 from oneformer_jax.models.oneformer import Params
 from oneformer_jax.stopping import ended_by, name_of, stop_requests
 from oneformer_jax.training.distributed import agreed_stop
 from oneformer_jax.training.logbook import Logbook
 from oneformer_jax.training.step import Scalars, TrainState, TrainStep
 
-Validate = Callable[[Params], dict[str, float]]
-"""The metrics of these parameters."""
+
+@runtime_checkable
+class Validate(Protocol):
+    """The metrics of parameters. Raises `Stopped` in all processes where `stop` asked any of them."""
+
+    def __call__(self, params: Params, stop: Stop = ...) -> dict[str, float]: ...
+
 
 ImageNames = Callable[[Sequence[int]], list[str]]
 """The image files of samples."""
@@ -155,9 +162,13 @@ def train_loop(
                 and (settings.is_due(step, settings.validate_every) or last)
             ):
                 reports.read()
-                if stop.signal:
-                    logbook.message(f"validating step {step} first, then saving; once more: ending without saving")
-                metrics = validate(state.trained)
+                try:
+                    metrics = validate(state.trained, lambda: stop.signal is not None)
+                except Stopped:
+                    logbook.message(f"interrupted: saving step {step} without its validation")
+                    save()
+                    checkpoints.wait()
+                    raise ended_by(stop.signal or signal.SIGTERM) from None
                 logbook.validation(step, metrics)
                 reports.restart_clock()
             if settings.is_due(step, settings.steps_per_epoch) or last:

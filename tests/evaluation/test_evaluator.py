@@ -13,7 +13,7 @@ from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.geometry import Geometry, short_edge
 from oneformer_jax.errors import DataError
-from oneformer_jax.evaluation.evaluator import Evaluator, Metrics
+from oneformer_jax.evaluation.evaluator import Evaluator, Metrics, Stopped
 from oneformer_jax.evaluation.report import metrics_json, percent
 
 SIZES = [(40, 50), (50, 40), (40, 50), (33, 60), (40, 50), (64, 64)]
@@ -94,6 +94,27 @@ def test_an_oracle_is_perfect_and_sees_static_shapes(dataset: Dataset) -> None:
     assert progress == [(done, 6) for done in range(1, 7)]
     assert set(oracle.shapes) == {(2, 64, 64, 3)}, "all six images pad to one shape"
     assert sorted(oracle.seen) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("before_batch", [0, 1])
+def test_one_that_is_asked_to_stop_stops_in_all_processes(dataset: Dataset, before_batch: int) -> None:
+    oracle, gathered = Oracle(dataset), []
+
+    def gather(own):
+        gathered.append(own)
+        return [{None: "what another process has found"}, own]
+
+    with pytest.raises(Stopped):
+        evaluator(dataset, gather=gather).run(oracle, stop=lambda: len(oracle.shapes) == before_batch)
+    assert gathered == [None]
+    assert len(oracle.shapes) == before_batch
+
+
+def test_one_whose_other_process_is_asked_to_stop_stops(dataset: Dataset) -> None:
+    oracle = Oracle(dataset)
+    with pytest.raises(Stopped):
+        evaluator(dataset, gather=lambda own: [own, None]).run(oracle)
+    assert len(oracle.shapes) == 3
 
 
 @pytest.mark.tao(12, 18)

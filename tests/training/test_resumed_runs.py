@@ -1,5 +1,7 @@
 """A run that goes on with another batch size: with the images, the epochs and the schedule of the run it continues."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -20,9 +22,11 @@ from oneformer_jax.checkpoints.store import Checkpoints
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.drawn_shapes import CATEGORIES
+from oneformer_jax.evaluation.evaluator import Stop, Stopped
 from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.oneformer import Params
 from oneformer_jax.training.logbook import SilentLogbook
-from oneformer_jax.training.loop import LoopSettings, train_loop
+from oneformer_jax.training.loop import LoopSettings, Validate, train_loop
 from oneformer_jax.training.optimizer import ScheduleConfig
 from oneformer_jax.training.run import Length
 from oneformer_jax.training.step import TrainState, TrainStep
@@ -62,7 +66,16 @@ class Trained:
         self.rates: dict[int, float] = {}
         self.epoch_ends: list[int] = []
 
-    def train(self, epochs: int, batch: int, *, accumulated: int = 1, stop_after: int | None = None) -> LoopSettings:
+    def train(
+        self,
+        epochs: int,
+        batch: int,
+        *,
+        accumulated: int = 1,
+        stop_after: int | None = None,
+        validate: Validate | None = None,
+        checkpoint_every: int = 1,
+    ) -> LoopSettings:
         """Goes on from the newest checkpoint, as `train` does, with steps that change nothing but their count."""
         loop = Length(epochs, batches_per_step=accumulated).in_steps(Images(IMAGES), batch)
         description = DESCRIPTION
@@ -94,8 +107,8 @@ class Trained:
                 state,
                 stand_in(step),
                 batches(),
-                replace(loop, checkpoint_every=1),
-                validate=None,
+                replace(loop, checkpoint_every=checkpoint_every, validate_every=4),
+                validate=validate,
                 checkpoints=checkpoints,
                 description=description,
                 logbook=SilentLogbook(),
@@ -156,6 +169,34 @@ def test_a_run_that_is_stopped_and_goes_on_is_one_that_was_not(tmp_path: Path) -
     for name in ("samples", "rates", "epoch_ends"):
         assert getattr(once, name) == getattr(twice, name)
     assert described(once) == described(twice) == (10, 50, 2, 2)
+
+
+@pytest.mark.tao(15)
+@pytest.mark.parametrize("stopped_at", [8, 12])
+def test_who_is_stopped_while_validating_saves_at_once_without_its_metrics(tmp_path: Path, stopped_at: int) -> None:
+    """The last step as any other: 24 images in twos."""
+    run, begun = Trained(tmp_path), []
+
+    def validate(_: Params, stop: Stop = lambda: False) -> dict[str, float]:
+        assert not stop()
+        begun.append(len(run.samples) // 2)
+        if begun[-1] == stopped_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if stop():
+            raise Stopped
+        return {"mIoU": 0.5}
+
+    with pytest.raises(SystemExit) as ended:
+        run.train(1, 2, validate=validate, checkpoint_every=100)
+    assert ended.value.code == 143
+    assert described(run)[0] == stopped_at
+    newest = latest(tmp_path)
+    assert newest is not None
+    assert load_description(newest).metrics == {}
+    assert (tmp_path / "best").resolve().name == "4"
+    run.train(1, 2, validate=validate, checkpoint_every=100)
+    assert described(run)[0] == 12
+    assert begun == [4, 8, 12]
 
 
 @given(

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from itertools import islice
@@ -16,7 +16,7 @@ from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.errors import OneFormerError
-from oneformer_jax.evaluation.evaluator import Scoring
+from oneformer_jax.evaluation.evaluator import Scoring, Stop
 from oneformer_jax.evaluation.report import headline, metrics_json
 from oneformer_jax.models.oneformer import Params
 from oneformer_jax.predict.jax_backend import backend_on
@@ -27,9 +27,7 @@ from oneformer_jax.training.sharding import local_mesh, whole_on_each_process
 from oneformer_jax.training.step import TrainState, TrainStep
 
 
-def validation(
-    settings: TrainingRun, scoring: Scoring, dataset: Dataset, mesh: Mesh, run: Run
-) -> Callable[[Params], dict[str, float]]:
+def validation(settings: TrainingRun, scoring: Scoring, dataset: Dataset, mesh: Mesh, run: Run) -> Validate:
     """A function of the parameters that scores them on `dataset`, a dry run on its first batch; each process does its
     share of the images. A score that is not defined (no such segment in the data) is left out of what it returns."""
     recipe, devices = settings.recipe, len(mesh.local_devices)
@@ -41,11 +39,13 @@ def validation(
 
     own_images = len(range(jax.process_index(), len(scored), jax.process_count()))
 
-    def validate(params: Params) -> dict[str, float]:
+    def validate(params: Params, stop: Stop = lambda: False) -> dict[str, float]:
         backend.params = whole_on_each_process(params, mesh)
         with waiting("validating", run.console, own_images) as count:
-            result = evaluator.run(backend, lambda done, _: count(done))
-        backend.params = {}  # a copy, where they are split
+            try:
+                result = evaluator.run(backend, lambda done, _: count(done), stop=stop)
+            finally:
+                backend.params = {}  # a copy, where they are split
         metrics = {name: value for name, value in headline(result).items() if not math.isnan(value)}
         scores = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         run.console.print(f"validation  {scores}")
