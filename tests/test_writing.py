@@ -214,6 +214,7 @@ ASIDE = {
     "oneformer_jax/data/datasets/tfds_dataset.py": "in the folder of `appearing_in`",
     "oneformer_jax/data/datasets/tfds_records.py": "in the folder of `appearing_in`",
     "oneformer_jax/data/drawn_shapes.py": "in the folder of `appearing_in`",
+    "oneformer_jax/data/importers/written.py": "in the folder of `new_folder`",
     "oneformer_jax/app/actions/model/gen_trt_engine.py": "in the folder of `appearing_in`",
     "oneformer_jax/deploy/triton.py": "in the folder of `appearing_in`",
     "oneformer_jax/data/storage/archives.py": "in a folder of the cache that gets its name when it is complete",

@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 int
 up. Heavy modules are imported by the command that needs them, so that `--help` and a typo in the spec answer at once.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,10 +11,11 @@ import typer
 
 from oneformer_jax import __version__
 from oneformer_jax.app.automl.policy import Policy, action_for_training
+from oneformer_jax.app.cli.data_commands import import_data, inspect_data, prepare
+from oneformer_jax.app.cli.options import Overrides, SpecPath, path
 from oneformer_jax.app.run.children import CONFIGS
 from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.run.failures import guarded
-from oneformer_jax.data.storage.addresses import is_address, shown
 from oneformer_jax.tasks import Task
 
 app = typer.Typer(
@@ -42,22 +42,14 @@ def options(
     """What every command takes."""
 
 
-def path(text: str | Path) -> Path:
-    """A path of the command line, with the home folder in place of a `~`, which shells leave in --option=~/file."""
-    if is_address(str(text)):
-        raise typer.BadParameter(f"{shown(str(text))} is an address; expected a path on this machine")
-    return Path(os.path.expanduser(text))
-
-
 inspect = typer.Typer(no_args_is_help=True, help="Look at data, spec or model before training.")
 app.add_typer(inspect, name="inspect")
+app.command("import")(import_data)
+app.command()(prepare)
+inspect.command("data")(inspect_data)
 
-SpecPath = Annotated[
-    Path, typer.Option("--spec", "-e", "--experiment_spec_file", parser=path, help="The spec file (YAML).")
-]
 SourceKind = Literal["auto", "shi", "tao", "huggingface", "swin", "timm", "dinat", "convnext"]
 TargetKind = Literal["checkpoint", "huggingface"]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of spec keys.")]
 
 
 @app.command()
@@ -254,19 +246,6 @@ def schema(output: Annotated[Path, typer.Option("--output", "-o", parser=path, h
         action(output, console)
 
 
-@app.command()
-def prepare(
-    spec: SpecPath,
-    output: Annotated[Path, typer.Option("--output", "-o", parser=path, help="The folder to write.")],
-    overrides: Overrides = None,
-) -> None:
-    """Store a spec's data sets as shards for training at scale; run it again after an interruption to go on."""
-    with guarded() as console:
-        from oneformer_jax.app.actions.data import prepare as action
-
-        action(spec, overrides or [], output, console)
-
-
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def launch(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="train --spec S [KEY=VALUE]...")],
@@ -281,40 +260,6 @@ def launch(
     with guarded() as console:
         code = action(command, num_processes, max_restarts, console)
     raise typer.Exit(code)
-
-
-@inspect.command("data")
-def inspect_data(
-    spec: SpecPath,
-    overrides: Overrides = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Read the pixels of all images, not only of 500.")] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", parser=path, help="Picture to write; default: <results_dir>/inspect/samples.png."
-        ),
-    ] = None,
-    fix: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            parser=path,
-            help="Write the annotations without what cannot be used, a spec that trains on them and a report there.",
-        ),
-    ] = None,
-) -> None:
-    """Check the data sets, print what they hold, and draw 16 training samples as the model will see them."""
-    with guarded() as console:
-        if fix is not None:
-            if output is not None:
-                raise typer.BadParameter("--fix draws no picture: leave --output out")
-            from oneformer_jax.app.actions.cleaned_data import write_cleaned_data
-
-            write_cleaned_data(spec, overrides or [], fix, console)
-            return
-        from oneformer_jax.app.actions.data import inspect_data as action
-
-        action(spec, overrides or [], console, strict=strict, output=output)
 
 
 @inspect.command("spec")

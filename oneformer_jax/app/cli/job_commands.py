@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from oneformer_jax.app.automl.policy import Policy
-from oneformer_jax.app.cli.commands import Overrides, path
+from oneformer_jax.app.cli.options import Overrides, path
 from oneformer_jax.app.jobs.plan import Request
 from oneformer_jax.app.jobs.run import create, follow, resume, run, state
 from oneformer_jax.app.jobs.workspace import Job, Workspace

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8, UInt16
+from jaxtyping import Int32, Shaped, UInt8, UInt16
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from oneformer_jax.data.storage.folders import entries, innermost
@@ -112,6 +112,32 @@ def read_panoptic(file: ImageFile) -> Int32[np.ndarray, "h w"]:
         # Read as RGBX, a pixel is one little-endian word whose low three bytes are the id.
         words = _as_rgb(image, str(file)).tobytes("raw", "RGBX")
         return np.frombuffer(words, "<i4").reshape(image.height, image.width) & np.int32(0xFFFFFF)
+
+
+def read_label_pixels(
+    path: Path, *, palette_colors: bool = False
+) -> tuple[Shaped[np.ndarray, "h w *c"], UInt8[np.ndarray, "n 3"]]:
+    """What a mask stores for each pixel, and the colours of its palette (none without one).
+
+    (height, width) of grey values or positions in the palette, or (height, width, 3) of colours, which a palette gives
+    only with `palette_colors`. Raises DataError: missing, unreadable, lossy, or pixels that number nothing.
+    """
+    with _opened(path) as image:
+        _check_lossless(image, "a mask stores classes in its pixels")
+        if image.mode == "P" and not palette_colors:
+            palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+            return np.asarray(image), palette
+        if image.mode in ("RGBA", "P", "RGBX"):
+            image = image.convert("RGB")
+        elif image.mode == "LA":
+            image = image.getchannel(0)
+        if image.mode not in ("1", "L", "I", "I;16", "I;16B", "RGB"):
+            what = f"the pixels of this mask are of mode {image.mode}, expected whole numbers or colours"
+            raise DataError(what, hint="write it as PNG, grey of 8 or 16 bits, palette or RGB")
+        pixels = np.asarray(image)
+        if image.mode == "I" and pixels.size and not 0 <= pixels.min() <= pixels.max() < 1 << 24:
+            raise DataError(f"a mask holds {pixels.min()} to {pixels.max()}, expected 0 to 16777215")
+        return pixels, np.zeros((0, 3), np.uint8)
 
 
 def panoptic_colors(ids: Int32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -254,10 +280,14 @@ def _check_panoptic(image: Image.Image) -> None:
         raise DataError(f"a panoptic PNG stores ids as RGB colours, this image is of mode {image.mode}", hint=hint)
     if ";16" in str(getattr(image, "tile", "")):
         raise DataError("a panoptic PNG stores ids in colours of 8 bits, this image is of 16 bits", hint=hint)
+    _check_lossless(image, "a panoptic PNG stores ids in its colours", ("JPEG", "WEBP", "GIF"))
+
+
+def _check_lossless(image: Image.Image, what: str, lossy: tuple[str, ...] = ("JPEG", "WEBP")) -> None:
+    """Raises DataError where the file's format changes pixels."""
     packed = str(image.info.get("compression", "")).upper()
-    lossy = [name for name in ("JPEG", "WEBP", "GIF") if image.format == name or name in packed]
-    if lossy:
-        raise DataError(f"a panoptic PNG stores ids in its colours, which {lossy[0]} changes", hint="write them as PNG")
+    if found := [name for name in lossy if image.format == name or name in packed]:
+        raise DataError(f"{what}, which {found[0]} changes", hint="write them as PNG")
 
 
 def _orientation(image: Image.Image) -> int:

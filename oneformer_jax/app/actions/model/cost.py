@@ -99,10 +99,7 @@ def _print_elsewhere(console: Console, work: str, recipe: Recipe, batch: int, si
         mesh = None
     with waiting("compiling for an H100 (nothing is run)" if mesh else "tracing", console):
         if mesh is None:
-            stand_in = Mesh(np.array(jax.devices("cpu")[:1]), (DATA_AXIS,))
-            model = replace(recipe.model, remat="light" if recipe.model.remat == "auto" else recipe.model.remat)
-            there = replace(recipe, model=replace(model, ops=ops_of_gpus(stand_in)))
-            parts = estimated_memory(there, batch, size)
+            parts = estimated_on_gpu(recipe, batch, size)
             source = (
                 "An estimate: what is kept is counted from the traced step, working memory is taken to be a tenth of "
                 "it. With JAX's plugin for CUDA (pip install -e '.[cuda]'; no GPU is needed) the program is compiled."
@@ -116,6 +113,13 @@ def _print_elsewhere(console: Console, work: str, recipe: Recipe, batch: int, si
     held = [str(card) for card in CARDS if gigabytes <= SHARE_OF_A_CARD * card]
     fits = f"fits a card of {', '.join(held)} GB" if held else f"fits no card of {CARDS[-1]} GB"
     console.print(f"{gigabytes:.1f} GiB: {fits}, of which {SHARE_OF_A_CARD:.0%} are used. {source}")
+
+
+def estimated_on_gpu(recipe: Recipe, batch: int, size: Size) -> dict[str, int]:
+    """`estimated_memory` of a step on one GPU, which need not be there."""
+    stand_in = Mesh(np.array(jax.devices("cpu")[:1]), (DATA_AXIS,))
+    model = replace(recipe.model, remat="light" if recipe.model.remat == "auto" else recipe.model.remat)
+    return estimated_memory(replace(recipe, model=replace(model, ops=ops_of_gpus(stand_in))), batch, size)
 
 
 def _sizes(memory: Mapping[str, int]) -> dict[str, str]:

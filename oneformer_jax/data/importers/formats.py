@@ -1,0 +1,32 @@
+"""The layouts of labels that are read, and which of them a source has."""
+
+from pathlib import Path
+
+from oneformer_jax.data.importers import semantic_masks
+from oneformer_jax.data.importers.reader import Format
+from oneformer_jax.errors import DataError
+
+FORMATS: tuple[Format, ...] = (semantic_masks.FORMAT,)
+"""The first that a source seems to have is taken: those that ask most of a source come first."""
+
+
+def named(name: str) -> Format:
+    """Raises DataError for a name that no format has."""
+    found = next((format for format in FORMATS if format.name == name), None)
+    if found is None:
+        known = "".join(f"\n     {format.name}: {format.title}" for format in FORMATS)
+        raise DataError(f"there is no format {name!r}", where="--format", hint=f"choose one of{known}")
+    return found
+
+
+def recognised(source: Path) -> tuple[Format, str]:
+    """The format that a source has, and why it seems so. Raises DataError where it has none."""
+    for format in FORMATS:
+        if why := format.find(source):
+            return format, why
+    known = "".join(f"\n     {format.name}: {format.title}" for format in FORMATS)
+    raise DataError(
+        "this is no layout of labels that is known",
+        where=str(source),
+        hint=f"name what it is with --format, one of{known}",
+    )

@@ -1,0 +1,191 @@
+"""Pictures and masks of a source, paired by their names or by lists.
+
+A file is a mask where a folder above it, or the end of its name, says so; what is left of the path, without the words
+that say what a file is and in which split, is what a picture and its mask share.
+"""
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from oneformer_jax.data.datasets.images import SUFFIXES
+from oneformer_jax.data.importers.reader import Item, Options
+from oneformer_jax.data.storage.folders import is_hidden
+from oneformer_jax.errors import DataError
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_PICTURES = frozenset(
+    {
+        "images",
+        "image",
+        "imgs",
+        "img",
+        "jpegimages",
+        "photos",
+        "pictures",
+        "pics",
+        "rgb",
+        "input",
+        "inputs",
+        "leftimg8bit",
+    }
+)
+_MASKS = (
+    *("annotations", "annotation", "annot", "labels", "label", "masks", "mask", "groundtruth", "ground_truth", "gt"),
+    *("segmentationclass", "segmentationclassraw", "segmentations", "segmentation", "segmaps", "seg", "targets"),
+)
+_MASK_FOLDER = re.compile(rf"(?P<rest>.*?)[ _-]?(?:{'|'.join(_MASKS)})")
+_MASK_FILE = re.compile(r"(?P<rest>.+?)[ ._-](?:mask|masks|label|labels|seg|segmentation|gt|annotation|L|lbl)")
+_PICTURE_FILE = re.compile(r"(?P<rest>.+?)[ ._-](?:image|img|photo|rgb|sat)")
+_LISTS = ("", "ImageSets/Segmentation", "ImageSets", "splits", "lists")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A picture or a mask: `key` is what both share."""
+
+    path: Path
+    key: str
+    split: str
+    mask: str  # the folder or ending that says that it is a mask, "" for pictures
+
+
+@dataclass
+class Pairs:
+    """Pictures with their masks, sorted by name, and what has no partner."""
+
+    items: list[Item] = field(default_factory=list)
+    left_out: list[DataError] = field(default_factory=list)
+
+
+def files_below(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[PurePath]:
+    """The paths of files with these suffixes below a folder, relative to it and sorted; links are followed, hidden
+    files are left out."""
+    found: list[PurePath] = []
+    seen = set[str]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link back to where it lies
+            folders.clear()
+            continue
+        seen.add(real)
+        inner = PurePath(place).relative_to(folder)
+        found += [inner / name for name in names if os.path.splitext(name)[1].lower() in suffixes]
+    return sorted(path for path in found if not is_hidden(path))
+
+
+def described(folder: Path, path: PurePath, options: Options) -> SourceFile:
+    """What the name of a file says about it."""
+    parts, split, mask, is_picture = list[str](), "", "", bool(options.images)
+    told = {"images": PurePath(options.images).parts, "labels": PurePath(options.labels).parts}
+    inner = path.parent.parts
+    for role, place in told.items():
+        if place and inner[: len(place)] == place:
+            inner, mask = inner[len(place) :], options.labels if role == "labels" else ""
+    for part in inner:
+        word = part.casefold()
+        if word in SPLITS:
+            split = SPLITS[word]
+        elif not options.labels and not mask and (found := _MASK_FOLDER.fullmatch(word)):
+            mask, rest = part, found["rest"]
+            split = SPLITS.get(rest, split)
+            parts += [part[: len(rest)]] if rest and rest not in SPLITS else []
+        elif not options.images and word in _PICTURES:
+            is_picture = True
+        else:
+            parts.append(part)
+    stem = path.stem
+    if (mask or not is_picture) and (found := _MASK_FILE.fullmatch(stem)):
+        mask, stem = mask or stem[len(found["rest"]) :], found["rest"]
+    elif not mask and (found := _PICTURE_FILE.fullmatch(stem)):
+        stem = found["rest"]
+    key = unicodedata.normalize("NFC", "/".join([*parts, stem]))
+    return SourceFile(folder / path, key, split, mask)
+
+
+def pairs_of(folder: Path, options: Options) -> Pairs:
+    """All pictures of a source that have a mask. Raises DataError: lists of it that name what is not there."""
+    if listed := list(_listed_pairs(folder)):
+        return Pairs(listed)
+    files = [described(folder, path, options) for path in files_below(folder)]
+    masks = defaultdict[str, list[SourceFile]](list)
+    pictures = defaultdict[str, list[SourceFile]](list)
+    for file in files:
+        (masks if file.mask else pictures)[file.key].append(file)
+    paired = Pairs()
+    splits = _listed_splits(folder)
+    for key in sorted(pictures):
+        for split, found in _by_split(pictures[key]).items():
+            fitting = [mask for mask in masks.get(key, ()) if mask.split == split or not (mask.split and split)]
+            listed_split = splits.get(key) or splits.get(key.rpartition("/")[2])
+            _pair(key, listed_split or split, found, fitting, paired)
+    for key in sorted(masks.keys() - pictures.keys()):
+        paired.left_out += [DataError("the mask has no picture of its name", where=str(it.path)) for it in masks[key]]
+    return paired
+
+
+def _pair(key: str, split: str, pictures: list[SourceFile], masks: list[SourceFile], paired: Pairs) -> None:
+    if len(pictures) > 1:
+        names = ", ".join(str(picture.path) for picture in pictures)
+        hint = "rename or remove one: the mask may belong to either"
+        paired.left_out.append(
+            DataError("several pictures have the same name but for the suffix", where=names, hint=hint)
+        )
+    elif not masks:
+        paired.left_out.append(DataError("the picture has no mask of its name", where=str(pictures[0].path)))
+    elif len(masks) > 1:
+        names = ", ".join(str(mask.path) for mask in masks)
+        hint = "name the folder of masks that counts: --labels FOLDER, below SOURCE"
+        paired.left_out.append(DataError("several masks belong to one picture", where=names, hint=hint))
+    else:
+        paired.items.append(Item(key, pictures[0].path, (masks[0].path,), split))
+
+
+def _by_split(files: Iterable[SourceFile]) -> dict[str, list[SourceFile]]:
+    found = defaultdict[str, list[SourceFile]](list)
+    for file in files:
+        found[file.split].append(file)
+    return found
+
+
+def _lists(folder: Path) -> Iterator[tuple[str, Path, list[list[str]]]]:
+    """Lists of a source by their split, each line as words."""
+    for place in _LISTS:
+        for name, split in SPLITS.items():
+            path = folder / place / f"{name}.txt"
+            if path.is_file():
+                lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+                yield split, path, [line.split() for line in lines if line.strip()]
+
+
+def _listed_pairs(folder: Path) -> Iterator[Item]:
+    """Pictures and masks of lists that name both in each line."""
+    for split, path, lines in _lists(folder):
+        if not all(len(words) == 2 for words in lines):
+            continue
+        for number, words in enumerate(lines, start=1):
+            found = [folder / word.lstrip("/") for word in words]
+            if missing := [str(file) for file in found if not file.is_file()]:
+                raise DataError(f"line {number} names {missing[0]}, which is not there", where=str(path))
+            inner = PurePath(words[0].lstrip("/")).with_suffix("")
+            yield Item(unicodedata.normalize("NFC", str(inner)), found[0], (found[1],), split)
+
+
+def _listed_splits(folder: Path) -> dict[str, str]:
+    """The split of each picture that lists name, by its name without a suffix."""
+    found = {}
+    for split, _, lines in _lists(folder):
+        for words in lines:
+            if len(words) == 1:
+                name = words[0]
+                stem = name[: -len(suffix)] if (suffix := PurePath(name).suffix).lower() in SUFFIXES else name
+                found[unicodedata.normalize("NFC", stem)] = split
+    return found
