@@ -1,5 +1,6 @@
 """The command line: `oneformer ACTION --spec SPEC [key=value ...]`, also as `python -m oneformer_jax`."""
 
+import gc
 import os
 import sys
 import threading
@@ -12,6 +13,8 @@ ALLOCATOR = ":".join(
     f"glibc.malloc.{name}={value}"
     for name, value in {"arena_max": 1, "hugetlb": 1, "mmap_threshold": 1 << 33, "trim_threshold": 1 << 33}.items()
 )
+# While JAX traces a model, Python's defaults walk through all its objects again and again: a sixth of that time.
+GARBAGE_COLLECTIONS = 20_000, 20, 50
 SECONDS_TO_END = 5.0
 
 
@@ -21,6 +24,7 @@ def main() -> None:
         os.environ["GLIBC_TUNABLES"] = ALLOCATOR
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
+    gc.set_threshold(*GARBAGE_COLLECTIONS)
     try:
         from oneformer_jax.app.cli.commands import app
         from oneformer_jax.app.cli.job_commands import app as jobs

@@ -5,6 +5,7 @@ left out, but in `make prove` and for what is marked `optimised`. Programs are k
 the command lines that tests start, and the next run; `pytest --cache-clear` starts afresh.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from tiers import tier
+
+from oneformer_jax.__main__ import GARBAGE_COLLECTIONS
 
 PROGRAMS = Path(__file__).resolve().parents[1] / ".pytest_cache" / "d" / "xla"
 LARGEST = 2 << 30  # bytes; older programs go
@@ -42,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     import jax
 
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    gc.set_threshold(*GARBAGE_COLLECTIONS)
 
 
 def forget_oldest() -> None:

@@ -91,6 +91,7 @@ def serve() -> None:
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):
             importlib.import_module(module.name)
+    importlib.import_module("tensorboardX")  # with torch, if that is there
     gc.freeze()  # or each child copies all of it
     for line in sys.stdin:
         request = json.loads(line)

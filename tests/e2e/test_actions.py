@@ -168,6 +168,7 @@ def test_a_loaded_model_predicts_like_its_parts(workspace: Path, trained: Path) 
         assert 1e-4 < error < 0.1
 
 
+@pytest.mark.prove  # test_kills.py shows in `make test` that a run goes on as one that was not interrupted
 def test_training_resumes_where_it_stopped(workspace: Path, command_line, tmp_path: Path) -> None:
     """Two epochs in one go equal one, and then the second from the checkpoint."""
     # A schedule that does not depend on the number of epochs.

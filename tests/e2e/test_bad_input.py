@@ -202,7 +202,8 @@ def test_a_damaged_newest_checkpoint_is_refused_with_what_to_do(
     assert "resumes from the one before if its folder is removed" in result.stderr
     assert "Traceback" not in result.stderr
     shutil.rmtree(newest)
-    assert "resuming from step 3" in command_line(*arguments).stdout
+    result = command_line(*arguments, "train.num_epochs=1")  # three steps, and so no training
+    assert "is at step 3 of 3" in result.stdout, result.stdout + result.stderr
 
 
 def test_a_run_neither_goes_on_nor_is_evaluated_with_its_classes_in_another_order(

@@ -49,6 +49,7 @@ def test_a_frozen_accumulating_mixing_training(workspace: Path, command_line, tm
     assert [record["step"] for record in log if record["kind"] == "validation"] == [2, 3]
 
 
+@pytest.mark.prove  # in `make test` training/test_step_reports.py shows it without a model
 def test_ten_steps_without_a_finite_loss_name_the_images(workspace: Path, command_line, tmp_path: Path) -> None:
     """Weights of the losses beyond what a float32 holds."""
     keys = ["model.one_former.mask_weight=1e38", "model.one_former.dice_weight=1e38", "train.iters_per_epoch=12"]

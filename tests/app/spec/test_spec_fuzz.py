@@ -15,7 +15,7 @@ from oneformer_jax.app.spec.field import plain
 from oneformer_jax.app.spec.tree import leaves
 from oneformer_jax.errors import SpecError
 
-EXAMPLES = examples(150)
+EXAMPLES = examples(75)
 PATHS = [leaf.path for leaf in leaves(Spec)]
 SECTIONS = sorted({path.rpartition(".")[0] for path in PATHS} - {""})
 

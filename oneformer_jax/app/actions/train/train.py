@@ -44,17 +44,17 @@ def train(settings: TrainingRun, run: Run) -> None:
     )
     settings = replace(settings, monitor=monitor)
     loop = settings.length.in_steps(dataset, settings.pipeline.batch_size * mesh.size)
-    refuse_what_cannot_fit(settings, mesh)
-    for warning in early_endings(settings, loop, len(dataset)):
-        status.warning(warning)
-    if settings.verbose:
-        console.print(parameter_table(settings.recipe))
-
-    store = None
-    if not settings.dry_run:
-        store = Checkpoints(folder, keep=settings.checkpoints_kept, monitor=settings.monitor)
-    newest = newest_checkpoint(folder, store)
+    # One context of JAX: a model that is traced in another one is traced again.
     with jax.default_device(mesh.local_devices[0]):
+        refuse_what_cannot_fit(settings, mesh)
+        for warning in early_endings(settings, loop, len(dataset)):
+            status.warning(warning)
+        if settings.verbose:
+            console.print(parameter_table(settings.recipe))
+        store = None
+        if not settings.dry_run:
+            store = Checkpoints(folder, keep=settings.checkpoints_kept, monitor=settings.monitor)
+        newest = newest_checkpoint(folder, store)
         now = describe(settings, loop, dataset)
         start = starting_point(settings, loop, now, newest, mesh, run)
         loop = start.loop
