@@ -2,11 +2,17 @@
 
 from pathlib import Path
 
-from oneformer_jax.data.importers import semantic_masks
+from oneformer_jax.data.importers import labelme, mask_files, object_masks, semantic_masks, yolo
 from oneformer_jax.data.importers.reader import Format
 from oneformer_jax.errors import DataError
 
-FORMATS: tuple[Format, ...] = (semantic_masks.FORMAT,)
+FORMATS: tuple[Format, ...] = (
+    yolo.FORMAT,
+    labelme.FORMAT,
+    object_masks.FORMAT,
+    mask_files.FORMAT,
+    semantic_masks.FORMAT,
+)
 """The first that a source seems to have is taken: those that ask most of a source come first."""
 
 

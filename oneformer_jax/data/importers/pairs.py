@@ -43,6 +43,8 @@ _MASKS = (
     *("segmentationclass", "segmentationclassraw", "segmentations", "segmentation", "segmaps", "seg", "targets"),
 )
 _MASK_FOLDER = re.compile(rf"(?P<rest>.*?)[ _-]?(?:{'|'.join(_MASKS)})")
+_OBJECT_FOLDER = re.compile(r"(?:segmentation)?objects?|instances?(?:[ _-]?(?:masks?|ids?|labels?))?|inst")
+_OBJECT_FILE = re.compile(r"(?P<rest>.+?)[ ._-](?:instances?|instanceids|objects?|inst)", re.IGNORECASE)
 _MASK_FILE = re.compile(r"(?P<rest>.+?)[ ._-](?:mask|masks|label|labels|seg|segmentation|gt|annotation|L|lbl)")
 _PICTURE_FILE = re.compile(r"(?P<rest>.+?)[ ._-](?:image|img|photo|rgb|sat)")
 _LISTS = ("", "ImageSets/Segmentation", "ImageSets", "splits", "lists")
@@ -56,6 +58,7 @@ class SourceFile:
     key: str
     split: str
     mask: str  # the folder or ending that says that it is a mask, "" for pictures
+    of_objects: bool = False  # whether the mask numbers objects, not classes
 
 
 @dataclass
@@ -90,10 +93,13 @@ def described(folder: Path, path: PurePath, options: Options) -> SourceFile:
     for role, place in told.items():
         if place and inner[: len(place)] == place:
             inner, mask = inner[len(place) :], options.labels if role == "labels" else ""
+    of_objects = False
     for part in inner:
         word = part.casefold()
         if word in SPLITS:
             split = SPLITS[word]
+        elif not options.labels and _OBJECT_FOLDER.fullmatch(word):
+            mask, of_objects = part, True
         elif not options.labels and not mask and (found := _MASK_FOLDER.fullmatch(word)):
             mask, rest = part, found["rest"]
             split = SPLITS.get(rest, split)
@@ -103,12 +109,14 @@ def described(folder: Path, path: PurePath, options: Options) -> SourceFile:
         else:
             parts.append(part)
     stem = path.stem
-    if (mask or not is_picture) and (found := _MASK_FILE.fullmatch(stem)):
+    if (mask or not is_picture) and (found := _OBJECT_FILE.fullmatch(stem)):
+        mask, stem, of_objects = mask or stem[len(found["rest"]) :], found["rest"], True
+    elif (mask or not is_picture) and (found := _MASK_FILE.fullmatch(stem)):
         mask, stem = mask or stem[len(found["rest"]) :], found["rest"]
     elif not mask and (found := _PICTURE_FILE.fullmatch(stem)):
         stem = found["rest"]
     key = unicodedata.normalize("NFC", "/".join([*parts, stem]))
-    return SourceFile(folder / path, key, split, mask)
+    return SourceFile(folder / path, key, split, mask, of_objects)
 
 
 def pairs_of(folder: Path, options: Options) -> Pairs:
@@ -119,7 +127,8 @@ def pairs_of(folder: Path, options: Options) -> Pairs:
     masks = defaultdict[str, list[SourceFile]](list)
     pictures = defaultdict[str, list[SourceFile]](list)
     for file in files:
-        (masks if file.mask else pictures)[file.key].append(file)
+        if not file.of_objects:
+            (masks if file.mask else pictures)[file.key].append(file)
     paired = Pairs()
     splits = _listed_splits(folder)
     for key in sorted(pictures):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -39,7 +40,7 @@ def labelled(name: str, count: int, *, seed: int = 0, size: tuple[int, int] = (4
     rows, columns = np.mgrid[:height, :width]
     objects = []
     for _ in range(count):
-        y, x, a, b = rng.uniform(6, height - 6), rng.uniform(6, width - 6), rng.uniform(4, 9), rng.uniform(4, 9)
+        y, x, a, b = rng.uniform((6, 6, height / 12, height / 12), (height - 6, width - 6, height / 5, height / 5))
         mask = ((rows - y) / a) ** 2 + ((columns - x) / b) ** 2 <= 1
         objects.append((int(rng.integers(stuff, stuff + 3)), mask))
         classes[mask] = objects[-1][0]
@@ -126,3 +127,18 @@ def same_objects(found: list[tuple[int, np.ndarray]], wanted: list[tuple[int, np
         best = int(np.argmax(scores))
         assert scores[best] >= least, scores[best]
         left.pop(best)
+
+
+def is_whole(mask: np.ndarray) -> bool:
+    """Whether one outline bounds it: it has one part and no hole."""
+    contours, _ = cv2.findContours(np.pad(mask, 1).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    return len(contours) == 1
+
+
+def outline(mask: np.ndarray) -> list[np.ndarray]:
+    """Outlines of a mask without its holes: corners (x, y), a sixteenth of a pixel inside the edges of its pixels."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    large = cv2.resize(inner, None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [(contour[:, 0] + 0.5) / 8 + (columns[0], rows[0]) for contour in contours if len(contour) > 2]
