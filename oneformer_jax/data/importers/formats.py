@@ -2,12 +2,27 @@
 
 from pathlib import Path
 
-from oneformer_jax.data.importers import labelme, mask_files, object_masks, semantic_masks, yolo
+from oneformer_jax.data.importers.layouts import (
+    ade20k,
+    cityscapes,
+    coco,
+    labelme,
+    mask_files,
+    object_masks,
+    semantic_masks,
+    vistas,
+    yolo,
+)
 from oneformer_jax.data.importers.reader import Format
 from oneformer_jax.errors import DataError
 
 FORMATS: tuple[Format, ...] = (
+    cityscapes.FORMAT,
+    vistas.FORMAT,
+    ade20k.CHALLENGE,
+    ade20k.FULL,
     yolo.FORMAT,
+    coco.FORMAT,
     labelme.FORMAT,
     object_masks.FORMAT,
     mask_files.FORMAT,

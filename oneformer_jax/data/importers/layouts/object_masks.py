@@ -13,10 +13,10 @@ import numpy as np
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.dataset import Segment
 from oneformer_jax.data.importers.in_order import in_order
+from oneformer_jax.data.importers.layouts.semantic_masks import SemanticMasks, open_masks
 from oneformer_jax.data.importers.mask_pixels import read_mask
 from oneformer_jax.data.importers.pairs import described, files_below
 from oneformer_jax.data.importers.reader import Format, Item, Options, Progress, Reader, Regions
-from oneformer_jax.data.importers.semantic_masks import SemanticMasks, open_masks
 from oneformer_jax.errors import DataError
 
 
