@@ -128,11 +128,11 @@ def _classes_in(item: Item) -> dict[int, tuple[str, int]] | DataError:
     listed = annotation.get("object") if isinstance(annotation, dict) else None
     if not isinstance(listed, list):
         return DataError("there is no list annotation.object", where=str(item.labels[1]))
-    named = {entry.get("name_ndx"): str(entry.get("name")) for entry in listed if isinstance(entry, dict)}
-    found = {}
-    for number, name in named.items():
+    found: dict[int, tuple[str, int]] = {}
+    for entry in listed:
+        number = entry.get("name_ndx") if isinstance(entry, dict) else None
         if type(number) is int and number in objects:
-            found[number] = name, len(objects[number] - {0})
+            found[number] = str(entry.get("name")), len(objects[number] - {0})
     return found
 
 

@@ -180,9 +180,11 @@ class _Place:
 
 def _without_parents(categories: Categories, files: Sequence[CocoFile], guesses: list[str]) -> Categories:
     """Without the class that Roboflow adds for its groups: the supercategory of others, which no annotation has."""
-    used = {entry.get("category_id") for file in files for entry in file.annotations}
-    used |= {info.get("category_id") for file in files for e in file.annotations for info in e.get("segments_info", ())}
-    parents = {entry.get("supercategory") for entry in files[0].categories}
+    entries = [entry for file in files for entry in file.annotations if isinstance(entry, dict)]
+    lists = [found for entry in entries if isinstance(found := entry.get("segments_info"), list)]
+    infos = [info for found in lists for info in found if isinstance(info, dict)]
+    used = {number for entry in (*entries, *infos) if type(number := entry.get("category_id")) is int}
+    parents = {str(entry.get("supercategory")) for entry in files[0].categories}
     kept = [item for item in categories.items if item.id in used or item.name not in parents]
     if 0 < len(kept) < len(categories):
         dropped = ", ".join(repr(item.name) for item in categories.items if item not in kept)
