@@ -34,9 +34,9 @@ bindings:
 	-$(VENV)/bin/pip install --quiet --no-deps --upgrade --target $(VENV)/tensorrt_bindings/10 "tensorrt-cu12-bindings>=10,<11"
 	-$(VENV)/bin/pip install --quiet --no-deps --upgrade --target $(VENV)/tensorrt_bindings/11 "tensorrt-cu13-bindings>=11,<12"
 
-# Whether every extra can be installed from wheels on each Python that is here.
-resolve:
-	$(PYTHON) .ci/resolve.py
+# Whether every extra can be installed from wheels on each Python, which need not be here.
+resolve: install-dev
+	$(RUN) .ci/resolve.py
 
 quickstart: install
 	$(RUN) cli.py quickstart

@@ -1,12 +1,9 @@
-"""Whether pip can install every extra from wheels, on each Python that pyproject.toml names: `make resolve`.
+"""Whether every extra can be installed from wheels on each Python that pyproject.toml names: `make resolve`.
 
-A Python that is installed resolves for itself. For one that is not, pip is asked for its wheels; markers are then those
-of the Python that runs this. Nothing is installed.
+uv resolves for a Python that need not be there, with its markers, on Linux with an x86 processor. Nothing is installed.
 """
 
-import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,34 +18,38 @@ SOURCES = ("antlr4-python3-runtime==4.9.*", "promise")
 APART = ("tensorrt", "tensorrt-rtx")
 """Source that only names NVIDIA's wheels for the CUDA that is found: its metadata cannot be read from a wheel."""
 SHOWN = ("jax", "flax", "orbax-checkpoint", "optuna", "onnxruntime", "torch", "numpy")
+PLATFORM = "x86_64-manylinux_2_28"
 
 
 def main() -> int:
     """Prints a line for every Python and extra; returns 1 where one cannot be resolved."""
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
-        pip(["wheel", "--no-deps", "--wheel-dir", folder, *SOURCES], check=True)
-        for version in versions():
-            found = interpreter(version)
-            where = ["--python", found] if found else []
-            target = [] if found else ["--python-version", version, "--target", f"{folder}/none"]
-            print(f"Python {version}: {found or 'not installed, wheels alone are looked up'}", flush=True)
+        wheels = ["wheel", "--quiet", "--no-deps", "--wheel-dir", folder, *SOURCES]
+        subprocess.run([sys.executable, "-m", "pip", *wheels], check=True)
+        for version in re.findall(r"Python :: (3\.\d+)$", "\n".join(PROJECT["classifiers"]), re.MULTILINE):
+            print(f"Python {version}", flush=True)
             for extra in ("", *EXTRAS):
-                options = ["--dry-run", "--ignore-installed", "--only-binary=:all:", "--find-links", folder, *target]
-                wanted = [text for text in requirements(extra) if name_of(text) not in APART]
-                result = pip([*where, "install", *options, "--report", f"{folder}/report.json", *wanted])
+                result = resolved(extra, version, folder)
                 if result.returncode:
                     failures += 1
-                    errors = "\n".join(line for line in result.stderr.splitlines() if line.startswith("ERROR"))
-                    print(f"  {extra or 'base'}: cannot be installed\n{errors}", flush=True)
+                    print(f"  {extra or 'base'}: cannot be installed\n{result.stderr}", flush=True)
                     continue
-                report = json.loads(Path(folder, "report.json").read_text())
-                chosen = {name_of(it["metadata"]["name"]): it["metadata"]["version"] for it in report["install"]}
+                chosen = dict(line.split("==") for line in result.stdout.splitlines())
                 shown = ", ".join(f"{name} {chosen[name]}" for name in SHOWN if name in chosen)
                 left = [name_of(text) for text in requirements(extra) if name_of(text) in APART]
                 apart = f"; without {', '.join(left)}" if left else ""
                 print(f"  {extra or 'base'}: {len(chosen)} distributions ({shown}){apart}", flush=True)
     return min(failures, 1)
+
+
+def resolved(extra: str, version: str, wheels: str) -> subprocess.CompletedProcess[str]:
+    """What the base and an extra need, a line for each distribution."""
+    wanted = "\n".join(text for text in requirements(extra) if name_of(text) not in APART)
+    options = ["--python-version", version, "--python-platform", PLATFORM, "--only-binary", ":all:"]
+    options += ["--find-links", wheels, "--no-annotate", "--no-header", "--quiet"]
+    command = [sys.executable, "-m", "uv", "pip", "compile", *options, "-"]
+    return subprocess.run(command, input=wanted, capture_output=True, text=True)
 
 
 def requirements(extra: str) -> list[str]:
@@ -65,28 +66,6 @@ def name_of(requirement: str) -> str:
     """The name of a distribution that a requirement starts with."""
     name = re.match(r"[\w.-]+", requirement)
     return name[0].lower() if name else ""
-
-
-def versions() -> list[str]:
-    """The Pythons that the classifiers name."""
-    classifiers = "\n".join(PROJECT["classifiers"])
-    return re.findall(r"Python :: (3\.\d+)$", classifiers, re.MULTILINE)
-
-
-def interpreter(version: str) -> str | None:
-    """An installed Python of this version: on the path, or one of pyenv's."""
-    pyenv = sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
-    for command in (shutil.which(f"python{version}"), *pyenv):
-        asked = "import sys, ensurepip; print('%d.%d' % sys.version_info[:2])"
-        if command and subprocess.run([command, "-c", asked], capture_output=True, text=True).stdout.strip() == version:
-            return command
-    return None
-
-
-def pip(arguments: list[str], *, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """Runs the pip of this Python."""
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=check)
 
 
 if __name__ == "__main__":
