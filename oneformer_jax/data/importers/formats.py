@@ -13,6 +13,7 @@ from oneformer_jax.data.importers.layouts import (
     vistas,
     yolo,
 )
+from oneformer_jax.data.importers.layouts.through_datumaro import PREFIX, datumaro_format
 from oneformer_jax.data.importers.reader import Format
 from oneformer_jax.errors import DataError
 
@@ -33,6 +34,8 @@ FORMATS: tuple[Format, ...] = (
 
 def named(name: str) -> Format:
     """Raises DataError for a name that no format has."""
+    if name.startswith(PREFIX):
+        return datumaro_format(name)
     found = next((format for format in FORMATS if format.name == name), None)
     if found is None:
         known = "".join(f"\n     {format.name}: {format.title}" for format in FORMATS)

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.data.datasets.coco_instances import compress, run_lengths
+from oneformer_jax.data.datasets.coco_instances import compress
+from oneformer_jax.data.datasets.images import image_size
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.data.importers.class_table import VOID_NAMES, find_table, read_table
 from oneformer_jax.data.importers.in_order import in_order
 from oneformer_jax.data.importers.pairs import SPLITS, files_below
 from oneformer_jax.data.importers.reader import Format, Item, Options, Progress, Reader, Shape, Shapes
-from oneformer_jax.data.importers.run_lengths import run_lengths_of
+from oneformer_jax.data.importers.run_lengths import run_lengths_of, united
 from oneformer_jax.data.storage.folders import Spellings
 from oneformer_jax.errors import DataError
 from oneformer_jax.stored import read_json
@@ -65,7 +65,7 @@ class Labelme(Reader):
                 what = error.what if isinstance(error, DataError) else "it is not as labelme writes shapes"
                 hint = error.hint if isinstance(error, DataError) else ""
                 notes.append(DataError(what, where=f"{path}: shape {number}", hint=hint))
-        shapes = tuple(Shape(index_of[label], False, _united(parts, size)) for (label, _), parts in groups.items())
+        shapes = tuple(Shape(index_of[label], False, united(parts, size)) for (label, _), parts in groups.items())
         return Shapes(size, shapes, tuple(notes))
 
 
@@ -80,8 +80,6 @@ def _size(content: dict[str, Any], image: Path) -> Size:
     height, width = content.get("imageHeight"), content.get("imageWidth")
     if type(height) is int and type(width) is int:
         return height, width
-    from oneformer_jax.data.datasets.images import image_size
-
     return image_size(image)
 
 
@@ -114,14 +112,6 @@ def _mask(encoded: str, corners: list[tuple[float, float]], size: Size) -> Any:
     target = whole[max(0, top) : top + inner.shape[0], max(0, left) : left + inner.shape[1]]
     target[:] = inner[max(0, -top) :, max(0, -left) :][: target.shape[0], : target.shape[1]]
     return run_lengths_of(whole)
-
-
-def _united(parts: list[Any], size: Size) -> Any:
-    if all(isinstance(part, list) for part in parts):
-        return [polygon for part in parts for polygon in part]
-    masks = run_lengths([compress(part, size) for part in parts], size)
-    found = coco_mask.merge(masks)
-    return {"size": list(size), "counts": found["counts"].decode()}
 
 
 def find(source: Path) -> str:
