@@ -34,6 +34,14 @@ def inspect_spec(spec_path: Path, overrides: list[str], console: Console) -> Non
         ("key", "value", "default", "set at"),
         [(leaf.path, _text(values[leaf.path]), _text(leaf.default), _place(spec.place(leaf.path))) for leaf in changed],
     )
+    stated = [leaf for leaf in leaves(Spec) if leaf.key.unset and leaf not in changed and spec.is_set(leaf.path)]
+    if stated:
+        _print(
+            console,
+            f"{len(stated)} at their defaults, which decide because they are set",
+            ("key", "value", "without it", "set at"),
+            [(leaf.path, _text(values[leaf.path]), leaf.key.unset, _place(spec.place(leaf.path))) for leaf in stated],
+        )
     ignored, reasons = unsupported_keys(spec), notes()
     if ignored:
         rows = [(path, _place(spec.place(path)), reasons[path]) for path in ignored]

@@ -225,6 +225,14 @@ def test_spec_shows_what_is_set_and_where(spec: Path) -> None:
     assert "train.optim.lr" not in rows  # as it is by default
 
 
+def test_spec_shows_defaults_that_decide_because_they_are_set(spec: Path) -> None:
+    said = run("inspect", "spec", "-e", spec, "model.test.overlap_threshold=0.5", "inference.mode=semantic").output
+    row = next(line.split() for line in said.splitlines() if "model.test.overlap_threshold" in line)
+    assert row[1] == "0.5"
+    assert "inference.mode" not in said  # means the same unset
+    assert "because they are set" not in run("inspect", "spec", "-e", spec).output
+
+
 def test_spec_problems_are_told(spec: Path) -> None:
     result = run("inspect", "spec", "-e", spec, "train.num_epoch=7")
     assert result.exit_code == 1

@@ -34,6 +34,8 @@ def test_a_template_is_printed_for_each_action(action: str) -> None:
             assert f"# {leaf.name}: " in result.stdout
         elif leaf.default is not None:
             assert written[path] == leaf.default
+        else:
+            assert f"# {leaf.name}:  # {leaf.field.description}" in result.stdout
     assert "dataset.on_bad_annotation" in written
 
 

@@ -123,7 +123,9 @@ def _template_lines(nodes: Iterable[Leaf | Branch], indent: str) -> Iterator[str
         if isinstance(node, Branch):
             yield f"{indent}{node.name}:"
             yield from _template_lines(node.children(), f"{indent}  ")
-        elif node.default is not None:
+        elif node.default is None:
+            yield f"{indent}# {node.name}:  # {node.field.description}"
+        else:
             if node.key.unset:
                 text = yaml_text({node.name: node.default}, flow=True).strip()
                 yield f"{indent}# {text[1:-1]}  # unset: {node.key.unset}"
