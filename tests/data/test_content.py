@@ -55,6 +55,14 @@ def lines(found: list[Table], things: str = "TTS", **chances: float) -> list[str
     return list(learned_from(Striped(found, things), chances or ALL))
 
 
+def test_only_a_semantic_task_that_is_scored_is_to_be_switched_off() -> None:
+    mostly_void = Striped([[(0, False)] * 2], "TTS")
+    for scored, advised in ((("semantic", "instance"), True), (("instance",), False)):
+        said = "".join(learned_from(mostly_void, ALL, scored))
+        assert "belong to no segment" in said
+        assert ("model.test.semantic_on: false" in said) == advised
+
+
 def test_where_all_can_be_learned_nothing_is_said() -> None:
     assert lines([[(0, False)] * 4 + [(2, False)] * 2, [(1, False)] * 6]) == []
 

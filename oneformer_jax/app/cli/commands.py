@@ -255,10 +255,11 @@ def launch(
     max_restarts: Annotated[int, typer.Option(min=0, help="How often to restart after a process was lost.")] = 0,
 ) -> None:
     """Train on several processes of this machine, as if they were nodes; watch them and start them again."""
+    from oneformer_jax.app.cli.launch import for_training
     from oneformer_jax.app.cli.launch import launch as action
 
     with guarded() as console:
-        code = action(command, num_processes, max_restarts, console)
+        code = action(for_training(command), num_processes, max_restarts, console)
     raise typer.Exit(code)
 
 

@@ -76,7 +76,11 @@ def resume_job(workspace: Place, job: JobId) -> None:
 def list_jobs(workspace: Place) -> None:
     """Show all jobs of a workspace: where they come from and how they ended."""
     with guarded() as console:
-        console.print(table_of(_at(workspace).existing()))
+        found = _at(workspace).existing()
+        if found.jobs():
+            console.print(table_of(found))
+        else:
+            console.print(f"no jobs in {found.folder.resolve()}")
 
 
 @app.command("show")

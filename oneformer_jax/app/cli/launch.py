@@ -35,6 +35,16 @@ class Ending(NamedTuple):
         return f"process {self.process} has ended ({how})"
 
 
+def for_training(command: Sequence[str]) -> Sequence[str]:
+    """The command. Raises OneFormerError where it is not `train`: no other divides its work among processes."""
+    if command[0] != "train":
+        raise OneFormerError(
+            f"launch starts several processes of `train` alone, found `{command[0]}`",
+            hint=f"run `{command[0]}` without launch: it is one process, which sees all GPUs",
+        )
+    return command
+
+
 def launch(command: Sequence[str], num_processes: int, max_restarts: int, console: Console) -> int:
     """Runs `oneformer command` as so many processes, each standing for a node, until all have ended; returns a code.
 

@@ -27,7 +27,7 @@ def asked_of_training(
 
     Raises DataError where nothing can be learned, SpecError where the score is never defined.
     """
-    for line in learned_from(train, task_prob):
+    for line in learned_from(train, task_prob, tasks):
         warn(line)
     if val is None:
         return score or SCORES["semantic"][0]

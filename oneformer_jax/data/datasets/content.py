@@ -1,7 +1,7 @@
 """What the annotations of a data set define: the tasks and the classes that can be learned from it, and how much of its
 images shows none of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,8 +62,9 @@ def unlabelled_share(dataset: Dataset) -> float:
     return float(np.mean(shares))
 
 
-def learned_from(dataset: Dataset, task_prob: Mapping[str, float]) -> Iterator[str]:
-    """What a training with these chances of the tasks cannot learn from a data set, and what to set: a line each.
+def learned_from(dataset: Dataset, task_prob: Mapping[str, float], scored: Collection[Task] = TASKS) -> Iterator[str]:
+    """What a training with these chances of the tasks, which scores those of `scored`, cannot learn from a data set,
+    and what to set that is not set: a line each.
 
     Raises DataError where it can learn nothing.
     """
@@ -84,7 +85,8 @@ def learned_from(dataset: Dataset, task_prob: Mapping[str, float]) -> Iterator[s
             f"samples that are of the {task} task teach nothing; set {_without(task_prob, task)}"
         )
     if "semantic" in drawn and (share := unlabelled_share(dataset)) > MUCH_VOID:
-        without = f", or set {_without(task_prob, 'semantic')} and model.test.semantic_on: false"
+        unscored = " and model.test.semantic_on: false" if "semantic" in scored else ""
+        without = f", or set {_without(task_prob, 'semantic')}{unscored}"
         yield (
             f"{share:.0%} of the pixels in {dataset.where} belong to no segment. The semantic task gives every pixel "
             "one of the classes, so its result is arbitrary there, which no score shows: annotate the background as a "

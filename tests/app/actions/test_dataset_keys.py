@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from oneformer_jax.app.settings import data as datasets
+from oneformer_jax.app.settings.evaluation import evaluation_run
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
@@ -72,3 +73,9 @@ def test_one_folder_is_for_all_files(root: Path) -> None:
 def test_keys_that_contradict_each_other_are_named(root: Path, keys: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         open_dataset(datasets.dataset_files(spec_of(root, **keys), "val"))
+
+
+def test_an_evaluation_without_data_names_both_splits_that_it_could_score(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("evaluate: {checkpoint: somewhere}\n")
+    with pytest.raises(SpecError, match=r"neither dataset.test.annotations nor dataset.val.annotations"):
+        evaluation_run(load_spec(tmp_path / "spec.yaml", []))

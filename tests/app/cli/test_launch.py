@@ -7,6 +7,7 @@ import pytest
 
 from oneformer_jax.app.cli import launch
 from oneformer_jax.app.run.screen import Screen
+from oneformer_jax.errors import OneFormerError
 
 # Process 1 is killed, or ends with a code, in as many starts as the second word says; process 0 then waits for it.
 SCRIPT = """
@@ -53,3 +54,9 @@ def test_a_lost_process_ends_the_others_and_all_start_again(
     assert all(word in text for word in words), text
     assert ("restarting" in text) == (starts > 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{p}-{s}" for p in "01" for s in range(starts))
+
+
+def test_only_a_training_has_several_processes() -> None:
+    assert launch.for_training(["train", "-e", "spec.yaml"]) == ["train", "-e", "spec.yaml"]
+    with pytest.raises(OneFormerError, match=r"found `evaluate`(.|\n)*run `evaluate` without launch"):
+        launch.for_training(["evaluate", "-e", "spec.yaml"])

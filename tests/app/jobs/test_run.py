@@ -44,6 +44,12 @@ def test_record_log_and_exit_code_tell_how_the_action_ended(
         assert job("logs", "-w", workspace.folder, "export-1").stdout == said
 
 
+def test_a_folder_without_jobs_says_so(tmp_path: Path) -> None:
+    result = job("list", "-w", tmp_path)
+    assert result.exit_code == 0
+    assert f"no jobs in {tmp_path}" in result.stdout.replace("\n", "")
+
+
 def test_list_and_show(workspace: Workspace, stub: Callable[[str], None]) -> None:
     absent = job("list", "-w", workspace.folder)
     assert (absent.exit_code, "no such workspace" in absent.stderr) == (1, True)
