@@ -40,7 +40,7 @@ def for_training(command: Sequence[str]) -> Sequence[str]:
     if command[0] != "train":
         raise OneFormerError(
             f"launch starts several processes of `train` alone, found `{command[0]}`",
-            hint=f"run `{command[0]}` without launch: it is one process, which sees all GPUs",
+            hint=f"run `{command[0]}` without launch, as one process",
         )
     return command
 
