@@ -16,9 +16,9 @@ from pycocotools import mask as coco_mask
 from tiers import examples
 
 from oneformer_jax.data.datasets.check_files import check_files
-from oneformer_jax.data.datasets.cleaned_copy import write_cleaned
 from oneformer_jax.data.datasets.content import learned_from
 from oneformer_jax.data.datasets.sources import Source, open_sources
+from oneformer_jax.data.importers.cleaned_copy import write_cleaned
 from oneformer_jax.errors import DataError
 
 HEIGHT, WIDTH = 8, 10

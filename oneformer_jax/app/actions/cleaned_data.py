@@ -13,9 +13,9 @@ from oneformer_jax.app.spec import Spec, given_values, load_spec, to_yaml
 from oneformer_jax.app.spec.dotted import put
 from oneformer_jax.app.spec.field import plain
 from oneformer_jax.app.spec.source import absolute
-from oneformer_jax.data.datasets.cleaned_copy import Cleaned, write_cleaned
 from oneformer_jax.data.datasets.dataset import listing
 from oneformer_jax.data.datasets.files import DatasetFiles, local_label_maps, local_sources
+from oneformer_jax.data.importers.cleaned_copy import Cleaned, write_cleaned
 from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.writing import new_folder, write_text

@@ -18,7 +18,8 @@ def num_workers(spec: Spec, split: Split) -> int | None:
 def has_data(spec: Spec, split: Split) -> bool:
     """Whether the spec says where the annotated images of a split are."""
     section = getattr(spec.dataset, split)
-    return bool(section.annotations) or any(path.startswith(SCHEME) for path in path_list(section.images))
+    prepared = any(path.startswith(SCHEME) for path in path_list(section.images))
+    return bool(section.annotations) or prepared or _has_masks(section)
 
 
 def splits_with_data(spec: Spec) -> list[DatasetFiles]:
@@ -34,8 +35,10 @@ def dataset_files(spec: Spec, split: Split, *, num_classes: int | None = None) -
     section, given = getattr(spec.dataset, split), spec.dataset.label_map
     by_format = given.items() if isinstance(given, dict) else [("*", given)]
     prepared = _prepared_folder(section, split)
-    if not prepared:
+    if not prepared and not _has_masks(section):
         require(spec, f"dataset.{split}.annotations")
+    if not prepared and not section.annotations:
+        require(spec, "dataset.label_map")
     return DatasetFiles(
         split,
         sources=() if prepared else _sources(section, split),
@@ -45,6 +48,11 @@ def dataset_files(spec: Spec, split: Split, *, num_classes: int | None = None) -
         num_classes=num_classes,
         on_bad_annotation=spec.dataset.on_bad_annotation,
     )
+
+
+def _has_masks(section: SplitKeys) -> bool:
+    """Whether there are images with masks of classes, which need no annotations."""
+    return not section.annotations and any(path_list(section.images)) and any(path_list(section.panoptic))
 
 
 def path_list(paths: Paths) -> list[str]:
@@ -72,18 +80,21 @@ def _prepared_folder(section: SplitKeys, split: Split) -> str:
 def _sources(section: SplitKeys, split: Split) -> tuple[SourceFiles, ...]:
     """The annotation files with their folders: one folder is for all files, several are for one each."""
     annotations = path_list(section.annotations)
+    if _has_masks(section):
+        annotations = [""] * max(len(path_list(section.images)), len(path_list(section.panoptic)))
     images, panoptic = (
         _one_each(getattr(section, name), len(annotations), f"dataset.{split}.{name}", f"dataset.{split}.annotations")
         for name in ("images", "panoptic")
     )
-    names = list(section.names) or default_names(annotations)
+    names = list(section.names) or default_names(annotations if any(annotations) else panoptic)
     if len(names) != len(annotations):
         raise SpecError(
             f"{len(names)} names for {len(annotations)} annotation files",
             where=f"dataset.{split}.names",
             hint=f"one name for each file of dataset.{split}.annotations, or none",
         )
-    for key, values in (("annotations", annotations), ("names", names)):
+    files = ("annotations", annotations) if any(annotations) else ("panoptic", panoptic)
+    for key, values in (files, ("names", names)):
         if double := [value for value in values if values.count(value) > 1]:
             raise SpecError(f"'{double[0]}' is listed twice", where=f"dataset.{split}.{key}")
     return tuple(SourceFiles(*fields) for fields in zip(annotations, images, panoptic, names, strict=True))

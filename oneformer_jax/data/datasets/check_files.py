@@ -74,7 +74,7 @@ def _check(dataset: Dataset, read: set[int], i: int) -> Findings:
     for path in record.files[:1]:
         with problems.collected(), naming(record):
             warnings += _check_image_header(record, path)
-    for path in record.files[1:]:
+    for path in record.panoptic_files:
         with problems.collected(), naming(record):
             _check_label_header(record, path)
     if i in read and not problems.errors:

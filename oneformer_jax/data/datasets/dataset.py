@@ -46,6 +46,11 @@ class Record:
         """Every file that belongs to this image alone: the image first; none where files hold many images."""
         return (self.image_path,)
 
+    @property
+    def panoptic_files(self) -> tuple[Path, ...]:
+        """Those of `files` that are panoptic PNGs."""
+        return self.files[1:]
+
 
 class EncodedRecord(NamedTuple):
     """An image as files hold it, and its segments: a panoptic PNG or, where that is empty, a mask a segment in COCO's

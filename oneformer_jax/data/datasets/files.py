@@ -16,7 +16,8 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """Locations (paths, archives, addresses) of an annotation file and its folders; "" where there is none."""
+    """Locations (paths, archives, addresses) of an annotation file and its folders; "" where there is none. Without
+    annotations `panoptic` holds masks of classes."""
 
     annotations: str
     images: str = ""
@@ -81,7 +82,9 @@ def local_sources(files: DatasetFiles) -> list[Source]:
 
     return [
         Source(
-            local_file(source.annotations, what=f"dataset.{files.split}.annotations", suffix=".json"),
+            local_file(source.annotations, what=f"dataset.{files.split}.annotations", suffix=".json")
+            if source.annotations
+            else None,
             folder("images", source.images),
             folder("panoptic", source.panoptic),
             source.name,

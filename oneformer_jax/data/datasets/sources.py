@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Int16
 
 from oneformer_jax.data.datasets import OnBad
-from oneformer_jax.data.datasets.categories import SAME_ORDER, check_agreement, with_label_map
+from oneformer_jax.data.datasets.categories import SAME_ORDER, check_agreement, load_label_map, with_label_map
+from oneformer_jax.data.datasets.class_masks import ClassMaskDataset
 from oneformer_jax.data.datasets.coco_file import CocoFile, read_coco
 from oneformer_jax.data.datasets.coco_instances import InstanceDataset
 from oneformer_jax.data.datasets.coco_panoptic import PanopticDataset
@@ -20,9 +21,10 @@ from oneformer_jax.errors import DataError
 @dataclass(frozen=True)
 class Source:
     """An annotation file with its folders; `name` is what the metrics call it. `images` may be None where each image
-    has an `img_path`; `panoptic`, the folder of PNGs, belongs to COCO panoptic files and to no others."""
+    has an `img_path`; `panoptic`, the folder of PNGs, belongs to COCO panoptic files and to no others. Without an
+    annotation file that folder holds masks of classes (see `class_masks`)."""
 
-    annotations: Path
+    annotations: Path | None
     images: Path | None = None
     panoptic: Path | None = None
     name: str = ""
@@ -48,11 +50,23 @@ def open_sources(
     """
     parts = [
         open_source(source, read_coco(source.annotations, on_bad=on_bad), contiguous_id, label_maps or {})
+        if source.annotations is not None
+        else _open_masks(source, contiguous_id, label_maps or {})
         for source in sources
     ]
     for part in parts[1:]:
         check_same_categories(parts[0], part)
     return parts[0] if len(parts) == 1 else ConcatenatedDataset(parts)
+
+
+def _open_masks(source: Source, contiguous_id: bool, label_maps: Mapping[str, Path]) -> Dataset:
+    """The images of a source without annotations, whose label map says which id is which class."""
+    path = label_maps.get("coco_panoptic", label_maps.get("*"))
+    if source.images is None or source.panoptic is None or path is None:
+        hint = "set dataset.<split>.annotations; or, for masks of classes, dataset.<split>.images and dataset.label_map"
+        raise DataError("there are no annotations", where=str(source.panoptic or source.images or ""), hint=hint)
+    categories = load_label_map(path, contiguous_id=contiguous_id)
+    return ClassMaskDataset(source.images, source.panoptic, categories, name=source.name)
 
 
 def open_source(source: Source, coco: CocoFile, contiguous_id: bool, label_maps: Mapping[str, Path]) -> Dataset:

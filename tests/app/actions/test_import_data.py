@@ -198,3 +198,25 @@ def test_the_small_model_is_that_of_camvid_tiny() -> None:
     for name, section in FOR_CPUS.model.items():
         for key, value in section.items():
             assert spec["model"][name][key] == value
+
+
+def spec_of_masks(source: Path, folder: Path, **dataset: object) -> Path:
+    split = {"images": str(source / "images"), "panoptic": str(source / "masks")}
+    content = {"results_dir": str(folder / "results"), "model": {"sem_seg_head": {"num_classes": 3}}}
+    spec = folder / "masks.yaml"
+    spec.write_text(yaml.safe_dump({**content, "dataset": {"train": split, "val": split, **dataset}}))
+    return spec
+
+
+def test_masks_of_classes_train_without_annotations(source: Path, tmp_path: Path) -> None:
+    labels = [{"id": n, "name": name, "isthing": 0} for n, name in enumerate(["ground", "disk", "ring"])]
+    (tmp_path / "label_map.json").write_text(json.dumps(labels))
+    more = {"label_map": str(tmp_path / "label_map.json"), "task_prob_train": {"semantic": 1}}
+    command = ["inspect", "data", "--strict", "--spec", str(spec_of_masks(source, tmp_path, **more))]
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "without annotations: 20 images, and every class is stuff" in result.output
+    command = ["inspect", "data", "--spec", str(spec_of_masks(source, tmp_path))]
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, command)
+    assert result.exit_code == 1
+    assert "dataset.label_map" in result.output

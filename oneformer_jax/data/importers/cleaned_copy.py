@@ -44,6 +44,9 @@ def write_cleaned(
 
     Raises DataError where nothing is left, or for what concerns the whole file; OSError for a file that is there.
     """
+    if source.annotations is None:
+        hint = "oneformer import writes annotations for them"
+        raise DataError("masks of classes have no annotations to clean", where=str(source.panoptic), hint=hint)
     left_out: list[DataError] = []
     coco = read_coco(source.annotations, left_out=left_out)
     dataset = open_source(source, coco, contiguous_id, label_maps or {})
