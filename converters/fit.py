@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from converters.names.swin import OUTPUT_NORMS
+from converters.names.radio import ADDED_TO_BACKBONES
 from converters.rules import ConversionError, Params, Report, within
 from oneformer_jax.models.oneformer import TRAINING_ONLY
 from oneformer_jax.models.ops import interpolation_matrix
@@ -33,17 +33,17 @@ Adapt = Callable[[str, np.ndarray, tuple[int, ...]], tuple[np.ndarray | None, st
 def fit_backbone(params: Params, template: Params) -> tuple[Params, Report]:
     """A backbone (the tree under `backbone`) in the architecture of `template`, which holds fresh parameters.
 
-    Relative position biases of another window size and absolute position embeddings of another image size are
-    interpolated (bicubic, as the Swin authors do); what `params` lack stays fresh. Raises ConversionError where less
-    than 90 % of the names agree (the norms of the stages' outputs apart, which classifiers lack) or shapes differ
+    Relative position biases of another window size and position embeddings of another image size are interpolated
+    (bicubic, as the authors of Swin and TAO do); what `params` lack stays fresh. Raises ConversionError where less
+    than 90 % of the names agree (what OneFormer adds to a backbone apart) or shapes differ
     otherwise.
     """
     model, weights = flatten_dict(template, sep="/"), flatten_dict(params, sep="/")
-    norms = {path for path in model if any(within(f"backbone/{path}", part) for part in OUTPUT_NORMS)}
-    names = (model.keys() | weights.keys()) - norms
+    added = {path for path in model if any(within(f"backbone/{path}", part) for part in ADDED_TO_BACKBONES)}
+    names = (model.keys() | weights.keys()) - added
     agreeing = len(names & model.keys() & weights.keys())
     if agreeing < ENOUGH * len(names):
-        missing, unexpected = sorted(model.keys() - weights.keys() - norms), sorted(weights.keys() - model.keys())
+        missing, unexpected = sorted(model.keys() - weights.keys() - added), sorted(weights.keys() - model.keys())
         report = Report(missing=tuple(missing), unexpected=tuple(unexpected))
         hint = f"only {agreeing} of {len(names)} names agree: model.backbone must match these weights"
         raise ConversionError(report, where="pretrained backbone", hint=hint)
@@ -116,14 +116,16 @@ def _fit(weights: Flat, model: Flat, adapt: Adapt, *, fresh: set[str], dropped: 
 
 
 def _interpolate(path: str, array: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray | None, str]:
-    """Tables of positions on a square grid: bicubic interpolation, half-pixel centres, as PyTorch's."""
-    if path == "absolute_pos_embed" and array.ndim == len(shape) == 4 and array.shape[3] == shape[3]:
+    """Tables of positions on a square grid: bicubic interpolation as PyTorch's, with half-pixel centres; RADIO's so
+    that the corners meet."""
+    of_radio = path == "patches/position_embed"
+    if (of_radio or path == "absolute_pos_embed") and array.ndim == len(shape) == 4 and array.shape[3] == shape[3]:
         grid, sides = array[0], (array.shape[1], shape[1])
     elif path.endswith("/relative_position_bias") and array.ndim == len(shape) == 2 and array.shape[1] == shape[1]:
         sides = (round(array.shape[0] ** 0.5), round(shape[0] ** 0.5))
         grid = array.reshape(sides[0], sides[0], -1)
     else:
         return None, ""
-    matrix = interpolation_matrix(*sides, "bicubic")
+    matrix = interpolation_matrix(*sides, "bicubic", align_corners=of_radio)
     resized = np.einsum("ph,qw,hwc->pqc", matrix, matrix, grid, optimize=True)
     return resized.reshape(shape), f"bicubic, {sides[0]}x{sides[0]} to {sides[1]}x{sides[1]}"

@@ -59,6 +59,17 @@ BUILT_IN_TO_DINAT: Json = {
     "attention_probs_dropout_prob": 0.0,
 }
 
+BUILT_IN_TO_RADIO: Json = {
+    "layer_norm_eps": 1e-6,
+    "hidden_act": "gelu",
+    "num_channels": 3,
+    "patch_size": 16,
+    "qkv_bias": True,
+    "use_swiglu_ffn": False,
+}
+BUILT_IN_TO: Mapping[str, Json] = {"swin": BUILT_IN_TO_SWIN, "dinat": BUILT_IN_TO_DINAT, "radio": BUILT_IN_TO_RADIO}
+"""By the kinds of `models.backbones`."""
+
 # Of every model: settings of text generation, of outputs and of the program that wrote the file.
 _OF_ANY_MODEL = """
     _attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash _name_or_path
@@ -135,7 +146,7 @@ def check_built_in(hf: Json, *, is_backbone: bool, kind: str = "swin", where: st
     """Raises CheckpointError naming every key for which our model has another value built in, with both. `kind` is that
     of the backbone."""
     backbone = hf if is_backbone else backbone_of(hf, where=where)
-    problems = _differences(backbone, BUILT_IN_TO_DINAT if kind == "dinat" else BUILT_IN_TO_SWIN)
+    problems = _differences(backbone, BUILT_IN_TO[kind])
     if not is_backbone:
         problems = [*_differences(hf, BUILT_IN), *(f"backbone_config.{problem}" for problem in problems)]
     if problems:

@@ -8,14 +8,17 @@ from typing import Any, get_args
 from converters.huggingface_config import Json, told
 from converters.shapes import Shapes
 from oneformer_jax.errors import CheckpointError
-from oneformer_jax.models.backbones import BackboneConfig, ConvNeXtConfig, DinatConfig, SwinConfig
+from oneformer_jax.models.backbones import BackboneConfig, ConvNeXtConfig, DinatConfig, RadioConfig, SwinConfig
 from oneformer_jax.models.backbones.dinat import Attention
+from oneformer_jax.models.backbones.radio import Positions
 from oneformer_jax.models.backbones.registry import tuples
 
 FREE = ("drop_rate", "attn_drop_rate", "drop_path_rate", "use_checkpoint", "layer_scale_init_value", "init")
 """Facts that no weight depends on."""
 HEAD_WIDTH = 32
 """Of every published DiNAT."""
+HEADS = {768: 12, 1024: 16, 1152: 16, 1280: 16}
+"""Of the published transformers of RADIO, by their width."""
 
 
 Facts = Mapping[str, Any]
@@ -32,6 +35,10 @@ class Told:
     is_binding: bool = True
     notes: list[str] = field(default_factory=list)
 
+    def knowing(self, facts: Facts) -> "Told":
+        """With what the names of the weights say, which only what is binding contradicts."""
+        return replace(self, facts={**facts, **self.facts} if self.is_binding else {**self.facts, **facts})
+
 
 def infer_backbone(shapes: Shapes, *, told: Told | None = None, hf_config: Json | None = None) -> BackboneConfig:
     """The backbone under `backbone` whose parameters (our names) have these shapes.
@@ -43,6 +50,8 @@ def infer_backbone(shapes: Shapes, *, told: Told | None = None, hf_config: Json 
     told = told or Told()
     if "backbone/stem/kernel" in shapes:
         config: BackboneConfig = _infer_convnext(shapes)
+    elif is_radio(shapes):
+        config = infer_radio(shapes, told)
     elif "backbone/patch_embed0/kernel" in shapes:
         config = infer_dinat(shapes, told)
     else:
@@ -131,6 +140,43 @@ def _fits(dilations: Any, depths: tuple[int, ...]) -> bool:
         is_nested
         and tuple(map(len, dilations)) == depths
         and all(type(dilation) is int and dilation > 0 for stage in dilations for dilation in stage)
+    )
+
+
+def is_radio(shapes: Shapes) -> bool:
+    """Whether the backbone is a RADIO."""
+    return "backbone/patches/tokens" in shapes
+
+
+def infer_radio(shapes: Shapes, told: Told) -> RadioConfig:
+    """The RADIO under `backbone`. The number of heads is told, or follows from the width where published transformers
+    have it. How the table of positions is resized is told."""
+    facts, where = told.facts, shapes.where
+    tokens, embed_dim = shapes.of("backbone/patches/tokens", 2)
+    depth, heads = shapes.count(r"backbone/block(\d+)/"), facts.get("num_heads") or HEADS.get(embed_dim)
+    if not isinstance(heads, int) or heads < 1 or embed_dim % heads:
+        found = "are not known, and weights do not hold them" if heads is None else f"are {heads!r:.60}"
+        raise CheckpointError(
+            f"the num_heads of this RADIO of {embed_dim} channels {found}",
+            where=where,
+            hint="convert takes a file with the keys of model.backbone.radio as --backbone; a training takes them from "
+            "its spec",
+        )
+    positions, align_corners = facts.get("positions", "resized"), facts.get("align_corners", True)
+    if positions not in get_args(Positions) or not isinstance(align_corners, bool):
+        raise CheckpointError(f"positions {positions!r:.60}, align_corners {align_corners!r:.60}", where=where)
+    told.notes.append(f"positions of these weights: {positions}, align_corners {str(align_corners).lower()}")
+    return RadioConfig(
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=heads,
+        mlp_width=shapes.of("backbone/block0/linear1/kernel", 2)[-1],
+        tokens=tokens,
+        layer_scale="backbone/block0/layer_scale1" in shapes,
+        mlp_norm="backbone/block0/mlp_norm/scale" in shapes,
+        position_side=shapes.of("backbone/patches/position_embed", 4)[1],
+        positions=positions,
+        align_corners=align_corners,
     )
 
 

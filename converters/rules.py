@@ -29,6 +29,7 @@ class Layout(Enum):
     SAME = ()
     LINEAR = (1, 0)  # (out, in) -> (in, out)
     CONV = (2, 3, 1, 0)  # (out, in, height, width) -> (height, width, in, out)
+    TRANSPOSED_CONV = (2, 3, 0, 1)  # (in, out, height, width) -> (height, width, in, out)
     MAP = (0, 2, 3, 1)  # (batch, channels, height, width) -> (batch, height, width, channels)
     TOKENS = "tokens"  # (batch, side * side, channels) -> (batch, side, side, channels)
 

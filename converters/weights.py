@@ -8,11 +8,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from converters.files.read import Source, read_source
+from converters.files.read import Source, Statistics, read_source
 from converters.huggingface_config import backbone_of, check_built_in, check_told, class_names, told
-from converters.infer_backbone import Facts, Told, infer_backbone
+from converters.infer_backbone import Facts, Told, infer_backbone, is_radio
 from converters.infer_config import infer_architecture
-from converters.names import huggingface, original, swin
+from converters.names import huggingface, original, radio
 from converters.names.recognise import Kind, recognise
 from converters.published import facts_of
 from converters.rules import Params, Report, carry_over
@@ -28,12 +28,14 @@ from oneformer_jax.postprocess.results import Thresholds
 
 @dataclass(frozen=True)
 class Converted:
-    """Parameters with their architecture: a whole model, or a backbone alone under the key `backbone`."""
+    """Parameters with their architecture: a whole model, or a backbone alone under the key `backbone`. `statistics` are
+    those of the pixels that it was trained with, where the weights hold them."""
 
     kind: Kind
     config: OneFormerConfig | BackboneConfig
     params: Params = field(repr=False)
     report: Report = field(repr=False)
+    statistics: Statistics | None = None
 
     @property
     def thresholds(self) -> Thresholds:
@@ -53,17 +55,19 @@ def convert(
     What weights do not hold of a backbone (`infer_backbone`) is told by `backbone`, else by Hugging Face's
     configuration, else by a table of published files, else by `otherwise`.
 
-    Parts for training alone may be absent; a backbone lacks the norms of its stages' outputs. Raises CheckpointError
+    Parts for training alone may be absent; a backbone lacks what OneFormer adds to it. Raises CheckpointError
     where the architecture cannot be read or a Hugging Face configuration asks for a model that computes something else,
     and ConversionError for names that are missing or unexpected and shapes that do not fit.
     """
     where = source.location
     found = recognise(source.arrays, kind, where=where)
-    hf = (source.config or {}) if found.kind == "huggingface" else {}
-    check_built_in(hf, is_backbone=found.is_backbone, kind=huggingface.kind_of_backbone(found.arrays), where=where)
+    hf = (source.config or {}) if found.kind in ("huggingface", "radio") else {}
+    kind_of_backbone = "radio" if found.kind == "radio" else huggingface.kind_of_backbone(found.arrays)
+    check_built_in(hf, is_backbone=found.is_backbone, kind=kind_of_backbone, where=where)
     carried = carry_over(found.arrays, found.rules)
     shapes = Shapes(carried.shapes, where)
     about = _told(backbone, hf if found.is_backbone else backbone_of(hf, where=where), where, otherwise)
+    about = about.knowing({"align_corners": radio.is_tao(source.arrays)}) if is_radio(shapes) else about
     config: OneFormerConfig | BackboneConfig
     if found.is_backbone:
         config = infer_backbone(shapes, told=about, hf_config=hf)
@@ -76,10 +80,14 @@ def convert(
         unknown = check_told(hf, config, has_text="text_encoder/token_embedding" in shapes, where=where)
         if unknown:
             notes.append(f"not known in config.json, and taken to be without effect: {', '.join(unknown)}")
-    optional = swin.OUTPUT_NORMS if found.is_backbone else TRAINING_ONLY
+    statistics = radio.statistics_of(source.arrays)
+    if statistics:
+        mean, std = ([round(x, 3) for x in part] for part in statistics)
+        notes.append(f"trained on pixels with dataset.pixel_mean {mean} and pixel_std {std}: set them in its spec")
+    optional = radio.ADDED_TO_BACKBONES if found.is_backbone else TRAINING_ONLY
     params, report = carried.fit(template(config, where), optional=optional, where=where)
     report = replace(report, skipped={**report.skipped, **found.skipped}, notes=tuple(notes))
-    return Converted(found.kind, config, params, report)
+    return Converted(found.kind, config, params, report, statistics)
 
 
 def _told(backbone: Facts | None, hf: Facts, where: str, otherwise: Facts | None) -> Told:
@@ -89,6 +97,8 @@ def _told(backbone: Facts | None, hf: Facts, where: str, otherwise: Facts | None
     if "dilations" in hf:
         rate = told(hf, "drop_path_rate", DinatConfig.drop_path_rate, where=where)
         return Told({"dilations": hf["dilations"], "drop_path_rate": rate}, "config.json")
+    if hf.get("model_type") == "radio" and "num_attention_heads" in hf:
+        return Told({"num_heads": hf["num_attention_heads"]}, "config.json")
     published = facts_of(where)
     return Told(published, "the published file") if published else Told(otherwise or {}, is_binding=False)
 
@@ -110,7 +120,7 @@ class Weights:
     """Parameters with their architecture. Without `description` and with `report` where they were converted.
 
     `class_names` are () where they are not known. `thresholds` are those of the code base that the weights come from.
-    `folder` is that of Hugging Face, on this machine, which they lie in.
+    `folder` is that of Hugging Face, on this machine, which they lie in. `statistics` are those of `Converted`.
 
     `params` may lack top-level parts: those for training alone, or, in a backbone, all others. Then what `config` says
     of the others are defaults.
@@ -124,6 +134,7 @@ class Weights:
     description: Description | None = None
     report: Report | None = None
     folder: Path | None = None
+    statistics: Statistics | None = None
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -160,5 +171,12 @@ def read_weights(
     elif converted.kind == "huggingface":
         names = class_names(source.config or {}, config.num_classes, where=location)
     return Weights(
-        location, config, converted.params, names, converted.thresholds, None, converted.report, source.folder
+        location,
+        config,
+        converted.params,
+        names,
+        converted.thresholds,
+        report=converted.report,
+        folder=source.folder,
+        statistics=converted.statistics,
     )

@@ -28,6 +28,8 @@ _WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "module")
 _HUB = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 
 OfColours = tuple[float, float, float]
+Statistics = tuple[OfColours, OfColours]
+"""Mean and standard deviation of R, G, B on 0..255."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def read_classes(folder: Path) -> list[Any] | None:
     return [{"id": i} | entry if isinstance(entry, dict) else entry for i, entry in enumerate(entries)]
 
 
-def read_statistics(folder: Path) -> tuple[OfColours, OfColours] | None:
+def read_statistics(folder: Path) -> Statistics | None:
     """Mean and standard deviation of R, G, B on 0..255 in the settings of a Hugging Face folder's image processor.
 
     None where it has none. Raises CheckpointError: numbers that cannot be used, or pictures that are prepared in

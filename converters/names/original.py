@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from converters.names.convnext import convnext
 from converters.names.dinat import dinat
+from converters.names.radio import radio
 from converters.names.swin import classifier, patch_merging, swin_stages
 from converters.rules import Layout, Rule, conv, fused_attention, linear, norm, skip
 from oneformer_jax.postprocess.results import Thresholds
@@ -18,6 +19,7 @@ BACKBONES: Mapping[str, list[Rule]] = {
     ],
     "convnext": convnext("backbone."),
     "dinat": dinat("backbone."),
+    "radio": radio("backbone."),
 }
 """By the kinds of `models.backbones`."""
 
@@ -142,13 +144,18 @@ TASK_PAD_ID = 49407
 
 def kind_of_backbone(names: Iterable[str]) -> str:
     """That of a model by its names."""
-    signs = {"backbone.downsample_layers.": "convnext", "backbone.patch_embed.proj.0.": "dinat"}
+    signs = {
+        "backbone.downsample_layers.": "convnext",
+        "backbone.patch_embed.proj.0.": "dinat",
+        "backbone.radio.": "radio",
+    }
     return next((kind for name in names for sign, kind in signs.items() if name.startswith(sign)), "swin")
 
 
 def is_tao(names: Collection[str], prefix: str = "") -> bool:
     """Whether names in the style of the original come from TAO: only there are the prefix `model.`, of PyTorch
-    Lightning, the backbone's head, and a DiNAT without bias tables."""
+    Lightning, the backbone's head, RADIO, and a DiNAT without bias tables."""
     if "model" in prefix.split(".") or any(name.startswith("backbone.head.") for name in names):
         return True
-    return kind_of_backbone(names) == "dinat" and not any(name.endswith(".attn.rpb") for name in names)
+    kind = kind_of_backbone(names)
+    return kind == "radio" or (kind == "dinat" and not any(name.endswith(".attn.rpb") for name in names))

@@ -8,21 +8,26 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from converters.names import convnext, dinat, huggingface, original, swin
+from converters.names import convnext, dinat, huggingface, original, radio, swin
 from converters.rules import Rule, StateDict
 from oneformer_jax.errors import CheckpointError
 
-Kind = Literal["shi", "tao", "huggingface", "swin", "timm", "convnext", "dinat"]
+Kind = Literal["shi", "tao", "huggingface", "swin", "timm", "convnext", "dinat", "radio"]
 
 # A name that only these have, after any prefix; the first that is found decides, for a model contains a backbone.
 _SIGNS: list[tuple[str, tuple[Kind, ...], bool]] = [
     (r"(.*?)model\.pixel_level_module\..*", ("huggingface",), False),
     (r"(.*?)sem_seg_head\.predictor\..*", ("shi", "tao"), False),
     (r"(.*?)(?:swin\.)?embeddings\.patch_embeddings\.projection\.weight", ("huggingface",), True),
+    (r"(.*?)radio\.radio\.model\.patch_generator\.embedder\.weight", ("radio",), True),
+    (r"(.*?)patch_generator\.embedder\.weight", ("radio",), True),
+    (r"(.*?)embeddings\.patch_projection\.weight", ("radio",), True),
     (r"(.*?)downsample_layers\.0\.0\.weight", ("convnext",), True),
     (r"(.*?)patch_embed\.proj\.0\.weight", ("dinat",), True),
     (r"(.*?)patch_embed\.proj\.weight", ("swin", "timm"), True),
 ]
+_OF_ONE: dict[Kind, list[Rule]] = {"convnext": convnext.RULES, "dinat": dinat.RULES, "radio": radio.RULES}
+"""Rules of backbones alone of one kind."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class Recognised:
         if self.kind == "huggingface":
             kind = huggingface.kind_of_backbone(self.arrays)
             return huggingface.BACKBONES[kind] if self.is_backbone else huggingface.rules_with(kind)
-        if self.kind in ("convnext", "dinat"):
-            return convnext.RULES if self.kind == "convnext" else dinat.RULES
+        if self.kind in _OF_ONE:
+            return _OF_ONE[self.kind]
         if self.is_backbone:
             return swin.NEWER_TIMM_RULES if swin.is_newer_timm(self.arrays) else swin.RULES
         rules = original.rules_with(original.kind_of_backbone(self.arrays))
@@ -66,9 +71,9 @@ def recognise(arrays: StateDict, kind: Kind | Literal["auto"] = "auto", *, where
         raise CheckpointError(
             f"weights from no known source: {len(names)} arrays, the first ones {', '.join(names[:8]) or '(none)'}",
             where=where,
-            hint="known sources are OneFormer with a backbone Swin, DiNAT (SHI-Labs, NVIDIA TAO, Hugging Face) or "
-            "ConvNeXt (SHI-Labs), and backbones alone: Swin (Microsoft, timm, Hugging Face), DiNAT (SHI-Labs) and "
-            "ConvNeXt (Meta)",
+            hint="known sources are OneFormer with a backbone Swin, DiNAT (SHI-Labs, NVIDIA TAO, Hugging Face), "
+            "ConvNeXt (SHI-Labs) or RADIO (NVIDIA TAO), and backbones alone: Swin (Microsoft, timm, Hugging Face), "
+            "DiNAT (SHI-Labs), ConvNeXt (Meta) and RADIO (NVIDIA, transformers)",
         )
     if len(prefixes) > 1:
         raise CheckpointError(

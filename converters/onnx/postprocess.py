@@ -17,7 +17,7 @@ Finish = Callable[[Array, Array], tuple[Array, ...]]
 
 
 def finish(task: Task, is_thing: Bool[np.ndarray, " k"], size: tuple[int, int], thresholds: Thresholds) -> Finish:
-    """A function of class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4) that returns `RESULTS[task]`.
+    """A function of class logits (B, Q, K + 1) and mask logits (B, Q, h, w) that returns `RESULTS[task]`.
 
     semantic: class indices (B, H, W). instance: N labels, scores (0: no instance) and masks (B, N, H, W), best pairs
     first. panoptic: ids (B, H, W), 0 for none, and for id i + 1 label (-1: no segment) and score at i, (B, Q).

@@ -39,7 +39,7 @@ class Backend(Protocol):
     def predict(
         self, images: UInt8[np.ndarray, "b h w 3"], sizes: Int[np.ndarray, "b 2"], tasks: Sequence[Task]
     ) -> dict[Task, BatchLogits]:
-        """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4) for each task; features of the images are
+        """Class logits (B, Q, K + 1) and mask logits (B, Q, h, w) for each task; features of the images are
         computed once. `sizes` are the resized (height, width) inside the padded images."""
         ...
 

@@ -176,9 +176,15 @@ def using(ops: Ops) -> Iterator[None]:
 
 
 @lru_cache(maxsize=256)
-def interpolation_matrix(source: int, target: int, method: Method = "bilinear") -> Float[np.ndarray, "target source"]:
-    """Weights (target, source) float32: row i mixes the source samples that make target sample i."""
-    centre = (np.arange(target) + 0.5) * source / target - 0.5
+def interpolation_matrix(
+    source: int, target: int, method: Method = "bilinear", *, align_corners: bool = False
+) -> Float[np.ndarray, "target source"]:
+    """Weights (target, source) float32: row i mixes the source samples that make target sample i. With `align_corners`
+    the first samples meet, and so do the last ones, not the edges."""
+    if align_corners:
+        centre = np.arange(target) * ((source - 1) / max(1, target - 1))
+    else:
+        centre = (np.arange(target) + 0.5) * source / target - 0.5
     if method == "bilinear":
         centre = centre.clip(min=0.0)
     base = np.floor(centre).astype(int)

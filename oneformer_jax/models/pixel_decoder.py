@@ -1,4 +1,5 @@
-"""The pixel decoder: deformable attention over three levels and one top-down step to stride 4.
+"""The pixel decoder: deformable attention over three levels and one top-down step to the finest map, at stride
+4, or 8 where the backbone has no `res2`.
 
 Axes: b images, h w pixels of a map (_h _w those of any level), s pixels of all levels, c channels in, d channels out.
 """
@@ -69,7 +70,7 @@ class PixelDecoder(nn.Module):
             part.reshape(part.shape[0], *shape, part.shape[-1])
             for part, shape in zip(jnp.split(tokens, ends[:-1], axis=1), shapes, strict=True)
         )
-        lateral = block(ConvNorm(config.conv_dim, name="lateral"), features["res2"])
+        lateral = block(ConvNorm(config.conv_dim, name="lateral"), features[min(features)])
         finest = lateral + resize(res3, (lateral.shape[1], lateral.shape[2]))
         finest = nn.relu(block(ConvNorm(config.conv_dim, side=3, name="output"), finest))
         mask_features = Convolution(config.mask_dim, fan_in_xavier, name="mask_features")(finest)

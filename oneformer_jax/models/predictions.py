@@ -1,7 +1,7 @@
 """What the model returns: the contract between models, losses and post-processing.
 
-Axes: b images, l layers, q queries, k1 classes and no-object, h w pixels at stride 4 (h5 w5 ... at strides 32, 16, 8),
-c channels of a mask embedding, d channels of a query.
+Axes: b images, l layers, q queries, k1 classes and no-object, h w pixels at the finest stride of the backbone, which
+mostly is 4 (h5 w5 ... at strides 32, 16, 8), c channels of a mask embedding, d channels of a query.
 """
 
 from typing import NamedTuple
@@ -14,8 +14,8 @@ from oneformer_jax.models.ops import contract
 class Features(NamedTuple):
     """What `encode` computes from images alone, shared by all tasks.
 
-    `mask_features` is the per-pixel embedding at stride 4; `multi_scale` are the pixel decoder's maps at strides
-    32, 16 and 8, in the order in which the decoder layers read them.
+    `mask_features` is the embedding of pixels at the finest stride; `multi_scale` are the pixel decoder's maps at
+    strides 32, 16 and 8, in the order in which the decoder layers read them.
     """
 
     mask_features: Float[Array, "b h w c"]
@@ -23,7 +23,7 @@ class Features(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """Raw logits of the last layer: `class_logits` (B, Q, K + 1), no-object last, `mask_logits` (B, Q, H/4, W/4)."""
+    """Raw logits of the last layer: `class_logits` (B, Q, K + 1), no-object last, `mask_logits` (B, Q, h, w)."""
 
     class_logits: Float[Array, "b q k1"]
     mask_logits: Float[Array, "b q h w"]

@@ -3,7 +3,7 @@
 semantic: every query votes for classes with its class probabilities, weighted by its mask. instance: the best (query,
 class) pairs, each with the mask of its query. panoptic: every pixel goes to one query, and queries become segments.
 
-Axes: q queries, k1 classes and no-object, k classes, h w mask logits at stride 4, height width the original image.
+Axes: q queries, k1 classes and no-object, k classes, h w mask logits, height width the original image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ def semantic_map(
     """Class index of every pixel of the original image, in the smallest unsigned integer type that holds K classes.
 
     The rule is that of the original (mask logits resized to full size, then sigmoid and sum over queries); Hugging
-    Face sums at stride 4 and resizes the sums instead. A tie goes to the first class.
+    Face sums at the size of the logits and resizes the sums instead. A tie goes to the first class.
     """
     return class_map(_probabilities(class_logits)[:, :-1], Tiles(mask_logits, geometry))
 

@@ -1,11 +1,11 @@
-"""Mask logits at stride 4 -> logits at the original size, for a tile and some queries at a time.
+"""Mask logits -> logits at the original size, for a tile and some queries at a time.
 
 The path of the reference is three steps: bilinear interpolation to the padded network input, a crop that removes the
 padding, and bilinear interpolation to the original size. All of it is linear and separable, so each axis is one small
 banded matrix, and a tile of the result is `vertical @ patch @ horizontal.T`. Its weights are not negative and add up to
 1: no pixel of a tile lies outside the range of its patch, which says what a tile can show before it is computed.
 
-Axes: q queries, n some of them, k classes, h w mask logits at stride 4, i j tiles down and across, p pixels,
+Axes: q queries, n some of them, k classes, h w mask logits, i j tiles down and across, p pixels,
 s t source and target of one axis, m columns.
 """
 

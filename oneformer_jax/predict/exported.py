@@ -52,7 +52,7 @@ class ExportedBackend(ABC):
 
     @abstractmethod
     def run(self, images: Float32[np.ndarray, "b 3 h w"], task_tokens: Float32[np.ndarray, "b n"]) -> BatchLogits:
-        """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4), float32, of normalised images."""
+        """Class logits (B, Q, K + 1) and mask logits (B, Q, h, w), float32, of normalised images."""
 
     def predict(
         self, images: UInt8[np.ndarray, "b h w 3"], sizes: Int[np.ndarray, "b 2"], tasks: Sequence[Task]
@@ -91,7 +91,7 @@ def check_shapes(metadata: Metadata, shapes: Mapping[str, Sequence[Any]], where:
     height, width = metadata.image_size
     expected = {
         OUTPUTS[0]: [metadata.num_queries, metadata.num_classes + 1],
-        OUTPUTS[1]: [metadata.num_queries, height // 4, width // 4],
+        OUTPUTS[1]: [metadata.num_queries, height // metadata.mask_stride, width // metadata.mask_stride],
     }
     for name, sizes in expected.items():
         found = list(shapes[name])[1:]
@@ -158,7 +158,7 @@ class OnnxBackend(ExportedBackend):
         self.batch_sizes = (1, None) if size == ANY_BATCH else (size, size)
 
     def run(self, images: Float32[np.ndarray, "b 3 h w"], task_tokens: Float32[np.ndarray, "b n"]) -> BatchLogits:
-        """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4)."""
+        """Class logits (B, Q, K + 1) and mask logits (B, Q, h, w)."""
         feeds = dict(zip(INPUTS, (images, task_tokens), strict=True))
         class_logits, mask_logits = self.session.run(list(OUTPUTS), feeds)
         return class_logits, mask_logits

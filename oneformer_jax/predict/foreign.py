@@ -25,6 +25,7 @@ def foreign_metadata(stated: Stated, session: Any, where: str) -> Metadata:
         raise EngineError(f"not a OneFormer that TAO exported: {what}", where=where)
     (batch, _, height, width), (_, length) = (shapes[name] for name in INPUTS)
     _, queries, classes = shapes[OUTPUTS[0]]
+    rows = shapes[OUTPUTS[1]][-2]
     sizes = height, width, length, queries, classes
     if not all(isinstance(size, int) for size in sizes):
         found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
@@ -47,4 +48,5 @@ def foreign_metadata(stated: Stated, session: Any, where: str) -> Metadata:
         task_tokens=tuple(map(tuple, task_tokens(END, length).tolist())),
         checkpoint="exported by TAO",
         thresholds=Thresholds(**dict(stated.thresholds)),  # type: ignore[arg-type]
+        mask_stride=8 if rows == height // 8 else 4,
     )

@@ -42,7 +42,7 @@ class Metadata:
     `image_size` (height, width) is static; `batch_size` is that of the graph, -1 where it takes any. `task_tokens` has
     one row for each of `TASKS`: the model's second input. With `postprocess` the graph takes uint8 images alone and
     holds `task`. `checkpoint` names the weights, for people. `thresholds` are the checkpoint's; files of 0.2 hold
-    none and get the defaults.
+    none and get the defaults. `mask_stride`: pixels of an image to one of its mask logits.
     """
 
     categories: Categories
@@ -57,6 +57,7 @@ class Metadata:
     checkpoint: str
     postprocess: Postprocess = "none"
     thresholds: Thresholds = field(default_factory=Thresholds)
+    mask_stride: int = 4
 
     def tokens_of(self, task: Task) -> Float32[np.ndarray, " n"]:
         """The row of a task, as the model takes it."""
@@ -85,7 +86,7 @@ class Metadata:
     @classmethod
     def from_json(cls, content: Any, *, where: str) -> "Metadata":
         """The inverse of `to_json`; other keys are left alone. Raises EngineError: keys missing or of another kind."""
-        fields, _ = stored_fields(cls, content, where=where, optional=("thresholds",), error=EngineError)
+        fields, _ = stored_fields(cls, content, where=where, optional=("thresholds", "mask_stride"), error=EngineError)
         try:
             categories = Categories.from_json(fields["categories"], where=where)
         except DataError as error:
@@ -114,6 +115,7 @@ class Metadata:
             "image_size": min(height, width) < 1,
             "batch_size": metadata.batch_size < 1 and metadata.batch_size != ANY_BATCH,
             "num_queries": metadata.num_queries < 1,
+            "mask_stride": metadata.mask_stride < 1,
             "num_classes": metadata.num_classes < len(categories),
             "pixel_mean": not all(abs(value) <= LARGEST for value in metadata.pixel_mean),
             "pixel_std": not all(TINIEST <= value <= LARGEST for value in metadata.pixel_std),

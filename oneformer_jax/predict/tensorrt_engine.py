@@ -179,7 +179,7 @@ class TensorRTBackend(ExportedBackend):
         check_shapes(self.metadata, engine.shapes, self.where)
 
     def run(self, images: Float32[np.ndarray, "b 3 h w"], task_tokens: Float32[np.ndarray, "b n"]) -> BatchLogits:
-        """Class logits (B, Q, K + 1) and mask logits (B, Q, H/4, W/4). Raises EngineError: TensorRT failed."""
+        """Class logits (B, Q, K + 1) and mask logits (B, Q, h, w). Raises EngineError: TensorRT failed."""
         found = self._engine.run(dict(zip(INPUTS, (images, task_tokens), strict=True)))
         class_logits, mask_logits = (found[name] for name in OUTPUTS)
         return class_logits, mask_logits

@@ -28,7 +28,7 @@ Names = frozenset[str]
 OWN_RATE = re.compile(r"^(?P<backbone>backbone)/|/(?P<queries>query_embed)$")
 # Normalisation layers (scale and bias), layer scales, learned embeddings, position tables.
 NO_DECAY = re.compile(
-    r"norm[^/]*/(scale|bias)$|/(layer_scale|relative_position_bias|absolute_pos_embed|positional_embedding)$"
+    r"norm[^/]*/(scale|bias)$|/(layer_scale[12]?|relative_position_bias|absolute_pos_embed|position_embed|positional_embedding)$"
     r"|/(query_embed|level_embed|token_embedding)$|^(prompt_ctx|logit_scale)$"
 )
 

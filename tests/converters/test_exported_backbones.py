@@ -19,6 +19,7 @@ def test_export(name: str, tmp_path: Path) -> None:
     config = dataclasses.replace(TINY, backbone=BACKBONES[name])
     params = oneformer.init(config, jax.random.key(3))
     path = tmp_path / "model.onnx"
-    exported = export_model(params, config, metadata=METADATA, path=path, opset=17, pictures=[PICTURE])
+    metadata = dataclasses.replace(METADATA, mask_stride=config.backbone.finest_stride)
+    exported = export_model(params, config, metadata=metadata, path=path, opset=17, pictures=[PICTURE])
     assert exported.parity.failures == []
-    assert exported.nodes.get("Conv", 0) == {"convnext": 9, "dinat": 6}[name]  # of it alone are all but one
+    assert exported.nodes.get("Conv", 0) == {"convnext": 9, "dinat": 6, "radio": 1}[name]  # of it alone are all but one

@@ -11,10 +11,13 @@ from converters.files.read import Source
 from converters.names.swin import OUTPUT_NORMS
 from converters.published import DINAT
 from converters.weights import Converted, convert
-from oneformer_jax.models.backbones import BackboneConfig, ConvNeXtConfig, DinatConfig
+from oneformer_jax.models.backbones import BackboneConfig, ConvNeXtConfig, DinatConfig, RadioConfig
 from oneformer_jax.models.config import OneFormerConfig
 
 CONVNEXT_XL = ConvNeXtConfig(dims=(256, 512, 1024, 2048))
+
+
+RADIO_L = RadioConfig(embed_dim=1024, depth=24, num_heads=16, mlp_width=4096, layer_scale=True)
 
 
 DILATIONS = DINAT["150_16_dinat_l_oneformer_coco_100ep.pth"]
@@ -66,10 +69,12 @@ def converted(
             "tao",
             DinatConfig(dilations=DILATIONS, attention="shifted"),
         ),
+        ("tao_radio_v3l", "key", {}, "tao", RADIO_L),
+        ("tao_radio_v3l", "key_lightning", {}, "tao", RADIO_L),
     ],
 )
-def test_whole_dinats(
-    name: str, column: str, told: dict[str, Any], kind: str, backbone: DinatConfig, shared: Path
+def test_whole_models_of_several_names(
+    name: str, column: str, told: dict[str, Any], kind: str, backbone: BackboneConfig, shared: Path
 ) -> None:
     found, kinds = converted(shared, name, column, **told)
     assert found.kind == kind

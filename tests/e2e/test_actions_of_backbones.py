@@ -18,6 +18,11 @@ TINY = {
         "model.backbone.dinat={embed_dim: 8, depths: [2, 1, 1, 1], num_heads: [1, 1, 2, 2], kernel_size: 3, "
         "dilations: [[1, 3], [2], [1], [1]], init: fan_in}",
     ),
+    "radio": (
+        "model.backbone.name=D2RADIO",
+        "model.backbone.radio={backbone: vit_base_patch16_reg4_dinov2, embed_dim: 16, depth: 2, num_heads: 2, "
+        "mlp_width: 32, cpe_max_size: 96, init: fan_in}",
+    ),
 }
 SIZE = ("export.input_height=64", "export.input_width=64")
 

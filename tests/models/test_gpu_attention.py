@@ -39,6 +39,7 @@ class Case(NamedTuple):
 
 
 MANY_KEYS = Case((2,), 5, 150, 2, 16, blocked=(2,))
+WIDE = Case((1,), 9, 9, 1, 72, packed=True)
 WINDOWS = Case((2, 3), 49, 49, 2, 32, bias=True, blocked=(1, 3), packed=True)
 
 
@@ -93,7 +94,7 @@ def computed_by_torch(case: Case, arrays: list[Any], blocked: Any) -> list[np.nd
 
 
 @pytest.mark.parametrize("programs", [1, 512], ids=lambda n: f"{n} programs are enough")
-@pytest.mark.parametrize("case", [MANY_KEYS, WINDOWS], ids=["many keys", "windows"])
+@pytest.mark.parametrize("case", [MANY_KEYS, WINDOWS, WIDE], ids=["many keys", "windows", "filled up"])
 def test_kernels_equal_pytorch(case: Case, programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where sums over keys are split and each program has one tile, and where a program has all tiles."""
     monkeypatch.setattr(attention_problem, "ENOUGH_PROGRAMS", programs)

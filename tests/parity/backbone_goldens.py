@@ -33,8 +33,8 @@ class BackboneGolden:
     def image(self, case: int) -> jax.Array:
         return jnp.asarray(channels_last(self.file[f"case{case}/in/image" if case else "in/image"]))
 
-    def expected(self, case: int) -> dict[str, np.ndarray]:
-        prefix = f"case{case}/out/backbone/" if case else "out/backbone/"
+    def expected(self, case: int, kind: str = "out") -> dict[str, np.ndarray]:
+        prefix = f"case{case}/{kind}/backbone/" if case else f"{kind}/backbone/"
         found = {name: array for name, array in self.file.arrays.items() if name.startswith(prefix)}
         return {name.removeprefix(prefix): channels_last(array) for name, array in found.items()}
 

@@ -5,6 +5,7 @@ entry.
 """
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,14 @@ OURS = {
     r"levels\.(\d)\.blocks\.(\d)\.attn": r"stage\1_block\2/attention",
     r"levels\.(\d)\.blocks\.(\d)": r"stage\1_block\2",
     r"levels\.(\d)\.downsample": r"downsample\1_norm",
+    r"radio\.radio\.model\.patch_generator": "patches",
+    r"radio\.radio\.model\.patch_generator\.embedder": "patches/embedder",
+    r"radio\.radio\.model\.blocks\.(\d)": r"block\1",
+    r"radio\.radio\.model\.blocks\.(\d)\.attn": r"block\1/attention",
 }
 """Their modules -> ours."""
 
+CROPPED = {"positions": "cropped"}
 
 PROVED = pytest.mark.prove  # `make test`: the other kinds and dialects
 FILES = [
@@ -38,6 +44,8 @@ FILES = [
     pytest.param("dinat_b_k3", marks=PROVED),
     pytest.param("dinat_c_k3", marks=PROVED),
     "dinat_c_k7",
+    "radio",
+    pytest.param("radio_ls", marks=PROVED),
 ]
 
 
@@ -72,6 +80,18 @@ def test_maps_of_other_sizes(golden: BackboneGolden) -> None:
         maps = jax.jit(golden.maps)(golden.params, golden.image(case))
         for name, expected in golden.expected(case).items():
             close(maps[name], expected)
+
+
+def test_positions_of_radio_otherwise(shared: Path) -> None:
+    """As RADIO itself resizes them, and as TAO does where the resolution is that of the table."""
+    golden = load_backbone(shared, "radio")
+    for kind, fields in {"align_corners_false": {"align_corners": False}, "resolution_equals_table": CROPPED}.items():
+        other = replace(golden, config=replace(golden.config, **fields))
+        maps = jax.jit(other.maps)(golden.params, golden.image(1))
+        expected = golden.expected(1, f"out_{kind}")
+        assert expected
+        for name, array in expected.items():
+            close(maps[name], array)
 
 
 @pytest.mark.prove  # `make test`: below

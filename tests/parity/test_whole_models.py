@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 FEATURES, LOGITS, MASKS = 5e-5, 3e-5, 5e-4
 
 
-@pytest.fixture(scope="module", params=[pytest.param("convnext", marks=pytest.mark.prove), "dinat"])
+@pytest.fixture(scope="module", params=[pytest.param("convnext", marks=pytest.mark.prove), "dinat", "radio"])
 def golden(request: pytest.FixtureRequest, shared: Path) -> Golden:
     return load_golden(shared / f"reference/golden/backbones/whole_{request.param}_dev.npz")
 

@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from oneformer_jax.app.spec.backbone_keys import SECTIONS, Backbone
-from oneformer_jax.app.spec.field import plain, subsection
+from oneformer_jax.app.spec.field import Section, plain, subsection
+from oneformer_jax.app.spec.radio_keys import KEYS_OF_FIELDS, Radio
 from oneformer_jax.app.spec.source import read_yaml
 from oneformer_jax.errors import SpecError
 
@@ -26,11 +27,25 @@ def read_backbone_file(path: Path) -> dict[str, Any]:
         raise SpecError(f"name is {name!r:.60}, expected one of {', '.join(SECTIONS)}", where=where)
     kinds = [subsection(Backbone.model_fields[section]) for section in SECTIONS.values()]
     kind = subsection(Backbone.model_fields[SECTIONS[name]]) if name else None
-    kind = kind or max(filter(None, kinds), key=lambda kind: len(kind.model_fields.keys() & facts.keys()))
+    kind = kind or max(filter(None, kinds), key=lambda kind: _likeness(kind, facts))
     known = {key: value for key, value in facts.items() if key in kind.model_fields}
     try:
         section = kind.model_validate(known)
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         raise SpecError("; ".join(wrong), where=where) from error
-    return facts | {key: plain(getattr(section, key)) for key in known}
+    others = {key: value for key, value in facts.items() if key not in known}
+    if isinstance(section, Radio):
+        told = [name for name, keys in KEYS_OF_FIELDS.items() if known.keys() & set(keys)]
+        return others | {name: section.fields[name] for name in told}
+    return others | {key: plain(getattr(section, key)) for key in known}
+
+
+def _likeness(kind: type[Section], facts: dict[str, Any]) -> tuple[int, bool]:
+    """How many of the facts are keys of a section, and whether it accepts them."""
+    known = {key: value for key, value in facts.items() if key in kind.model_fields}
+    try:
+        kind.model_validate(known)
+    except ValidationError:
+        return len(known), False
+    return len(known), True

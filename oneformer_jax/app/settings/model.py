@@ -12,12 +12,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from converters.names.original import BACKBONES, rules_with
 from converters.rules import from_params
-from oneformer_jax.app.settings.model_choice import KIND, keys_with, name_of, plain
+from oneformer_jax.app.settings.model_choice import KIND, fields_of, keys_with, name_of, plain
 from oneformer_jax.app.spec import Spec
 from oneformer_jax.app.spec.backbone_keys import SECTIONS
 from oneformer_jax.errors import SpecError
 from oneformer_jax.models import oneformer
-from oneformer_jax.models.backbones import DinatConfig, backbone_to_json
+from oneformer_jax.models.backbones import DinatConfig, RadioConfig, backbone_to_json
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params
 from oneformer_jax.training.optimizer import Names, parameter_names
@@ -32,7 +32,7 @@ ONLY_IN_TRAINING = (
 def model_config(spec: Spec, *, task_pad_id: int = 0) -> OneFormerConfig:
     """The architecture that the `model` section describes; the pad id belongs to the weights that it starts from."""
     kind = SECTIONS[spec.model.backbone.name]
-    fields = {field: plain(spec.value(key)) for field, key in keys_with(kind).items()} | {KIND: kind}
+    fields = fields_of(kind, spec.value) | {KIND: kind}
     return OneFormerConfig.from_json(unflatten_dict(fields, sep=".") | {"task_pad_id": task_pad_id})
 
 
@@ -49,7 +49,7 @@ def architecture_differences(expected: OneFormerConfig, found: OneFormerConfig) 
 def facts_of(config: OneFormerConfig) -> dict[str, Any]:
     """What a spec says of a backbone whose weights do not hold all of it; nothing of others."""
     backbone = config.backbone
-    return dataclasses.asdict(backbone) if isinstance(backbone, DinatConfig) else {}
+    return dataclasses.asdict(backbone) if isinstance(backbone, DinatConfig | RadioConfig) else {}
 
 
 def keys_of(config: OneFormerConfig) -> dict[str, str]:

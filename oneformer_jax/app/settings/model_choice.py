@@ -1,10 +1,12 @@
 """Which model an action opens, on which devices, and what the spec says of its architecture. Free of JAX."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from oneformer_jax.app.spec import Spec, require
 from oneformer_jax.app.spec.backbone_keys import SECTIONS
+from oneformer_jax.app.spec.radio_keys import KEYS_OF_FIELDS
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import SpecError
 from oneformer_jax.postprocess.results import Thresholds
@@ -51,12 +53,27 @@ FIELDS = {
     ),
     "convnext": ("depths", "dims", "drop_path_rate", "layer_scale_init_value", "use_checkpoint", "init"),
 }
-"""Fields of a backbone, by its kind, that are keys of its section of the spec."""
+"""Fields of a backbone, by its kind, that are keys of its section of the spec. Those of RADIO follow from keys."""
 
 
 def keys_with(kind: str) -> dict[str, str]:
-    """Field -> key of a model with a backbone of this kind."""
-    return KEYS | {f"backbone.{name}": f"{BACKBONE}.{kind}.{name}" for name in FIELDS.get(kind, ())}
+    """Field -> key of a model with a backbone of this kind, or the first of several that say of it."""
+    names = {name: keys[0] for name, keys in KEYS_OF_FIELDS.items()} if kind == "radio" else {}
+    names |= {name: name for name in FIELDS.get(kind, ())}
+    return KEYS | {f"backbone.{name}": f"{BACKBONE}.{kind}.{key}" for name, key in names.items()}
+
+
+def fields_of(
+    kind: str, value: Callable[[str], Any], counts: Callable[[str], bool] = lambda key: True
+) -> dict[str, Any]:
+    """The fields of a model with a backbone of this kind, as JSON has them, but for `KIND`: those of which a key
+    counts. `value` is that of a key."""
+    fields = {field: value(key) for field, key in keys_with(kind).items() if counts(key)}
+    if kind == "radio":
+        section = f"{BACKBONE}.{kind}"
+        told = {name for name, keys in KEYS_OF_FIELDS.items() if any(counts(f"{section}.{key}") for key in keys)}
+        fields |= {f"backbone.{name}": found for name, found in value(section).fields.items() if name in told}
+    return {field: plain(found) for field, found in fields.items() if field != KIND}
 
 
 def name_of(kind: str) -> str:
@@ -107,9 +124,8 @@ def device_choice(spec: Spec, action: str) -> DeviceChoice:
 def stated(spec: Spec) -> Stated:
     """What the spec sets of the architecture and the thresholds, and its label maps: that for all formats first."""
     data, maps = spec.dataset, spec.dataset.label_map
-    keys = keys_with(SECTIONS[spec.model.backbone.name])
-    fields = {field: plain(spec.value(key)) for field, key in keys.items() if spec.is_set(key)}
-    if any(field.startswith("backbone.") for field in fields):
+    fields = fields_of(SECTIONS[spec.model.backbone.name], spec.value, spec.is_set)
+    if spec.is_set(KEYS[KIND]) or any(field.startswith("backbone.") for field in fields):
         fields[KIND] = spec.model.backbone.name  # its section speaks of it
     return Stated(
         fields,

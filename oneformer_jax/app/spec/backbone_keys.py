@@ -1,19 +1,16 @@
 """The section `model.backbone`: which backbone there is, and a section for each."""
 
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from oneformer_jax.app.spec.field import Probability, Section, key, own_key, section
+from oneformer_jax.app.spec.radio_keys import STAGES, Radio
 
-STAGES = ("res2", "res3", "res4", "res5")
 STOCHASTIC_DEPTH = "Stochastic depth rate of the last block; it grows linearly from 0 at the first block."
 RECOMPUTE = "Recompute activations in the backward pass to save memory."
-SECTIONS = {"D2SwinTransformer": "swin", "D2DiNAT": "dinat", "D2ConvNeXt": "convnext"}
+SECTIONS = {"D2SwinTransformer": "swin", "D2DiNAT": "dinat", "D2ConvNeXt": "convnext", "D2RADIO": "radio"}
 """Name of a backbone -> its section, which is also its kind in `models.backbones`."""
-
-_radio = partial(key, honoured=False, note="the RADIO backbone is not available")
 
 
 def _initial() -> Any:
@@ -131,22 +128,6 @@ class ConvNeXt(Section):
     use_checkpoint: bool = own_key(False, "use checkpoint", RECOMPUTE)
 
 
-class Radio(Section):
-    """`model.backbone.radio`"""
-
-    resolution: tuple[PositiveInt, ...] = _radio((1024, 1024), "resolution", "Input size.")
-    backbone: str = _radio("vit_base_patch16_224", "backbone", "Vision transformer.")
-    summary_idxs: tuple[NonNegativeInt, ...] = _radio((0, 1, 2), "summary idxs", "Indices of the summary tokens.")
-    window_size: PositiveInt | None = _radio(None, "window size", "Attention window.")
-    num_teacher: NonNegativeInt = _radio(4, "num teacher", "Teachers.")
-    cpe_max_size: PositiveInt = _radio(2048, "cpe max size", "Largest size of the cropped position embedding.")
-    register_multiple: NonNegativeInt = _radio(
-        8, "register multiple", "The number of register tokens is padded to a multiple of this."
-    )
-    out_features: tuple[str, ...] = _radio(STAGES, "out features", "Output features.")
-    use_checkpoint: bool = _radio(False, "use checkpoint", "Recompute activations.")
-
-
 class Backbone(Section):
     """`model.backbone`"""
 
@@ -155,10 +136,11 @@ class Backbone(Section):
         0,
         "freeze at",
         "0 or -1: nothing is frozen; 1: the patch embedding is frozen; n: so are the first n - 1 stages, with their "
-        "downsampling and output norm.",
+        "downsampling and output norm. A stage of RADIO is a quarter of its blocks; the last has the layers behind "
+        "them.",
         tao="read only for D2RADIO",
     )
     swin: Swin = section(Swin, "Swin transformer.", "swin")
     dinat: DiNAT = section(DiNAT, "DiNAT.")
     convnext: ConvNeXt = section(ConvNeXt, "ConvNeXt.")
-    radio: Radio = section(Radio, "RADIO, accepted for compatibility.", "radio")
+    radio: Radio = section(Radio, "RADIO, whose masks have stride 8.", "radio")

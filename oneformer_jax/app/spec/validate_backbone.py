@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from oneformer_jax.app.spec.backbone_keys import SECTIONS, Backbone, DiNAT, Swin
 from oneformer_jax.app.spec.field import plain
+from oneformer_jax.app.spec.radio_keys import PATCH, VARIANTS, Radio
 from oneformer_jax.app.spec.source import describe
 
 Finding = tuple[str, tuple[str, ...]]
@@ -12,6 +13,8 @@ Finding = tuple[str, tuple[str, ...]]
 LARGEST_WINDOW = 128  # pixels a side
 LARGEST_REACH = 4096  # pixels of a side of a neighbourhood, dilated
 MOST_LAYERS = 200
+LARGEST_TABLE = 16384  # pixels of a side of the image that it is made for
+MOST_TOKENS = 1024  # in front of the patches
 
 
 def backbone_disagreements(backbone: Backbone) -> Iterator[Finding]:
@@ -23,7 +26,9 @@ def backbone_disagreements(backbone: Backbone) -> Iterator[Finding]:
     if section == "dinat":
         yield from _dinat(backbone.dinat)
         yield from _widths(f"model.backbone.{section}", backbone.dinat.embed_dim, backbone.dinat.num_heads)
-    if section:
+    if section == "radio":
+        yield from _radio(backbone.radio)
+    elif section:
         yield from _blocks(f"model.backbone.{section}.depths", getattr(backbone, section).depths)
 
 
@@ -58,6 +63,22 @@ def _dinat(dinat: DiNAT) -> Iterator[Finding]:
     largest = dinat.kernel_size * max((max(stage, default=1) for stage in dinat.dilations), default=1)
     if largest > LARGEST_REACH:
         yield f"{paths[1]}: neighbourhoods of {largest} pixels a side; {LARGEST_REACH} are the most", paths[:2]
+
+
+def _radio(radio: Radio) -> Iterator[Finding]:
+    section = "model.backbone.radio"
+    if radio.backbone not in VARIANTS:  # said of the key itself
+        return
+    variant, size, side = radio.variant, f"{section}.cpe_max_size", radio.cpe_max_size
+    if variant.embed_dim % variant.num_heads or variant.embed_dim % 2:
+        paths = (f"{section}.embed_dim", f"{section}.num_heads")
+        yield f"{paths[0]}: {variant.embed_dim} channels, expected a multiple of 2 and of {variant.num_heads}", paths
+    if side % PATCH or side > LARGEST_TABLE:
+        yield f"{size} is {side}: give a multiple of {PATCH} up to {LARGEST_TABLE}", (size,)
+    if not 0 < radio.tokens <= MOST_TOKENS:
+        paths = (f"{section}.num_teacher", f"{section}.register_multiple")
+        yield f"{paths[0]}: {radio.tokens} tokens in front of the patches, expected 1 to {MOST_TOKENS}", paths
+    yield from layers_disagreement(f"{section}.depth", variant.depth)
 
 
 def _widths(section: str, embed_dim: int, num_heads: Sequence[int]) -> Iterator[Finding]:

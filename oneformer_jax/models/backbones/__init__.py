@@ -2,6 +2,7 @@
 
 from oneformer_jax.models.backbones.convnext import ConvNeXtConfig
 from oneformer_jax.models.backbones.dinat import DinatConfig
+from oneformer_jax.models.backbones.radio import RadioConfig
 from oneformer_jax.models.backbones.registry import (
     BackboneConfig,
     backbone_from_json,
@@ -14,6 +15,7 @@ __all__ = [
     "BackboneConfig",
     "ConvNeXtConfig",
     "DinatConfig",
+    "RadioConfig",
     "SwinConfig",
     "backbone_from_json",
     "backbone_to_json",
@@ -23,3 +25,4 @@ __all__ = [
 register_backbone("swin", SwinConfig)
 register_backbone("convnext", ConvNeXtConfig)
 register_backbone("dinat", DinatConfig)
+register_backbone("radio", RadioConfig)

@@ -33,7 +33,12 @@ class BackboneConfig(ABC):
     @abstractmethod
     def build(self) -> nn.Module:
         """A module that maps normalised images (B, H, W, 3) to `{"res2": (B, H/4, W/4, C2), ..., "res5": (B, H/32,
-        W/32, C5)}` when called as `module(images, deterministic=...)`."""
+        W/32, C5)}` when called as `module(images, deterministic=...)`. `res2` may be missing."""
+
+    @property
+    def finest_stride(self) -> int:
+        """Pixels of an image to one of its largest map, and of the masks that are predicted."""
+        return 4
 
     def for_inference(self) -> "BackboneConfig":
         """Without what only training needs, such as recomputation."""

@@ -24,7 +24,8 @@ from oneformer_jax.models.ops import Blocked, Projected, float16_unit, normalise
 from oneformer_jax.models.remat import marked
 
 WIDTHS = (16, 32, 64, 128)
-"""Channels of a head that the kernels are made for."""
+"""Channels of a head that the kernels are made for. Others between the last two, as 72 and 80 of RADIO, are filled
+up."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 logger = logging.getLogger(__name__)
@@ -44,14 +45,18 @@ class KernelAttention:
     def __call__(
         self, projected: Projected, dropout: Dropout, scale: float, bias: Array | None, blocked: Blocked | None
     ) -> Array:
-        arrays = projected if isinstance(projected, tuple) else (projected,)
+        arrays: tuple[Array, ...] = projected if isinstance(projected, tuple) else (projected,)
+        width = arrays[0].shape[-1]
+        if WIDTHS[-2] < width < WIDTHS[-1]:  # zeros, as further channels, change no product and no mean
+            arrays = tuple(jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, WIDTHS[-1] - width)]) for x in arrays)
         reason = _obstacle(arrays[0].shape[-1], str(arrays[0].dtype), dropout)
         if reason:
             _tell(reason)
             return normalised_sums(projected, dropout, scale, bias, blocked)
         words, rate = (dropout.words(), dropout.rate) if dropout.is_on else (jnp.zeros(2, jnp.uint32), 0.0)
         numbers = None if blocked is None else jnp.asarray(blocked.astype(np.int8))
-        return _attention(_Call(self.mesh, scale, rate, self.interpret), _Arguments(arrays, bias, numbers, words))
+        call = _Call(self.mesh, scale, rate, self.interpret)
+        return _attention(call, _Arguments(arrays, bias, numbers, words))[..., :width]
 
 
 def _obstacle(width: int, dtype: str, dropout: Dropout) -> str:

@@ -4,7 +4,7 @@ The three steps of `postprocess.tiles` mix a few logits along each axis. Which o
 say: these tables go to the device, filled up to a multiple of `ROOM` pixels, so pictures of similar sizes share a
 program.
 
-Axes: b images, q queries, h w mask logits at stride 4, y x pixels of a picture, t taps.
+Axes: b images, q queries, h w mask logits, y x pixels of a picture, t taps.
 """
 
 from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ from oneformer_jax.models.backbones import ConvNeXtConfig
 HEAD, FORMER, TEXT = "model.sem_seg_head", "model.one_former", "model.text_encoder"
 TASKS = training("validation.tasks")
 BACKBONE, SWIN, TEST = "model.backbone", "model.backbone.swin", "model.test"
-CONVNEXT, DINAT = "model.backbone.convnext", "model.backbone.dinat"
+CONVNEXT, DINAT, RADIO = "model.backbone.convnext", "model.backbone.dinat", "model.backbone.radio"
 
 SEM_SEG_HEAD: Rows = {
     f"{HEAD}.name": Refused("MaskFormerHead"),
@@ -115,6 +115,25 @@ BACKBONES: Rows = {
             ("layer_scale_init_value", "0.1", 0.1),
             ("init", "fan_in", "fan_in"),
             ("use_checkpoint", "true", True),
+        )
+    },
+    f"{RADIO}.window_size": Refused("16"),
+    f"{RADIO}.out_features": Shown("app/spec/test_spec_errors.py::test_file_line_key_and_hint"),
+    **{
+        f"{RADIO}.{name}": Changes(value, model(f"backbone.{field}"), expected, beside=(f"{BACKBONE}.name=D2RADIO",))
+        for name, field, value, expected in (
+            ("backbone", "mlp_norm", "vit_huge_patch16_224_mlpnorm", True),
+            ("embed_dim", "embed_dim", "96", 96),
+            ("depth", "depth", "3", 3),
+            ("num_heads", "num_heads", "8", 8),
+            ("mlp_width", "mlp_width", "128", 128),
+            ("num_teacher", "tokens", "9", 16),
+            ("register_multiple", "tokens", "5", 5),
+            ("cpe_max_size", "position_side", "1024", 64),
+            ("resolution", "positions", "[2048,2048]", "cropped"),
+            ("align_corners", "align_corners", "false", False),
+            ("init", "init", "fan_in", "fan_in"),
+            ("use_checkpoint", "use_checkpoint", "true", True),
         )
     },
 }

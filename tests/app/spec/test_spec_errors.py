@@ -7,6 +7,7 @@ import pytest
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.errors import SpecError
 
+RADIO = "model:\n  backbone:\n    name: D2RADIO\n    radio:\n      "
 DINAT = "model:\n  backbone:\n    name: D2DiNAT\n    dinat:\n      "
 
 
@@ -38,7 +39,13 @@ DINAT = "model:\n  backbone:\n    name: D2DiNAT\n    dinat:\n      "
         ("train:\n  optim:\n    type: SGD\n", 3, ["train.optim.type: found 'SGD' (text), expected one of AdamW"]),
         ("quantize:\n  device: tpu\n", 2, ["that matches ^(cuda|cpu|trt|cuda:[0-9]+)$"]),
         ("train: 5\n", 1, ["train: found 5 (a whole number), expected a section", "num_epochs"]),
-        ("model:\n  backbone:\n    name: D2RADIO\n", 3, ["not available; use D2SwinTransformer or D2DiNAT"]),
+        ("model:\n  backbone:\n    name: D2ResNet\n", 3, ["not available; use D2SwinTransformer or D2DiNAT"]),
+        (f"{RADIO}backbone: vit_tiny\n", 5, ["'vit_tiny' (text) is not available; use vit_base_patch16_224"]),
+        (f"{RADIO}cpe_max_size: 100\n", 5, ["cpe_max_size is 100: give a multiple of 16 up to 16384"]),
+        (f"{RADIO}embed_dim: 100\n", 5, ["100 channels, expected a multiple of 2 and of 12"]),
+        (f"{RADIO}out_features: [res4, res5]\n", 5, ["is not available; use", "or ['res3', 'res4', 'res5']"]),
+        (f"{RADIO}window_size: 14\n", 5, ["window_size: 14 (a whole number) is not available"]),
+        (f"{RADIO}num_teacher: 5000\n", 5, ["tokens in front of the patches, expected 1 to 1024"]),
         (
             "model:\n  backbone:\n    name: D2DiNAT\n    dinat:\n      kernel_size: 4\n",
             5,

@@ -5,7 +5,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from converters.files.read import read_classes, read_statistics
+from converters.files.read import Statistics, read_classes, read_statistics
 from converters.infer_backbone import Facts
 from converters.names.recognise import Kind
 from converters.weights import Weights, read_weights
@@ -46,8 +46,7 @@ def convert(
         console.print("\n".join(weights.report.lines()))
         if report is not None:
             write_json(report, weights.report.to_json())
-    told = weights.folder and read_statistics(weights.folder)
-    mean, deviation = told or (PIXEL_MEAN, PIXEL_STD)
+    mean, deviation = weights.statistics or _statistics_beside(weights) or (PIXEL_MEAN, PIXEL_STD)
     description = weights.description or Description(
         model=weights.config,
         categories=_categories(weights, label_map, console),
@@ -77,6 +76,10 @@ def convert(
             store.save(weights.params, None, description)
             store.close()
     console.print(f"{target}: {destination}")
+
+
+def _statistics_beside(weights: Weights) -> Statistics | None:
+    return read_statistics(weights.folder) if weights.folder else None
 
 
 def _categories(weights: Weights, label_map: Path | None, console: Console) -> Categories:

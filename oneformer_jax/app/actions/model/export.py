@@ -108,6 +108,7 @@ def metadata_of(settings: ExportRun, model: Checkpoint) -> Metadata:
         task_tokens=tuple(map(tuple, task_tokens(config.task_pad_id, config.task_seq_len).tolist())),
         postprocess=settings.postprocess,
         thresholds=model.description.thresholds,
+        mask_stride=config.backbone.finest_stride,
         checkpoint=f"{settings.checkpoint.resolve()}, step {model.description.step}",
     )
 
