@@ -16,6 +16,7 @@ from oneformer_jax.errors import DataError
 
 MOST_CLASSES = 1024
 """More numbers than this in masks without a list of classes are no classes."""
+MANY_CLASSES = 100
 VOID = 255
 BINARY = ((0, "background"), (255, "foreground"))
 
@@ -134,6 +135,11 @@ def by_values(seen: Seen, ignore: tuple[int, ...] | None, guesses: list[str]) ->
         guesses.append(
             "Nothing names the classes: they are called after their values. --classes FILE names them, or a file "
             "classes.txt beside the pictures, one name a line from 0 on."
+        )
+    if len(kept) > MANY_CLASSES and not names:
+        guesses.append(
+            f"There are {len(kept)} values. Where masks were resized with smoothing, most of them are no classes: "
+            "--classes FILE lists those that are, and all others are left out."
         )
     is_color = bool(seen.colors) and not grey
     entries = []

@@ -181,11 +181,20 @@ def _listed_pairs(folder: Path) -> Iterator[Item]:
         if not all(len(words) == 2 for words in lines):
             continue
         for number, words in enumerate(lines, start=1):
-            found = [folder / word.lstrip("/") for word in words]
-            if missing := [str(file) for file in found if not file.is_file()]:
-                raise DataError(f"line {number} names {missing[0]}, which is not there", where=str(path))
-            inner = PurePath(words[0].lstrip("/")).with_suffix("")
-            yield Item(unicodedata.normalize("NFC", str(inner)), found[0], (found[1],), split)
+            found = [_below(folder, word) for word in words]
+            for word, file in zip(words, found, strict=True):
+                if file is None:
+                    raise DataError(f"line {number} names {word}, which is not there", where=str(path))
+            picture, mask = (file for file in found if file is not None)
+            inner = picture.relative_to(folder).with_suffix("").as_posix()
+            yield Item(unicodedata.normalize("NFC", inner), picture, (mask,), split)
+
+
+def _below(folder: Path, name: str) -> Path | None:
+    """The file of a name, which may begin with the folders of another machine."""
+    parts = PurePath(name.lstrip("/")).parts
+    tried = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
+    return next((path for path in tried if path.is_file()), None)
 
 
 def _listed_splits(folder: Path) -> dict[str, str]:

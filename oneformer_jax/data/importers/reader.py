@@ -17,6 +17,10 @@ Progress = Callable[[int], None]
 """Gets how many files are read."""
 
 
+ALL = frozenset({"classes", "ignore", "images", "labels"})
+"""The names of all options."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What a person says about a source, where it does not say so itself: `classes`, a file that lists classes;
@@ -26,6 +30,11 @@ class Options:
     ignore: tuple[int, ...] | None = None
     images: str = ""
     labels: str = ""
+
+    @property
+    def given(self) -> set[str]:
+        """The names of those that are said."""
+        return {name for name in ALL if getattr(self, name) not in (None, "")}
 
 
 class Item(NamedTuple):
@@ -91,9 +100,10 @@ class Reader(Protocol):
 @dataclass(frozen=True)
 class Format:
     """A layout of labels: `title` says in words what it is. `find` says why a source seems to have it, "" where it does
-    not; `open` reads what concerns all pictures. Raises DataError."""
+    not; `open` reads what concerns all pictures. Raises DataError. `options` are those that it heeds."""
 
     name: str
     title: str
     find: Callable[[Path], str]
     open: Callable[[Path, Options, Progress], Reader]
+    options: frozenset[str] = frozenset()

@@ -28,6 +28,8 @@ from oneformer_jax.data.importers.reader import Item, Reader, Regions, Shapes
 from oneformer_jax.errors import DataError
 
 ANNOTATIONS, IMAGES, PANOPTIC = "annotations.json", "images", "panoptic"
+_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}  # of JPEG and PNG, by their beginnings
+_TAIL = 1 << 16  # bytes, in which something may follow the end
 _QUICK = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # from OpenCV 4.12 on: one filter in place of a search for the best of five
     _QUICK += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
@@ -115,10 +117,12 @@ def _write(folder: Path, reader: Reader, copy: bool, item: Item) -> _Labels | Da
     try:
         labels = reader.read(item)
         height, width = read_header(item.image).size
+        _check_end(item.image)
         size = labels.ids.shape if isinstance(labels, Regions) else labels.size
         if size != (height, width):
             what = f"the labels are of {size[0]}x{size[1]} (height x width), the picture of {height}x{width}"
-            raise DataError(what, where=str((item.labels or (item.image,))[0]))
+            hint = "pictures are turned upright by their EXIF orientation, masks are not"
+            raise DataError(what, where=str((item.labels or (item.image,))[0]), hint=hint)
         notes = labels.notes
         if isinstance(labels, Regions):
             entries = _regions(labels)
@@ -136,6 +140,15 @@ def _write(folder: Path, reader: Reader, copy: bool, item: Item) -> _Labels | Da
     else:
         os.symlink(os.path.abspath(item.image), picture)
     return _Labels(file_name, (height, width), entries, notes)
+
+
+def _check_end(picture: Path) -> None:
+    """Raises DataError where a file ends in the middle, as a download does that broke off: its pixels are not read."""
+    with picture.open("rb") as file:
+        mark = _ENDS.get(file.read(2))
+        file.seek(max(0, picture.stat().st_size - _TAIL))
+        if mark is not None and mark not in file.read(_TAIL):
+            raise DataError("the picture ends in the middle", where=str(picture), hint="get the file again")
 
 
 def _place(path: Path) -> Path:

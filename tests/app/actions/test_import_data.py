@@ -128,6 +128,8 @@ def test_an_import_that_fails_leaves_nothing(source: Path, tmp_path: Path) -> No
     [
         (["--format", "mask"], "there is no format 'mask'"),
         (["--memory", "much"], "'much' is no size of memory"),
+        (["--format", "yolo", "--ignore", "0"], "--ignore: is of no use here"),
+        (["--format", "labelme", "--labels", "masks"], "the format labelme has --classes"),
         (["--classes", "/nowhere.txt"], "nowhere.txt: cannot be read"),
     ],
 )
@@ -148,6 +150,15 @@ def test_a_folder_of_no_known_layout_is_refused_with_the_formats(tmp_path: Path)
     result = run(tmp_path / "source", tmp_path / "out")
     assert "this is no layout of labels that is known" in result.output
     assert "masks: masks of classes" in result.output
+
+
+def test_a_folder_in_a_folder_is_entered(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "VOCdevkit").mkdir()
+    source.rename(tmp_path / "VOCdevkit" / "VOC2012")
+    result = run(tmp_path / "VOCdevkit", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    names = json.loads((tmp_path / "out" / "train" / "annotations.json").read_text())["images"]
+    assert all("/" not in image["file_name"] for image in names)
 
 
 def test_an_archive_is_copied_out_of_the_cache(source: Path, tmp_path: Path) -> None:

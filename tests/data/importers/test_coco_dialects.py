@@ -102,6 +102,8 @@ def coco_2017(source: Path, pictures: list[Labelled]) -> None:
         found = content(some, lambda name: f"{name}.jpg", compressed)
         write_json(source / "annotations" / f"instances_{split}2017.json", found)
         write_json(source / "annotations" / f"captions_{split}2017.json", {"images": [], "annotations": [], "info": {}})
+        found["categories"] = [{"id": 1, "name": "person", "keypoints": ["nose"]}]
+        write_json(source / "annotations" / f"person_keypoints_{split}2017.json", found)
 
 
 TOOLS = {
@@ -122,6 +124,7 @@ def test_round_trip(tool: str, tmp_path: Path) -> None:
     assert result.format == "coco"
     assert not result.counts.left_out
     assert not result.counts.notes
+    assert not result.reader.left_out
     found, names = written(tmp_path / "data")
     assert names == NAMES
     assert len(found) == len(pictures)

@@ -195,6 +195,20 @@ def test_pairs_and_splits_of_lists(tmp_path: Path) -> None:
     assert set(found) == {f"x/{picture.name}" for picture in PICTURES}
 
 
+def test_lists_of_another_machine(tmp_path: Path) -> None:
+    """As SegNet's CamVid has them."""
+    source = tmp_path / "source"
+    for picture in PICTURES[:3]:
+        save(source / "train" / f"{picture.name}.png", picture.image)
+        grey(source / "trainannot" / f"{picture.name}.png", picture)
+    lines = [f"/SegNet/CamVid/train/{one.name}.png /SegNet/CamVid/trainannot/{one.name}.png" for one in PICTURES[:3]]
+    (source / "train.txt").write_text("\n".join(lines))
+    reader = opened(source)
+    assert [(item.name, item.split) for item in reader.items] == [
+        (f"train/{one.name}", "train") for one in PICTURES[:3]
+    ]
+
+
 def test_a_list_that_names_what_is_not_there_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "source", PICTURES[:1], grey)
     (tmp_path / "source" / "train.txt").write_text("images/frame_0.png masks/gone.png")
@@ -246,15 +260,21 @@ def test_pictures_and_masks_without_a_partner_and_of_one_name_are_left_out_and_t
     save(source / "images" / "frame_2.jpg", PICTURES[2].image)
     save(source / "images" / "frame_3.png", PICTURES[3].image[1:])
     (source / "masks" / "frame_4.png").write_bytes(b"no picture")
+    for name in ("cut.jpg", "cut.png"):
+        save(source / "images" / f"{name[-3:]}_{name}", PICTURES[0].image)
+        whole = (source / "images" / f"{name[-3:]}_{name}").read_bytes()
+        (source / "images" / f"{name[-3:]}_{name}").write_bytes(whole[: len(whole) // 2])
+        grey(source / "masks" / f"{name[-3:]}_cut.png", PICTURES[0])
     result = imported(source, tmp_path / "data")
     assert [error.what for error in result.reader.left_out] == [
         "the picture has no mask of its name",
         "several pictures have the same name but for the suffix",
         "the mask has no picture of its name",
     ]
-    size, unreadable = result.counts.left_out
+    size, unreadable = result.counts.left_out[:2]
     assert size.what == "the labels are of 48x64 (height x width), the picture of 47x64"
     assert unreadable.where.endswith("frame_4.png")
+    assert [error.what for error in result.counts.left_out[2:]] == ["the picture ends in the middle"] * 2
     check(tmp_path / "data", PICTURES[5:])
 
 

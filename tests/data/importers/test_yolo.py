@@ -49,6 +49,17 @@ def test_lists_of_pictures(tmp_path: Path) -> None:
     assert [(item.name, item.split) for item in opened(source).items] == [("0", "train"), ("1", "val")]
 
 
+def test_folders_without_a_description(tmp_path: Path) -> None:
+    """As Label Studio exports them."""
+    source = source_of(tmp_path / "data", "", "images")
+    (source / "data.yaml").unlink()
+    (source / "classes.txt").write_text("cell\nother\n")
+    reader = opened(source)
+    assert reader.format == "yolo"
+    assert reader.categories.names == ("cell", "other")
+    assert [(item.name, item.split, len(item.labels)) for item in reader.items] == [("0", "", 1)]
+
+
 def test_a_polygon_covers_its_pixels(tmp_path: Path) -> None:
     source = source_of(tmp_path / "data", "train: images\nnames: [cell]", "images")
     imported(source, tmp_path / "out")

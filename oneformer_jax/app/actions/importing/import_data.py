@@ -20,10 +20,12 @@ from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.data.importers.division import divided
 from oneformer_jax.data.importers.formats import named, recognised
+from oneformer_jax.data.importers.pairs import SPLITS
 from oneformer_jax.data.importers.reader import Item, Options, Reader
 from oneformer_jax.data.importers.written import ANNOTATIONS, IMAGES, PANOPTIC, Counts, write_split
 from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.data.storage.cache import local_folder
+from oneformer_jax.data.storage.folders import innermost
 from oneformer_jax.errors import DataError, OneFormerError
 from oneformer_jax.writing import appearing_in, new_folder, write_json, write_text
 
@@ -53,10 +55,13 @@ def import_data(run: ImportRun, console: Console) -> None:
     """
     memory = gigabytes(run.memory) if run.memory else None
     folder = run.folder.absolute()
-    source = local_folder(run.source, what="SOURCE")
+    source = innermost(local_folder(run.source, what="SOURCE"), named={*SPLITS, "images", "masks", "labels"})
     _refuse_inside(source, folder)
     format, why = (named(run.format), "as --format says") if run.format else recognised(source)
-    console.print(f"{run.source}: {format.title}: {why}")
+    console.print(f"{run.source}: {format.title}: {why}", markup=False)
+    if unheeded := run.options.given - format.options:
+        hint = f"the format {format.name} has {', '.join(map(_option, sorted(format.options))) or 'no such options'}"
+        raise OneFormerError("is of no use here", where=_option(min(unheeded)), hint=hint)
     is_temporary = is_address(run.source) or not Path(run.source).expanduser().is_dir()
     with _writing(folder, overwrite=run.overwrite) as fresh:
         with waiting("looking through the labels", console) as progress:
@@ -98,11 +103,19 @@ def import_data(run: ImportRun, console: Console) -> None:
             console.print(listing(f"{len(errors)} {title}", errors), style="yellow", markup=False)
     for sentence in [*guesses, *spec.reasons]:
         console.print(sentence, markup=False)
-    checked_datasets(splits_with_data(load_spec(folder / SPEC)), console)
+    try:
+        checked_datasets(splits_with_data(load_spec(folder / SPEC)), console)
+    except DataError as error:
+        hint = f"oneformer inspect data --spec {folder / SPEC} --fix FOLDER writes a data set without them"
+        raise DataError(f"{error}", where="of what was imported", hint=hint) from error
     for split, counts in splits.items():
         console.print(f"{split}: {counts.sizes.total()} pictures, {counts.segments.total()} segments: {folder / split}")
     console.print(f"look at {folder / PAGE}")
     console.print(f"train with --spec {folder / SPEC}")
+
+
+def _option(name: str) -> str:
+    return f"--{name}"
 
 
 def _refuse_inside(source: Path, folder: Path) -> None:

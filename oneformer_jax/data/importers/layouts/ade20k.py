@@ -5,6 +5,7 @@
 class, red // 10 * 256 + green, blue is the object.
 """
 
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from oneformer_jax.data.importers.mask_pixels import color_of, read_mask
 from oneformer_jax.data.importers.pairs import SPLITS, files_below, pairs_of
 from oneformer_jax.data.importers.reader import Format, Item, Options, Progress
 from oneformer_jax.errors import DataError
-from oneformer_jax.stored import read_json
+from oneformer_jax.stored import parse_json
 
 _INFO, _CLASSES = "objectInfo150.txt", 150
+_ROW = re.compile(r"(?P<number>\d+)\s+[\d.]+\s+\d+\s+\d+\s+(?P<name>\S.*)")
 _SEG = "_seg.png"
 
 
@@ -52,12 +54,11 @@ def open_challenge(source: Path, options: Options, progress: Progress) -> Semant
 
 def _names(path: Path) -> list[str]:
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    rows = [[cell.strip() for cell in line.split("\t")] for line in lines if line.strip()]
-    names = [row[-1] for row in rows[1:]]
-    if len(names) != _CLASSES or [row[0] for row in rows[1:]] != [str(n) for n in range(1, _CLASSES + 1)]:
-        what = f"found {len(names)} classes, expected the table of {_CLASSES} with tabs that comes with the data"
+    rows = [found for line in lines if (found := _ROW.fullmatch(line.strip()))]
+    if [int(row["number"]) for row in rows] != list(range(1, _CLASSES + 1)):
+        what = f"found {len(rows)} classes, expected the table of {_CLASSES} that comes with the data"
         raise DataError(what, where=str(path))
-    return names
+    return [row["name"] for row in rows]
 
 
 def find_full(source: Path) -> str:
@@ -113,10 +114,19 @@ def open_full(source: Path, options: Options, progress: Progress) -> CodedMasks:
     return CodedMasks("ade20k-full", items, categories, decode, guesses, left_out)
 
 
+def _utf8(path: Path) -> str:
+    """The text of a file of which some published ones are in Latin-1."""
+    content = path.read_bytes()
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
 def _classes_in(item: Item) -> dict[int, tuple[str, int]] | DataError:
     """The names of the classes in a picture by their numbers, and how many objects of each there are."""
     try:
-        content = read_json(item.labels[1])
+        content = parse_json(_utf8(item.labels[1]), where=str(item.labels[1]))
         mask = read_mask(item.labels[0])
     except DataError as error:
         return error

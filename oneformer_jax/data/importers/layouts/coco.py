@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
@@ -22,8 +23,8 @@ from oneformer_jax.data.importers.reader import Format, Item, Options, Progress,
 from oneformer_jax.errors import DataError
 
 _JSON = frozenset({".json"})
-_LISTS = ('"images"', '"annotations"', '"categories"')
-_LOOKED_AT = 1 << 16  # bytes at either end of a file
+_LISTS = (b'"images"', b'"annotations"', b'"categories"')
+_INSTANCES = "instances"
 
 
 @dataclass
@@ -83,17 +84,17 @@ def find(source: Path) -> str:
 
 
 def _annotation_files(source: Path) -> list[Path]:
-    """The JSON files that hold COCO's three lists, by what stands at their ends."""
-    found = []
-    for name in files_below(source, _JSON):
-        path = source / name
-        with path.open("rb") as file:
-            text = file.read(_LOOKED_AT)
-            file.seek(max(0, path.stat().st_size - _LOOKED_AT))
-            text += file.read(_LOOKED_AT)
-        if sum(key.encode() in text for key in _LISTS) >= 2 and b'"shapes"' not in text:
-            found.append(path)
-    return found
+    """The JSON files that have COCO's three lists; of a folder with `instances_*.json` no other instances."""
+    found = [source / name for name in files_below(source, _JSON) if _has_lists(source / name)]
+    beside = {path.parent for path in found if path.name.startswith(_INSTANCES)}
+    return [path for path in found if path.parent not in beside or path.name.startswith((_INSTANCES, "panoptic"))]
+
+
+def _has_lists(path: Path) -> bool:
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
+        return all(text.find(key) >= 0 for key in _LISTS)
 
 
 def open_coco(source: Path, options: Options, progress: Progress) -> Coco:

@@ -183,4 +183,6 @@ def _picture(path: Path, content: dict[str, Any], spellings: Spellings) -> Path 
     )
 
 
-FORMAT = Format("labelme", "labelme: a JSON file of shapes for each picture", find, open_labelme)
+FORMAT = Format(
+    "labelme", "labelme: a JSON file of shapes for each picture", find, open_labelme, frozenset({"classes"})
+)

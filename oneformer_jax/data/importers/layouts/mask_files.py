@@ -112,4 +112,6 @@ def open_mask_files(source: Path, options: Options, progress: Progress) -> MaskF
     return MaskFiles(items, Categories.from_json([{"id": 1, "name": name, "isthing": 1}]), guesses, left_out)
 
 
-FORMAT = Format("mask-files", "a file for each object, in a folder for each picture", find, open_mask_files)
+FORMAT = Format(
+    "mask-files", "a file for each object, in a folder for each picture", find, open_mask_files, frozenset({"classes"})
+)

@@ -16,7 +16,7 @@ from oneformer_jax.data.importers.in_order import in_order
 from oneformer_jax.data.importers.layouts.semantic_masks import SemanticMasks, open_masks
 from oneformer_jax.data.importers.mask_pixels import read_mask
 from oneformer_jax.data.importers.pairs import described, files_below
-from oneformer_jax.data.importers.reader import Format, Item, Options, Progress, Reader, Regions
+from oneformer_jax.data.importers.reader import ALL, Format, Item, Options, Progress, Reader, Regions
 from oneformer_jax.errors import DataError
 
 
@@ -112,5 +112,9 @@ def open_object_masks(source: Path, options: Options, progress: Progress) -> Obj
 
 
 FORMAT = Format(
-    "object-masks", "masks of classes and masks that number objects, one of each a picture", find, open_object_masks
+    "object-masks",
+    "masks of classes and masks that number objects, one of each a picture",
+    find,
+    open_object_masks,
+    ALL,
 )

@@ -12,7 +12,7 @@ from oneformer_jax.data.importers.class_table import find_table, read_table
 from oneformer_jax.data.importers.classes_of_masks import NumberedClasses, by_table, by_values, seen_in
 from oneformer_jax.data.importers.mask_pixels import color_of, read_mask
 from oneformer_jax.data.importers.pairs import described, files_below, pairs_of
-from oneformer_jax.data.importers.reader import Format, Item, Options, Progress, Reader, Regions
+from oneformer_jax.data.importers.reader import ALL, Format, Item, Options, Progress, Reader, Regions
 from oneformer_jax.errors import DataError
 
 VOC = (
@@ -117,4 +117,4 @@ def _named_as_voc(source: Path, classes: NumberedClasses, guesses: list[str]) ->
     return NumberedClasses(Categories.from_json(named), classes.index_of, classes.void)
 
 
-FORMAT = Format("masks", "masks of classes (grey, palette, RGB), one a picture", find, open_masks)
+FORMAT = Format("masks", "masks of classes (grey, palette, RGB), one a picture", find, open_masks, ALL)

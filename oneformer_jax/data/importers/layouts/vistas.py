@@ -87,4 +87,4 @@ def _labels(path: Path) -> list[dict[str, Any]]:
     return labels
 
 
-FORMAT = Format("vistas", "Mapillary Vistas 1.2 or 2.0", find, open_vistas)
+FORMAT = Format("vistas", "Mapillary Vistas 1.2 or 2.0", find, open_vistas, frozenset({"labels"}))

@@ -13,11 +13,13 @@ import yaml
 
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.images import image_size
+from oneformer_jax.data.importers.class_table import find_table, read_table
 from oneformer_jax.data.importers.pairs import SPLITS, files_below
 from oneformer_jax.data.importers.reader import Format, Item, Options, Progress, Reader, Shape, Shapes
 from oneformer_jax.errors import DataError
 
 _IMAGES, _LABELS = "images", "labels"
+_UNTOLD = "pictures of no split"
 _BOX = 4  # numbers after the class
 
 
@@ -80,6 +82,10 @@ def _described(source: Path) -> tuple[Path, dict[str, Any]] | None:
             continue
         if isinstance(content, dict) and "names" in content and SPLITS.keys() & content.keys():
             return path, content
+    table = find_table([source])
+    if table is not None and any(source.joinpath(_LABELS).rglob("*.txt")) and (source / _IMAGES).is_dir():
+        names = [entry.name for entry in read_table(table).entries]  # as Label Studio exports it
+        return table, {"names": names, _UNTOLD: _IMAGES}
     return None
 
 
@@ -103,7 +109,7 @@ def open_yolo(source: Path, options: Options, progress: Progress) -> Yolo:
     entries = [{"id": number, "name": str(pairs[number]), "isthing": 1} for number in sorted(pairs)]
     index_of = {number: index for index, number in enumerate(sorted(pairs))}
     items, left_out = list[Item](), list[DataError]()
-    for key, split in SPLITS.items():
+    for key, split in {**SPLITS, _UNTOLD: ""}.items():
         for image in _pictures(source, path, content, key):
             labels = _labels_of(image)
             items.append(Item(_name(image), image, (labels,) if labels.is_file() else (), split))
