@@ -22,7 +22,9 @@ TINY = (
     *("model.sem_seg_head.transformer_enc_layers=1", "model.one_former.nheads=2"),
     *("model.one_former.num_object_queries=12", "model.one_former.dim_feedforward=32"),
     *("model.one_former.dec_layers=2", "model.one_former.train_num_points=64", "model.text_encoder.n_ctx=2"),
-    *("dataset.train.batch_size=4", "train.num_epochs=1", "train.optim.warmup_iters=1"),
+    *("model.text_encoder.proj_num_layers=1", "model.one_former.dropout=0.1", "train.optim.lr=1.0e-3"),
+    *("train.optim.backbone_multiplier=0.1", "train.optim.warmup_iters=1"),
+    *("dataset.train.batch_size=4", "train.num_epochs=2", "train.validation_interval=2"),
 )
 """The model of the other end-to-end tests, whose programs are compiled already, instead of the one of the spec."""
 

@@ -161,6 +161,18 @@ def test_a_folder_in_a_folder_is_entered(source: Path, tmp_path: Path) -> None:
     assert all("/" not in image["file_name"] for image in names)
 
 
+def test_a_split_that_shows_no_class_is_left_out(source: Path, tmp_path: Path) -> None:
+    for split, names in (("train", range(18)), ("val", range(18, 20))):
+        (source / f"{split}.txt").write_text("\n".join(map(str, names)))
+    for name in ("18", "19"):
+        cv2.imwrite(str(source / "masks" / f"{name}.png"), np.full(SIZE, 255, np.uint8))
+    result = run(source, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "No picture of val shows a class: val is left out." in result.output
+    assert not (tmp_path / "out" / "val").exists()
+    assert "val" not in yaml.safe_load((tmp_path / "out" / "spec.yaml").read_text())["dataset"]
+
+
 def test_an_archive_is_copied_out_of_the_cache(source: Path, tmp_path: Path) -> None:
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", source)
     result = run(archive, tmp_path / "out")

@@ -1,7 +1,8 @@
 """Labels of any kind that is read to a data set, a spec that trains on it and a page about both."""
 
+import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,18 +74,16 @@ def import_data(run: ImportRun, console: Console) -> None:
             for split in items
         }
         left_out = [*reader.left_out, *(error for counts in splits.values() for error in counts.left_out)]
-        splits = {split: counts for split, counts in splits.items() if counts.sizes}
-        if "train" not in splits or not splits["train"].segments:
+        splits = _that_show_classes(splits, fresh, guesses)
+        if "train" not in splits:
             reasons = listing("nothing is left to train on:", left_out) if left_out else "no picture shows a class"
             raise DataError(reasons, where=run.source)
         write_json(fresh / LABEL_MAP, reader.categories.to_json(), indent=1)
-        data = Imported(folder, reader.categories, splits, reader.regions, reader.has_objects)
-        spec = _spec(data, memory, console)
+        spec = _spec(Imported(folder, reader.categories, splits, reader.regions, reader.has_objects), memory, console)
         write_text(fresh / SPEC, _commented(run, spec))
         notes = [note for counts in splits.values() for note in counts.notes]
         panoptic = fresh / "train" / PANOPTIC if reader.regions else None
         dataset = open_sources([Source(fresh / "train" / ANNOTATIONS, fresh / "train" / IMAGES, panoptic)])
-        command = f"oneformer train --spec {folder / SPEC}"
         content = page(
             source=run.source,
             read_as=f"{format.title}: {why}",
@@ -95,23 +94,39 @@ def import_data(run: ImportRun, console: Console) -> None:
             left_out=left_out,
             notes=notes,
             pictures=list(samples(dataset)),
-            command=command,
+            command=shlex.join(["oneformer", "train", "--spec", str(folder / SPEC)]),
         )
         write_text(fresh / PAGE, content)
-    for title, errors in (("files left out:", left_out), ("left out of pictures:", notes)):
+    for title, errors in (("files left out:", left_out), ("labels left out:", notes)):
         if errors:
             console.print(listing(f"{len(errors)} {title}", errors), style="yellow", markup=False)
     for sentence in [*guesses, *spec.reasons]:
         console.print(sentence, markup=False)
+    _check(folder, console)
+    for split, counts in splits.items():
+        numbers = f"{counts.sizes.total()} pictures, {counts.segments.total()} segments"
+        console.print(f"{split}: {numbers}: {folder / split}", markup=False)
+    console.print(f"look at {folder / PAGE}", markup=False)
+    console.print(f"train with --spec {folder / SPEC}", markup=False)
+
+
+def _that_show_classes(splits: Mapping[str, Counts], fresh: Path, guesses: list[str]) -> dict[str, Counts]:
+    """The splits that can be trained on or scored; the others go."""
+    shown = {split: counts for split, counts in splits.items() if counts.segments.total()}
+    for split in splits.keys() - shown.keys():
+        shutil.rmtree(fresh / split)
+        if splits[split].sizes:
+            guesses.append(f"No picture of {split} shows a class: {split} is left out.")
+    return shown
+
+
+def _check(folder: Path, console: Console) -> None:
+    """As a training would. Raises DataError: pictures whose pixels cannot be read are there."""
     try:
         checked_datasets(splits_with_data(load_spec(folder / SPEC)), console)
     except DataError as error:
         hint = f"oneformer inspect data --spec {folder / SPEC} --fix FOLDER writes a data set without them"
         raise DataError(f"{error}", where="of what was imported", hint=hint) from error
-    for split, counts in splits.items():
-        console.print(f"{split}: {counts.sizes.total()} pictures, {counts.segments.total()} segments: {folder / split}")
-    console.print(f"look at {folder / PAGE}")
-    console.print(f"train with --spec {folder / SPEC}")
 
 
 def _option(name: str) -> str:

@@ -24,6 +24,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; } th, td { text-align: left; padding: .2rem .9rem .2rem 0; vertical-align: top; }
 th { font-weight: 600; border-bottom: 1px solid var(--line); }
+.wide { overflow-x: auto; } td, th { white-space: nowrap; } td:last-child { white-space: normal; min-width: 12rem; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; }
 .bar { display: inline-block; height: .7rem; border: 1px solid var(--line); } .soft { color: var(--soft); }
 pre { white-space: pre-wrap; background: #8881; padding: .8rem; overflow-wrap: anywhere; }
@@ -56,8 +57,8 @@ def page(
         _splits(splits),
         _list("Guessed", guesses, "Nothing: the source says all of it."),
         _list("The spec", reasons, ""),
-        _errors("Left out", left_out, "No file was left out."),
-        _errors("Left out of pictures", notes, "All labels were read."),
+        _errors("Files left out", left_out, "None."),
+        _errors("Labels left out", notes, "None."),
         _classes(splits, categories),
         "<h2>Pictures</h2><div class=pictures>",
         *map(_figure, pictures),
@@ -128,7 +129,7 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]], *, escaped: bool
     for row in rows:
         cells = (cell if escaped else escape(cell) for cell in row)
         lines.append("<tr>" + "".join(f"<td{' class=n' if cell.isdecimal() else ''}>{cell}</td>" for cell in cells))
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+    return f"<div class=wide><table><tr>{head}</tr>{''.join(lines)}</table></div>"
 
 
 def _list(title: str, sentences: Sequence[str], none: str) -> str:
@@ -139,7 +140,9 @@ def _list(title: str, sentences: Sequence[str], none: str) -> str:
 def _errors(title: str, errors: Sequence[DataError], none: str) -> str:
     if not errors:
         return f"<h2>{title}</h2><p class=soft>{none}</p>"
-    return f"<h2>{title}: {len(errors)}</h2><pre>{escape(listing('', errors).lstrip())}</pre>"
+    lines = [line.removeprefix("  ") for line in listing("", errors).splitlines()[1:]]
+    text = escape("\n".join(lines))
+    return f"<h2>{title}: {len(errors)}</h2><pre>{text}</pre>"
 
 
 def _figure(picture: tuple[str, Picture]) -> str:
