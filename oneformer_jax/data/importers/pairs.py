@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from oneformer_jax.data.datasets.images import SUFFIXES
@@ -22,31 +22,19 @@ SPLITS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_PICTURES = frozenset(
-    {
-        "images",
-        "image",
-        "imgs",
-        "img",
-        "jpegimages",
-        "photos",
-        "pictures",
-        "pics",
-        "rgb",
-        "input",
-        "inputs",
-        "leftimg8bit",
-    }
+_PICTURE_FOLDER = re.compile(
+    r"images?|imgs?|jpegimages|photos|pictures|pics|rgb|inputs?|leftimg8bit|img_dir|image_\d", re.IGNORECASE
 )
 _MASKS = (
-    *("annotations", "annotation", "annot", "labels", "label", "masks", "mask", "groundtruth", "ground_truth", "gt"),
-    *("segmentationclass", "segmentationclassraw", "segmentations", "segmentation", "segmaps", "seg", "targets"),
+    *("annotations?", "annot", "anns?", "ann_dir", "labels?", "masks?", "ground_?truth", "gt", "targets", "segmaps"),
+    *("segmentationclass(?:raw|png)?", "segmentations?", "seg", "semantics?"),
 )
 _MASK_FOLDER = re.compile(rf"(?P<rest>.*?)[ _-]?(?:{'|'.join(_MASKS)})")
-_OBJECT_FOLDER = re.compile(r"(?:segmentation)?objects?|instances?(?:[ _-]?(?:masks?|ids?|labels?))?|inst")
+_OBJECT_FOLDER = re.compile(r"(?:segmentation)?objects?(?:png)?|instances?(?:[ _-]?(?:masks?|ids?|labels?))?|inst")
 _OBJECT_FILE = re.compile(r"(?P<rest>.+?)[ ._-](?:instances?|instanceids|objects?|inst)", re.IGNORECASE)
-_MASK_FILE = re.compile(r"(?P<rest>.+?)[ ._-](?:mask|masks|label|labels|seg|segmentation|gt|annotation|L|lbl)")
-_PICTURE_FILE = re.compile(r"(?P<rest>.+?)[ ._-](?:image|img|photo|rgb|sat)")
+_MASK_FILE = re.compile(r"(?P<rest>.+?)[ ._-](?:(?i:masks?|labels?|seg|segmentation|gt|annotation|lbl)|L)")
+_PICTURE_FILE = re.compile(r"(?P<rest>.+?)[ ._-](?:image|img|photo|rgb|sat)", re.IGNORECASE)
+_LOSSY = frozenset({".jpg", ".jpeg", ".webp"})
 _LISTS = ("", "ImageSets/Segmentation", "ImageSets", "splits", "lists")
 
 
@@ -104,7 +92,7 @@ def described(folder: Path, path: PurePath, options: Options) -> SourceFile:
             mask, rest = part, found["rest"]
             split = SPLITS.get(rest, split)
             parts += [part[: len(rest)]] if rest and rest not in SPLITS else []
-        elif not options.images and word in _PICTURES:
+        elif not options.images and _PICTURE_FOLDER.fullmatch(word):
             is_picture = True
         else:
             parts.append(part)
@@ -119,11 +107,24 @@ def described(folder: Path, path: PurePath, options: Options) -> SourceFile:
     return SourceFile(folder / path, key, split, mask, of_objects)
 
 
+def files_of(folder: Path, options: Options) -> list[SourceFile]:
+    """All pictures and masks of a source. Where nothing is called a mask, of two files of one name, a.jpg and a.png,
+    the one without loss is the mask."""
+    files = [described(folder, path, options) for path in files_below(folder)]
+    if any(file.mask for file in files):
+        return files
+    lossy = {file.key for file in files if file.path.suffix.lower() in _LOSSY}
+    return [
+        replace(file, mask=file.path.suffix) if file.key in lossy and file.path.suffix.lower() == ".png" else file
+        for file in files
+    ]
+
+
 def pairs_of(folder: Path, options: Options) -> Pairs:
     """All pictures of a source that have a mask. Raises DataError: lists of it that name what is not there."""
     if listed := list(_listed_pairs(folder)):
         return Pairs(listed)
-    files = [described(folder, path, options) for path in files_below(folder)]
+    files = files_of(folder, options)
     masks = defaultdict[str, list[SourceFile]](list)
     pictures = defaultdict[str, list[SourceFile]](list)
     for file in files:

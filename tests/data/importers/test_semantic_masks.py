@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from drawn_labels import VOID, Labelled, labelled, save, written
 from importing import imported, opened
+from PIL import Image
 
-from oneformer_jax.data.importers.reader import Options
+from oneformer_jax.data.importers.reader import Options, Regions
 from oneformer_jax.errors import DataError
 
 NAMES = ["ground", "disk", "ring", "straße"]
@@ -169,6 +170,49 @@ def test_masks_beside_their_pictures(tmp_path: Path) -> None:
     classes_txt(tmp_path / "source")
     imported(tmp_path / "source", tmp_path / "data")
     check(tmp_path / "data", PICTURES)
+
+
+@pytest.mark.parametrize(
+    ("picture", "mask"),
+    [
+        ("{}.jpg", "{}.png"),
+        ("img_dir/train/{}.jpg", "ann_dir/train/{}.png"),
+        ("training/image_2/{}.png", "training/semantic/{}.png"),
+        ("JPEGImages/{}.jpg", "SegmentationClassPNG/{}.png"),
+        ("tiles/{}_RGB.tif", "tiles/{}_label.tif"),
+        ("train/{}_jpg.rf.01ab.jpg", "train/{}_jpg.rf.01ab_mask.png"),
+        ("train/{}.jpg", "train_masks/{}_mask.gif"),
+    ],
+    ids=["side by side", "mmseg", "KITTI", "labelme's VOC", "Potsdam", "Roboflow", "Carvana"],
+)
+def test_names_of_well_known_data(picture: str, mask: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for one in PICTURES[:3]:
+        save(source / picture.format(one.name), one.image)
+        if mask.endswith("gif"):
+            path = source / mask.format(one.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values_of(one).astype(np.uint8)).save(path)
+        else:
+            grey(source / mask.format(one.name), one)
+    classes_txt(source)
+    reader = opened(source)
+    assert reader.format == "masks"
+    assert len(reader.items) == 3
+    assert not reader.left_out
+    for item, one in zip(reader.items, PICTURES, strict=False):
+        regions = reader.read(item)
+        assert isinstance(regions, Regions)
+        np.testing.assert_array_equal(regions.ids, one.classes + 1)
+
+
+def test_two_folders_of_masks_ask_for_the_one_that_counts(tmp_path: Path) -> None:
+    write(tmp_path / "source", PICTURES[:2], grey)
+    for one in PICTURES[:2]:
+        grey(tmp_path / "source" / "labels" / f"{one.name}.png", one)
+    with pytest.raises(DataError, match=r"several masks belong to one picture(?s:.*)--labels FOLDER"):
+        opened(tmp_path / "source", format="masks")
+    assert len(opened(tmp_path / "source", Options(images="images", labels="labels"), format="masks").items) == 2
 
 
 def test_folders_of_any_name_that_options_name(tmp_path: Path) -> None:

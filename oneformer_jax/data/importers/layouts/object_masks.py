@@ -15,7 +15,7 @@ from oneformer_jax.data.datasets.dataset import Segment
 from oneformer_jax.data.importers.in_order import in_order
 from oneformer_jax.data.importers.layouts.semantic_masks import SemanticMasks, open_masks
 from oneformer_jax.data.importers.mask_pixels import read_mask
-from oneformer_jax.data.importers.pairs import described, files_below
+from oneformer_jax.data.importers.pairs import files_of
 from oneformer_jax.data.importers.reader import ALL, Format, Item, Options, Progress, Reader, Regions
 from oneformer_jax.errors import DataError
 
@@ -70,7 +70,7 @@ def _classes_of(numbers: np.ndarray, labels: Regions, count: int) -> dict[int, i
 
 def find(source: Path) -> str:
     """Why these seem to be masks of classes and of objects."""
-    files = [described(source, path, Options()) for path in files_below(source)]
+    files = files_of(source, Options())
     objects = {file.key: file.mask for file in files if file.of_objects}
     classes = {file.key: file.mask for file in files if file.mask and not file.of_objects}
     pictures = {file.key for file in files if not file.mask}
@@ -83,7 +83,7 @@ def find(source: Path) -> str:
 def open_object_masks(source: Path, options: Options, progress: Progress) -> ObjectMasks:
     """Finds both masks of each picture, and which classes are countable. Raises DataError: there are none."""
     masks = open_masks(source, options, progress)
-    files = (described(source, path, options) for path in files_below(source))
+    files = files_of(source, options)
     objects: Mapping[tuple[str, str], Path] = {(file.key, file.split): file.path for file in files if file.of_objects}
     items, left_out = list[Item](), list(masks.left_out)
     for item in masks.items:

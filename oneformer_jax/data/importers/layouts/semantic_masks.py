@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.data.datasets.dataset import Segment
+from oneformer_jax.data.datasets.dataset import Segment, listing
 from oneformer_jax.data.importers.class_table import find_table, read_table
 from oneformer_jax.data.importers.classes_of_masks import NumberedClasses, by_table, by_values, seen_in
 from oneformer_jax.data.importers.mask_pixels import color_of, read_mask
-from oneformer_jax.data.importers.pairs import described, files_below, pairs_of
+from oneformer_jax.data.importers.pairs import files_of, pairs_of
 from oneformer_jax.data.importers.reader import ALL, Format, Item, Options, Progress, Reader, Regions
 from oneformer_jax.errors import DataError
 
@@ -72,7 +72,7 @@ class SemanticMasks(Reader):
 
 def find(source: Path) -> str:
     """Why these seem to be masks of classes."""
-    files = [described(source, path, Options()) for path in files_below(source)]
+    files = files_of(source, Options())
     masks, pictures = {file.key for file in files if file.mask}, {file.key for file in files if not file.mask}
     if common := len(masks & pictures):
         names = sorted({file.mask for file in files if file.mask})
@@ -84,9 +84,8 @@ def open_masks(source: Path, options: Options, progress: Progress) -> SemanticMa
     """Pairs pictures and masks, and finds out which classes there are. Raises DataError: there are none."""
     pairs, guesses = pairs_of(source, options), list[str]()
     if not pairs.items:
-        raise DataError(
-            "no picture has a mask", where=str(source), hint="name both folders: --images FOLDER --labels FOLDER"
-        )
+        what = listing("no picture has a mask:", pairs.left_out) if pairs.left_out else "no picture has a mask"
+        raise DataError(what, where=str(source), hint="name both folders: --images FOLDER --labels FOLDER")
     masks = [item.labels[0] for item in pairs.items]
     path = options.classes or find_table(dict.fromkeys([source, *(mask.parent for mask in masks[:1]), source.parent]))
     table = read_table(path) if path else None
