@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from jaxtyping import Int32, Int64
 from pycocotools import mask as coco_mask
-from scipy import ndimage
 
 from oneformer_jax.data.datasets.coco_instances import compress, run_lengths
 from oneformer_jax.data.datasets.images import panoptic_colors, read_header
@@ -158,14 +158,32 @@ def _place(path: Path) -> Path:
 
 def _regions(labels: Regions) -> list[_Entry]:
     """The segments that have pixels."""
-    areas, boxes = np.bincount(labels.ids.reshape(-1)), ndimage.find_objects(labels.ids)
+    areas, boxes = _extents(labels.ids)
     found = []
     for segment in labels.segments:
         if segment.id < len(areas) and areas[segment.id]:
-            rows, columns = boxes[segment.id - 1]
-            box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
+            left, top, right, bottom = boxes[segment.id].tolist()
+            box = [left, top, right - left + 1, bottom - top + 1]
             found.append(_Entry(segment.id, segment.category, segment.iscrowd, int(areas[segment.id]), box))
     return found
+
+
+def _extents(ids: Int32[np.ndarray, "h w"]) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "n 4"]]:
+    """The pixels of each id, and the first and last column and row that it lies in: left, top, right, bottom. From runs
+    of equal ids, which are far fewer than pixels."""
+    flat, width = ids.reshape(-1), ids.shape[1]
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    lasts = np.append(starts[1:], flat.size) - 1
+    numbers = flat[starts]
+    (top, left), (bottom, right) = np.divmod(starts, width), np.divmod(lasts, width)
+    left[top != bottom], right[top != bottom] = 0, width - 1  # where a run goes on in the next row
+    areas = np.bincount(numbers, weights=lasts - starts + 1).astype(np.int64)
+    boxes = np.tile([width, ids.shape[0], -1, -1], (len(areas), 1))
+    for column, (values, extreme) in enumerate(
+        ((left, np.minimum), (top, np.minimum), (right, np.maximum), (bottom, np.maximum))
+    ):
+        extreme.at(boxes[:, column], numbers, values)
+    return areas, boxes
 
 
 def _shapes(labels: Shapes, where: str) -> tuple[list[_Entry], tuple[DataError, ...]]:
