@@ -10,7 +10,7 @@ from oneformer_jax.app.run.failures import guarded
 
 
 def import_data(
-    source: Annotated[str, typer.Argument(help="Folder or archive of pictures and their labels.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or archive of pictures and their labels.")],
     destination: Annotated[Path, typer.Argument(metavar="DEST", parser=path, help="The folder to write.")],
     kind: Annotated[
         str | None, typer.Option("--format", metavar="FORMAT", help="Layout of the labels; default: recognised.")

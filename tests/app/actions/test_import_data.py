@@ -211,6 +211,21 @@ def test_the_largest_model_that_fits_is_taken(memory: float, images: int) -> Non
         assert images < larger.least_images or needed(larger, 2) > memory
 
 
+@pytest.mark.prove
+def test_a_model_for_a_gpu(source: Path, tmp_path: Path) -> None:
+    """Traces Swin-T; its small siblings are the above."""
+    result = run(source, tmp_path / "out", "--memory", "16GB")
+    assert result.exit_code == 0, result.output
+    assert "Swin-T with batches of 16 needs an estimated" in result.output
+    spec = yaml.safe_load((tmp_path / "out" / "spec.yaml").read_text())
+    assert spec["model"]["backbone"]["swin"]["embed_dim"] == 96
+    assert spec["train"]["precision"] == "bf16-mixed"
+    refused = run(source, tmp_path / "small", "--memory", "1GB")
+    assert refused.exit_code == 1
+    assert "--memory: a training step of Swin-T with 2 images needs" in refused.output
+    assert not (tmp_path / "small").exists()
+
+
 def test_where_nothing_fits_it_is_said() -> None:
     with pytest.raises(OneFormerError, match=r"Swin-T with 2 images needs 2\.5 GB, more than 2\.0 GB"):
         fitting(2.0, 100, needed)

@@ -17,11 +17,12 @@ from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.app.settings.data import splits_with_data
 from oneformer_jax.app.spec import Spec, load_spec, to_yaml
 from oneformer_jax.data.datasets.dataset import listing
+from oneformer_jax.data.datasets.files import SPLITS
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.data.importers.division import divided
 from oneformer_jax.data.importers.formats import named, recognised
-from oneformer_jax.data.importers.pairs import SPLITS
+from oneformer_jax.data.importers.pairs import SPLITS as WORDS_OF_SPLITS
 from oneformer_jax.data.importers.reader import Item, Options, Reader
 from oneformer_jax.data.importers.written import ANNOTATIONS, IMAGES, PANOPTIC, Counts, write_split
 from oneformer_jax.data.storage.addresses import is_address
@@ -31,7 +32,6 @@ from oneformer_jax.errors import DataError, OneFormerError
 from oneformer_jax.writing import appearing_in, new_folder, write_json, write_text
 
 SPEC, PAGE, LABEL_MAP = "spec.yaml", "import.html", "label_map.json"
-_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,17 @@ def import_data(run: ImportRun, console: Console) -> None:
     """
     memory = gigabytes(run.memory) if run.memory else None
     folder = run.folder.absolute()
-    source = innermost(local_folder(run.source, what="SOURCE"), named={*SPLITS, "images", "masks", "labels"})
-    _refuse_inside(source, folder)
+    if not is_address(run.source):
+        _refuse_inside(Path(run.source).expanduser(), folder)
+    _refuse_taken(folder, overwrite=run.overwrite)
+    source = innermost(local_folder(run.source, what="SOURCE"), named={*WORDS_OF_SPLITS, "images", "masks", "labels"})
     format, why = (named(run.format), "as --format says") if run.format else recognised(source)
     console.print(f"{run.source}: {format.title}: {why}", markup=False)
     if unheeded := run.options.given - format.options:
         hint = f"the format {format.name} has {', '.join(map(_option, sorted(format.options))) or 'no such options'}"
         raise OneFormerError("is of no use here", where=_option(min(unheeded)), hint=hint)
     is_temporary = is_address(run.source) or not Path(run.source).expanduser().is_dir()
-    with _writing(folder, overwrite=run.overwrite) as fresh:
+    with _writing(folder) as fresh:
         with waiting("looking through the labels", console) as progress:
             reader = format.open(source, run.options, progress)
         guesses = [*reader.guesses]
@@ -141,15 +143,10 @@ def _refuse_inside(source: Path, folder: Path) -> None:
         )
 
 
-@contextmanager
-def _writing(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A hidden folder whose content is that of `folder` when the block ends."""
-    is_new = not folder.is_dir() or not any(folder.iterdir())
+def _refuse_taken(folder: Path, *, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise OneFormerError("this is a file, expected a folder", where=str(folder), hint="name another DEST")
-    if is_new:
-        with new_folder(folder) as fresh:
-            yield fresh
+    if _is_free(folder):
         return
     if not overwrite:
         hint = "name another DEST, or add --overwrite, which replaces what an import wrote there"
@@ -157,10 +154,23 @@ def _writing(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     if not (folder / PAGE).is_file():
         hint = "name another DEST: only what an import wrote is replaced"
         raise OneFormerError(f"the folder holds no {PAGE}, so no import wrote it", where=str(folder), hint=hint)
+
+
+def _is_free(folder: Path) -> bool:
+    return not folder.is_dir() or not any(folder.iterdir())
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[Path]:
+    """A hidden folder whose content is that of `folder` when the block ends; an earlier import's goes."""
+    if _is_free(folder):
+        with new_folder(folder) as fresh:
+            yield fresh
+        return
     with appearing_in(folder, PAGE) as fresh:
         yield fresh
-        now = [split for split in _SPLITS if (fresh / split).exists()]
-    for split in _SPLITS:
+        now = [split for split in SPLITS if (fresh / split).exists()]
+    for split in SPLITS:
         if split not in now:
             shutil.rmtree(folder / split, ignore_errors=True)
 
