@@ -57,14 +57,13 @@ def voc_image(source: Path, name: str) -> Path:
 
 
 def camvid(source: Path, pictures: Pictures, names: list[str]) -> None:
-    """With numbers of objects of 16 bits in files with endings."""
+    """With numbers of 16 bits in files with endings."""
     write_text(source / "classes.txt", "\n".join(names))
     for picture in pictures:
         save(camvid_image(source, picture.name), picture.image)
-        save(
-            source / "labels" / f"{picture.name}_L.png",
-            np.where(picture.classes == VOID, 255, picture.classes).astype(np.uint8),
-        )
+        void = 255 if len(names) < 255 else 65535
+        classes = np.where(picture.classes == VOID, void, picture.classes).astype(np.uint16)
+        save(source / "labels" / f"{picture.name}_L.png", classes)
         save(camvid_labels(source, picture.name), (picture.object_map * 7).astype(np.uint16))
 
 

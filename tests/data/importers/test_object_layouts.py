@@ -84,8 +84,8 @@ def test_300_classes(layout: Layout, tmp_path: Path) -> None:
     picture = PICTURES[0]
     last = Labelled("last", picture.image, picture.classes.copy(), [(c + 296, m) for c, m in picture.objects])
     last.classes[picture.classes > 0] += 296
-    if layout.stuff:
-        pytest.skip("masks of 8 bits: test_semantic_masks has those of 16")
+    if layout is LAYOUTS["VOC"]:
+        pytest.skip("masks of 8 bits")
     read(layout, [picture, last], tmp_path, names)
     check(layout, [picture, last], tmp_path / "data", names)
 
