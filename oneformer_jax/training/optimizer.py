@@ -1,5 +1,5 @@
-"""One Optax chain: clipping, AdamW, parameter groups by name rules, the learning rate over the steps; the moving
-average of what it trains; and what being frozen means for parameters.
+"""One Optax chain: clipping, AdamW or Muon, parameter groups by name rules, the learning rate over the steps; the
+moving average of what it trains; and what being frozen means for parameters.
 
 The groups are those of the original: backbone and queries learn at a multiple of the learning rate; normalisation
 layers, embeddings and position tables are not decayed. A frozen parameter has no gradient, no decay and no
@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import Params
+from oneformer_jax.training.muon import is_matrix, scale_by_muon
 
 Names = frozenset[str]
 """Slash-joined names of parameters."""
@@ -40,8 +41,14 @@ less than 100."""
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with gradient clipping. `clip_value` 0 switches clipping off; `momentum` is AdamW's first moment decay."""
+    """AdamW, or Muon for matrices and AdamW for all else, with gradient clipping.
 
+    `clip_value` 0 switches clipping off; `momentum` is AdamW's first moment decay. `muon_rms`: the root mean square of
+    an update of a matrix by Muon at a learning rate of 1; AdamW's is about 0.2.
+    """
+
+    type: Literal["AdamW", "Muon"] = "AdamW"
+    muon_rms: float = 1.6
     weight_decay: float = 0.05
     momentum: float = 0.9
     backbone_multiplier: float = 0.1
@@ -174,7 +181,7 @@ def make_optimizer(
         clip = by_norm if config.clip_type == "full_model" else optax.clip(config.clip_value)
     chain = optax.chain(
         clip,
-        optax.scale_by_adam(b1=config.momentum, b2=0.999, eps=1e-8),
+        _directions(config),
         optax.add_decayed_weights(config.weight_decay, mask=matching(NO_DECAY, invert=True)),
         optax.masked(_scale_rates(config), matching(OWN_RATE)),
         _scale_by(schedule),
@@ -185,6 +192,19 @@ def make_optimizer(
         {"trained": chain, "frozen": optax.set_to_zero()},
         lambda params: jax.tree.map(lambda name: "frozen" if name in frozen else "trained", parameter_names(params)),
     )
+
+
+def _directions(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Gradients -> updates at a learning rate of 1."""
+    adam = optax.scale_by_adam(b1=config.momentum, b2=0.999, eps=1e-8)
+    if config.type == "AdamW":
+        return adam
+
+    def kinds(params: Params) -> PyTree[str]:
+        names = parameter_names(params)
+        return jax.tree.map(lambda name, leaf: "muon" if is_matrix(name, leaf.shape) else "adam", names, params)
+
+    return optax.partition({"muon": scale_by_muon(config.muon_rms), "adam": adam}, kinds)
 
 
 def _multiplier(name: str, config: OptimizerConfig) -> float:

@@ -30,7 +30,7 @@ def test_a_dry_run_makes_one_step_and_leaves_nothing(workspace: Path, command_li
 def test_a_frozen_accumulating_mixing_training(workspace: Path, command_line, tmp_path: Path) -> None:
     keys = ["train.freeze=[backbone]", "train.accumulate_grad_batches=2", "dataset.cutmix_prob=0.5"]
     keys += ["train.checkpoint_interval_unit=step", "dataset.train.batch_size=2", "train.num_epochs=1"]
-    keys += ["train.ema_decay=0.5", "train.precision=16", "train.verbose=true"]
+    keys += ["train.ema_decay=0.5", "train.precision=16", "train.verbose=true", "train.optim.type=Muon"]
     keys += ["dataset.image_size=[64,32]", "train.val_check_interval=0.5", "train.checkpoint_keep=0"]
     result = command_line("train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", *keys)
     assert result.returncode == 0, result.stdout + result.stderr

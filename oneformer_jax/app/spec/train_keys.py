@@ -19,7 +19,19 @@ _share = partial(key, minimum=0.0, maximum=1.0, math_cond="> 0.0", automl=True)
 class Optim(Section):
     """`train.optim`"""
 
-    type: Literal["AdamW"] = key("AdamW", "", "The optimizer.", tao="SGD is accepted too")
+    type: Literal["AdamW", "Muon"] = key(
+        "AdamW",
+        "",
+        "The optimizer. Muon orthogonalises the updates of matrices, and leaves all else to AdamW.",
+        enum=("AdamW",),
+        tao="SGD is accepted too, and Muon is not",
+    )
+    muon_rms: PositiveFloat = own_key(
+        1.6,
+        "muon rms",
+        "Root mean square of Muon's updates as a multiple of lr; AdamW's is about 0.2.",
+        search=SearchRange(0.2, 4.0, log=True),
+    )
     monitor_name: Literal["val_loss", "train_loss"] = key(
         "train_loss",
         "monitor_name",

@@ -126,7 +126,10 @@ def test_asked_for_by_name_everything_that_counts_can_be_searched() -> None:
     [
         (["automl.hyperparameters=[train.optim.lrr]"], "there is no key train.optim.lrr.*did you mean train.optim.lr"),
         (["automl.add_hyperparameters=[train.optim.steps]"], "train.optim.steps is a list, which is not searched"),
-        (["automl.add_hyperparameters=[train.optim.type]"], "train.optim.type cannot be searched: it has only one"),
+        (
+            ["automl.add_hyperparameters=[train.optim.monitor_name]"],
+            "train.optim.monitor_name cannot be searched: it has only one",
+        ),
         (["automl.add_hyperparameters=[export.task]"], "no key export.task|export.task cannot be searched"),
         (["automl.add_hyperparameters=[quantize.mode]"], "quantize.mode cannot be searched"),
         (["automl.add_hyperparameters=[train.cudnn.benchmark]"], "it is not honoured"),

@@ -36,7 +36,7 @@ DINAT = "model:\n  backbone:\n    name: D2DiNAT\n    dinat:\n      "
         ("dataset:\n  augmentation:\n    train_crop_size: [1, 2, 3]\n", 3, ["a list of 2 x whole number > 0"]),
         ("inference:\n  mode: everything\n", 2, ["expected one of semantic, instance, panoptic"]),
         ("train:\n  precision: fp8\n", 2, ["expected one of 32, 16-mixed, bf16-mixed"]),
-        ("train:\n  optim:\n    type: SGD\n", 3, ["train.optim.type: found 'SGD' (text), expected one of AdamW"]),
+        ("train:\n  optim:\n    type: SGD\n", 3, ["train.optim.type: found 'SGD' (text), expected one of AdamW, Muon"]),
         ("quantize:\n  device: tpu\n", 2, ["that matches ^(cuda|cpu|trt|cuda:[0-9]+)$"]),
         ("train: 5\n", 1, ["train: found 5 (a whole number), expected a section", "num_epochs"]),
         ("model:\n  backbone:\n    name: D2ResNet\n", 3, ["not available; use D2SwinTransformer or D2DiNAT"]),

@@ -42,7 +42,8 @@ DEVICES: Rows = {
 }
 
 OPTIMIZER: Rows = {
-    f"{OPTIM}.type": Refused("SGD"),
+    f"{OPTIM}.type": Changes("Muon", optimizer("type"), "Muon"),
+    f"{OPTIM}.muon_rms": Changes("0.5", optimizer("muon_rms"), 0.5),
     f"{OPTIM}.monitor_name": Refused("val_loss"),
     f"{OPTIM}.backbone_multiplier": Changes("0.5", optimizer("backbone_multiplier"), 0.5),
     f"{OPTIM}.query_multiplier": Changes("2", optimizer("query_multiplier"), 2.0),

@@ -107,7 +107,7 @@ def _resume(
     description, options = ckpt.load_description(step_dir), settings.recipe.step
     model = replace(settings.recipe.model, task_pad_id=description.model.task_pad_id)
     _refuse_other_architecture(description.model, model, str(step_dir))
-    _refuse_other_frozen_parts(description.spec, settings.spec, str(step_dir))
+    _refuse_other_optimizer_state(description.spec, settings.spec, str(step_dir))
     agree("resume", Facts.of(description), Facts.of(now), str(step_dir), run)
     assert now.training is not None
     training = _progress(description, now.training, loop, run)
@@ -187,9 +187,9 @@ def _tell(what: str, report: Report, console: Console) -> None:
     console.print(f"{what}: {'; '.join(report.lines())}")
 
 
-def _refuse_other_frozen_parts(theirs: dict[str, Any], ours: dict[str, Any], where: str) -> None:
+def _refuse_other_optimizer_state(theirs: dict[str, Any], ours: dict[str, Any], where: str) -> None:
     saved, now = flatten_dict(theirs, sep="."), flatten_dict(ours, sep=".")
-    for key in ("train.freeze", "model.backbone.freeze_at"):
+    for key in ("train.freeze", "model.backbone.freeze_at", "train.optim.type"):
         if key in saved and saved[key] != now[key]:
             raise CheckpointError(
                 f"{key} was {saved[key]}, now it is {now[key]}: there is no optimizer state for the new value",
