@@ -136,6 +136,11 @@ class ClassMaskDataset(Dataset):
         return classes
 
 
+def holds_colors(masks_dir: Path) -> bool:
+    """Whether the first mask holds colours, as panoptic PNGs do. Raises DataError."""
+    return any(read_label_pixels(path)[0].ndim == 3 for path in list(_by_name(masks_dir).values())[:1])
+
+
 def _pairs(images_dir: Path, masks_dir: Path) -> Sequence[tuple[str, Path, Path]]:
     images, masks = _by_name(images_dir), _by_name(masks_dir)
     common = sorted(images.keys() & masks.keys())

@@ -1,14 +1,17 @@
 """The files of a data set, each named by itself, and the data set that they make. Free of JAX."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from oneformer_jax.data.datasets import OnBad
+from oneformer_jax.data.datasets.class_masks import holds_colors
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.datasets.tfds_dataset import PreparedDataset
 from oneformer_jax.data.storage.cache import local_file, local_folder
+from oneformer_jax.errors import DataError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -55,8 +58,10 @@ def open_dataset(files: DatasetFiles) -> Dataset:
         folder = local_folder(files.prepared, what=f"dataset.{files.split}.images")
         dataset = PreparedDataset(folder, files.split, contiguous_id=files.contiguous_id, label_maps=maps.values())
     else:
+        sources = local_sources(files)
+        _refuse_colors(sources, files.split)
         dataset = open_sources(
-            local_sources(files),
+            sources,
             contiguous_id=files.contiguous_id,
             label_maps=maps,
             on_bad=files.on_bad_annotation,
@@ -64,6 +69,15 @@ def open_dataset(files: DatasetFiles) -> Dataset:
     if files.num_classes is not None:
         dataset.check_num_classes(files.num_classes)
     return dataset
+
+
+def _refuse_colors(sources: Sequence[Source], split: Split) -> None:
+    """Raises DataError where there are panoptic PNGs without the annotations that they need."""
+    for source in sources:
+        if source.annotations is None and source.panoptic is not None and holds_colors(source.panoptic):
+            hint = f"set dataset.{split}.annotations; masks of classes that are colours are read by `oneformer import`"
+            what = "there are no annotations, and these are colours, as panoptic PNGs have, not the ids of classes"
+            raise DataError(what, where=str(source.panoptic), hint=hint)
 
 
 def local_label_maps(files: DatasetFiles) -> dict[str, Path]:

@@ -258,3 +258,13 @@ def test_masks_of_classes_train_without_annotations(source: Path, tmp_path: Path
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, command)
     assert result.exit_code == 1
     assert "dataset.label_map" in result.output
+
+
+def test_panoptic_pngs_without_annotations_are_said_to_need_them(source: Path, tmp_path: Path) -> None:
+    assert run(source, tmp_path / "out").exit_code == 0
+    (tmp_path / "out" / "masks").symlink_to(tmp_path / "out" / "train" / "panoptic")
+    (tmp_path / "out" / "images").symlink_to(tmp_path / "out" / "train" / "images")
+    spec = spec_of_masks(tmp_path / "out", tmp_path, label_map=str(tmp_path / "out" / "label_map.json"))
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["inspect", "data", "--spec", str(spec)])
+    assert result.exit_code == 1
+    assert "set dataset.train.annotations" in result.output
