@@ -63,6 +63,16 @@ def contract(subscripts: str, a: Float[Array, "..."], b: Float[Array, "..."]) ->
     return _in_use.get().contract(subscripts, a, b)
 
 
+def parts_of(count: int, logits: Callable[[], int]) -> int:
+    """Into how many equal parts `count` of something are divided whose attention has so many `logits`, so that those of
+    one part are not too many for the memory; the parts are computed one after the other."""
+    most = _in_use.get().most_logits
+    if most is None or count == 1:
+        return 1
+    wanted = -(-logits() // most)
+    return next(parts for parts in range(1, count + 1) if count % parts == 0 and (parts >= wanted or parts == count))
+
+
 def resize(x: Float[Array, "b h w c"], size: tuple[int, int], method: Method = "bilinear") -> Float[Array, "b h2 w2 c"]:
     """Maps `x` at `size`, half-pixel centres, edges repeated, no antialiasing: PyTorch's `align_corners=False`."""
     return _in_use.get().resize(x, size, method)
@@ -152,16 +162,17 @@ def matrix_resize(x: Array, size: tuple[int, int], method: Method) -> Array:
 @dataclass(frozen=True)
 class Ops:
     """A formulation of each operation, called with all its arguments by place. The defaults are fast on CPU and work
-    everywhere."""
+    everywhere. `most_logits` of an attention whose parts are independent are computed at once, None: all."""
 
     attend: Callable[[Projected, Dropout, float, Array | None, Blocked | None], Array] = normalised_sums
     contract: Callable[[str, Array, Array], Array] = wide_product
     resize: Callable[[Array, tuple[int, int], Method], Array] = matrix_resize
     deformable_attention: Callable[[Array, Shapes, Array, Array], Array] = weighted_gathers
     depthwise: Callable[[Array, Array], Array] = shifted_sums
+    most_logits: int | None = None
 
 
-CPU = Ops()
+CPU = Ops(most_logits=2**24)
 _in_use = ContextVar("ops", default=CPU)
 
 

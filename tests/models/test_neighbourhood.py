@@ -11,6 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converters.published import DINAT
+from oneformer_jax.models import ops
+from oneformer_jax.models.backbones import BackboneConfig, DinatConfig, SwinConfig
 from oneformer_jax.models.backbones.neighbourhood import Borders, cut, neighbourhood_attention
 
 
@@ -92,8 +95,17 @@ def agrees(kernel: int, dilation: int, size: tuple[int, int], borders: Borders, 
     q, k, v = (jnp.asarray(rng.normal(size=(1, *size, 2, 3)), jnp.float32) for _ in range(3))
     table = rng.normal(size=(2, 2 * kernel - 1, 2 * kernel - 1)).astype(np.float32) if biased else None
     attend = partial(neighbourhood_attention, kernel=kernel, dilation=dilation, borders=borders)
-    found = jax.jit(attend)(q, k, v, table=None if table is None else jnp.asarray(table))
-    np.testing.assert_allclose(found, dense(q, k, v, table, kernel, dilation, borders), rtol=0, atol=1e-5)
+    biases = None if table is None else jnp.asarray(table)
+    expected = dense(q, k, v, table, kernel, dilation, borders)
+    np.testing.assert_allclose(jax.jit(attend)((q, k, v), table=biases), expected, rtol=0, atol=1e-5)
+
+    def in_parts(packed: jax.Array) -> jax.Array:
+        """As few of the tiles as can be at a time."""
+        with ops.using(ops.Ops(most_logits=1)):
+            projected = packed if borders == "shifted" else tuple(packed[..., i, :, :] for i in range(3))
+            return attend(projected, table=biases, in_parts=True)
+
+    np.testing.assert_allclose(jax.jit(in_parts)(jnp.stack([q, k, v], axis=-3)), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -113,6 +125,21 @@ MORE = st.tuples(st.integers(0, 24), st.integers(0, 24))
 def test_any_values(kernel: int, dilation: int, more: tuple[int, int], borders: Borders, biased: bool) -> None:
     height, width = (kernel * dilation + extra for extra in more)
     agrees(kernel, dilation, (height, width), borders, biased and borders == "shifted")
+
+
+@pytest.mark.prove  # `make test`: in parts as few as can be, above
+def test_dinat_l_needs_no_more_memory_than_swin_l() -> None:
+    """What the compiled forward pass of an image of 1024 by 1024 needs on CPU besides its inputs and results."""
+
+    def temporary(config: BackboneConfig) -> int:
+        module, images = config.build(), jax.ShapeDtypeStruct((1, 1024, 1024, 3), jnp.float32)
+        small = jnp.zeros((1, 64, 64, 3))
+        params = jax.eval_shape(lambda: module.init(jax.random.key(0), small, deterministic=True))
+        forward = jax.jit(partial(module.apply, deterministic=True))
+        return forward.lower(params, images).compile().memory_analysis().temp_size_in_bytes
+
+    dilations = DINAT["150_16_dinat_l_oneformer_coco_100ep.pth"]
+    assert temporary(DinatConfig(kernel_size=11, dilations=dilations)) < temporary(SwinConfig())
 
 
 def test_a_map_that_is_smaller_than_a_window_is_refused() -> None:

@@ -15,6 +15,7 @@ from oneformer_jax.models import remat
 from oneformer_jax.models.backbones.neighbourhood import neighbourhood_attention
 from oneformer_jax.models.backbones.stages import StagedConfig
 from oneformer_jax.models.layers import INITIALIZERS, Conv, Dense, DropPath, layer_norm, narrow_normal
+from oneformer_jax.models.ops import Projected
 from oneformer_jax.models.precision import widened
 
 Attention = Literal["shifted_with_bias", "shifted", "zero_padded"]
@@ -98,7 +99,7 @@ class DinatBlock(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], deterministic: bool) -> Float[Array, "b h w c"]:
         config, width, path = self.config, x.shape[-1], DropPath(self.drop_path)
         attention = NeighbourhoodAttention(config, self.num_heads, self.dilation, name="attention")
-        x = x + path(widened(attention(layer_norm(name="norm1")(x))), deterministic)
+        x = x + path(widened(attention(layer_norm(name="norm1")(x), deterministic)), deterministic)
         kernel_init = INITIALIZERS[config.init]
         y = layer_norm(name="norm2")(x)
         y = Dense(int(width * config.mlp_ratio), kernel_init=kernel_init, marks_input=True, name="linear1")(y)
@@ -115,7 +116,7 @@ class NeighbourhoodAttention(nn.Module):
     dilation: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"], deterministic: bool) -> Float[Array, "b h w c"]:
         config, heads, kernel = self.config, self.num_heads, self.config.kernel_size
         height, width, channels = x.shape[1:]
         shifted = config.attention != "zero_padded"
@@ -124,19 +125,21 @@ class NeighbourhoodAttention(nn.Module):
             x = jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0))) if bottom or right else x
         kernel_init = INITIALIZERS[config.init]
         qkv = Dense(3 * channels, kernel_init, marks_input=True, name="qkv")(x)
-        q, k, v = (part[..., 0, :, :] for part in jnp.split(qkv.reshape(*x.shape[:3], 3, heads, -1), 3, axis=3))
+        qkv = qkv.reshape(*x.shape[:3], 3, heads, -1)
+        projected: Projected = qkv
+        if not shifted:
+            projected = reordered(qkv[..., 0, :, :]), qkv[..., 1, :, :], qkv[..., 2, :, :]
         table = None
         if config.attention == "shifted_with_bias":
             side = 2 * kernel - 1
             table = self.param("relative_position_bias", narrow_normal, (heads, side, side))
         mixed = neighbourhood_attention(
-            q if shifted else reordered(q),
-            k,
-            v,
+            projected,
             kernel=kernel,
             dilation=self.dilation,
             borders="shifted" if shifted else "zero_padded",
             table=table,
+            in_parts=deterministic,
         )
         mixed = mixed[:, :height, :width].reshape(-1, height, width, channels)
         return Dense(channels, kernel_init=kernel_init, name="proj")(mixed)

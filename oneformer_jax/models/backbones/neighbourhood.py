@@ -13,17 +13,21 @@ Axes: b images, h w pixels of a map, n heads, d channels of a head, m tiles of a
 tile; of one axis: r grids, t tiles, i queries and j keys of a tile.
 """
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from oneformer_jax.models import ops
 from oneformer_jax.models.layers import Dropout
 
 Borders = Literal["shifted", "zero_padded"]
+Places = Array | np.ndarray
+"""Rows or columns of tiles: t i, or t j."""
 TILE = 8
 
 
@@ -75,78 +79,146 @@ def cut(length: int, kernel: int, dilation: int, borders: Borders) -> Axis:
 
 
 def neighbourhood_attention(
-    q: Float[Array, "b h w n d"],
-    k: Float[Array, "b h w n d"],
-    v: Float[Array, "b h w n d"],
+    projected: Float[Array, "b h w 3 n d"]
+    | tuple[Float[Array, "b h w n d"], Float[Array, "b h w n d"], Float[Array, "b h w n d"]],
     *,
     kernel: int,
     dilation: int = 1,
     borders: Borders = "shifted",
     table: Float[Array, "n side side"] | None = None,
+    in_parts: bool = False,
 ) -> Float[Array, "b h w n d"]:
     """Means of the values of a pixel's neighbourhood, weighted by the softmax of query . key / sqrt(d).
 
-    `table`, of 2 kernel - 1 a side, is added to the logits by the distance of the key, in steps of the dilation. With
-    "zero_padded" the zeros beyond the borders take part with the logit 0. Raises ValueError: a shifted window is larger
-    than the map.
+    `projected` are queries, keys and values. `table`, of 2 kernel - 1 a side, is added to the logits by the distance of
+    the key, in steps of the dilation. With "zero_padded" the zeros beyond the borders take part with the logit 0.
+    `in_parts`: many logits are computed in parts, one after the other, where the platform needs that (`ops.parts_of`);
+    derivatives are slower then. Raises ValueError: a shifted window is larger than the map.
     """
-    size, batch, channels = q.shape[1:3], q.shape[0], q.shape[3:]
+    arrays: tuple[Array, ...] = projected if isinstance(projected, tuple) else (projected,)
+    size, channels = arrays[0].shape[1:3], arrays[0].shape[-2:]
     axes = [cut(length, kernel, dilation, borders) for length in size]
     rows, columns = axes
-    tiles = (len(rows.queries), len(columns.queries))
-
-    def in_tiles(x: Array, before: int, places: tuple[np.ndarray, np.ndarray]) -> Array:
-        """Tiles with their queries or keys: b m q n d."""
-        x = _grids(x, dilation)
-        if before:
-            x = jnp.pad(x, ((0, 0), (0, 0), (before, before), (before, before), (0, 0), (0, 0)))
-        for axis, place in enumerate(places, 2):
-            x = _taken(x, place.ravel(), axis)
-        height, width = (place.shape[1] for place in places)
-        x = x.reshape(batch, -1, tiles[0], height, tiles[1], width, *channels).transpose(0, 1, 2, 4, 3, 5, 6, 7)
-        return x.reshape(batch, -1, height * width, *channels)
-
-    q = in_tiles(q, 0, (rows.queries, columns.queries))
-    k, v = (in_tiles(x, rows.before, (rows.keys, columns.keys)) for x in (k, v))
     bias = None
     if table is not None:
         index = rows.offsets[:, None, :, None] * (2 * kernel - 1) + columns.offsets[None, :, None, :]
         flat = table.reshape(table.shape[0], -1)
-        bias = jnp.take(flat, index.ravel(), axis=1, mode="clip").reshape(-1, q.shape[2], k.shape[2])
-    x = ops.attend(
-        (q, k, v), Dropout(0.0, True), scale=channels[-1] ** -0.5, bias=bias, blocked=_unseen(rows, columns, dilation)
-    )
-    heights = (rows.queries.shape[1], columns.queries.shape[1])
-    x = x.reshape(batch, dilation * dilation, *tiles, *heights, *channels).transpose(0, 1, 2, 4, 3, 5, 6, 7)
-    x = x.reshape(batch, dilation * dilation, tiles[0] * heights[0], tiles[1] * heights[1], *channels)
+        of_tile = index.shape[0] * index.shape[1], index.shape[2] * index.shape[3]
+        bias = jnp.take(flat, index.ravel(), axis=1, mode="clip").reshape(-1, *of_tile)
+
+    parted = dilation**2 if dilation > 1 else len(rows.queries)
+    pairs = rows.offsets.size * columns.offsets.size * len(rows.queries) * len(columns.queries) * dilation**2
+    parts = ops.parts_of(parted, lambda: arrays[0].shape[0] * channels[0] * pairs) if in_parts else 1
+    if parts == 1 and len(arrays) == 1:  # one gather of keys and one of values, each of what it needs
+        arrays = tuple(arrays[0][..., i, :, :] for i in range(3))
+    grids = tuple(_grids(x, dilation) for x in arrays)
+    if rows.before:
+        border = (rows.before, rows.before)
+        pad = [(0, 0), (0, 0), border, border, (0, 0), (0, 0)]
+        grids = (grids[0], *(jnp.pad(x, pad) for x in grids[1:]))
+    tiles = Tiles(grids, rows.keys, columns.keys, *_seen(rows, columns, dilation))
+
+    def means(q: Float[Array, "b m q n d"], tiles: Tiles) -> Float[Array, "b m q n d"]:
+        k, v = (_in_tiles(_one_of(tiles.arrays, i), (tiles.rows, tiles.columns)) for i in (1, 2))
+        no_dropout = Dropout(0.0, True)
+        return ops.attend((q, k, v), no_dropout, scale=channels[-1] ** -0.5, bias=bias, blocked=tiles.unseen)
+
+    queries = _in_tiles(_one_of(grids, 0), (rows.queries, columns.queries))
+    x = means(queries, tiles) if parts == 1 else _one_after_the_other(means, queries, tiles, parts)
+    (t, i), (u, j) = rows.queries.shape, columns.queries.shape
+    x = x.reshape(-1, dilation * dilation, t, u, i, j, *channels).transpose(0, 1, 2, 4, 3, 5, 6, 7)
+    x = x.reshape(-1, dilation * dilation, t * i, u * j, *channels)
     for axis, cuts in enumerate(axes, 2):
         x = _taken(x, cuts.place, axis)
-    x = x.reshape(batch, dilation, dilation, rows.rows, columns.rows, *channels).transpose(0, 3, 1, 4, 2, 5, 6)
-    return x.reshape(batch, rows.rows * dilation, columns.rows * dilation, *channels)[:, : size[0], : size[1]]
+    x = x.reshape(-1, dilation, dilation, rows.rows, columns.rows, *channels).transpose(0, 3, 1, 4, 2, 5, 6)
+    return x.reshape(-1, rows.rows * dilation, columns.rows * dilation, *channels)[:, : size[0], : size[1]]
 
 
-def _grids(x: Float[Array, "b h w n d"], dilation: int) -> Float[Array, "b r _h _w n d"]:
+class Tiles(NamedTuple):
+    """All tiles, or those of some grids, or of a single one some rows of tiles: queries, keys and values of the grids,
+    which may be one array; the rows and columns of the tiles' keys; and which of them, along each axis, a query attends
+    to."""
+
+    arrays: tuple[Array, ...]
+    rows: Places
+    columns: Places
+    seen_in_rows: Places
+    seen_in_columns: Places
+
+    @property
+    def unseen(self) -> Bool[Array, "1 m q k"]:
+        """Which keys of its tile a query does not attend to."""
+        by_rows = jnp.asarray(self.seen_in_rows)[:, :, None, :, None, :, None]
+        by_columns = jnp.asarray(self.seen_in_columns)[:, None, :, None, :, None, :]
+        seen = by_rows & by_columns
+        _, _, _, i, j, keys_of_rows, keys_of_columns = seen.shape
+        return ~seen.reshape(1, -1, i * j, keys_of_rows * keys_of_columns)
+
+    def part(self, number: Array, parts: int) -> "Tiles":
+        """One of so many."""
+
+        def cut(x: Places, axis: int = 0) -> Array:
+            length = x.shape[axis] // parts
+            return lax.dynamic_slice_in_dim(jnp.asarray(x), number * length, length, axis)
+
+        if len(self.seen_in_rows) > 1:
+            arrays = tuple(cut(x, 1) for x in self.arrays)
+            return Tiles(arrays, self.rows, self.columns, cut(self.seen_in_rows), cut(self.seen_in_columns))
+        return self._replace(rows=cut(self.rows), seen_in_rows=cut(self.seen_in_rows, 1))
+
+
+def _one_after_the_other(
+    means: Callable[[Array, Tiles], Array], queries: Float[Array, "b m q n d"], tiles: Tiles, parts: int
+) -> Float[Array, "b m q n d"]:
+    """`means` of so many parts of the tiles, written over their queries: results of its own would be memory that is
+    waiting all the time."""
+    length = queries.shape[1] // parts
+
+    def step(i: Array, x: Array) -> Array:
+        q = lax.dynamic_slice_in_dim(x, i * length, length, axis=1)
+        return lax.dynamic_update_slice_in_dim(x, means(q, tiles.part(i, parts)), i * length, axis=1)
+
+    return lax.fori_loop(0, parts, step, queries)
+
+
+def _one_of(arrays: tuple[Array, ...], number: int) -> Callable[[Places], Array]:
+    """Its rows."""
+
+    def rows(place: Places) -> Array:
+        if len(arrays) == 1:  # rows first: no loop keeps a copy of the keys and one of the values
+            return _taken(arrays[0], place, 2)[..., number, :, :]
+        return _taken(arrays[number], place, 2)
+
+    return rows
+
+
+def _in_tiles(rows_of: Callable[[Places], Array], places: tuple[Places, Places]) -> Float[Array, "b m q n d"]:
+    """Tiles with their queries, keys or values."""
+    x = _taken(rows_of(places[0].ravel()), places[1].ravel(), 3)
+    batch, channels, ((t, height), (u, width)) = x.shape[0], x.shape[4:], (place.shape for place in places)
+    x = x.reshape(batch, -1, t, height, u, width, *channels).transpose(0, 1, 2, 4, 3, 5, 6, 7)
+    return x.reshape(batch, -1, height * width, *channels)
+
+
+def _grids(x: Float[Array, "b h w *m"], dilation: int) -> Float[Array, "b r _h _w *m"]:
     """The r = dilation^2 grids of a map, which have zeros in place of the pixels that some lack."""
     batch, height, width = x.shape[:3]
     bottom, right = -height % dilation, -width % dilation
     if bottom or right:
-        x = jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0), (0, 0)))
+        x = jnp.pad(x, ((0, 0), (0, bottom), (0, right), *[(0, 0)] * (x.ndim - 3)))
     x = x.reshape(batch, (height + bottom) // dilation, dilation, (width + right) // dilation, dilation, *x.shape[3:])
-    x = x.transpose(0, 2, 4, 1, 3, 5, 6)
+    x = x.transpose(0, 2, 4, 1, 3, *range(5, x.ndim))
     return x.reshape(batch, dilation * dilation, *x.shape[3:])
 
 
-def _taken(x: Array, place: np.ndarray, axis: int) -> Array:
-    if len(place) == x.shape[axis] and (place == np.arange(len(place))).all():
+def _taken(x: Array, place: Places, axis: int) -> Array:
+    is_known = isinstance(place, np.ndarray)
+    if is_known and len(place) == x.shape[axis] and (place == np.arange(len(place))).all():
         return x
     return jnp.take(x, place, axis=axis, mode="clip")
 
 
-def _unseen(rows: Axis, columns: Axis, dilation: int) -> Bool[Array, "1 m q k"]:
-    """Which keys of its tile a query does not attend to."""
-    by_rows = rows.seen[:, None, :, None, :, None, :, None]
-    by_columns = columns.seen[None, :, None, :, None, :, None, :]
-    seen = jnp.asarray(by_rows) & jnp.asarray(by_columns)
-    seen = jnp.broadcast_to(seen, (dilation, dilation, *seen.shape[2:]))
-    _, _, *tiles, i, j, keys_of_rows, keys_of_columns = seen.shape
-    return ~seen.reshape(1, dilation * dilation * tiles[0] * tiles[1], i * j, keys_of_rows * keys_of_columns)
+def _seen(rows: Axis, columns: Axis, dilation: int) -> tuple[Bool[np.ndarray, "r t i j"], Bool[np.ndarray, "r u k l"]]:
+    """`seen` of both axes for each grid."""
+    grid = np.arange(dilation * dilation)
+    return rows.seen[(grid // dilation) % len(rows.seen)], columns.seen[(grid % dilation) % len(columns.seen)]
