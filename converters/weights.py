@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from converters.files.read import Source, Statistics, read_source
+from converters.files.read import Source, Statistics, read_classes, read_source, read_statistics
 from converters.huggingface_config import backbone_of, check_built_in, check_told, class_names, told
 from converters.infer_backbone import Facts, Told, infer_backbone, is_radio
 from converters.infer_config import infer_architecture
@@ -19,7 +19,9 @@ from converters.rules import Params, Report, carry_over
 from converters.shapes import Shapes
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import find_checkpoint, is_checkpoint, load_description, load_params
-from oneformer_jax.errors import CheckpointError
+from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
+from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.errors import CheckpointError, DataError
 from oneformer_jax.models.backbones import BackboneConfig, DinatConfig, SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import PARTS, TRAINING_ONLY, shapes
@@ -140,6 +142,47 @@ class Weights:
     def absent(self) -> tuple[str, ...]:
         """Top-level parts of a model that these weights lack."""
         return tuple(part for part in PARTS if part not in self.params)
+
+    @property
+    def categories(self) -> Categories | None:
+        """The classes and which of them are things, where the folder says both. Raises CheckpointError, DataError:
+        classes that cannot be used, or of another number."""
+        told = read_classes(self.folder) if self.folder and "predictor" in self.params else None
+        if told is None:
+            return None
+        found = Categories.from_json(told, where=self.location, isthing_required=True)
+        return self.fitting(found, self.location)
+
+    @property
+    def classes(self) -> Categories:
+        """The classes by their names or numbers, all of them stuff."""
+        if not self.class_names:
+            return Categories.numbered(self.config.num_classes)
+        return Categories.from_json([{"id": index, "name": name} for index, name in enumerate(self.class_names)])
+
+    def fitting(self, categories: Categories, where: str) -> Categories:
+        """`categories`. Raises DataError: of another number than the classes."""
+        if len(categories) != self.config.num_classes:
+            raise DataError(
+                f"{len(categories)} categories, the weights have {self.config.num_classes} classes",
+                where=where,
+                hint="give a --label-map with the classes of these weights, in their order",
+            )
+        return categories
+
+    def described(self, categories: Categories) -> Description:
+        """What a checkpoint of these weights says."""
+        beside = read_statistics(self.folder) if self.folder and self.statistics is None else None
+        mean, deviation = self.statistics or beside or (PIXEL_MEAN, PIXEL_STD)
+        return self.description or Description(
+            model=self.config,
+            categories=categories,
+            pixel_mean=mean,
+            pixel_std=deviation,
+            spec={},
+            absent=self.absent,
+            thresholds=self.thresholds,
+        )
 
 
 def read_weights(

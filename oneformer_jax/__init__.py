@@ -14,6 +14,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # Public name -> module; resolved on first use, so that the parts that need no JAX import without it.
 _PUBLIC = {
     "enable_compilation_cache": "oneformer_jax.models.compiled_programs",
+    "from_pretrained": "oneformer_jax.predict.pretrained",
     "load_checkpoint": "oneformer_jax.checkpoints.read",
     "load_model": "oneformer_jax.predict.predictor",
     "load_spec": "oneformer_jax.app.spec",

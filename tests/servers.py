@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 import s3fs
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+COMMIT = "0123456789" * 4  # of every repository
 
 
 @dataclass
@@ -72,11 +75,25 @@ class Web:
     ranges: bool = True  # whether it sends parts of files
     status: int = 0  # other than 0: the only answer
     cut: list[int] = field(default_factory=list)  # the next answers break off after so many bytes
+    headers: dict[str, str] = field(default_factory=dict)  # of every answer, besides
 
     def put(self, name: str, content: bytes) -> str:
         """Stores a file and returns its address."""
         self.files[name] = content
         return f"{self.address}/{name}"
+
+    def put_repository(self, name: str, folder: Path) -> None:
+        """Stores the files of a folder as a repository of Hugging Face's hub, whose address is then this server's."""
+        self.headers = {"X-Repo-Commit": COMMIT}
+        files = [path for path in folder.iterdir() if path.is_file()]
+        for path in files:
+            for revision in (COMMIT, "main"):
+                self.put(f"{name}/resolve/{revision}/{path.name}", path.read_bytes())
+        about = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": path.name} for path in files]}
+        tree = [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": COMMIT} for path in files]
+        for revision in (COMMIT, "main"):
+            self.put(f"api/models/{name}/revision/{revision}", json.dumps(about).encode())
+            self.put(f"api/models/{name}/tree/{revision}", json.dumps(tree).encode())
 
     def sent(self) -> list[str]:
         """The requests for content until now, which are forgotten."""
@@ -107,6 +124,8 @@ def running_web() -> Iterator[Web]:
             self.send_header("Content-Length", str(len(content)))
             if web.tags and name in web.files:
                 self.send_header("ETag", f'"{hash(web.files[name])}"')
+            for header in web.headers.items():
+                self.send_header(*header)
             if not web.ranges:
                 self.send_header("Accept-Ranges", "none")
             self.end_headers()

@@ -25,6 +25,7 @@ from oneformer_jax.models.predictions import Features, Predictions
 from oneformer_jax.predict.ahead import Ahead
 from oneformer_jax.predict.on_device.decided import Decided, program, rule_inputs
 from oneformer_jax.predict.on_device.sampling import room_for, split_by_image
+from oneformer_jax.predict.pretrained import from_pretrained
 from oneformer_jax.tasks import TASKS, Task
 
 
@@ -153,10 +154,12 @@ def backend_on(
 def open_checkpoint(
     path: Path | str, mesh: Mesh | None, device_id: int, precision: str
 ) -> tuple[JaxBackend, Description]:
-    """A checkpoint (see `load_checkpoint`) on the devices of `mesh`, else on the device `device_id`, with products in a
-    `precision` of `KERNEL_DTYPES`."""
+    """A checkpoint (see `load_checkpoint`), or weights at an address (see `from_pretrained`), on the devices of `mesh`,
+    else on the device `device_id`, with products in a `precision` of `KERNEL_DTYPES`."""
     mesh = mesh or _mesh_of(device_id)
-    checkpoint = load_checkpoint(path, device=mesh.local_devices[0])
+    device = mesh.local_devices[0]
+    is_address = "://" in str(path)
+    checkpoint = from_pretrained(str(path), device=device) if is_address else load_checkpoint(path, device=device)
     description = checkpoint.description
     mean, std = description.pixel_mean, description.pixel_std
     dtype = KERNEL_DTYPES[precision]

@@ -5,16 +5,13 @@ from typing import Literal
 
 from rich.console import Console
 
-from converters.files.read import Statistics, read_classes, read_statistics
 from converters.infer_backbone import Facts
 from converters.names.recognise import Kind
 from converters.weights import Weights, read_weights
 from converters.write_huggingface import write_huggingface
-from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.store import Checkpoints
-from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.errors import CheckpointError, DataError
+from oneformer_jax.errors import CheckpointError
 from oneformer_jax.stored import read_json
 from oneformer_jax.writing import new_folder, remove_unfinished, write_json
 
@@ -46,16 +43,7 @@ def convert(
         console.print("\n".join(weights.report.lines()))
         if report is not None:
             write_json(report, weights.report.to_json())
-    mean, deviation = weights.statistics or _statistics_beside(weights) or (PIXEL_MEAN, PIXEL_STD)
-    description = weights.description or Description(
-        model=weights.config,
-        categories=_categories(weights, label_map, console),
-        pixel_mean=mean,
-        pixel_std=deviation,
-        spec={},
-        absent=weights.absent,
-        thresholds=weights.thresholds,
-    )
+    description = weights.described(_categories(weights, label_map, console))
     if "predictor" in weights.params:
         console.print(f"thresholds: {description.thresholds}")
     if target == "huggingface":
@@ -78,36 +66,18 @@ def convert(
     console.print(f"{target}: {destination}")
 
 
-def _statistics_beside(weights: Weights) -> Statistics | None:
-    return read_statistics(weights.folder) if weights.folder else None
-
-
 def _categories(weights: Weights, label_map: Path | None, console: Console) -> Categories:
     """Those of the label map (or of an annotation file's `categories`); else the source's, its names or numbers."""
-    classes = weights.config.num_classes
     if label_map is not None:
         content = read_json(label_map)
         entries = content.get("categories") if isinstance(content, dict) else content
-        return _as_many(classes, Categories.from_json(entries, where=str(label_map)), str(label_map))
-    if "predictor" in weights.params:
-        told = weights.folder and read_classes(weights.folder)
-        if told is not None:
-            known = Categories.from_json(told, where=weights.location, isthing_required=True)
-            return _as_many(classes, known, weights.location)
+        return weights.fitting(Categories.from_json(entries, where=str(label_map)), str(label_map))
+    if weights.description is not None:
+        return weights.description.categories
+    told = weights.categories
+    if told is None and "predictor" in weights.params:
         console.print(
             "warning: which classes are things is not known: give --label-map for instance and panoptic results",
             style="yellow",
         )
-    if not weights.class_names:
-        return Categories.numbered(classes)
-    return Categories.from_json([{"id": index, "name": name} for index, name in enumerate(weights.class_names)])
-
-
-def _as_many(classes: int, categories: Categories, where: str) -> Categories:
-    if len(categories) != classes:
-        raise DataError(
-            f"{len(categories)} categories, the weights have {classes} classes",
-            where=where,
-            hint="give a --label-map with the classes of these weights, in their order",
-        )
-    return categories
+    return told or weights.classes
