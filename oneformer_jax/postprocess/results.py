@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int32, Integer, Shaped
 from pycocotools import mask as coco_mask
 
 from oneformer_jax.data.geometry import Geometry
+from oneformer_jax.errors import OneFormerError
 from oneformer_jax.postprocess.instance import RunLengths, binary_masks
 from oneformer_jax.postprocess.panoptic import Owners, owners
 from oneformer_jax.postprocess.semantic import class_map
@@ -216,9 +217,12 @@ class Result:
 def finished_result(
     logits: Mapping[Task, ImageLogits], geometry: Geometry, is_thing: Bool[np.ndarray, " k"], thresholds: Thresholds
 ) -> Result:
-    """The results of the tasks that there are logits for."""
+    """The results of the tasks that there are logits for. Raises OneFormerError where these are not finite."""
     results: dict[str, Any] = {}
     for task, of_task in logits.items():
+        if not np.isfinite(of_task[0]).all():
+            hint = "its parameters are damaged, or its training diverged: use an earlier checkpoint, or lower its rate"
+            raise OneFormerError("the model returns numbers that are not finite", hint=hint)
         if task == "semantic":
             results[task] = semantic_map(*of_task, geometry)
         else:

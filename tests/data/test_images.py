@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from oneformer_jax.data.datasets.images import image_size, list_images, read_image, read_panoptic
+from oneformer_jax.data.datasets.images import image_size, list_images, read_header, read_image, read_panoptic
 from oneformer_jax.errors import DataError
 
 
@@ -77,3 +78,10 @@ def test_listing(tmp_path: Path) -> None:
     assert [path.name for path in list_images(tmp_path / "above")] == ["c.png"]
     with pytest.raises(DataError, match="does not exist"):
         list_images(tmp_path / "none")
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "0.png")
+    for read in (read_image, read_header):
+        with pytest.raises(DataError, match="no file but a folder, a pipe or a device"):
+            read(tmp_path / "0.png")

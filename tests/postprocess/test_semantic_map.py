@@ -1,9 +1,12 @@
 import numpy as np
+import pytest
 import torch
 
 from oneformer_jax.data.geometry import Geometry
-from oneformer_jax.postprocess.results import semantic_map
+from oneformer_jax.errors import OneFormerError
+from oneformer_jax.postprocess.results import Thresholds, finished_result, semantic_map
 from oneformer_jax.postprocess.tiles import sigmoid, softmax
+from oneformer_jax.tasks import TASKS
 
 
 def test_probabilities_are_torch() -> None:
@@ -28,3 +31,10 @@ def test_class_map_is_as_small_as_the_classes_allow() -> None:
         result = semantic_map(class_logits, np.ones((1, 1, 1), np.float32), geometry)
         assert result.dtype == dtype
         assert (result == classes - 1).all()
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    geometry, logits = Geometry((4, 4), (4, 4), (4, 4)), (np.full((3, 4), np.nan, np.float32), np.ones((3, 1, 1)))
+    for task in TASKS:
+        with pytest.raises(OneFormerError, match="returns numbers that are not finite"):
+            finished_result({task: logits}, geometry, np.ones(3, bool), Thresholds())

@@ -90,14 +90,18 @@ def make_pruner(settings: SearchSettings) -> optuna.pruners.BasePruner:
 
 @contextmanager
 def _reading(file: Path | None) -> Iterator[None]:
-    """What SQLite, SQLAlchemy or Optuna say of a storage that is damaged, as a OneFormerError."""
+    """What SQLite, SQLAlchemy or Optuna say of a storage that is damaged, or of a disk that takes no more, as a
+    OneFormerError."""
     there = file is not None and file.exists()
     try:
         yield
     except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        if "disk is full" in said or "unable to open database" in said or "readonly database" in said:
+            hint = "free disk space or fix permissions, then run the same command again"
+            raise OneFormerError(f"the study cannot be written: {said}", where=str(file), hint=hint) from error
         if not there or isinstance(error, OneFormerError):
             raise
-        said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise OneFormerError(
             f"the study cannot be read: {said}",
             where=str(file),

@@ -10,7 +10,7 @@ from oneformer_jax.app.spec.field import expected, plain
 from oneformer_jax.app.spec.model_keys import Model, OneFormer, SemSegHead
 from oneformer_jax.app.spec.source import Problem, describe
 from oneformer_jax.app.spec.spec import Spec
-from oneformer_jax.app.spec.train_keys import Train
+from oneformer_jax.app.spec.train_keys import Optim, Train
 from oneformer_jax.app.spec.tree import leaves
 from oneformer_jax.app.spec.validate_backbone import Finding, backbone_disagreements, layers_disagreement
 from oneformer_jax.data.storage.addresses import is_address
@@ -19,8 +19,10 @@ from oneformer_jax.stored import LARGEST, TINIEST
 HEAD = "model.sem_seg_head"
 TRANSFORMER = "model.one_former"
 TEXT = "model.text_encoder"
+OPTIM = "train.optim"
 GROUPS = 32  # of the pixel decoder's group norm
 TEXT_HEAD_WIDTH = 64
+LARGEST_RATE = 1e4
 MOST_WORKERS = 1024
 MOST_DEVICES = 1024  # of one machine
 LARGEST_COUNT = 2**31 - 1  # what counts and sizes of arrays are computed in
@@ -54,6 +56,7 @@ def disagreements(spec: Spec) -> list[Problem]:
         *_batch_sizes(spec.evaluate, spec.inference, spec.export),
         *_clipping(train),
         *_seed(train),
+        *_updates(train.optim),
         *_said_twice(spec),
         *_ignored_class(model.sem_seg_head),
         *_devices({"train": train, "evaluate": spec.evaluate, "inference": spec.inference}),
@@ -199,6 +202,15 @@ def _batch_sizes(evaluate: Evaluate, inference: Inference, export: Export) -> It
             yield f"{path} is 0: give 1 or more, or -1 for dataset.test.batch_size", (path,)
     if export.batch_size == 0:
         yield "export.batch_size is 0: give 1 or more, or -1 for any", ("export.batch_size",)
+
+
+def _updates(optim: Optim) -> Iterator[Finding]:
+    if optim.momentum == 1:
+        yield f"{OPTIM}.momentum is 1, expected less: a mean that forgets nothing never begins", (f"{OPTIM}.momentum",)
+    for key in ("lr", "backbone_multiplier", "query_multiplier"):
+        path, value = f"{OPTIM}.{key}", getattr(optim, key)
+        if value > LARGEST_RATE:
+            yield f"{path} is {value:g}, expected up to {LARGEST_RATE:g}: no parameter survives it", (path,)
 
 
 def _seed(train: Train) -> Iterator[Finding]:

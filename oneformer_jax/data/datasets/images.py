@@ -201,6 +201,8 @@ def list_images(folder: Path) -> list[Path]:
 @contextmanager
 def _opened(file: ImageFile) -> Iterator[Image.Image]:
     """Yields what Pillow recognises; its pixels are not read yet."""
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise DataError("it is no file but a folder, a pipe or a device", where=str(file))  # who reads a pipe may wait
     with (
         _told(str(file)),
         io.BytesIO(file.content) if isinstance(file, EncodedImage) else file.open("rb") as source,

@@ -57,17 +57,18 @@ def find_table(folders: Iterable[Path]) -> Path | None:
 
 
 def read_table(path: Path) -> ClassTable:
-    """Raises DataError: unreadable, empty, or two classes of one number or colour."""
+    """Raises DataError: unreadable, empty, or two classes of one number, colour or name."""
     entries = _of_json(read_json(path), path) if path.suffix.lower() == ".json" else list(_of_text(path))
     if not entries:
         raise DataError("the file lists no class", where=str(path), hint=_HINT)
     if all(entry.id is None and entry.color is None for entry in entries):
         entries = [TableEntry(entry.name, number) for number, entry in enumerate(entries)]
-    for what in ("id", "color"):
+    for what in ("id", "color", "name"):
         values = [getattr(entry, what) for entry in entries if getattr(entry, what) is not None]
         if double := [value for value in values if values.count(value) > 1]:
             names = ", ".join(repr(entry.name) for entry in entries if getattr(entry, what) == double[0])
-            raise DataError(f"{names} have the same {what}, {double[0]}", where=str(path), hint="give each its own")
+            hint = "give each its own"
+            raise DataError(f"{names} have the same {what}, {double[0]}", where=str(path), hint=hint)
     void = tuple(entry for entry in entries if entry.name.strip().casefold() in VOID_NAMES)
     return ClassTable(path, tuple(entry for entry in entries if entry not in void), void)
 

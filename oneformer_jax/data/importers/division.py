@@ -47,15 +47,16 @@ def _held_out(items: list[Item], share: float, guesses: list[str]) -> set[Item]:
     if len(chosen) >= _LITTLE * wanted:
         guesses.append(
             f"Nothing says which pictures validate: {len(chosen)} of {len(items)} do, in whole groups of the "
-            f"{len(groups)} that names show, such as {min(groups)!r}."
+            f"{len(groups)} that names show, such as {min(filter(None, groups))!r}."
         )
         return chosen
     for group in groups.values():
         last = round(share * len(group))
         chosen |= set(sorted(group, key=_natural)[len(group) - last :])
     guesses.append(
-        f"Nothing says which pictures validate: names show {len(groups)} sequences, such as {min(groups)!r}, too large "
-        f"to keep whole, so the last {share:.0%} of each validate. Pictures like them train, which flatters the scores."
+        f"Nothing says which pictures validate: names show {len(groups)} sequences, such as "
+        f"{min(filter(None, groups))!r}, too large to keep whole, so the last {share:.0%} of each validate. Pictures "
+        "like them train, which flatters the scores."
     )
     return chosen
 

@@ -59,7 +59,7 @@ class Pairs:
 
 def files_below(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[PurePath]:
     """The paths of files with these suffixes below a folder, relative to it and sorted; links are followed, hidden
-    files are left out."""
+    files and pipes are left out."""
     found: list[PurePath] = []
     seen = set[str]()
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -69,7 +69,8 @@ def files_below(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[PureP
             continue
         seen.add(real)
         inner = PurePath(place).relative_to(folder)
-        found += [inner / name for name in names if os.path.splitext(name)[1].lower() in suffixes]
+        fitting = (name for name in names if os.path.splitext(name)[1].lower() in suffixes)
+        found += [inner / name for name in fitting if os.path.isfile(os.path.join(place, name))]
     return sorted(path for path in found if not is_hidden(path))
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,3 +110,10 @@ def test_the_gaussian_process_without_torch_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(OneFormerError, match=r"automl\.surrogate: the Gaussian process needs PyTorch"):
         Study(SearchSettings("bayesian", "maximize", 3, 1, "gp"), SPACE, BASE)
+
+
+def test_a_database_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "nowhere" / "study.db"
+    with pytest.raises(OneFormerError, match="the study cannot be written") as error:
+        Study(SearchSettings("bayesian", "maximize", 3, 1, "tpe"), SPACE, BASE, file=file)
+    assert "free disk space" in str(error.value)

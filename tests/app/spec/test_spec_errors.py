@@ -68,6 +68,12 @@ DINAT = "model:\n  backbone:\n    name: D2DiNAT\n    dinat:\n      "
             3,
             ["dataset.val.num_workers is 100000: each worker is a process"],
         ),
+        ("train:\n  optim:\n    momentum: 1\n", 3, ["train.optim.momentum is 1, expected less"]),
+        (
+            "train:\n  optim:\n    query_multiplier: 1e30\n",
+            3,
+            ["query_multiplier is 1e+30, expected up to 1"],
+        ),
         ("train:\n  seed: 4294967296\n", 2, ["train.seed is 4294967296: it must be below 2^32"]),
         ("model:\n  backbone:\n    swin:\n      window_size: 100000\n", 4, ["window_size is 100000: attention"]),
         ("results_dir: s3://bucket/runs\n", 1, ["results_dir: is an address; results are written to a folder"]),

@@ -57,6 +57,7 @@ def test_void_is_no_class(tmp_path: Path) -> None:
         ("", "lists no class"),
         ("a,1,2,3\nb,1,2,3", r"'a', 'b' have the same color, \(1, 2, 3\)"),
         ("1: a\n1: b", "'a', 'b' have the same id, 1"),
+        ("a\nb\na", "'a', 'a' have the same name, a"),
         ("a,1,2,300", r"line 1: a colour has values up to 255"),
         ("a\n1,2,3", "line 2 names no class"),
     ],

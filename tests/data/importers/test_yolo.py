@@ -1,5 +1,6 @@
 """YOLO: where data.yaml says that pictures are, and lines that are no polygons."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from drawn_labels import save, written
 from importing import imported, opened
 
-from oneformer_jax.errors import DataError
+from oneformer_jax.errors import DataError, OneFormerError
 
 IMAGE = np.zeros((40, 80, 3), np.uint8)
 SQUARE = "0 0.25 0.25 0.5 0.25 0.5 0.75 0.25 0.75"
@@ -103,3 +104,25 @@ def test_lines_that_are_no_polygon_are_told(line: str, wrong: str, tmp_path: Pat
 def test_a_description_that_leads_nowhere_is_refused(description: str, wrong: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=wrong):
         opened(source_of(tmp_path / "data", description, "images"), format="yolo")
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong"),
+    [
+        ("[cell, cell]", "two classes are named 'cell'"),
+        ("&n [a, *n]", "no layout of labels that is known"),
+    ],
+)
+def test_names_that_are_none(names: str, wrong: str, tmp_path: Path) -> None:
+    """An alias may stand for gigabytes, or for itself."""
+    description = f"train: images/train\nval: images/val\nnames: {names}"
+    with pytest.raises(OneFormerError, match=wrong):
+        opened(source_of(tmp_path / "data", description, "images/train", "images/val"))
+
+
+def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+    source = source_of(
+        tmp_path / "data", "train: images/train\nval: images/val\nnames: [a]", "images/train", "images/val"
+    )
+    os.mkfifo(source / "images/train/pipe.png")
+    assert [item.image.name for item in opened(source).items] == ["0.png", "1.png"]

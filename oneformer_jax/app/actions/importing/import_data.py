@@ -117,8 +117,8 @@ def _that_show_classes(splits: Mapping[str, Counts], fresh: Path, guesses: list[
     shown = {split: counts for split, counts in splits.items() if counts.segments.total()}
     for split in splits.keys() - shown.keys():
         shutil.rmtree(fresh / split)
-        if splits[split].sizes:
-            guesses.append(f"No picture of {split} shows a class: {split} is left out.")
+        hint = " Nothing validates then: --val 0.3 chooses others too." if split == "val" else ""
+        guesses.append(f"No picture of {split} can be used and shows a class: {split} is left out.{hint}")
     return shown
 
 

@@ -16,7 +16,7 @@ from oneformer_jax.postprocess.results import PanopticResult, PanopticSegment
 from oneformer_jax.predict.draw import draw_panoptic
 
 PICTURES = 16
-_SHORT_EDGE = 320
+_SHORT_EDGE, _LONG_EDGE = 320, 1280
 _QUALITY = 80
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #888; }
@@ -75,7 +75,7 @@ def samples(dataset: Dataset) -> Iterator[tuple[str, Picture]]:
     for i in np.unique(np.linspace(0, len(dataset) - 1, PICTURES).astype(int)).tolist():
         image, planes = dataset.read(i)
         rows = front(planes)
-        scale = _SHORT_EDGE / min(rows.shape)
+        scale = min(_SHORT_EDGE / min(rows.shape), _LONG_EDGE / max(rows.shape))
         size = (max(1, round(rows.shape[1] * scale)), max(1, round(rows.shape[0] * scale)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
         ids = cv2.resize(rows, size, interpolation=cv2.INTER_NEAREST).astype(np.int32) + 1

@@ -77,7 +77,10 @@ def _described(source: Path) -> tuple[Path, dict[str, Any]] | None:
     """The file that describes the data set, and its content."""
     for path in sorted([*source.glob("*.yaml"), *source.glob("*.yml")]):
         try:
-            content = yaml.safe_load(_text(path))
+            text = _text(path)
+            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+                continue  # a few of them stand for gigabytes, and no tool writes any here
+            content = yaml.safe_load(text)
         except (yaml.YAMLError, DataError):
             continue
         if isinstance(content, dict) and "names" in content and SPLITS.keys() & content.keys():
@@ -106,6 +109,8 @@ def open_yolo(source: Path, options: Options, progress: Progress) -> Yolo:
     pairs = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(pairs, dict) or not pairs or not all(type(key) is int for key in pairs):
         raise DataError("names must be a list, or names by whole numbers", where=str(path))
+    if double := [name for name in pairs.values() if list(pairs.values()).count(name) > 1]:
+        raise DataError(f"two classes are named {double[0]!r}", where=str(path), hint="give each its own name")
     entries = [{"id": number, "name": str(pairs[number]), "isthing": 1} for number in sorted(pairs)]
     index_of = {number: index for index, number in enumerate(sorted(pairs))}
     items, left_out = list[Item](), list[DataError]()
