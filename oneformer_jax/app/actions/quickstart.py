@@ -55,8 +55,7 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
     for record in validation.records[:PICTURES]:
         shutil.copy(record.image_path, chosen)
     for task in TASKS:
-        target = folder / "inference" / task
-        extra = [f"inference.images_dir={chosen}", f"inference.mode={task}", f"inference.results_dir={target}"]
+        extra = [f"inference.images_dir={chosen}", f"inference.mode={task}"]
         with running("inference", spec_path, best + extra, console) as (read, run):
             inference(inference_run(read), run)
 

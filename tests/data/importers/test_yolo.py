@@ -8,6 +8,7 @@ import pytest
 from drawn_labels import save, written
 from importing import imported, opened
 
+from oneformer_jax.data.importers.division import divided
 from oneformer_jax.errors import DataError, OneFormerError
 
 IMAGE = np.zeros((40, 80, 3), np.uint8)
@@ -126,3 +127,12 @@ def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
     )
     os.mkfifo(source / "images/train/pipe.png")
     assert [item.image.name for item in opened(source).items] == ["0.png", "1.png"]
+
+
+def test_pictures_of_train_and_of_val_are_divided_anew(tmp_path: Path) -> None:
+    description = "train: images/train\nval: images/train\nnames: [a]"
+    source = source_of(tmp_path / "data", description, *["images/train"] * 6)
+    reader = opened(source)
+    assert [item.split for item in reader.items] == [""] * 6
+    assert reader.guesses == ["6 pictures are in train and in val: they validate only where they are chosen anew."]
+    assert {split: len(found) for split, found in divided(reader.items, 0.34, []).items()} == {"train": 4, "val": 2}

@@ -119,10 +119,11 @@ def open_yolo(source: Path, options: Options, progress: Progress) -> Yolo:
             labels = _labels_of(image)
             items.append(Item(_name(image), image, (labels,) if labels.is_file() else (), split))
             progress(len(items))
-    items = _alone(items, left_out)
+    guesses = list[str]()
+    items = _alone(_in_one_split(items, guesses), left_out)
     if not items:
         raise DataError("there are no pictures where the file says", where=str(path))
-    return Yolo(items, Categories.from_json(entries), index_of, [], left_out)
+    return Yolo(items, Categories.from_json(entries), index_of, guesses, left_out)
 
 
 def _pictures(source: Path, path: Path, content: dict[str, Any], key: str) -> Iterator[Path]:
@@ -165,6 +166,15 @@ def _name(image: Path) -> str:
     parts = image.with_suffix("").parts
     last = max((position for position, part in enumerate(parts[:-1]) if part == _IMAGES), default=len(parts) - 2)
     return "/".join(part for part in parts[last + 1 :] if part.casefold() not in SPLITS) or image.stem
+
+
+def _in_one_split(items: list[Item], guesses: list[str]) -> list[Item]:
+    """No picture both trains and validates: one that should is of no split."""
+    train, val = ({item.image for item in items if item.split == split} for split in ("train", "val"))
+    if both := train & val:
+        guesses.append(f"{len(both)} pictures are in train and in val: they validate only where they are chosen anew.")
+    once = (item for item in items if item.split != "val" or item.image not in both)
+    return [item._replace(split="") if item.image in both else item for item in once]
 
 
 def _alone(items: list[Item], left_out: list[DataError]) -> list[Item]:
