@@ -47,8 +47,6 @@ class OptimizerConfig:
     an update of a matrix by Muon at a learning rate of 1; AdamW's is about 0.2.
     """
 
-    type: Literal["AdamW", "Muon"] = "AdamW"
-    muon_rms: float = 1.6
     weight_decay: float = 0.05
     momentum: float = 0.9
     backbone_multiplier: float = 0.1
@@ -56,6 +54,8 @@ class OptimizerConfig:
     clip_type: Literal["full_model", "value"] = "full_model"
     clip_value: float = 1.0
     clip_norm_type: float = 2.0
+    type: Literal["AdamW", "Muon"] = "AdamW"
+    muon_rms: float = 1.6
 
 
 @dataclass(frozen=True)

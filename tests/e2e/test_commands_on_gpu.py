@@ -50,7 +50,7 @@ def scores(folder: Path) -> dict[str, float]:
 
 
 # A schedule that does not depend on the number of epochs.
-TRAINING = ("train.optim.lr_scheduler=MultiStep", "dataset.val.annotations=")
+TRAINING = ("train.optim.lr_scheduler=MultiStep", "dataset.val.annotations=", "dataset.val.panoptic=")
 
 
 def test_a_training_goes_on_where_it_stopped_and_scores_as_on_the_cpu(on_gpu: Command, tmp_path: Path) -> None:

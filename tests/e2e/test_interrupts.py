@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 KEYS = (
     "dataset.val.annotations=",
+    "dataset.val.panoptic=",
     "dataset.train.num_workers=5",
     "train.checkpoint_interval=10000",
     "train.num_epochs=1",
@@ -98,7 +99,14 @@ def test_an_interrupted_training_saves_its_step(
 ) -> None:
     arguments = ["train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", "train.num_epochs=10000"]
     process = subprocess.Popen(
-        [sys.executable, ROOT / "cli.py", *arguments, "dataset.val.annotations=", "train.checkpoint_interval=10000"],
+        [
+            sys.executable,
+            ROOT / "cli.py",
+            *arguments,
+            "dataset.val.annotations=",
+            "dataset.val.panoptic=",
+            "train.checkpoint_interval=10000",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

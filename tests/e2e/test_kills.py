@@ -28,6 +28,7 @@ def start(server: CommandServer, workspace: Path, folder: Path, *keys: str) -> i
         "train.ema_decay=0.9",
         f"train.iters_per_epoch={STEPS}",
         "dataset.val.annotations=",
+        "dataset.val.panoptic=",
         *keys,
     )
     keys = ("train.checkpoint_interval=2", "train.checkpoint_interval_unit=step", "train.checkpoint_keep=2", *keys)

@@ -19,7 +19,12 @@ from oneformer_jax.checkpoints.read import load_description
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 FSDP = "train.distributed_strategy=fsdp"
-ENDLESS = ("dataset.val.annotations=", "train.num_epochs=10000", "train.checkpoint_interval_unit=step")
+ENDLESS = (
+    "dataset.val.annotations=",
+    "dataset.val.panoptic=",
+    "train.num_epochs=10000",
+    "train.checkpoint_interval_unit=step",
+)
 
 
 def wait_for(condition: Callable[[], bool], processes: list[subprocess.Popen[str]], seconds: float = 500) -> None:
@@ -83,7 +88,7 @@ def test_two_processes_train_validate_and_leave_what_one_leaves(
     if tier() != "prove":
         return
     shutil.copytree(folder, tmp_path / "four" / "train", symlinks=True)
-    further = ["-e", workspace / "spec.yaml", "train.num_epochs=3", "dataset.val.annotations="]
+    further = ["-e", workspace / "spec.yaml", "train.num_epochs=3", "dataset.val.annotations=", "dataset.val.panoptic="]
     alone_again = command_line("train", *further, f"results_dir={tmp_path}")
     assert alone_again.returncode == 0, alone_again.stdout + alone_again.stderr
     assert "resuming from step 6" in alone_again.stdout

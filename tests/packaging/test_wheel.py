@@ -55,7 +55,7 @@ def test_the_base_describes_itself_and_names_the_extra_that_is_missing(environme
     for path in (tmp_path / "skill").rglob("*.json"):
         assert path.read_bytes() == (ROOT / "configs" / path.relative_to(tmp_path)).read_bytes()
     (tmp_path / "jobs").mkdir()
-    assert "status" in run("job", "list", "--workspace", "jobs")
+    assert "no jobs in" in run("job", "list", "--workspace", "jobs")
 
     hint = "-> pip install 'oneformer_jax[{}] @ file:///"
     (tmp_path / "model.onnx").touch()

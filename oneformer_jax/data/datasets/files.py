@@ -75,7 +75,10 @@ def _refuse_colors(sources: Sequence[Source], split: Split) -> None:
     """Raises DataError where there are panoptic PNGs without the annotations that they need."""
     for source in sources:
         if source.annotations is None and source.panoptic is not None and holds_colors(source.panoptic):
-            hint = f"set dataset.{split}.annotations; masks of classes that are colours are read by `oneformer import`"
+            hint = (
+                f"set dataset.{split}.annotations, or empty dataset.{split}.panoptic too to go without this data; "
+                "masks of classes that are colours are read by `oneformer import`"
+            )
             what = "there are no annotations, and these are colours, as panoptic PNGs have, not the ids of classes"
             raise DataError(what, where=str(source.panoptic), hint=hint)
 

@@ -168,7 +168,7 @@ def test_a_split_that_shows_no_class_is_left_out(source: Path, tmp_path: Path) -
         cv2.imwrite(str(source / "masks" / f"{name}.png"), np.full(SIZE, 255, np.uint8))
     result = run(source, tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "No picture of val shows a class: val is left out." in result.output
+    assert "No picture of val can be used and shows a class: val is left out." in result.output
     assert not (tmp_path / "out" / "val").exists()
     assert "val" not in yaml.safe_load((tmp_path / "out" / "spec.yaml").read_text())["dataset"]
 
