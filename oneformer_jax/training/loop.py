@@ -122,6 +122,7 @@ def train_loop(
         last_checkpoint=checkpoints.newest,
     )
     metrics: dict[str, float] = {}
+    stopped_by: int | None = None
 
     def save() -> None:
         nonlocal saved
@@ -143,7 +144,6 @@ def train_loop(
         while step < settings.total_steps:
             if (number := agreed_stop(stop.signal, step)) is not None:
                 if step > saved:
-                    metrics = {}
                     logbook.message(f"interrupted: saving step {step}")
                     save()
                 checkpoints.wait()
@@ -165,17 +165,20 @@ def train_loop(
                 try:
                     metrics = validate(state.trained, lambda: stop.signal is not None)
                 except Stopped:
+                    stopped_by = stop.signal or signal.SIGTERM
                     logbook.message(f"interrupted: saving step {step} without its validation")
-                    save()
-                    checkpoints.wait()
-                    raise ended_by(stop.signal or signal.SIGTERM) from None
-                logbook.validation(step, metrics)
-                reports.restart_clock()
+                else:
+                    logbook.validation(step, metrics)
+                    reports.restart_clock()
             if settings.is_due(step, settings.steps_per_epoch) or last:
                 reports.read()
                 on_epoch(step, reports.mean_loss())
-            if settings.is_due(step, settings.checkpoint_every) or last or checkpoints.would_be_best(metrics):
+            to_save = settings.is_due(step, settings.checkpoint_every) or last or checkpoints.would_be_best(metrics)
+            if to_save or stopped_by is not None:
                 save()
+            if stopped_by is not None:
+                checkpoints.wait()
+                raise ended_by(stopped_by)
             metrics = {}
         checkpoints.wait()
     return state

@@ -197,6 +197,7 @@ def test_who_is_stopped_while_validating_saves_at_once_without_its_metrics(tmp_p
     run.train(1, 2, validate=validate, checkpoint_every=100)
     assert described(run)[0] == 12
     assert begun == [4, 8, 12]
+    assert run.epoch_ends == [12]
 
 
 @given(
