@@ -17,7 +17,7 @@ from oneformer_jax.app.automl.training import Place, Training, find_places, prog
 from oneformer_jax.app.run.asked import asked_of_training
 from oneformer_jax.app.run.children import TRIAL
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.opened import checked_datasets
+from oneformer_jax.app.run.opened import check_validation, checked_datasets
 from oneformer_jax.app.spec import to_yaml
 from oneformer_jax.app.spec.automl_keys import LOSS
 from oneformer_jax.checkpoints.read import FOLDER
@@ -39,10 +39,12 @@ def automl(settings: SearchRun, run: Run) -> None:
     """
     warn = run.status.warning
     datasets = checked_datasets(settings.data, run.console, warn)
-    metric = "" if settings.metric == LOSS else settings.metric
     train, val = datasets["train"], datasets.get("val")
-    asked_of_training(train, settings.task_prob, val, settings.tasks, metric, warn, key="automl.metric")
-    search(settings, run)
+    if val is not None:
+        check_validation(train, val)
+    asked = "" if settings.metric == LOSS else settings.metric
+    score = asked_of_training(train, settings.task_prob, val, settings.tasks, asked, warn, key="automl.metric")
+    search(settings if settings.metric else settings.scored_by(score), run)
 
 
 def search(settings: SearchRun, run: Run, command: Sequence[str] = TRIAL) -> None:

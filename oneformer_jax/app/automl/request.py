@@ -2,14 +2,14 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from oneformer_jax.app.automl.parameter import Parameter
 from oneformer_jax.app.automl.policy import require_optuna, train_schema
 from oneformer_jax.app.automl.search_space import LEAVES, flatten, left_out, search_space
-from oneformer_jax.app.settings.data import dataset_files
+from oneformer_jax.app.settings.data import dataset_files, has_data
 from oneformer_jax.app.settings.evaluation import refuse_unknown_score, validation_tasks
 from oneformer_jax.app.settings.model_choice import device_choice
 from oneformer_jax.app.spec import Spec, given_values, load_spec
@@ -21,7 +21,6 @@ from oneformer_jax.data.datasets.files import DatasetFiles, Split
 from oneformer_jax.data.storage.addresses import redacted
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import SpecError
-from oneformer_jax.evaluation.report import SCORES
 from oneformer_jax.tasks import Task
 from oneformer_jax.writing import write_text
 
@@ -87,10 +86,11 @@ class TrialSpecs:
 
 @dataclass(frozen=True)
 class SearchRun:
-    """A search. `base` has the spec's values of the searched keys and of those that bound them; `identity` is what
-    makes the trials of one study comparable. `devices` are those of one trial, of which `at_most` so many run at a time
-    (0: as many as there are devices for). `task_prob` are the chances of the tasks in training, `tasks` those that a
-    trial validates. `searched_against_advice` and `not_searched`: keys, and why.
+    """A search. `metric` is "" where the data decides, see `scored_by`. `base` has the spec's values of the searched
+    keys and of those that bound them; `identity` is what makes the trials of one study comparable. `devices` are those
+    of one trial, of which `at_most` so many run at a time (0: as many as there are devices for). `task_prob` are the
+    chances of the tasks in training, `tasks` those that a trial validates. `searched_against_advice` and
+    `not_searched`: keys, and why.
     """
 
     study: SearchSettings
@@ -109,6 +109,12 @@ class SearchRun:
     searched_against_advice: Mapping[str, str] = field(default_factory=dict)
     not_searched: Mapping[str, str] = field(default_factory=dict)
 
+    def scored_by(self, metric: str) -> "SearchRun":
+        """The same search by this score."""
+        monitored = {} if metric == LOSS else {"train.monitor": metric}
+        trials = replace(self.trials, always={**self.trials.always, **monitored})
+        return replace(self, metric=metric, identity={**self.identity, "automl.metric": metric}, trials=trials)
+
 
 def search_run(spec: Spec) -> SearchRun:
     """Raises OneFormerError: Optuna is not installed, there is no score to search for or nothing to search."""
@@ -119,9 +125,9 @@ def search_run(spec: Spec) -> SearchRun:
     searched = [parameter.path for parameter in parameters]
     limits = {parameter.relation.other for parameter in parameters if parameter.relation is not None}
     advice = left_out(flatten(schema["properties"]))
-    splits: tuple[Split, ...] = ("train", "val") if spec.dataset.val.annotations else ("train",)
+    splits: tuple[Split, ...] = ("train", "val") if has_data(spec, "val") else ("train",)
     num_classes = spec.model.sem_seg_head.num_classes
-    return SearchRun(
+    run = SearchRun(
         SearchSettings(
             algorithm=section.algorithm,  # type: ignore[arg-type]  # the spec refuses those that do not exist here
             direction=section.direction,
@@ -132,11 +138,11 @@ def search_run(spec: Spec) -> SearchRun:
             reduction_factor=section.reduction_factor,
             seed=spec.train.seed,
         ),
-        metric,
+        "",
         parameters,
         {path: spec.value(path) for path in (*searched, *limits)},
-        _identity(redacted(given_values(spec)), section, metric, parameters),
-        _trials(spec, metric),
+        _identity(redacted(given_values(spec)), section, parameters),
+        _trials(spec),
         tuple(dataset_files(spec, split, num_classes=num_classes) for split in splits),
         dict(spec.dataset.task_prob_train),
         validation_tasks(spec),
@@ -147,16 +153,15 @@ def search_run(spec: Spec) -> SearchRun:
         {path: why for path, why in advice.items() if path in searched},
         {} if section.hyperparameters else {path: why for path, why in advice.items() if path not in searched},
     )
+    return run.scored_by(metric) if metric else run
 
 
-def _trials(spec: Spec, metric: str) -> TrialSpecs:
+def _trials(spec: Spec) -> TrialSpecs:
     """The keys that the spec sets, trained directly."""
     given = given_values(spec) | {"automl_policy": "off"}
     given.pop("automl", None)
     always: dict[str, Any] = {}
     never: list[str] = []
-    if metric != LOSS:
-        always["train.monitor"] = metric
     if spec.automl.algorithm in STOPPING:  # a score whenever one may be stopped
         always["train.validation_interval"] = spec.automl.min_epochs
         never.append("train.val_check_interval")
@@ -167,21 +172,20 @@ def _trials(spec: Spec, metric: str) -> TrialSpecs:
     return TrialSpecs(given, always, (*never, *["wandb.run_id"] * is_tracked), spec.wandb.name if is_tracked else None)
 
 
-def _identity(given: dict[str, Any], section: Automl, metric: str, parameters: tuple[Parameter, ...]) -> dict[str, Any]:
+def _identity(given: dict[str, Any], section: Automl, parameters: tuple[Parameter, ...]) -> dict[str, Any]:
     kept = {name: part for name, part in given.items() if name not in OTHER_SECTIONS}
     keys = {path: value for path, value in flat(kept, LEAVES).items() if path not in OTHER_KEYS}
     searched = {f"range of {parameter.path}": parameter.describe() for parameter in parameters}
-    return keys | {f"automl.{name}": getattr(section, name) for name in DEFINING} | {"automl.metric": metric} | searched
+    return keys | {f"automl.{name}": getattr(section, name) for name in DEFINING} | searched
 
 
 def _metric(spec: Spec) -> str:
-    """`automl.metric` or, where that is not set, the first score of the tasks that are validated. Raises SpecError for
-    one that no trial has."""
+    """`automl.metric`, or "" where that is not set. Raises SpecError for one that no trial has."""
     if spec.train.is_dry_run:
         raise SpecError("a dry run has no score to search for", where="train.is_dry_run")
     if spec.automl.metric == LOSS:
         return LOSS
-    if not spec.dataset.val.annotations:
+    if not has_data(spec, "val"):
         raise SpecError(
             f"{spec.automl.metric} is taken on dataset.val, which is not set",
             where="automl.metric",
@@ -189,6 +193,6 @@ def _metric(spec: Spec) -> str:
         )
     validated = validation_tasks(spec)
     if not spec.is_set("automl.metric"):
-        return SCORES[validated[0]][0]
+        return ""
     refuse_unknown_score(validated, spec.automl.metric, "automl.metric")
     return spec.automl.metric

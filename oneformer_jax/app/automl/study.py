@@ -95,12 +95,14 @@ def _reading(file: Path | None) -> Iterator[None]:
     there = file is not None and file.exists()
     try:
         yield
+    except OneFormerError:
+        raise
     except Exception as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         if "disk is full" in said or "unable to open database" in said or "readonly database" in said:
             hint = "free disk space or fix permissions, then run the same command again"
             raise OneFormerError(f"the study cannot be written: {said}", where=str(file), hint=hint) from error
-        if not there or isinstance(error, OneFormerError):
+        if not there:
             raise
         raise OneFormerError(
             f"the study cannot be read: {said}",

@@ -68,7 +68,7 @@ def study(spec_path: Path, folder: Path) -> None:
 
     console = Screen()
     run = Run(folder, StatusFile(folder, "automl", console), console)
-    search(search_run(load_spec(spec_path)), run, COMMAND)
+    search(search_run(load_spec(spec_path, ["automl.metric=mIoU"])), run, COMMAND)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,13 @@ from oneformer_jax.data.datasets.images import read_image
 from oneformer_jax.errors import OneFormerError
 
 DATA = ("dataset.train.annotations=train.json", "dataset.val.annotations=val.json")  # which the stand-in never opens
-SMALL = (*DATA, "train.num_epochs=4", "automl.algorithm=random", "automl.hyperparameters=[train.optim.lr]")
+SMALL = (
+    *DATA,
+    "train.num_epochs=4",
+    "automl.algorithm=random",
+    "automl.hyperparameters=[train.optim.lr]",
+    "automl.metric=mIoU",
+)
 Search = Callable[..., dict[str, Any]]
 
 
