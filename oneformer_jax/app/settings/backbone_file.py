@@ -5,9 +5,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from oneformer_jax.app.spec.backbone_keys import SECTIONS, Backbone
+from oneformer_jax.app.spec.backbone_keys import KEYS_OF_RADIO, SECTIONS, Backbone, Radio
 from oneformer_jax.app.spec.field import Section, plain, subsection
-from oneformer_jax.app.spec.radio_keys import KEYS_OF_FIELDS, Radio
 from oneformer_jax.app.spec.source import read_yaml
 from oneformer_jax.errors import SpecError
 
@@ -36,7 +35,7 @@ def read_backbone_file(path: Path) -> dict[str, Any]:
         raise SpecError("; ".join(wrong), where=where) from error
     others = {key: value for key, value in facts.items() if key not in known}
     if isinstance(section, Radio):
-        told = [name for name, keys in KEYS_OF_FIELDS.items() if known.keys() & set(keys)]
+        told = [name for name, keys in KEYS_OF_RADIO.items() if known.keys() & set(keys)]
         return others | {name: section.fields[name] for name in told}
     return others | {key: plain(getattr(section, key)) for key in known}
 

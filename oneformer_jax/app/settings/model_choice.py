@@ -5,8 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from oneformer_jax.app.spec import Spec, require
-from oneformer_jax.app.spec.backbone_keys import SECTIONS
-from oneformer_jax.app.spec.radio_keys import KEYS_OF_FIELDS
+from oneformer_jax.app.spec.backbone_keys import KEYS_OF_RADIO, SECTIONS
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.errors import SpecError
 from oneformer_jax.postprocess.results import Thresholds
@@ -58,7 +57,7 @@ FIELDS = {
 
 def keys_with(kind: str) -> dict[str, str]:
     """Field -> key of a model with a backbone of this kind, or the first of several that say of it."""
-    names = {name: keys[0] for name, keys in KEYS_OF_FIELDS.items()} if kind == "radio" else {}
+    names = {name: keys[0] for name, keys in KEYS_OF_RADIO.items()} if kind == "radio" else {}
     names |= {name: name for name in FIELDS.get(kind, ())}
     return KEYS | {f"backbone.{name}": f"{BACKBONE}.{kind}.{key}" for name, key in names.items()}
 
@@ -71,7 +70,7 @@ def fields_of(
     fields = {field: value(key) for field, key in keys_with(kind).items() if counts(key)}
     if kind == "radio":
         section = f"{BACKBONE}.{kind}"
-        told = {name for name, keys in KEYS_OF_FIELDS.items() if any(counts(f"{section}.{key}") for key in keys)}
+        told = {name for name, keys in KEYS_OF_RADIO.items() if any(counts(f"{section}.{key}") for key in keys)}
         fields |= {f"backbone.{name}": found for name, found in value(section).fields.items() if name in told}
     return {field: plain(found) for field, found in fields.items() if field != KIND}
 

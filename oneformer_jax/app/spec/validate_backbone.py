@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from oneformer_jax.app.spec.backbone_keys import SECTIONS, Backbone, DiNAT, Swin
+from oneformer_jax.app.spec.backbone_keys import PATCH_OF_RADIO, SECTIONS, TRANSFORMERS, Backbone, DiNAT, Radio, Swin
 from oneformer_jax.app.spec.field import plain
-from oneformer_jax.app.spec.radio_keys import PATCH, VARIANTS, Radio
 from oneformer_jax.app.spec.source import describe
 
 Finding = tuple[str, tuple[str, ...]]
@@ -67,18 +66,21 @@ def _dinat(dinat: DiNAT) -> Iterator[Finding]:
 
 def _radio(radio: Radio) -> Iterator[Finding]:
     section = "model.backbone.radio"
-    if radio.backbone not in VARIANTS:  # said of the key itself
+    if radio.backbone not in TRANSFORMERS:  # said of the key itself
         return
-    variant, size, side = radio.variant, f"{section}.cpe_max_size", radio.cpe_max_size
-    if variant.embed_dim % variant.num_heads or variant.embed_dim % 2:
+    transformer, size, side = radio.transformer, f"{section}.cpe_max_size", radio.cpe_max_size
+    if transformer.embed_dim % transformer.num_heads or transformer.embed_dim % 2:
         paths = (f"{section}.embed_dim", f"{section}.num_heads")
-        yield f"{paths[0]}: {variant.embed_dim} channels, expected a multiple of 2 and of {variant.num_heads}", paths
-    if side % PATCH or side > LARGEST_TABLE:
-        yield f"{size} is {side}: give a multiple of {PATCH} up to {LARGEST_TABLE}", (size,)
+        yield (
+            f"{paths[0]}: {transformer.embed_dim} channels, expected a multiple of 2 and of {transformer.num_heads}",
+            paths,
+        )
+    if side % PATCH_OF_RADIO or side > LARGEST_TABLE:
+        yield f"{size} is {side}: give a multiple of {PATCH_OF_RADIO} up to {LARGEST_TABLE}", (size,)
     if not 0 < radio.tokens <= MOST_TOKENS:
         paths = (f"{section}.num_teacher", f"{section}.register_multiple")
         yield f"{paths[0]}: {radio.tokens} tokens in front of the patches, expected 1 to {MOST_TOKENS}", paths
-    yield from layers_disagreement(f"{section}.depth", variant.depth)
+    yield from layers_disagreement(f"{section}.depth", transformer.depth)
 
 
 def _widths(section: str, embed_dim: int, num_heads: Sequence[int]) -> Iterator[Finding]:
