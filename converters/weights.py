@@ -21,6 +21,7 @@ from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import find_checkpoint, is_checkpoint, load_description, load_params
 from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.errors import CheckpointError, DataError
 from oneformer_jax.models.backbones import BackboneConfig, DinatConfig, SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
@@ -197,7 +198,7 @@ def read_weights(
 
     Raises CheckpointError: nothing there, damaged, of no known source, or with names or shapes that do not fit.
     """
-    if kind == "auto" and "://" not in location and is_checkpoint(Path(location)):
+    if kind == "auto" and not is_address(location) and is_checkpoint(Path(location)):
         step_dir = find_checkpoint(Path(location))
         description = load_description(step_dir)
         params = load_params(step_dir, description.shapes(str(step_dir)))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.data.storage.cache import cache_folder, optional_cache
 
 
@@ -15,7 +16,7 @@ def enable_compilation_cache() -> None:
     JAX_COMPILATION_CACHE_DIR another folder, JAX_ENABLE_COMPILATION_CACHE=false none.
     """
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
-    if "://" not in folder and optional_cache(Path(folder)) is None:
+    if not is_address(folder) and optional_cache(Path(folder)) is None:
         jax.config.update("jax_compilation_cache_dir", None)
         return
     jax.config.update("jax_compilation_cache_dir", folder)

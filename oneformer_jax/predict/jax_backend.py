@@ -14,6 +14,7 @@ from jaxtyping import Array, Int, UInt8
 from oneformer_jax.checkpoints.description import Description
 from oneformer_jax.checkpoints.read import load_checkpoint
 from oneformer_jax.data.geometry import Geometry
+from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.evaluation.backend import Asked, BatchLogits, Pending, resized_sizes
@@ -158,8 +159,8 @@ def open_checkpoint(
     else on the device `device_id`, with products in a `precision` of `KERNEL_DTYPES`."""
     mesh = mesh or _mesh_of(device_id)
     device = mesh.local_devices[0]
-    is_address = "://" in str(path)
-    checkpoint = from_pretrained(str(path), device=device) if is_address else load_checkpoint(path, device=device)
+    remote = is_address(str(path))
+    checkpoint = from_pretrained(str(path), device=device) if remote else load_checkpoint(path, device=device)
     description = checkpoint.description
     mean, std = description.pixel_mean, description.pixel_std
     dtype = KERNEL_DTYPES[precision]

@@ -7,6 +7,7 @@ import jax
 from converters.infer_backbone import Facts
 from converters.weights import read_weights
 from oneformer_jax.checkpoints.read import Checkpoint
+from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.errors import CheckpointError
 
 
@@ -21,7 +22,7 @@ def from_pretrained(location: str, *, backbone: Facts | None = None, device: jax
     Without the files of an image processor classes are numbered, and all are stuff. Raises CheckpointError: nothing
     there, damaged, of no known source, a backbone alone, or what `converters.weights.convert` raises.
     """
-    is_name = "://" not in location and location.count("/") == 1 and not Path(location).exists()
+    is_name = not is_address(location) and location.count("/") == 1 and not Path(location).exists()
     weights = read_weights(f"hf://{location}" if is_name else location, backbone=backbone)
     if "predictor" not in weights.params:
         hint = "to train from a backbone, use train.pretrained_backbone"

@@ -18,6 +18,7 @@ from oneformer_jax.data.datasets.categories import Categories, check_agreement, 
 from oneformer_jax.data.datasets.check_files import Findings, Passes, check_files, version_of
 from oneformer_jax.data.datasets.dataset import Dataset, Problems, listing
 from oneformer_jax.data.datasets.files import DatasetFiles, Split, open_dataset
+from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.data.storage.cache import cache_folder, local_file, optional_cache
 from oneformer_jax.devices import nvidia_gpus
 from oneformer_jax.errors import DataError, SpecError
@@ -135,7 +136,7 @@ def counting_categories(known: Categories, stated: Stated, where: str, run: Run)
     """
     found = []
     for location in stated.label_maps:
-        if "://" not in location and not Path(location).exists():
+        if not is_address(location) and not Path(location).exists():
             run.status.warning(f"dataset.label_map: {location} is not there: the classes of the model are used")
             continue
         path = local_file(location, what="dataset.label_map", suffix=".json")

@@ -98,6 +98,7 @@ def evaluation_run(spec: Spec) -> EvaluationRun:
     if not has_data(spec, "test") and not has_data(spec, "val"):
         raise SpecError(
             "neither dataset.test.annotations nor dataset.val.annotations has a value: there is nothing to score",
+            where=spec.place("dataset"),
             hint="set one of them in the spec or on the command line; dataset.test comes first where both are set",
         )
     return EvaluationRun(model, scoring(spec, dataset_files(spec, _scored_split(spec)), tasks(spec)))

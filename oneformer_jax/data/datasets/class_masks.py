@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,8 +24,8 @@ from oneformer_jax.data.datasets.dataset import (
     Segment,
     check_size,
 )
-from oneformer_jax.data.datasets.images import SUFFIXES, image_size, panoptic_colors, read_label_pixels
-from oneformer_jax.data.storage.folders import innermost, is_hidden
+from oneformer_jax.data.datasets.images import image_size, panoptic_colors, pictures_below, read_label_pixels
+from oneformer_jax.data.storage.folders import innermost
 from oneformer_jax.errors import DataError
 
 IGNORED = 255
@@ -160,11 +160,9 @@ def _by_name(folder: Path) -> dict[str, Path]:
         raise DataError("the folder does not exist", where=str(folder))
     inner = innermost(folder)
     found: dict[str, Path] = {}
-    for path in sorted(inner.rglob("*")):
-        place = path.relative_to(inner)
-        if path.suffix.lower() in SUFFIXES and not is_hidden(place):
-            name = PurePath(place).with_suffix("").as_posix()
-            if name in found:
-                raise DataError(f"{found[name].name} and {path.name} have the same name", where=str(path.parent))
-            found[name] = path
+    for place in pictures_below(inner):
+        path, name = inner / place, place.with_suffix("").as_posix()
+        if name in found:
+            raise DataError(f"{found[name].name} and {path.name} have the same name", where=str(path.parent))
+        found[name] = path
     return found

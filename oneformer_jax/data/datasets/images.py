@@ -15,14 +15,14 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Shaped, UInt8, UInt16
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from oneformer_jax.data.storage.folders import entries, innermost
+from oneformer_jax.data.storage.folders import entries, files_below, innermost
 from oneformer_jax.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -53,8 +53,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 259, 262, 284, 339  # tags of TIFF
-_SIGNED = 2
-_WHITE_IS_ZERO = 0
+_SIGNED, _WHITE_IS_ZERO = 2, 0
 _PICTURE = "the picture"  # what is no file
 _dark_was_told = threading.Event()
 
@@ -76,6 +75,11 @@ def read_image(file: ImageFile) -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels, upright. Raises DataError: missing, unreadable, or pixels that have no meaning as a picture."""
     with _opened(file) as image:
         return _upright_rgb(image, str(file))
+
+
+def pictures_below(folder: Path) -> list[PurePath]:
+    """The paths of pictures by their suffixes (see `files_below`)."""
+    return files_below(folder, SUFFIXES)
 
 
 def as_picture(picture: Any) -> UInt8[np.ndarray, "h w 3"]:
@@ -182,14 +186,13 @@ def list_images(folder: Path) -> list[Path]:
         raise DataError("the folder does not exist", where=str(folder))
     folder = innermost(folder)
     shown = entries(folder)
-    paths = [path for path in shown if path.suffix.lower() in SUFFIXES and path.is_file()]
+    named = [path for path in shown if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+    paths = [path for path in named if path.is_file()]
     if not paths:
         raise DataError("the folder contains no images", where=str(folder), hint="subfolders are not searched")
     left_out = {
         "subfolders, which are not searched": [path for path in shown if path.is_dir()],
-        "no files, though named like images": [
-            path for path in shown if path.suffix.lower() in SUFFIXES and not path.is_file() and not path.is_dir()
-        ],
+        "no files, though named like images": [path for path in named if not path.is_file()],
     }
     for kind, of_kind in left_out.items():
         if of_kind:
@@ -201,7 +204,7 @@ def list_images(folder: Path) -> list[Path]:
 @contextmanager
 def _opened(file: ImageFile) -> Iterator[Image.Image]:
     """Yields what Pillow recognises; its pixels are not read yet."""
-    if isinstance(file, Path) and file.exists() and not file.is_file():
+    if isinstance(file, Path) and not file.is_file() and file.exists():
         raise DataError("it is no file but a folder, a pipe or a device", where=str(file))  # who reads a pipe may wait
     with (
         _told(str(file)),

@@ -38,8 +38,7 @@ def named(name: str) -> Format:
         return datumaro_format(name)
     found = next((format for format in FORMATS if format.name == name), None)
     if found is None:
-        known = "".join(f"\n     {format.name}: {format.title}" for format in FORMATS)
-        raise DataError(f"there is no format {name!r}", where="--format", hint=f"choose one of{known}")
+        raise DataError(f"there is no format {name!r}", where="--format", hint=f"choose one of{_choices()}")
     return found
 
 
@@ -48,9 +47,9 @@ def recognised(source: Path) -> tuple[Format, str]:
     for format in FORMATS:
         if why := format.find(source):
             return format, why
-    known = "".join(f"\n     {format.name}: {format.title}" for format in FORMATS)
-    raise DataError(
-        "this is no layout of labels that is known",
-        where=str(source),
-        hint=f"name what it is with --format, one of{known}",
-    )
+    hint = f"name what it is with --format, one of{_choices()}"
+    raise DataError("this is no layout of labels that is known", where=str(source), hint=hint)
+
+
+def _choices() -> str:
+    return "".join(f"\n     {format.name}: {format.title}" for format in FORMATS)

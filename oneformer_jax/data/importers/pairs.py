@@ -4,7 +4,6 @@ A file is a mask where a folder above it, or the end of its name, says so; what 
 that say what a file is and in which split, is what a picture and its mask share.
 """
 
-import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -12,9 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
-from oneformer_jax.data.datasets.images import SUFFIXES
+from oneformer_jax.data.datasets.images import SUFFIXES, pictures_below
 from oneformer_jax.data.importers.reader import Item, Options
-from oneformer_jax.data.storage.folders import is_hidden
 from oneformer_jax.errors import DataError
 
 SPLITS = {
@@ -57,21 +55,14 @@ class Pairs:
     left_out: list[DataError] = field(default_factory=list)
 
 
-def files_below(folder: Path, suffixes: frozenset[str] = SUFFIXES) -> list[PurePath]:
-    """The paths of files with these suffixes below a folder, relative to it and sorted; links are followed, hidden
-    files and pipes are left out."""
-    found: list[PurePath] = []
-    seen = set[str]()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link back to where it lies
-            folders.clear()
-            continue
-        seen.add(real)
-        inner = PurePath(place).relative_to(folder)
-        fitting = (name for name in names if os.path.splitext(name)[1].lower() in suffixes)
-        found += [inner / name for name in fitting if os.path.isfile(os.path.join(place, name))]
-    return sorted(path for path in found if not is_hidden(path))
+def split_of(folders: Iterable[str]) -> str:
+    """The split that one of these folders names, "" where none does."""
+    return next((SPLITS[word] for folder in folders if (word := folder.casefold()) in SPLITS), "")
+
+
+def without_splits(path: PurePath) -> str:
+    """A path without the folders that name a split."""
+    return "/".join([*(folder for folder in path.parts[:-1] if folder.casefold() not in SPLITS), path.name])
 
 
 def described(folder: Path, path: PurePath, options: Options) -> SourceFile:
@@ -111,7 +102,7 @@ def described(folder: Path, path: PurePath, options: Options) -> SourceFile:
 def files_of(folder: Path, options: Options) -> list[SourceFile]:
     """All pictures and masks of a source. Where nothing is called a mask, of two files of one name, a.jpg and a.png,
     the one without loss is the mask."""
-    files = [described(folder, path, options) for path in files_below(folder)]
+    files = [described(folder, path, options) for path in pictures_below(folder)]
     if any(file.mask for file in files):
         return files
     lossy = {file.key for file in files if file.path.suffix.lower() in _LOSSY}

@@ -56,6 +56,23 @@ def innermost(folder: Path, *, named: Iterable[str] = ()) -> Path:
         folder = Path(shown[0].path)
 
 
+def files_below(folder: Path, suffixes: frozenset[str]) -> list[PurePath]:
+    """The paths of files with these suffixes below a folder, relative to it and sorted; links are followed, hidden
+    files and pipes are left out."""
+    found: list[PurePath] = []
+    seen = set[str]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link back to where it lies
+            folders.clear()
+            continue
+        seen.add(real)
+        inner = PurePath(place).relative_to(folder)
+        fitting = (name for name in names if os.path.splitext(name)[1].lower() in suffixes)
+        found += [inner / name for name in fitting if os.path.isfile(os.path.join(place, name))]
+    return sorted(path for path in found if not is_hidden(path))
+
+
 class Spellings:
     """Finds paths in whichever normal form their parts are spelled; an exact name goes first. Each folder is listed
     once, which is cheaper than a question for every file: the object is for one search of many files."""

@@ -108,7 +108,7 @@ def neighbourhood_attention(
 
     parted = dilation**2 if dilation > 1 else len(rows.queries)
     pairs = rows.offsets.size * columns.offsets.size * len(rows.queries) * len(columns.queries) * dilation**2
-    parts = ops.parts_of(parted, lambda: arrays[0].shape[0] * channels[0] * pairs) if in_parts else 1
+    parts = ops.parts_of(parted, arrays[0].shape[0] * channels[0] * pairs) if in_parts else 1
     if parts == 1 and len(arrays) == 1:  # one gather of keys and one of values, each of what it needs
         arrays = tuple(arrays[0][..., i, :, :] for i in range(3))
     grids = tuple(_grids(x, dilation) for x in arrays)

@@ -115,7 +115,7 @@ def import_data(run: ImportRun, console: Console) -> None:
 def _that_show_classes(splits: Mapping[str, Counts], fresh: Path, guesses: list[str]) -> dict[str, Counts]:
     """The splits that can be trained on or scored; the others go."""
     shown = {split: counts for split, counts in splits.items() if counts.segments.total()}
-    for split in splits.keys() - shown.keys():
+    for split in (split for split in splits if split not in shown):
         shutil.rmtree(fresh / split)
         hint = " Nothing validates then: --val 0.3 chooses others too." if split == "val" else ""
         guesses.append(f"No picture of {split} can be used and shows a class: {split} is left out.{hint}")

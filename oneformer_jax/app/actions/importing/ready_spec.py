@@ -1,5 +1,6 @@
 """The spec that trains on imported data as it stands: what the data can teach and score decides most of it."""
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def _values(data: Imported, model: ModelSize, batch: int, tasks: tuple[Task, ...
     epochs = max(1, round(model.steps * batch / images))
     every = max(1, epochs // _VALIDATIONS)
     values: dict[str, Any] = {"results_dir": str(data.folder / "results"), "model": {}, "dataset": {}, "train": {}}
-    merge(values["model"], _copied(model.model))
+    merge(values["model"], copy.deepcopy(model.model))
     put(values, "model.sem_seg_head.num_classes", len(data.categories))
     put(values, "model.one_former.num_object_queries", _queries(train, model.queries))
     put(values, "model.test", {f"{task}_on": task in tasks for task in TASKS})
@@ -137,15 +138,11 @@ def _values(data: Imported, model: ModelSize, batch: int, tasks: tuple[Task, ...
             "test_max_size": max(test, round(test * _stretch(train.sizes))),
         },
     }
-    merge(values["train"], _copied(model.train or {}))
+    merge(values["train"], copy.deepcopy(model.train or {}))
     values["train"] |= {"num_epochs": epochs, "checkpoint_interval": every, "validation_interval": every}
     if (monitor := _monitor(data, tasks)) and "val" in data.splits:
         values["train"]["monitor"] = monitor
     return values
-
-
-def _copied(section: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in section.items()}
 
 
 def _monitor(data: Imported, tasks: tuple[Task, ...]) -> str:

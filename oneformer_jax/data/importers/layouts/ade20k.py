@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.datasets.images import pictures_below
 from oneformer_jax.data.importers.in_order import in_order
 from oneformer_jax.data.importers.layouts.coded_masks import Code, CodedMasks
 from oneformer_jax.data.importers.layouts.semantic_masks import SemanticMasks
 from oneformer_jax.data.importers.mask_pixels import color_of, read_mask
-from oneformer_jax.data.importers.pairs import SPLITS, files_below, pairs_of
+from oneformer_jax.data.importers.pairs import pairs_of, split_of
 from oneformer_jax.data.importers.reader import Format, Item, Options, Progress
 from oneformer_jax.errors import DataError
 from oneformer_jax.stored import parse_json
@@ -63,7 +64,7 @@ def _names(path: Path) -> list[str]:
 
 def find_full(source: Path) -> str:
     """Why this seems to be the full data set."""
-    masks = [path for path in files_below(source) if path.name.endswith(_SEG)]
+    masks = [path for path in pictures_below(source) if path.name.endswith(_SEG)]
     described = sum((source / path.parent / path.name.replace(_SEG, ".json")).is_file() for path in masks[:50])
     return f"{len(masks)} masks *{_SEG} with descriptions in JSON" if described else ""
 
@@ -72,7 +73,7 @@ def open_full(source: Path, options: Options, progress: Progress) -> CodedMasks:
     """The classes are those that the descriptions name. A class is countable where any picture has two objects of it.
     Raises DataError: there is no picture with a mask and a description."""
     items, left_out = list[Item](), list[DataError]()
-    for path in files_below(source):
+    for path in pictures_below(source):
         if not path.name.endswith(_SEG):
             continue
         stem = path.name.removesuffix(_SEG)
@@ -80,7 +81,7 @@ def open_full(source: Path, options: Options, progress: Progress) -> CodedMasks:
         if not image.is_file() or not text.is_file():
             left_out.append(DataError("the mask has no picture or no description", where=str(source / path)))
             continue
-        split = next((SPLITS[part.casefold()] for part in path.parts if part.casefold() in SPLITS), "")
+        split = split_of(path.parts[:-1])
         items.append(Item(stem, image, (source / path, text), split))
     if not items:
         raise DataError(

@@ -7,8 +7,9 @@ things that are not counted are crowds.
 from pathlib import Path
 
 from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.datasets.images import pictures_below
 from oneformer_jax.data.importers.layouts.coded_masks import Code, CodedMasks
-from oneformer_jax.data.importers.pairs import SPLITS, files_below
+from oneformer_jax.data.importers.pairs import SPLITS
 from oneformer_jax.data.importers.reader import Format, Item, Options, Progress
 from oneformer_jax.errors import DataError
 
@@ -64,7 +65,7 @@ def open_cityscapes(source: Path, options: Options, progress: Progress) -> Coded
     """Pairs pictures and labels. Raises DataError: there are none."""
     items, left_out = list[Item](), list[DataError]()
     withheld = 0
-    for done, path in enumerate(files_below(source / _PICTURES), start=1):
+    for done, path in enumerate(pictures_below(source / _PICTURES), start=1):
         progress(done)
         split = SPLITS.get(path.parts[0], "")
         if split == "test":  # whose labels are not public: files of them are empty

@@ -17,9 +17,10 @@ import numpy as np
 from oneformer_jax.data.datasets.categories import Categories, check_agreement
 from oneformer_jax.data.datasets.coco_file import CocoFile, class_index, crowd, read_coco, required, stated_size
 from oneformer_jax.data.datasets.dataset import Problems, Segment
-from oneformer_jax.data.datasets.images import read_panoptic
-from oneformer_jax.data.importers.pairs import SPLITS, files_below
+from oneformer_jax.data.datasets.images import pictures_below, read_panoptic
+from oneformer_jax.data.importers.pairs import SPLITS, without_splits
 from oneformer_jax.data.importers.reader import Format, Item, Options, Progress, Reader, Regions, Shape, Shapes
+from oneformer_jax.data.storage.folders import files_below
 from oneformer_jax.errors import DataError
 
 _JSON = frozenset({".json"})
@@ -142,7 +143,7 @@ class _Place:
         self.left_out: list[DataError] = []
         self._pictures = defaultdict[str, list[Path]](list)
         self._pngs = defaultdict[str, list[Path]](list)
-        for path in files_below(source):
+        for path in pictures_below(source):
             (self._pngs if _is_panoptic(path) else self._pictures)[path.name].append(source / path)
 
     def take(self, file: CocoFile) -> None:
@@ -223,8 +224,8 @@ def _split_words(path: Path) -> list[str]:
 
 def _item_name(source: Path, path: Path) -> str:
     inner = path.relative_to(source).with_suffix("")
-    words = [part for part in inner.parts[:-1] if part.casefold() not in (*SPLITS, "images")]
-    return "/".join([*words, inner.name])
+    folders = (part for part in inner.parts[:-1] if part.casefold() != "images")
+    return without_splits(PurePath(*folders, inner.name))
 
 
 FORMAT = Format("coco", "COCO panoptic or instances, as any tool exports it", find, open_coco)

@@ -21,10 +21,10 @@ from oneformer_jax.data.datasets.images import image_size
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.data.importers.class_table import VOID_NAMES, find_table, read_table
 from oneformer_jax.data.importers.in_order import in_order
-from oneformer_jax.data.importers.pairs import SPLITS, files_below
+from oneformer_jax.data.importers.pairs import split_of, without_splits
 from oneformer_jax.data.importers.reader import Format, Item, Options, Progress, Reader, Shape, Shapes
 from oneformer_jax.data.importers.run_lengths import run_lengths_of, united
-from oneformer_jax.data.storage.folders import Spellings
+from oneformer_jax.data.storage.folders import Spellings, files_below
 from oneformer_jax.errors import DataError
 from oneformer_jax.stored import read_json
 
@@ -150,8 +150,8 @@ def open_labelme(source: Path, options: Options, progress: Progress) -> Labelme:
             left_out.append(DataError(what, where=str(path), hint=hint))
             continue
         inner = path.relative_to(source).with_suffix("")
-        split = next((SPLITS[part.casefold()] for part in inner.parts[:-1] if part.casefold() in SPLITS), "")
-        name = "/".join(part for part in inner.parts if part.casefold() not in SPLITS) or inner.name
+        split = split_of(inner.parts[:-1])
+        name = without_splits(inner)
         if (split, name) in seen:
             where = f"{seen[split, name]}, {path}"
             left_out.append(DataError("two files of labels have one name", where=where))

@@ -11,9 +11,9 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.data.datasets.images import image_size, read_label_pixels
+from oneformer_jax.data.datasets.images import image_size, pictures_below, read_label_pixels
 from oneformer_jax.data.importers.class_table import find_table, read_table
-from oneformer_jax.data.importers.pairs import SPLITS, files_below
+from oneformer_jax.data.importers.pairs import split_of, without_splits
 from oneformer_jax.data.importers.reader import Format, Item, Options, Progress, Reader, Shape, Shapes
 from oneformer_jax.data.importers.run_lengths import run_lengths_of
 from oneformer_jax.errors import DataError
@@ -64,7 +64,7 @@ class _Object:
 def _found(source: Path) -> dict[str, _Object]:
     """Pictures and masks by the name of the picture."""
     found = defaultdict[str, _Object](_Object)
-    for path in files_below(source):
+    for path in pictures_below(source):
         parts = path.parts[:-1]
         if _MASKS in parts:
             position = parts.index(_MASKS)
@@ -98,10 +98,9 @@ def open_mask_files(source: Path, options: Options, progress: Progress) -> MaskF
         elif not one.folder.is_dir():
             left_out.append(DataError("the picture has no folder of masks", where=str(one.pictures[0])))
         else:
-            parts = name.split("/")
-            split = next((SPLITS[part.casefold()] for part in parts[:-1] if part.casefold() in SPLITS), "")
-            kept = "/".join(part for part in parts if part.casefold() not in SPLITS)
-            items.append(Item(kept, one.pictures[0], tuple(one.masks), split))
+            inner = PurePath(name)
+            split = split_of(inner.parts[:-1])
+            items.append(Item(without_splits(inner), one.pictures[0], tuple(one.masks), split))
         progress(done)
     if not items:
         raise DataError("no picture has a folder of masks", where=str(source), hint="ID/images/ID.png, ID/masks/*.png")

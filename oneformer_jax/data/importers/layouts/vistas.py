@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.datasets.images import pictures_below
 from oneformer_jax.data.importers.layouts.coded_masks import Code, CodedMasks
-from oneformer_jax.data.importers.pairs import files_below
 from oneformer_jax.data.importers.reader import Format, Item, Options, Progress
 from oneformer_jax.errors import DataError
 from oneformer_jax.stored import read_json
@@ -62,7 +62,7 @@ def open_vistas(source: Path, options: Options, progress: Progress) -> CodedMask
 
     items, left_out = list[Item](), list[DataError]()
     for folder, split in _SPLITS.items():
-        for picture in files_below(source / folder / "images"):
+        for picture in pictures_below(source / folder / "images"):
             progress(len(items))
             label = source / folder / version / "instances" / picture.with_suffix(".png")
             if label.is_file():

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.data.datasets.images import image_size
+from oneformer_jax.data.datasets.images import image_size, pictures_below
 from oneformer_jax.data.importers.class_table import find_table, read_table
-from oneformer_jax.data.importers.pairs import SPLITS, files_below
+from oneformer_jax.data.importers.pairs import SPLITS, without_splits
 from oneformer_jax.data.importers.reader import Format, Item, Options, Progress, Reader, Shape, Shapes
 from oneformer_jax.errors import DataError
 
@@ -148,7 +148,7 @@ def _pictures(source: Path, path: Path, content: dict[str, Any], key: str) -> It
                 for line in lines
             )
         else:
-            yield from (folder / name for name in files_below(folder))
+            yield from (folder / name for name in pictures_below(folder))
 
 
 def _labels_of(image: Path) -> Path:
@@ -165,7 +165,7 @@ def _name(image: Path) -> str:
     """The path below the last folder `images`, without words for a split and a suffix."""
     parts = image.with_suffix("").parts
     last = max((position for position, part in enumerate(parts[:-1]) if part == _IMAGES), default=len(parts) - 2)
-    return "/".join(part for part in parts[last + 1 :] if part.casefold() not in SPLITS) or image.stem
+    return without_splits(PurePath(*parts[last + 1 :]))
 
 
 def _in_one_split(items: list[Item], guesses: list[str]) -> list[Item]:
