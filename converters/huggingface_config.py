@@ -9,7 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from oneformer_jax.errors import CheckpointError
-from oneformer_jax.models.backbones import BackboneConfig, DinatConfig, SwinConfig
+from oneformer_jax.models.backbones import BackboneConfig, DinatConfig, RadioConfig, SwinConfig
+from oneformer_jax.models.backbones.radio import PATCH
+from oneformer_jax.models.backbones.registry import backbone_to_json
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.layers import EPSILON
 
@@ -66,6 +68,8 @@ BUILT_IN_TO_RADIO: Json = {
     "patch_size": 16,
     "qkv_bias": True,
     "use_swiglu_ffn": False,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
 }
 BUILT_IN_TO: Mapping[str, Json] = {"swin": BUILT_IN_TO_SWIN, "dinat": BUILT_IN_TO_DINAT, "radio": BUILT_IN_TO_RADIO}
 """By the kinds of `models.backbones`."""
@@ -98,6 +102,21 @@ WITHOUT_EFFECT_ON_SWIN = frozenset(
     patch_norm path_norm stage_names strides
     """.split()
 )
+
+
+# How RADIO is read into: its summary, what normalises pixels before it, how it was drawn, other ways to feed it; tokens
+# in front of the patches are counted in the arrays.
+WITHOUT_EFFECT_ON_RADIO = frozenset(
+    f"""{_OF_ANY_MODEL}
+    drop_path_rate image_size initializer_range layerscale_value model_type norm_mean norm_std num_cls_tokens
+    num_registers patch_dim summary_idxs video_patch_dim video_temporal_patch_size
+    """.split()
+)
+WITHOUT_EFFECT_ON: Mapping[str, frozenset[str]] = {
+    "swin": WITHOUT_EFFECT_ON_SWIN,
+    "dinat": WITHOUT_EFFECT_ON_SWIN,
+    "radio": WITHOUT_EFFECT_ON_RADIO,
+}
 
 
 def told(hf: Json, key: str, default: Any, *, where: str = "") -> Any:
@@ -164,9 +183,8 @@ def check_told(hf: Json, config: OneFormerConfig | BackboneConfig, *, has_text: 
     Returns the keys that are unknown here. Raises CheckpointError naming every key that says otherwise, with both.
     """
     if not isinstance(config, OneFormerConfig):
-        ours = backbone_architecture(config)
-        built_in = BUILT_IN_TO_DINAT if isinstance(config, DinatConfig) else BUILT_IN_TO_SWIN
-        problems, unknown = _differences(hf, ours), _unknown(hf, ours, built_in, WITHOUT_EFFECT_ON_SWIN)
+        ours, kind = backbone_architecture(config), backbone_to_json(config)["kind"]
+        problems, unknown = _differences(hf, ours), _unknown(hf, ours, BUILT_IN_TO[kind], WITHOUT_EFFECT_ON[kind])
     else:
         ours = architecture(config)
         # Another width needs the layers that enforce_input_proj stands for.
@@ -208,6 +226,8 @@ def backbone_architecture(backbone: BackboneConfig) -> dict[str, Any]:
     """What config.json says of the layers of a backbone that Hugging Face has."""
     if isinstance(backbone, DinatConfig):
         return dinat_architecture(backbone)
+    if isinstance(backbone, RadioConfig):
+        return radio_architecture(backbone)
     assert isinstance(backbone, SwinConfig)
     return swin_architecture(backbone)
 
@@ -223,6 +243,17 @@ def dinat_architecture(backbone: DinatConfig) -> dict[str, Any]:
         "dilations": [list(stage) for stage in dilations],
         "mlp_ratio": backbone.mlp_ratio,
         "drop_path_rate": backbone.drop_path_rate,
+    }
+
+
+def radio_architecture(backbone: RadioConfig) -> dict[str, Any]:
+    """What config.json says of the layers of a RADIO, which Hugging Face has alone, without a OneFormer."""
+    return {
+        "hidden_size": backbone.embed_dim,
+        "num_hidden_layers": backbone.depth,
+        "num_attention_heads": backbone.num_heads,
+        "mlp_ratio": backbone.mlp_width / backbone.embed_dim,
+        "max_img_size": backbone.position_side * PATCH,
     }
 
 

@@ -23,7 +23,7 @@ from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.errors import CheckpointError, DataError
-from oneformer_jax.models.backbones import BackboneConfig, DinatConfig, SwinConfig
+from oneformer_jax.models.backbones import BackboneConfig, DinatConfig, RadioConfig, SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import PARTS, TRAINING_ONLY, shapes
 from oneformer_jax.postprocess.results import Thresholds
@@ -79,7 +79,7 @@ def convert(
         config = infer_architecture(shapes, told_backbone=about, hf_config=hf, task_pad_id=pad)
     notes = [f"the names begin with {found.prefix}, which is left out"] if found.prefix else []
     notes += about.notes
-    if hf and isinstance(config, OneFormerConfig | SwinConfig | DinatConfig):
+    if hf and isinstance(config, OneFormerConfig | SwinConfig | DinatConfig | RadioConfig):
         unknown = check_told(hf, config, has_text="text_encoder/token_embedding" in shapes, where=where)
         if unknown:
             notes.append(f"not known in config.json, and taken to be without effect: {', '.join(unknown)}")

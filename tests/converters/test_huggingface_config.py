@@ -15,20 +15,24 @@ from state_dicts import in_memory
 
 from converters.huggingface_config import (
     BUILT_IN,
+    BUILT_IN_TO,
     BUILT_IN_TO_SWIN,
     READ,
     WITHOUT_EFFECT,
+    WITHOUT_EFFECT_ON,
     WITHOUT_EFFECT_ON_SWIN,
     architecture,
     check_built_in,
     check_told,
     class_names,
+    dinat_architecture,
+    radio_architecture,
     swin_architecture,
     told,
 )
 from converters.weights import convert
 from oneformer_jax.errors import CheckpointError
-from oneformer_jax.models.backbones import SwinConfig
+from oneformer_jax.models.backbones import DinatConfig, RadioConfig, SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -104,6 +108,30 @@ def test_every_key_of_transformers_is_decided() -> None:
     assert not (own.keys() | BUILT_IN.keys()) & WITHOUT_EFFECT
     assert not (swin.keys() | BUILT_IN_TO_SWIN.keys()) & WITHOUT_EFFECT_ON_SWIN
     assert READ.keys() <= own.keys() | swin.keys()
+
+
+OTHERS = {
+    "dinat": (transformers.DinatConfig, dinat_architecture(DinatConfig())),
+    "radio": (transformers.models.radio.RadioConfig, radio_architecture(RadioConfig())),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_every_key_of_other_backbones_is_decided(kind: str) -> None:
+    theirs, ours = OTHERS[kind]
+    assert set(theirs().to_dict()) <= ours.keys() | BUILT_IN_TO[kind].keys() | WITHOUT_EFFECT_ON[kind]
+    assert not (ours.keys() | BUILT_IN_TO[kind].keys()) & WITHOUT_EFFECT_ON[kind]
+    assert BUILT_IN_TO[kind].keys() <= set(theirs().to_dict())
+
+
+@pytest.mark.parametrize(("kind", "key"), [(kind, key) for kind in OTHERS for key in BUILT_IN_TO[kind]])
+def test_what_is_built_in_to_other_backbones_is_refused(kind: str, key: str) -> None:
+    """`transformers` computes something else by each: DiNAT's needs natten to show it."""
+    standard, value = OTHERS[kind][0]().to_dict(), another(BUILT_IN_TO[kind][key])
+    check_built_in(standard, is_backbone=True, kind=kind)
+    with pytest.raises(CheckpointError) as raised:
+        check_built_in(standard | {key: value}, is_backbone=True, kind=kind, where="folder")
+    assert f"{key} is {value!r}, expected {BUILT_IN_TO[kind][key]!r}" in str(raised.value)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from oneformer_jax.app.settings.training import training_run
 from oneformer_jax.app.spec import load_spec
 from oneformer_jax.checkpoints.read import find_checkpoint, load_description
 from oneformer_jax.data.datasets.files import open_dataset
+from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.training.run import describe
 from oneformer_jax.training.sharding import make_mesh
 
@@ -46,6 +47,8 @@ def test_there_and_back_again(trained: Path, exported: Path, tmp_path: Path, com
     assert not content["unexpected"]
 
     before, after = load_model(trained / "train"), load_model(back)
+    assert after.thresholds == Thresholds(0.8, 0.8, 150)  # Hugging Face's, not TAO's
+    assert "thresholds: object_mask_threshold 0.8, overlap_threshold 0.8, test_topk_per_image 150" in result.stdout
     assert after.categories == before.categories
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     ours, theirs = before.predict(image, "panoptic"), after.predict(image, "panoptic")

@@ -112,6 +112,12 @@ def test_heads_are_told_and_never_guessed(theirs: RadioModel) -> None:
     assert convert(named).config.num_heads == 3
     with pytest.raises(CheckpointError, match="use_swiglu_ffn is True, expected False"):
         convert(Source("folder", state, {"model_type": "radio", "use_swiglu_ffn": True}))
+    whole = theirs.config.to_dict()
+    unknown = "not known in config.json, and taken to be without effect: added_later"
+    assert convert(Source("folder", state, whole | {"added_later": 1})).report.notes.count(unknown) == 1
+    assert unknown not in convert(Source("folder", state, whole)).report.notes
+    with pytest.raises(CheckpointError, match="hidden_size is 49, expected 48"):
+        convert(Source("folder", state, whole | {"hidden_size": 49}))
 
 
 def test_parts_of_the_table_lie_in_it_and_have_many_sizes() -> None:

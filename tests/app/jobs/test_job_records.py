@@ -89,6 +89,25 @@ def test_relative_locations_mean_the_same_in_another_folder(
     assert first == second == f"{tmp_path}/c {{'*': '{tmp_path}/../map.json'}}"
 
 
+def test_a_parent_is_found_from_another_folder(
+    workspace: Workspace,
+    stub: Callable[[str], None],
+    job_of: Callable[..., Job],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A workspace that is named by a relative path gives the same parent as by any other."""
+    parent = job_of("train", "best/")
+    stub("print(spec['export']['checkpoint']); status('SUCCESS', 'Done.')")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = job("export", "-w", "../workspace", "--parent", parent.id)
+    assert result.exit_code == 0, result.output
+    (printed,) = workspace.job("export-2").log_path.read_text().splitlines()
+    assert Path(printed).resolve() == parent.folder / "train" / "best"
+    assert Path(printed).is_absolute()
+
+
 def test_an_address_with_a_password_reaches_the_action_and_no_file(
     workspace: Workspace, stub: Callable[[str], None]
 ) -> None:
