@@ -241,6 +241,7 @@ class StepReports:
         self._not_finite: list[_Step] = []
         self._losses: list[float] = []
         self._since, self._steps = time.monotonic(), 0
+        self._reported = (0.0, 0)  # seconds and steps of the last report
 
     def add(self, step: int, scalars: Scalars, batches: Sequence[Batch]) -> None:
         """What `step`, which has been started, will return. Raises what `read` raises."""
@@ -261,13 +262,18 @@ class StepReports:
         self._steps += 1
         elapsed = time.monotonic() - self._since
         due = elapsed >= REPORT_SECONDS or step == self._total_steps
-        rate = self._steps * self._images_per_step / max(elapsed, 1e-9) if due else None
-        self._logbook.train(step, values, rate)
+        self._logbook.train(step, values, self._rate(elapsed) if due else None)
         if due:
+            self._reported = (elapsed, self._steps)
             self.restart_clock()
         self._not_finite = [*self._not_finite, unread] if values["not_finite"] else []
         if len(self._not_finite) >= MAX_NOT_FINITE_IN_A_ROW:
             self._give_up(values["loss"])
+
+    def _rate(self, elapsed: float) -> float:
+        """Images a second since the last report; with those of the last report where that is just over."""
+        seconds, steps = self._reported if elapsed < REPORT_SECONDS else (0.0, 0)
+        return (steps + self._steps) * self._images_per_step / max(seconds + elapsed, 1e-9)
 
     def _give_up(self, loss: float) -> None:
         first, last = self._not_finite[0], self._not_finite[-1]

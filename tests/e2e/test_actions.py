@@ -1,6 +1,7 @@
 """The command line on real files: train, resume, evaluate, inference, and the library on what they wrote."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 
 from oneformer_jax import load_checkpoint, load_model
 from oneformer_jax.app.spec import load_spec
+from oneformer_jax.checkpoints.read import load_description
 from oneformer_jax.data.datasets.images import read_image, read_panoptic
 from oneformer_jax.data.task_text import task_tokens
 
@@ -166,6 +168,27 @@ def test_a_loaded_model_predicts_like_its_parts(workspace: Path, trained: Path) 
         assert half.dtype == np.float32
         error = np.sqrt(np.mean((half - whole) ** 2) / np.mean(whole**2))
         assert 1e-4 < error < 0.1
+
+
+@pytest.mark.prove  # tests/training/test_resumed_runs.py shows the counts in `make test`
+def test_another_batch_size_goes_on_after_as_many_images(
+    workspace: Path, trained: Path, command_line, tmp_path: Path
+) -> None:
+    """Two epochs of 10 images in fours, three updates each; then until four are over in twos, five updates each."""
+    shutil.copytree(trained / "train", tmp_path / "train", symlinks=True)
+    before = load_description((tmp_path / "train" / "latest").resolve())
+    assert (before.step, before.training.images, before.training.epochs) == (6, 24, 2)
+    keys = ("dataset.train.batch_size=2", "train.num_epochs=4", f"results_dir={tmp_path}")
+    result = command_line("train", "--spec", workspace / "spec.yaml", *keys)
+    assert result.returncode == 0, result.stderr
+    assert "already complete" not in result.stdout
+    assert "images of a step: 4 before, 2 now" in " ".join(result.stdout.split())
+    after = load_description((tmp_path / "train" / "latest").resolve())
+    assert (after.step, after.training.images, after.training.epochs) == (6 + 10, 24 + 20, 4)
+    steps = [line["step"] for line in lines_of(tmp_path / "train" / "log.jsonl") if line["kind"] == "train"]
+    assert steps == list(range(1, 17))
+    again = command_line("train", "--spec", workspace / "spec.yaml", *keys)
+    assert "already complete" in again.stdout
 
 
 @pytest.mark.prove  # test_kills.py shows in `make test` that a run goes on as one that was not interrupted

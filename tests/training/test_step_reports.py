@@ -12,6 +12,7 @@ import pytest
 
 from oneformer_jax.data.batch import Batch
 from oneformer_jax.errors import OneFormerError
+from oneformer_jax.training import loop
 from oneformer_jax.training.logbook import Logbook
 from oneformer_jax.training.loop import StepReports
 
@@ -21,9 +22,11 @@ class Watcher:
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, float]] = []
+        self.rates: list[float] = []
 
     def step(self, step: int, scalars: Mapping[str, float], images_per_second: float) -> None:
         self.seen.append((step, scalars["loss"]))
+        self.rates.append(images_per_second)
 
     def message(self, text: str) -> None:
         raise AssertionError(text)
@@ -94,6 +97,24 @@ def test_the_last_step_is_shown_however_soon_it_comes(tmp_path: Path) -> None:
             add(reports, step, 0.5 * step, 0)
         reports.read()
     assert watcher.seen == [(3, 1.5)]
+
+
+def test_the_rate_of_the_last_step_is_that_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two images a step: five steps of two seconds, then one of four, which alone would be half as fast."""
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    watcher = Watcher()
+    with closing(Logbook(tmp_path, start_step=0, reporter=watcher)) as logbook:
+        reports = StepReports(
+            logbook, total_steps=6, images_per_step=2, image_names=lambda _: [], last_checkpoint=lambda: None
+        )
+        for step, seconds in enumerate((2, 2, 2, 2, 2, 4), start=1):
+            add(reports, step, 1.0, 0)
+            now[0] += seconds
+            reports.read()
+            reports.restart_clock() if step == 5 else None  # as after a validation
+    assert watcher.seen == [(5, 1.0), (6, 1.0)]
+    assert watcher.rates == [pytest.approx(10 / 10), pytest.approx(12 / 14)]
 
 
 def test_a_resumed_log_has_no_step_twice(reports: StepReports, tmp_path: Path) -> None:
