@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 ENGINE_SUFFIXES = (".engine", ".plan")
 EXPORTED_SUFFIXES = (".onnx", *ENGINE_SUFFIXES)
 Device = Literal["auto", "cpu", "cuda"]
-CPU = "CPUExecutionProvider"
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 SAFE_RUNTIME = (1, 32)
 """The version of ONNX Runtime from which on external weights must lie in the folder of their file."""
 
@@ -177,16 +177,14 @@ def open_session(path: Path, *, device: Device = "auto", device_id: int = 0) -> 
             where=str(path),
             hint=f"install version {least} or a newer one",
         )
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    has_cuda = CUDA in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
-        raise EngineError(
-            "this ONNX Runtime has no CUDA", where=str(path), hint="pip install onnxruntime-gpu in its place"
-        )
+        raise EngineError("this ONNX Runtime has no CUDA", where=str(path), hint=how_to_use_gpus())
     providers: list[Any] = [CPU]
     if has_cuda and device != "cpu":
         # Heuristic choice of convolutions: the exhaustive search takes minutes at every start.
         cuda = {"device_id": device_id, "cudnn_conv_algo_search": "HEURISTIC"}
-        providers.insert(0, ("CUDAExecutionProvider", cuda))
+        providers.insert(0, (CUDA, cuda))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -197,6 +195,15 @@ def open_session(path: Path, *, device: Device = "auto", device_id: int = 0) -> 
             where=str(path),
             hint="the file is damaged, not an ONNX model, or made for a newer version",
         ) from error
-    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
-        raise EngineError("ONNX Runtime could not start CUDA", where=str(path), hint="see what it printed above")
+    if device == "cuda" and session.get_providers()[0] != CUDA:
+        raise EngineError("ONNX Runtime could not start CUDA", where=str(path), hint=how_to_use_gpus())
     return session
+
+
+def how_to_use_gpus() -> str:
+    """What to do where ONNX Runtime, which is installed, does not run on the GPU that there is."""
+    import onnxruntime
+
+    if CUDA in onnxruntime.get_available_providers():
+        return "it printed above which library of CUDA or cuDNN is missing or of another version: install that"
+    return "pip install onnxruntime-gpu in place of onnxruntime"

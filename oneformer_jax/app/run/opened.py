@@ -25,7 +25,7 @@ from oneformer_jax.errors import DataError, SpecError
 from oneformer_jax.evaluation.backend import CompilingBackend
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.postprocess.results import Thresholds
-from oneformer_jax.predict.exported import CPU, is_exported
+from oneformer_jax.predict.exported import CPU, how_to_use_gpus, is_exported
 from oneformer_jax.predict.predictor import Predictor, load_model
 from oneformer_jax.predict.runs import ModelChoice, Stated
 
@@ -85,8 +85,7 @@ def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Pr
         model = load_model(choice.path, device_id=device, stated=choice.stated)
         run.status.say(f"{choice.path} runs with {model.provider}")
         if model.provider == CPU and nvidia_gpus():
-            hint = "pip install onnxruntime-gpu in place of onnxruntime"
-            run.status.warning(f"this machine has a GPU, but ONNX Runtime uses the CPU: {hint}")
+            run.status.warning(f"this machine has a GPU, but ONNX Runtime uses the CPU: {how_to_use_gpus()}")
         _tell_of_statistics(model, choice, run)
         model = replace(model, thresholds=counting_thresholds(model.thresholds, choice.stated, choice.path, run))
         return model, model.batch_size(choice.batch_size, usual_batch_size)

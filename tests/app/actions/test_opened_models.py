@@ -6,6 +6,7 @@ from io import StringIO
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 from small_graph import SIZE, small_model
 
@@ -21,6 +22,7 @@ from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.data.geometry import EvaluationPolicy, Letterbox
 from oneformer_jax.errors import CheckpointError, EngineError, SpecError
 from oneformer_jax.postprocess.results import Thresholds
+from oneformer_jax.predict.exported import CPU, CUDA
 from oneformer_jax.predict.metadata import KEY
 from oneformer_jax.predict.predictor import load_model
 
@@ -111,17 +113,24 @@ def test_the_label_map_that_the_spec_names_gives_the_colours_things_and_ids_of_r
     assert "/elsewhere/map.json is not there: the classes of the model are used" in run.status.path.read_text()
 
 
-@pytest.mark.parametrize("gpus", [0, 2])
+@pytest.mark.parametrize(
+    ("gpus", "has_cuda", "hint"),
+    [(0, False, ""), (2, False, "pip install onnxruntime-gpu in"), (2, True, "it printed above which library of CUDA")],
+)
 def test_what_runs_an_onnx_file_is_said_and_a_gpu_that_is_not_used_warned_of(
-    gpus: int, spec_of: SpecOf, of_four: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    gpus: int, has_cuda: bool, hint: str, spec_of: SpecOf, of_four: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opened, "nvidia_gpus", lambda: gpus)
+    model = opened.load_model(of_four)
+    monkeypatch.setattr(opened, "load_model", lambda *_, **__: model)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA] * has_cuda + [CPU])
     open_model(model_choice(spec_of(f"evaluate.trt_engine={of_four}"), "evaluate"), 1, run)
     lines = list(map(json.loads, run.status.path.read_text().splitlines()))
     assert lines[0]["message"] == f"{of_four} runs with CPUExecutionProvider"
-    assert [line["message"][:26] for line in lines if line["verbosity"] == "WARNING"] == [
-        "this machine has a GPU, but"[:26]
-    ] * bool(gpus)
+    warnings = [line["message"] for line in lines if line["verbosity"] == "WARNING"]
+    assert len(warnings) == bool(gpus)
+    for warning in warnings:
+        assert warning.startswith(f"this machine has a GPU, but ONNX Runtime uses the CPU: {hint}")
 
 
 @pytest.mark.parametrize(
