@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from tiers import tier
 
-from oneformer_jax.__main__ import GARBAGE_COLLECTIONS
-
 PROGRAMS = Path(__file__).resolve().parents[1] / ".pytest_cache" / "d" / "xla"
 LARGEST = 2 << 30  # bytes; older programs go
 MOST_HELD = 2 << 30  # bytes of a process
@@ -27,23 +25,27 @@ QUICK_FLAGS = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codege
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Before JAX is imported; processes that tests start inherit it."""
+    """For this process, whose conftest.py may have imported JAX, and by the environment for those that tests start."""
     tier = config.getoption("--tier")
     settings = {
-        "JAX_PLATFORMS": "cuda,cpu" if tier == "gpu" else "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(PROGRAMS),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        QUICKLY: "0" if tier in ("prove", "gpu") else "1",
+        "jax_platforms": "cuda,cpu" if tier == "gpu" else "cpu",
+        "jax_compilation_cache_dir": str(PROGRAMS),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+        QUICKLY.lower(): int(tier not in ("prove", "gpu")),
     }
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
+    chosen = {name: value for name, value in settings.items() if name.upper() not in os.environ}
+    os.environ.update({name.upper(): str(value) for name, value in chosen.items()})
     if os.environ[QUICKLY] == "1" and not set(QUICK_FLAGS) <= set(flags := os.environ.get("XLA_FLAGS", "").split()):
         os.environ["XLA_FLAGS"] = " ".join([*flags, *QUICK_FLAGS])
     if not hasattr(config, "workerinput"):
         forget_oldest()
     import jax
 
+    from oneformer_jax.__main__ import GARBAGE_COLLECTIONS
+
+    for name, value in chosen.items():
+        jax.config.update(name, value)
     jax.config.update("jax_numpy_rank_promotion", "raise")
     gc.set_threshold(*GARBAGE_COLLECTIONS)
 

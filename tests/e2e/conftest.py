@@ -96,7 +96,7 @@ def trained(workspace: Path, command_line: CommandLine, tmp_path_factory: pytest
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not shared.exists():
             write_workspace(shared)
-            result = command_line("train", "--spec", shared / "spec.yaml")
+            result = command_line("train", "--spec", shared / "spec.yaml", "train.profile_steps=2")
             assert result.returncode == 0, result.stdout + result.stderr
     shutil.copytree(shared / "results", workspace / "results", symlinks=True)
     return workspace / "results"

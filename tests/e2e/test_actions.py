@@ -24,6 +24,7 @@ def lines_of(path: Path) -> list[dict]:
 
 def test_training_leaves_checkpoints_links_curves_log_and_status(trained: Path) -> None:
     folder = trained / "train"
+    assert list((folder / "profile").rglob("*.xplane.pb"))
     assert (folder / "best").resolve().parent == (folder / "checkpoints").resolve()
     assert (folder / "latest").resolve().name == "6"  # 10 images in batches of 4: 3 steps an epoch, 2 epochs
     assert (folder / "curves.png").stat().st_size > 1000

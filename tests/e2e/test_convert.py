@@ -145,6 +145,7 @@ def test_a_backbone_of_another_window_is_interpolated(exported: Path, workspace:
 
 
 @pytest.mark.tao(7)
+@pytest.mark.prove  # `make test`: what it starts from, above
 def test_a_pretrained_model_trains(exported: Path, workspace: Path, tmp_path: Path, command_line) -> None:
     result = command_line(
         *("train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", "train.num_epochs=1"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from clusters import ended
+from forked import CommandServer
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +26,7 @@ KEYS = (
     "train.num_epochs=1",
 )
 STEPS, MOMENTS = 400, 20
+SECONDS = 300  # after which a training is ended
 
 
 def start(workspace: Path, folder: Path) -> subprocess.Popen[bytes]:
@@ -95,34 +97,19 @@ def test_signals_to_the_group_at_random_moments_save_once_and_change_nothing(wor
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.prove)]
 )
 def test_an_interrupted_training_saves_its_step(
-    workspace: Path, tmp_path: Path, number: signal.Signals, code: int
+    workspace: Path, tmp_path: Path, command_server: CommandServer, number: signal.Signals, code: int
 ) -> None:
-    arguments = ["train", "-e", workspace / "spec.yaml", f"results_dir={tmp_path}", "train.num_epochs=10000"]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            ROOT / "cli.py",
-            *arguments,
-            "dataset.val.annotations=",
-            "dataset.val.panoptic=",
-            "train.checkpoint_interval=10000",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )
-    assert process.stdout is not None
-    seen = []
-    with ended([process]):
-        for line in process.stdout:  # ends with the process if it never trains
-            seen.append(line)
-            if line.startswith("step "):
-                process.send_signal(number)
-                break
-        rest, errors = process.communicate(timeout=120)
-    assert process.returncode == code, "".join(seen) + rest + errors
+    words = ["train", "-e", str(workspace / "spec.yaml"), f"results_dir={tmp_path}", "train.num_epochs=10000"]
+    keys = ["dataset.val.annotations=", "dataset.val.panoptic=", "train.checkpoint_interval=10000"]
+    outputs, deadline = (tmp_path / "stdout", tmp_path / "stderr"), time.monotonic() + SECONDS
+    process = command_server.start([*words, *keys], os.environ, ROOT, outputs, SECONDS)
+    while not lines_in(tmp_path / "train" / "log.jsonl"):
+        assert time.monotonic() < deadline, outputs[1].read_text()
+        time.sleep(0.02)
+    os.kill(process, number)
+    ended_with = command_server.wait(process)
+    rest, errors = (output.read_text() for output in outputs)
+    assert ended_with == code, rest + errors
     assert "ending and saving after this step" in rest
     assert "saving step" in rest
     assert "Traceback" not in errors

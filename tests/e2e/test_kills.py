@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 from forked import CommandServer
-from tiers import tier
 
 from oneformer_jax.checkpoints import read as ckpt
 
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 600  # after which a training is ended
-KILLS, STEPS = (10, 200) if tier() == "prove" else (1, 10)
+KILLS, STEPS = 10, 200
 
 
 def start(server: CommandServer, workspace: Path, folder: Path, *keys: str) -> int:
@@ -56,6 +55,43 @@ def read_all_checkpoints(run_dir: Path) -> int:
     return len(folders)
 
 
+def assert_equal_checkpoints(one: Path, other: Path, *items: str) -> None:
+    """The best, or else the newest, of two runs."""
+    for item in items:
+        arrays = [
+            ckpt.load_item(folder, item, ckpt.load_description(folder).shapes())
+            for folder in (ckpt.find_checkpoint(one), ckpt.find_checkpoint(other))
+        ]
+        jax.tree.map(np.testing.assert_array_equal, *arrays)
+
+
+@pytest.mark.tao(15)
+def test_kill_in_the_middle_of_an_epoch_changes_nothing(
+    trained: Path, command_server: CommandServer, tmp_path: Path
+) -> None:
+    """Two epochs of three steps, each with a validation: killed after the fifth step, before any checkpoint of it."""
+    keys = (f"results_dir={tmp_path}", "train.checkpoint_interval=2", "train.checkpoint_interval_unit=step")
+    run_dir, words = tmp_path / "train", ["train", "-e", str(trained.parent / "spec.yaml"), *keys]
+    outputs = (tmp_path / "stdout", tmp_path / "stderr")
+    process, deadline = command_server.start(words, os.environ, ROOT, outputs, SECONDS), time.monotonic() + SECONDS
+    while lines_in(run_dir / "log.jsonl") < 6:  # five steps and a validation
+        assert time.monotonic() < deadline, outputs[1].read_text()
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+    assert command_server.wait(process) == -signal.SIGKILL
+    newest = ckpt.latest(run_dir)
+    assert newest is not None
+    assert 2 <= int(newest.name) < 5
+    assert read_all_checkpoints(run_dir) >= 1
+
+    assert command_server.wait(command_server.start(words, os.environ, ROOT, outputs, SECONDS)) == 0, outputs[
+        1
+    ].read_text()
+    assert (run_dir / "log.jsonl").read_bytes() == (trained / "train" / "log.jsonl").read_bytes()
+    assert_equal_checkpoints(run_dir, trained / "train", "params")
+
+
+@pytest.mark.prove  # `make test`: one kill, above
 @pytest.mark.tao(15)
 def test_kill_at_random_moments_changes_nothing(workspace: Path, command_server: CommandServer, tmp_path: Path) -> None:
     finish(command_server, workspace, tmp_path / "whole", "train.profile_steps=2")
@@ -84,9 +120,4 @@ def test_kill_at_random_moments_changes_nothing(workspace: Path, command_server:
     assert redone > 0  # or nothing was lost, and nothing has been shown
     assert log.read_bytes() == expected
     assert read_all_checkpoints(run_dir) == 2
-    for item in ("params", "average"):
-        arrays = [
-            ckpt.load_item(folder, item, ckpt.load_description(folder).shapes())
-            for folder in (ckpt.find_checkpoint(run_dir), ckpt.find_checkpoint(tmp_path / "whole"))
-        ]
-        jax.tree.map(np.testing.assert_array_equal, *arrays)
+    assert_equal_checkpoints(run_dir, tmp_path / "whole" / "train", "params", "average")

@@ -27,6 +27,7 @@ def test_a_dry_run_makes_one_step_and_leaves_nothing(workspace: Path, command_li
     assert last["message"].startswith("Dry run")
 
 
+@pytest.mark.prove  # `make test` has each alone: training/test_step.py, training/test_frozen.py, data/test_cutmix.py
 def test_a_frozen_accumulating_mixing_training(workspace: Path, command_line, tmp_path: Path) -> None:
     keys = ["train.freeze=[backbone]", "train.accumulate_grad_batches=2", "dataset.cutmix_prob=0.5"]
     keys += ["train.checkpoint_interval_unit=step", "dataset.train.batch_size=2", "train.num_epochs=1"]

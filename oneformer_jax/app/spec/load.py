@@ -79,10 +79,12 @@ class _Resolver:
         whole = plain(Spec())
         try:
             merge(whole, given)  # OmegaConf's own merge would lose `???`
-            if steps_to_resolve(whole) > MOST_STEPS:
+            steps = steps_to_resolve(whole)
+            if steps > MOST_STEPS:
                 self.report("", "its interpolations repeat each other too often")
                 return {}
-            return self.section(Spec, given, OmegaConf.create(whole), "")
+            seen = OmegaConf.create(whole if steps else given)  # defaults, which take long, are there for interpolations
+            return self.section(Spec, given, seen, "")
         except OmegaConfBaseException as error:
             path = error.full_key or ""
             self.report(path, f"{path or 'the spec'}: {_first_line(error, path)}")

@@ -171,8 +171,13 @@ def test_trials_run_side_by_side(search: Search, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
-def test_a_study_that_is_killed_three_times_ends_as_one_that_is_not(search: Search, tmp_path: Path) -> None:
-    overrides = ["automl.max_recommendations=5", range_of_lr(1e-6, 1e-3), "train.optim.lr=1e-5"]
+@pytest.mark.parametrize(
+    ("trials", "killed"), [(3, (1,)), pytest.param(5, (0, 1, 3), marks=pytest.mark.prove)], ids=["once", "three times"]
+)
+def test_a_study_that_is_killed_ends_as_one_that_is_not(
+    search: Search, tmp_path: Path, trials: int, killed: tuple[int, ...]
+) -> None:
+    overrides = [f"automl.max_recommendations={trials}", range_of_lr(1e-6, 1e-3), "train.optim.lr=1e-5"]
     uninterrupted = search(*overrides)
 
     spec_path, folder = tmp_path / "killed.yaml", tmp_path / "killed"
@@ -181,7 +186,7 @@ def test_a_study_that_is_killed_three_times_ends_as_one_that_is_not(search: Sear
     spec_path.write_text(yaml.safe_dump(plain.model_dump(exclude_unset=True)))
     command = [sys.executable, stand_in.__file__, "study", str(spec_path), str(folder)]
     environment = os.environ | {"STAND_IN_EPOCH": "0.3", "PYTHONPATH": str(Path(__file__).parents[3])}
-    for trial in (0, 1, 3):  # in the middle of these
+    for trial in killed:  # in the middle of these
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         with ended([process]):
             wait_until((folder / "trials" / f"{trial:04d}" / "log.jsonl").is_file)
@@ -190,13 +195,12 @@ def test_a_study_that_is_killed_three_times_ends_as_one_that_is_not(search: Sear
     assert result.returncode == 0, result.stderr
 
     results = json.loads((folder / "results.json").read_text())
-    assert len(results["trials"]) == 5
-    assert [trial["state"] for trial in results["trials"]] == ["complete"] * 5
+    assert [trial["state"] for trial in results["trials"]] == ["complete"] * trials
     values = [trial["values"]["train.optim.lr"] for trial in results["trials"]]
-    assert len(set(values)) == 5
+    assert len(set(values)) == trials
     assert values == [trial["values"]["train.optim.lr"] for trial in uninterrupted["trials"]]
     assert results["best"]["score"] == uninterrupted["best"]["score"]
-    for number in (0, 1, 3):  # each went on from its own checkpoint
+    for number in killed:  # each went on from its own checkpoint
         starts = (folder / "trials" / f"{number:04d}" / "starts.jsonl").read_text().splitlines()
         epochs = [json.loads(line).get("epoch") for line in starts]
         assert epochs[0] == 0
