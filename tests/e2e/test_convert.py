@@ -88,12 +88,18 @@ def test_evaluate_needs_no_model_keys_and_tells_which_contradict(
     lines = (workspace / "spec.yaml").read_text().splitlines()
     start, end = lines.index("model:"), lines.index("dataset:")
     bare = tmp_path / "bare.yaml"
-    tasks = ["model:", "  one_former: {num_object_queries: 99}", "  test: {semantic_on: true, panoptic_on: true}"]
+    tasks = [
+        "model:",
+        "  one_former: {num_object_queries: 99, dec_layers: 5}",
+        "  test: {semantic_on: true, panoptic_on: true}",
+    ]
     bare.write_text("\n".join([*lines[:start], *tasks, *lines[end:]]))
     result = command_line("evaluate", "-e", bare, f"results_dir={tmp_path}", f"evaluate.checkpoint={back}")
     assert result.returncode == 0, result.stderr
     warnings = " ".join(result.stdout.split())
     assert "model.one_former.num_object_queries is 99 in the spec, 12 in the checkpoint" in warnings
+    assert "model.one_former.dec_layers is 5 in the spec, 2 in the checkpoint" in warnings
+    assert warnings.count("the checkpoint's architecture is used") == 1
     expected = command_line(
         "evaluate", "-e", workspace / "spec.yaml", f"results_dir={tmp_path / 'o'}", f"evaluate.checkpoint={trained}"
     )

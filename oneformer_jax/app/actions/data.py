@@ -29,8 +29,9 @@ from oneformer_jax.data.datasets import tfds_builder
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.check_files import Findings, version_of
 from oneformer_jax.data.datasets.dataset import Dataset, Problems, front
-from oneformer_jax.data.datasets.tfds_dataset import NAME, SCHEME, stored_sizes
+from oneformer_jax.data.datasets.tfds_dataset import NAME, stored_sizes
 from oneformer_jax.data.pipeline import PipelineSettings, record_order, task_probabilities, train_batches
+from oneformer_jax.data.storage.addresses import PREPARED
 from oneformer_jax.data.task_text import FILLERS
 from oneformer_jax.postprocess.results import PanopticResult, PanopticSegment
 from oneformer_jax.predict.draw import MIN_SHORT_EDGE, draw_panoptic
@@ -240,5 +241,5 @@ def prepare(spec_path: Path, overrides: list[str], folder: Path, console: Consol
     for split, dataset in datasets.items():
         own = [size for name, size in sizes.items() if name.startswith(f"{NAME}-{split}.")]
         console.print(f"{split}: {len(dataset)} images in {len(own)} shards, {sum(own) / 1e9:.2f} GB")
-    address = json.dumps(f"{SCHEME}{folder.resolve()}")
+    address = json.dumps(f"{PREPARED}{folder.resolve()}")
     console.print(f"dataset.<split>: {{images: {address}}}")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from oneformer_jax.app.automl.parameter import Parameter
 from oneformer_jax.app.automl.policy import require_optuna, train_schema
 from oneformer_jax.app.automl.search_space import LEAVES, flatten, left_out, search_space
-from oneformer_jax.app.settings.data import dataset_files, has_data
+from oneformer_jax.app.settings.data import dataset_files
 from oneformer_jax.app.settings.evaluation import refuse_unknown_score, validation_tasks
 from oneformer_jax.app.settings.model_choice import device_choice
 from oneformer_jax.app.spec import Spec, given_values, load_spec
@@ -125,7 +125,7 @@ def search_run(spec: Spec) -> SearchRun:
     searched = [parameter.path for parameter in parameters]
     limits = {parameter.relation.other for parameter in parameters if parameter.relation is not None}
     advice = left_out(flatten(schema["properties"]))
-    splits: tuple[Split, ...] = ("train", "val") if has_data(spec, "val") else ("train",)
+    splits: tuple[Split, ...] = ("train", "val") if spec.dataset.val.has_data else ("train",)
     num_classes = spec.model.sem_seg_head.num_classes
     run = SearchRun(
         SearchSettings(
@@ -185,7 +185,7 @@ def _metric(spec: Spec) -> str:
         raise SpecError("a dry run has no score to search for", where="train.is_dry_run")
     if spec.automl.metric == LOSS:
         return LOSS
-    if not has_data(spec, "val"):
+    if not spec.dataset.val.has_data:
         raise SpecError(
             f"{spec.automl.metric} is taken on dataset.val, which is not set",
             where="automl.metric",

@@ -25,7 +25,6 @@ from oneformer_jax.app.jobs.inputs import (
     source_of,
 )
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
-from oneformer_jax.app.settings.data import has_data
 from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.app.spec.automl_keys import LOSS
 from oneformer_jax.app.spec.dotted import apply, get, merge, put, remove, rename_synonyms, without_secrets
@@ -173,7 +172,7 @@ def _command(request: Request, spec: Spec) -> tuple[str, list[str]]:
         return request.action, []
     policy: Policy = request.policy or spec.automl_policy or "auto"
     route = route_training(policy, Path(spec.automl.skill_dir) if spec.automl.skill_dir else SKILL)
-    scored = has_data(spec, "val") or spec.automl.metric == LOSS
+    scored = spec.dataset.val.has_data or spec.automl.metric == LOSS
     if route.command == "automl" and policy == "auto" and not scored:
         return "train", [
             f"AutoML has no --eval-dataset to score trials by {spec.automl.metric}: running a single training"

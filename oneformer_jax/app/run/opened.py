@@ -91,7 +91,7 @@ def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Pr
         return model, model.batch_size(choice.batch_size, usual_batch_size)
 
     from oneformer_jax.app.run.devices import mesh_of
-    from oneformer_jax.app.settings.model import contradictions
+    from oneformer_jax.app.settings.model import contradiction
     from oneformer_jax.models.compiled_programs import enable_compilation_cache
     from oneformer_jax.predict.jax_backend import JaxBackend
 
@@ -99,8 +99,8 @@ def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Pr
     mesh = mesh_of(choice.devices, status)
     model = load_model(choice.path, mesh=mesh, precision=choice.precision)
     assert isinstance(model.backend, JaxBackend)
-    for contradiction in contradictions(choice.stated.architecture, model.backend.config):
-        status.warning(contradiction)
+    if different := contradiction(choice.stated.architecture, model.backend.config):
+        status.warning(different)
     _tell_of_statistics(model, choice, run)
     model = replace(model, thresholds=counting_thresholds(model.thresholds, choice.stated, choice.path, run))
     return model, model.batch_size(choice.batch_size, usual_batch_size) * mesh.size

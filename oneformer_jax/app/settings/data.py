@@ -2,10 +2,10 @@
 
 from oneformer_jax.app.spec import Spec, require
 from oneformer_jax.app.spec.dataset_keys import Split as SplitKeys
-from oneformer_jax.app.spec.field import Paths
+from oneformer_jax.app.spec.field import Paths, path_list
 from oneformer_jax.data.datasets.files import SPLITS, DatasetFiles, SourceFiles, Split
 from oneformer_jax.data.datasets.sources import default_names
-from oneformer_jax.data.datasets.tfds_dataset import SCHEME
+from oneformer_jax.data.storage.addresses import PREPARED
 from oneformer_jax.errors import SpecError
 
 
@@ -15,16 +15,9 @@ def num_workers(spec: Spec, split: Split) -> int | None:
     return int(spec.value(changed[0])) if changed else None
 
 
-def has_data(spec: Spec, split: Split) -> bool:
-    """Whether the spec says where the annotated images of a split are."""
-    section = getattr(spec.dataset, split)
-    prepared = any(path.startswith(SCHEME) for path in path_list(section.images))
-    return bool(section.annotations) or prepared or _has_masks(section)
-
-
 def splits_with_data(spec: Spec) -> list[DatasetFiles]:
     """The files of every split that has any, for the model of the spec. Raises SpecError where there is none."""
-    splits = [split for split in SPLITS if has_data(spec, split)]
+    splits = [split for split in SPLITS if getattr(spec.dataset, split).has_data]
     if not splits:
         require(spec, "dataset.train.annotations")
     return [dataset_files(spec, split, num_classes=spec.model.sem_seg_head.num_classes) for split in splits]
@@ -35,7 +28,7 @@ def dataset_files(spec: Spec, split: Split, *, num_classes: int | None = None) -
     section, given = getattr(spec.dataset, split), spec.dataset.label_map
     by_format = given.items() if isinstance(given, dict) else [("*", given)]
     prepared = _prepared_folder(section, split)
-    if not prepared and not _has_masks(section):
+    if not prepared and not section.has_masks:
         require(spec, f"dataset.{split}.annotations")
     if not prepared and not section.annotations:
         require(spec, "dataset.label_map")
@@ -50,20 +43,10 @@ def dataset_files(spec: Spec, split: Split, *, num_classes: int | None = None) -
     )
 
 
-def _has_masks(section: SplitKeys) -> bool:
-    """Whether there are images with masks of classes, which need no annotations."""
-    return not section.annotations and any(path_list(section.images)) and any(path_list(section.panoptic))
-
-
-def path_list(paths: Paths) -> list[str]:
-    """The paths of a key that holds one or several."""
-    return [paths] if isinstance(paths, str) else list(paths)
-
-
 def _prepared_folder(section: SplitKeys, split: Split) -> str:
     """The folder of prepared data that `images` names, which stands alone; "" where it names none."""
     key, images = f"dataset.{split}.images", path_list(section.images)
-    if not any(path.startswith(SCHEME) for path in images):
+    if not any(path.startswith(PREPARED) for path in images):
         return ""
     if len(images) > 1:
         raise SpecError("prepared data cannot be part of a list", where=key, hint="prepare all of it together")
@@ -74,13 +57,13 @@ def _prepared_folder(section: SplitKeys, split: Split) -> str:
                 where=f"dataset.{split}.{name}",
                 hint=f"leave it empty, or set {key} to a folder of images",
             )
-    return images[0].removeprefix(SCHEME)
+    return images[0].removeprefix(PREPARED)
 
 
 def _sources(section: SplitKeys, split: Split) -> tuple[SourceFiles, ...]:
     """The annotation files with their folders: one folder is for all files, several are for one each."""
     annotations = path_list(section.annotations)
-    if _has_masks(section):
+    if section.has_masks:
         annotations = [""] * max(len(path_list(section.images)), len(path_list(section.panoptic)))
     images, panoptic = (
         _one_each(getattr(section, name), len(annotations), f"dataset.{split}.{name}", f"dataset.{split}.annotations")

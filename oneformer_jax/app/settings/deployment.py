@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from converters.onnx.settings import OPSETS, Ending, ExportRun, QuantizationRun
-from oneformer_jax.app.settings.data import path_list
 from oneformer_jax.app.settings.evaluation import comparison_run, thresholds
 from oneformer_jax.app.settings.model_choice import stated
 from oneformer_jax.app.spec import Spec, require
 from oneformer_jax.app.spec.dataset_keys import Dataset
+from oneformer_jax.app.spec.field import path_list
 from oneformer_jax.data.geometry import STRIDE
 from oneformer_jax.deploy.tensorrt_build import BatchSizes, BuildSettings, Calibration, EngineRun
 from oneformer_jax.errors import SpecError

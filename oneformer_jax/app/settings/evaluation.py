@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from oneformer_jax.app.settings.data import dataset_files, has_data, num_workers, path_list
+from oneformer_jax.app.settings.data import dataset_files, num_workers
 from oneformer_jax.app.settings.model_choice import chosen_model, model_choice
 from oneformer_jax.app.spec import Spec, require
+from oneformer_jax.app.spec.field import path_list
 from oneformer_jax.data.datasets.files import DatasetFiles, Split
 from oneformer_jax.data.geometry import EvaluationPolicy, Letterbox, Policy
 from oneformer_jax.errors import SpecError
@@ -95,7 +96,7 @@ def evaluation_run(spec: Spec) -> EvaluationRun:
     Raises SpecError: keys that are unset or contradict each other.
     """
     model = model_choice(spec, "evaluate")
-    if not has_data(spec, "test") and not has_data(spec, "val"):
+    if not spec.dataset.test.has_data and not spec.dataset.val.has_data:
         raise SpecError(
             "neither dataset.test.annotations nor dataset.val.annotations has a value: there is nothing to score",
             where=spec.place("dataset"),
@@ -127,10 +128,10 @@ def inference_run(spec: Spec) -> InferenceRun:
 def comparison_run(spec: Spec) -> ComparisonRun:
     """How `quantize` compares two models: devices, batch size and data are those of `evaluate`."""
     split = _scored_split(spec)
-    scored = scoring(spec, dataset_files(spec, split), tasks(spec)) if has_data(spec, split) else None
+    scored = scoring(spec, dataset_files(spec, split), tasks(spec)) if getattr(spec.dataset, split).has_data else None
     size = spec.export.input_height, spec.export.input_width
     return ComparisonRun(chosen_model(spec, "evaluate", ""), size, scored)
 
 
 def _scored_split(spec: Spec) -> Split:
-    return "test" if has_data(spec, "test") else "val"
+    return "test" if spec.dataset.test.has_data else "val"

@@ -3,7 +3,7 @@ TAO's names or by those of this project."""
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -62,15 +62,18 @@ def _kind(config: OneFormerConfig) -> str:
     return kind
 
 
-def contradictions(stated: Mapping[str, Any], config: OneFormerConfig) -> Iterator[str]:
-    """One line for each of the `stated` fields that differs from the checkpoint's architecture."""
+def contradiction(stated: Mapping[str, Any], config: OneFormerConfig) -> str:
+    """Which of the `stated` fields differ from the checkpoint's architecture, "" where none does."""
     flat, keys = _flat(config), keys_of(config)
     is_another = stated.get(KIND, flat[KIND]) != flat[KIND]
-    for field, found in flat.items():
-        if is_another and field.startswith("backbone.") and field != KIND:
-            continue
-        if field in stated and stated[field] != found:
-            yield f"{keys[field]} is {stated[field]} in the spec, {found} in the checkpoint: the checkpoint's is used"
+    different = [
+        f"{keys[field]} is {stated[field]} in the spec, {found} in the checkpoint"
+        for field, found in flat.items()
+        if field in stated and stated[field] != found
+        if field == KIND or not (is_another and field.startswith("backbone."))
+    ]
+    listed = "; ".join(dict.fromkeys(different))
+    return f"the checkpoint's architecture is used, not the spec's: {listed}" if listed else ""
 
 
 def frozen_names(spec: Spec, model: OneFormerConfig) -> Names:

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from oneformer_jax.app.settings.data import dataset_files, has_data, num_workers
+from oneformer_jax.app.settings.data import dataset_files, num_workers
 from oneformer_jax.app.settings.evaluation import evaluation_policy, monitor, scoring, thresholds, validation_tasks
 from oneformer_jax.app.settings.model import frozen_names, model_config
 from oneformer_jax.app.settings.model_choice import device_choice
@@ -27,7 +27,7 @@ def training_run(spec: Spec, folder: Path) -> TrainingRun:
     """
     train = spec.train
     num_classes = spec.model.sem_seg_head.num_classes
-    validation = dataset_files(spec, "val", num_classes=num_classes) if has_data(spec, "val") else None
+    validation = dataset_files(spec, "val", num_classes=num_classes) if spec.dataset.val.has_data else None
     return TrainingRun(
         folder,
         training_recipe(spec),

@@ -5,9 +5,20 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
-from oneformer_jax.app.spec.field import Paths, Probability, SearchRange, Section, key, location_key, own_key, section
+from oneformer_jax.app.spec.field import (
+    Paths,
+    Probability,
+    SearchRange,
+    Section,
+    key,
+    location_key,
+    own_key,
+    path_list,
+    section,
+)
 from oneformer_jax.data import PIXEL_MEAN, PIXEL_STD
 from oneformer_jax.data.datasets import Format, OnBad
+from oneformer_jax.data.storage.addresses import PREPARED
 
 Color = tuple[float, float, float]
 """R, G, B."""
@@ -49,6 +60,17 @@ class Split(Section):
         "Names of the data sets in the metrics when there are several; default: derived from their files.",
         tao="read, but not in the schema",
     )
+
+    @property
+    def has_data(self) -> bool:
+        """Whether it says where annotated images are."""
+        is_prepared = any(path.startswith(PREPARED) for path in path_list(self.images))
+        return bool(self.annotations) or is_prepared or self.has_masks
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there are images with masks of classes, which need no annotations."""
+        return not self.annotations and any(path_list(self.images)) and any(path_list(self.panoptic))
 
 
 class Augmentation(Section):

@@ -24,6 +24,11 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Paths = str | tuple[str, ...]
 
 
+def path_list(paths: Paths) -> list[str]:
+    """The paths of a key that holds one or several."""
+    return [paths] if isinstance(paths, str) else list(paths)
+
+
 @dataclass(frozen=True)
 class SearchRange:
     """Where a search looks for good values of a number, both ends included; `log`: evenly over the logarithm."""

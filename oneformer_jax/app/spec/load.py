@@ -83,7 +83,7 @@ class _Resolver:
             if steps > MOST_STEPS:
                 self.report("", "its interpolations repeat each other too often")
                 return {}
-            seen = OmegaConf.create(whole if steps else given)  # defaults, which take long, are there for interpolations
+            seen = OmegaConf.create(whole if steps else given)  # only interpolations look at defaults, which take long
             return self.section(Spec, given, seen, "")
         except OmegaConfBaseException as error:
             path = error.full_key or ""

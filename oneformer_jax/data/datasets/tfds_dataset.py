@@ -18,10 +18,10 @@ from oneformer_jax.data.datasets.coco_panoptic import panoptic_plane
 from oneformer_jax.data.datasets.dataset import Dataset, EncodedRecord, Problems, Record, check_size
 from oneformer_jax.data.datasets.images import EncodedImage, read_image
 from oneformer_jax.data.datasets.tfds_records import Examples, RecordTable
+from oneformer_jax.data.storage.addresses import PREPARED
 from oneformer_jax.errors import DataError
 from oneformer_jax.stored import read_json, stored_fields
 
-SCHEME = "tfds://"
 NAME = "oneformer"
 LAYOUT = 1  # the version of what is written here; another one is not read
 PREPARE_AGAIN = "run `oneformer prepare` with the same --output again: it writes what is missing or damaged"
@@ -85,7 +85,7 @@ class PreparedDataset(Dataset):
                 where=str(folder),
                 hint="class indices are assigned when data is prepared: prepare it again, or change the spec",
             )
-        self.where = f"{SCHEME}{folder} ({split})"
+        self.where = f"{PREPARED}{folder} ({split})"
         self.categories = Categories.from_json(metadata.categories, where=str(folder))
         for path in label_maps:
             ids = {category.id for category in self.categories.items}

@@ -23,6 +23,8 @@ PAUSE = 1.0  # seconds before a download that broke off is continued
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5")
 _DATES = ("Last-Modified", "LastModified", "mtime", "updated", "created")
 
+PREPARED = "tfds://"
+"""In front of a folder of prepared data."""
 REDACTED = "<redacted>"
 """In place of what is not written down."""
 

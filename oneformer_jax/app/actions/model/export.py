@@ -13,7 +13,7 @@ from oneformer_jax.app.actions.model.compared import parity_table, pictures_of
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import counting_categories, counting_thresholds
 from oneformer_jax.app.run.waiting import waiting
-from oneformer_jax.app.settings.model import contradictions
+from oneformer_jax.app.settings.model import contradiction
 from oneformer_jax.checkpoints.read import Checkpoint, load_checkpoint
 from oneformer_jax.data.task_text import task_tokens
 from oneformer_jax.deploy.triton import check_repository, served_batches, write_repository
@@ -42,8 +42,8 @@ def export(settings: ExportRun, run: Run) -> Path:
     mesh = chosen_device(settings)
     enable_compilation_cache()
     model = load_checkpoint(settings.checkpoint, device=mesh.local_devices[0])
-    for contradiction in contradictions(settings.stated.architecture, model.config):
-        run.status.warning(contradiction)
+    if different := contradiction(settings.stated.architecture, model.config):
+        run.status.warning(different)
     where, known = str(settings.checkpoint), model.description
     metadata = replace(
         metadata_of(settings, model),
