@@ -99,6 +99,7 @@ def test_the_reference_is_computed_in_float64(params, monkeypatch: pytest.Monkey
     assert jnp.ones(1).dtype == np.float32, "float32 again"
 
 
+@pytest.mark.prove  # `make test`: other threads, below, and the nodes of what tests/e2e/test_export.py writes
 def test_models_compute_the_same_before_and_after(params, tmp_path: Path) -> None:
     images, tokens = jnp.ones((1, 64, 64, 3)), jnp.ones((1, TINY.task_seq_len))
 

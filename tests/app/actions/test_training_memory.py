@@ -203,6 +203,7 @@ def test_a_step_of_more_images_than_the_machine_holds_is_refused(spec_of: Any) -
         refuse_what_cannot_fit(run_of(spec_of("train.accumulate_grad_batches=2000000000", text=SPEC)), make_mesh(1))
 
 
+@pytest.mark.prove  # `make test`: the least alone, in the refusals above
 def test_the_least_that_a_step_needs_is_less_than_what_it_needs(spec_of: Any) -> None:
     recipe = training_recipe(spec_of(text=SPEC))
     assert sum(least_memory(recipe, 2, (64, 96)).values()) < training_memory(recipe, 2, (64, 96)).total
