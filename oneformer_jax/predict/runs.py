@@ -37,7 +37,7 @@ class ModelChoice:
 
     `batch_size` counts the images of one device; None: as many as is usual for the data, or what the model takes that
     comes next to it. `precision` is what products of a checkpoint are computed in (`models.precision`). `unused` is a
-    model that was named besides and does not count.
+    model that was named besides and does not count. Where none `is_named`, a training may have left one below `path`.
     """
 
     path: str
@@ -46,6 +46,7 @@ class ModelChoice:
     stated: Stated = field(default_factory=Stated)
     precision: str = "32"
     unused: str = ""
+    is_named: bool = True
 
 
 @dataclass(frozen=True)

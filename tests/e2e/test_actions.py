@@ -77,8 +77,10 @@ def test_a_finished_training_says_so_and_changes_nothing(workspace: Path, traine
 
 @pytest.mark.tao(10)
 def test_evaluate_scores_all_tasks_at_the_original_size(workspace: Path, trained: Path, command_line) -> None:
-    result = command_line("evaluate", "-e", workspace / "spec.yaml", f"evaluate.checkpoint={trained / 'train'}")
+    """The checkpoint that the training of the spec left is found."""
+    result = command_line("evaluate", "-e", workspace / "spec.yaml")
     assert result.returncode == 0, result.stderr
+    assert f"{trained}/train/checkpoints/3 is used" in "".join(result.stdout.split("\n"))
     metrics = json.loads((trained / "evaluate" / "metrics.json").read_text())
     for name in ("mIoU", "pixel_accuracy", "PQ", "SQ", "RQ", "PQ_things", "PQ_stuff", "AP", "AP50", "AP75"):
         assert metrics[name] is None or 0 <= metrics[name] <= 1

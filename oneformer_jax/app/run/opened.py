@@ -21,7 +21,7 @@ from oneformer_jax.data.datasets.files import DatasetFiles, Split, open_dataset
 from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.data.storage.cache import cache_folder, local_file, optional_cache
 from oneformer_jax.devices import nvidia_gpus
-from oneformer_jax.errors import DataError, SpecError
+from oneformer_jax.errors import CheckpointError, DataError, SpecError
 from oneformer_jax.evaluation.backend import CompilingBackend
 from oneformer_jax.evaluation.evaluator import Scoring
 from oneformer_jax.postprocess.results import Thresholds
@@ -78,6 +78,8 @@ def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Pr
     section, status = choice.devices.section, run.status
     if choice.unused:
         status.warning(f"{section}.trt_engine and {section}.checkpoint are both set: the engine is used")
+    if not choice.is_named:
+        choice = replace(choice, path=str(_trained(choice.path, section, status)))
     if is_exported(choice.path):
         if choice.devices.count > 1:
             raise SpecError("an engine runs on one device", where=f"{section}.num_gpus", hint="set it to 1")
@@ -104,6 +106,20 @@ def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Pr
     _tell_of_statistics(model, choice, run)
     model = replace(model, thresholds=counting_thresholds(model.thresholds, choice.stated, choice.path, run))
     return model, model.batch_size(choice.batch_size, usual_batch_size) * mesh.size
+
+
+def _trained(folder: str, section: str, status: StatusFile) -> Path:
+    """The checkpoint that a training left in a folder. Raises SpecError: there is none, and the spec names none."""
+    from oneformer_jax.checkpoints.read import find_checkpoint
+
+    try:
+        found = find_checkpoint(folder)
+    except CheckpointError as error:
+        what = f"no value, and no training has left a checkpoint in {folder}"
+        hint = "train by this spec first, or set it to a checkpoint or to the folder of a training"
+        raise SpecError(what, where=f"{section}.checkpoint", hint=hint) from error
+    status.say(f"{section}.checkpoint is not set: {found} is used, which was trained here")
+    return found
 
 
 def compiling(model: Predictor) -> str:

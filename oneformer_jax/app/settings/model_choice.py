@@ -81,17 +81,21 @@ def name_of(kind: str) -> str:
 
 
 def model_choice(spec: Spec, action: str) -> ModelChoice:
-    """`<action>.trt_engine` where it is set, else `<action>.checkpoint`; -1 as its batch size means the usual.
+    """`<action>.trt_engine` where it is set, else `<action>.checkpoint`, else what the training of the spec left; -1 as
+    its batch size means the usual.
 
-    Raises SpecError: neither is set, or one names what the other is for; a precision for an exported model.
+    Raises SpecError: none of them is set, or one names what the other is for; a precision for an exported model.
     """
     section = spec.value(action)
     if not section.trt_engine:
-        require(spec, f"{action}.checkpoint")
+        trained = spec.train.results_dir or spec.results_dir
+        if not trained:
+            require(spec, f"{action}.checkpoint")
         if is_exported(section.checkpoint):
             where, hint = f"{action}.checkpoint", f"name it in {action}.trt_engine"
             raise SpecError(f"'{section.checkpoint}' is the name of an exported model", where=where, hint=hint)
-        return replace(chosen_model(spec, action, section.checkpoint), precision=section.precision)
+        chosen = chosen_model(spec, action, section.checkpoint or trained)
+        return replace(chosen, precision=section.precision, is_named=bool(section.checkpoint))
     if not is_exported(section.trt_engine):
         hint = f"expected a file {', '.join(EXPORTED_SUFFIXES)}; a checkpoint is {action}.checkpoint"
         what = f"'{section.trt_engine}' is not the name of an exported model"

@@ -49,7 +49,9 @@ class OnImages(Section):
     num_nodes: int = key(
         1, "Number of nodes", "Number of hosts.", minimum=1, popular=True, only=(1,), note=ONE_HOST, tao="ignored"
     )
-    checkpoint: str = location_key("", "Checkpoint path", "Checkpoint to run.")
+    checkpoint: str = location_key(
+        "", "Checkpoint path", "Checkpoint to run; unset: that of the training in results_dir.", tao="required"
+    )
     trt_engine: str = location_key(
         "",
         "TensorRT Engine",

@@ -146,6 +146,17 @@ def test_a_key_names_the_kind_of_model_that_it_is_for(spec_of: SpecOf, override:
         model_choice(spec_of(override), "evaluate")
 
 
+def test_without_a_checkpoint_that_of_the_training_is_used_and_none_is_said(
+    spec_of: SpecOf, run: Run, tmp_path: Path
+) -> None:
+    choice = model_choice(spec_of(f"results_dir={tmp_path}"), "evaluate")
+    assert (choice.path, choice.is_named) == (str(tmp_path), False)
+    elsewhere = model_choice(spec_of("results_dir=/r", "train.results_dir=/t"), "inference")
+    assert (elsewhere.path, elsewhere.is_named) == ("/t", False)
+    with pytest.raises(SpecError, match=r"evaluate.checkpoint: no value, and no training has left a checkpoint in /"):
+        open_model(choice, 1, run)
+
+
 def test_images_are_scored_from_the_first_split_that_has_annotations(spec_of: SpecOf) -> None:
     keys = ["evaluate.checkpoint=/a", "dataset.val.annotations=/val.json", "dataset.val.batch_size=5"]
     run = evaluation_run(spec_of(*keys))
