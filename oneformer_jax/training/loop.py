@@ -53,7 +53,8 @@ STEPS_BEFORE_PROFILE = 3
 class LoopSettings:
     """How long to train and how often to stop for what, in steps; a step takes `batches_per_step` batches.
 
-    `validate_every` 0: never. `profile_steps` are traced by the profiler. `batch_size` counts the images of one batch
+    `validate_every` 0: never. `patience`: so many validations in a row that are not better than the best one end the
+    training, 0: none do. `profile_steps` are traced by the profiler. `batch_size` counts the images of one batch
     over all devices.
 
     A step is an update, and a run counts all of its updates. One that has changed the images of a step or the length of
@@ -68,6 +69,7 @@ class LoopSettings:
     batch_size: int
     batches_per_step: int = 1
     profile_steps: int = 0
+    patience: int = 0
     shift: Fraction = Fraction(0)
 
     @property
@@ -87,6 +89,13 @@ class LoopSettings:
         """Whether what comes every so many updates comes after `step`."""
         return self.place(step) // every > self.place(step - 1) // every
 
+    def has_waited(self, step: int, best_step: int | None) -> bool:
+        """Whether the validations after `best_step`, up to that of `step`, are as many as there is patience for."""
+        if not self.patience or best_step is None:
+            return False
+        best, now = (self.place(s) // self.validate_every for s in (best_step, step))
+        return now - best >= self.patience
+
     def resumed(self, step: int, epochs: Fraction) -> "LoopSettings":
         """The same for a run that has made `step` updates, in which `epochs` went by."""
         return replace(self, shift=step - epochs * self.steps_per_epoch)
@@ -105,7 +114,8 @@ def train_loop(
     on_epoch: Callable[[int, float], None],
     image_names: ImageNames,
 ) -> TrainState:
-    """Trains from `state.step` to `settings.total_steps` and returns the last state. `description` is of its start.
+    """Trains from `state.step` to `settings.total_steps`, or until validations have brought nothing better for so long
+    that `settings` end it, and returns the last state. `description` is of its start.
 
     After SIGINT, SIGTERM or SIGHUP to any of the processes all finish and save the same step, then KeyboardInterrupt or
     SystemExit is raised; the second signal is raised at once. Call it in the main thread. `on_epoch` gets the step and
@@ -170,6 +180,9 @@ def train_loop(
                 else:
                     logbook.validation(step, metrics)
                     reports.restart_clock()
+                    if settings.has_waited(step, checkpoints.best_step) and not checkpoints.would_be_best(metrics):
+                        logbook.message(f"no better {checkpoints.monitor} since step {checkpoints.best_step}: ending")
+                        last = True
             if settings.is_due(step, settings.steps_per_epoch) or last:
                 reports.read()
                 on_epoch(step, reports.mean_loss())
@@ -179,6 +192,8 @@ def train_loop(
             if stopped_by is not None:
                 checkpoints.wait()
                 raise ended_by(stopped_by)
+            if last:
+                break
             metrics = {}
         checkpoints.wait()
     return state

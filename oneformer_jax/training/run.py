@@ -79,7 +79,8 @@ class Length:
 
     An epoch has `steps_per_epoch` updates, None: as many as show every image once. A validation comes every
     `validation_epochs`, or, where it is below 1, after every `validation_share` of an epoch. An update takes
-    `batches_per_step` batches; `profile_steps` of them are traced.
+    `batches_per_step` batches; `profile_steps` of them are traced. After `patience` validations without a better score
+    it ends, 0: never before its time.
     """
 
     epochs: int = 50
@@ -91,6 +92,7 @@ class Length:
     checkpoint_unit: Literal["epoch", "step"] = "epoch"
     batches_per_step: int = 1
     profile_steps: int = 0
+    patience: int = 0
 
     def in_steps(self, dataset: Dataset, batch_size: int) -> LoopSettings:
         """The same for batches of `batch_size` images, over all devices, of `dataset`."""
@@ -104,6 +106,7 @@ class Length:
             batch_size=batch_size,
             batches_per_step=self.batches_per_step,
             profile_steps=self.profile_steps,
+            patience=self.patience,
         )
 
 

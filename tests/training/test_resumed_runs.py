@@ -75,9 +75,11 @@ class Trained:
         stop_after: int | None = None,
         validate: Validate | None = None,
         checkpoint_every: int = 1,
+        patience: int = 0,
     ) -> LoopSettings:
         """Goes on from the newest checkpoint, as `train` does, with steps that change nothing but their count."""
         loop = Length(epochs, batches_per_step=accumulated).in_steps(Images(IMAGES), batch)
+        loop = replace(loop, validate_every=4, patience=patience)
         description = DESCRIPTION
         if newest := latest(self.folder):
             description = load_description(newest)
@@ -107,7 +109,7 @@ class Trained:
                 state,
                 stand_in(step),
                 batches(),
-                replace(loop, checkpoint_every=checkpoint_every, validate_every=4),
+                replace(loop, checkpoint_every=checkpoint_every),
                 validate=validate,
                 checkpoints=checkpoints,
                 description=description,
@@ -198,6 +200,27 @@ def test_who_is_stopped_while_validating_saves_at_once_without_its_metrics(tmp_p
     assert described(run)[0] == 12
     assert begun == [4, 8, 12]
     assert run.epoch_ends == [12]
+
+
+def test_who_waits_for_a_better_score_in_vain_ends(tmp_path: Path) -> None:
+    """Validations after every fourth of 36 steps: 0.3, 0.5, 0.5, 0.4, ...; the second stays the best."""
+    run, scores = Trained(tmp_path), iter([0.3, 0.5, 0.5, 0.4, 0.45, 0.6, 0.1, 0.1, 0.1])
+    seen: list[int] = []
+
+    def validate(_: Params, stop: Stop = lambda: False) -> dict[str, float]:
+        seen.append(len(run.samples) // 2)
+        return {"mIoU": next(scores)}
+
+    loop = run.train(3, 2, validate=validate, checkpoint_every=100, patience=2)
+    assert seen == [4, 8, 12, 16]
+    assert described(run)[0] == 16
+    assert run.epoch_ends == [12, 16]
+    assert (tmp_path / "best").resolve().name == "8"
+    assert [loop.has_waited(step, 8) for step in (8, 12, 15, 16, 20)] == [False, False, False, True, True]
+    assert not loop.has_waited(16, None)
+    run.train(3, 2, validate=validate, checkpoint_every=100, patience=4)  # with more patience it goes on
+    assert seen == [4, 8, 12, 16, 20, 24, 28, 32, 36]
+    assert (tmp_path / "best").resolve().name == "24"
 
 
 @given(

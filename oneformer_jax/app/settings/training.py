@@ -14,6 +14,7 @@ from oneformer_jax.app.spec.model_keys import OneFormer
 from oneformer_jax.app.spec.train_keys import Optim, Train
 from oneformer_jax.data.augmentation import AugmentationSettings
 from oneformer_jax.data.pipeline import PipelineSettings
+from oneformer_jax.errors import SpecError
 from oneformer_jax.losses.matching import CriterionConfig
 from oneformer_jax.training.optimizer import OptimizerConfig, ScheduleConfig
 from oneformer_jax.training.run import Length, Recipe, Start, Tracking, TrainingRun
@@ -28,6 +29,9 @@ def training_run(spec: Spec, folder: Path) -> TrainingRun:
     train = spec.train
     num_classes = spec.model.sem_seg_head.num_classes
     validation = dataset_files(spec, "val", num_classes=num_classes) if spec.dataset.val.has_data else None
+    if train.early_stopping and validation is None:
+        hint = "set dataset.val, or leave the key out"
+        raise SpecError("no validation gives it a score", where="train.early_stopping", hint=hint)
     return TrainingRun(
         folder,
         training_recipe(spec),
@@ -139,6 +143,7 @@ def training_length(train: Train) -> Length:
         checkpoint_unit=train.checkpoint_interval_unit,
         batches_per_step=train.accumulate_grad_batches,
         profile_steps=train.profile_steps,
+        patience=train.early_stopping or 0,
     )
 
 

@@ -206,6 +206,11 @@ class Train(Section):
         "Score by which the best checkpoint is chosen; empty: mIoU, AP or PQ, that of the first validated "
         "task that the data defines. A score that the data never defines is refused.",
     )
+    early_stopping: PositiveInt | None = own_key(
+        None,
+        "early stopping",
+        "Validations in a row without a better score (train.monitor) after which the training ends; unset: never.",
+    )
     resume_training_checkpoint_path: str = location_key("", "", "Checkpoint to continue from.")
     results_dir: str = location_key(
         "", "Results directory", "Folder for the results of this action; empty: <results_dir>/train."

@@ -15,6 +15,7 @@ LENGTH: Rows = {
     "train.checkpoint_interval": Changes("2", loop("checkpoint_every"), 8),
     "train.checkpoint_interval_unit": Changes("step", loop("checkpoint_every"), 1),
     "train.validation_interval": Changes("2", loop("validate_every"), 8),
+    "train.early_stopping": Changes("3", loop("patience"), 3, together=("dataset.val.annotations=/val.json",)),
     "train.val_check_interval": Changes("0.5", loop("validate_every"), 2),
     "train.checkpoint_keep": Changes("5", training("checkpoints_kept"), 5),
     "train.ema_decay": Changes("0.9", training("recipe.step.average_decay"), 0.9),

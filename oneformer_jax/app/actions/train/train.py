@@ -58,12 +58,13 @@ def train(settings: TrainingRun, run: Run) -> None:
         now = describe(settings, loop, dataset)
         start = starting_point(settings, loop, now, newest, mesh, run)
         loop = start.loop
-        state = start.state() if start.step < loop.total_steps else None
+        has_waited = loop.has_waited(start.step, store.best_step if store else None)
+        state = start.state() if start.step < loop.total_steps and not has_waited else None
     if state is None:
+        key = "train.early_stopping" if has_waited else "train.num_epochs"
         complete = (
             f"already complete: {folder} is at step {start.step} of {loop.total_steps} "
-            f"({float(start.training.epochs):.4g} epochs); raise train.num_epochs, or use another "
-            "results_dir, to train on"
+            f"({float(start.training.epochs):.4g} epochs); raise {key}, or use another results_dir, to train on"
         )
         console.print(complete)
         status.end_with(complete)
