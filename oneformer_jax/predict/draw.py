@@ -26,8 +26,11 @@ _LONGEST_NAME = 40  # characters
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
-def draw_panoptic(image: Picture, result: PanopticResult, categories: Categories, *, scores: bool = True) -> Picture:
+def draw_panoptic(
+    image: Picture, result: PanopticResult, categories: Categories, *, scores: bool = True, names: bool = True
+) -> Picture:
     """Segments in the colours of their classes, things of one class in different shades; the truth has no `scores`.
+    Without `names`, nothing is written over the picture.
 
     All drawings have the size of the image, times a whole number where its short edge is below `MIN_SHORT_EDGE` (as far
     as its long edge stays within `MAX_ENLARGED_EDGE`), and fitted into `MAX_EDGE` where it is longer.
@@ -38,13 +41,15 @@ def draw_panoptic(image: Picture, result: PanopticResult, categories: Categories
         number = seen.setdefault(segment.category, 0)
         seen[segment.category] += 1
         labels.append(_label(segment.category, categories, number, segment.score if scores else None))
-    return _draw(image, result.ids, labels)
+    return _draw(image, result.ids, labels, names)
 
 
-def draw_semantic(image: Picture, class_map: Integer[np.ndarray, "h w"], categories: Categories) -> Picture:
+def draw_semantic(
+    image: Picture, class_map: Integer[np.ndarray, "h w"], categories: Categories, *, names: bool = True
+) -> Picture:
     """Every class in its colour; negative values (void) stay as they are."""
     labels = [_label(category, categories) for category in range(int(class_map.max()) + 1)]
-    return _draw(image, class_map.astype(np.int32) + 1, labels)
+    return _draw(image, class_map.astype(np.int32) + 1, labels, names)
 
 
 def draw_instances(
@@ -52,6 +57,8 @@ def draw_instances(
     instances: Sequence[Instance],
     categories: Categories,
     min_score: float = Thresholds.object_mask_threshold,
+    *,
+    names: bool = True,
 ) -> Picture:
     """Instances that reach `min_score`, the best on top, with their scores in percent."""
     chosen = sorted((i for i in instances if i.score >= min_score), key=lambda instance: instance.score)
@@ -60,7 +67,7 @@ def draw_instances(
     for number, instance in enumerate(chosen, start=1):
         ids[coco_mask.decode(instance.mask) > 0] = number
         labels.append(_label(instance.category, categories, number, instance.score))
-    return _draw(image, ids, labels)
+    return _draw(image, ids, labels, names)
 
 
 def _label(category: int, categories: Categories, number: int = 0, score: float | None = None) -> Label:
@@ -85,14 +92,14 @@ def _shade(color: Color, number: int) -> Color:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _draw(image: Picture, ids: Int32[np.ndarray, "h w"], labels: Sequence[Label]) -> Picture:
+def _draw(image: Picture, ids: Int32[np.ndarray, "h w"], labels: Sequence[Label], names: bool) -> Picture:
     """`ids` are positions in `labels` counted from 1; 0 is left as it is."""
     image, ids = _sized(image, ids)
     colors = np.array([(0, 0, 0), *(label.color for label in labels)], np.uint8)
     blended = cv2.addWeighted(image, 1 - _OPACITY, colors[ids], _OPACITY, 0)
     picture = np.where((ids > 0)[..., None], blended, image)
     _draw_contours(picture, ids)
-    return draw_labels(picture, ids, labels)
+    return draw_labels(picture, ids, labels) if names else picture
 
 
 def _sized(image: Picture, ids: Int32[np.ndarray, "h w"]) -> tuple[Picture, Int32[np.ndarray, "h2 w2"]]:

@@ -9,6 +9,7 @@ from oneformer_jax.checkpoints.agreement import Statistics
 from oneformer_jax.data.geometry import Policy, Size
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.evaluation.evaluator import Scoring
+from oneformer_jax.predict.write import Format
 from oneformer_jax.tasks import Task
 
 ModelKind = Literal["checkpoint", "onnx", "engine"]
@@ -58,21 +59,39 @@ class EvaluationRun:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What is written of results.
+
+    `formats`: kinds of files, None for all that the task has. `classes`: lists of names (see `classes_named`), none for
+    all. `threshold`: the score that segments and instances reach, None for what the model says of segments; listed
+    instances then reach any. `names`: whether classes are written over the pictures.
+    """
+
+    formats: tuple[Format, ...] | None = None
+    classes: tuple[str, ...] = ()
+    threshold: float | None = None
+    names: bool = True
+
+
+@dataclass(frozen=True)
 class InferenceRun:
     """A model, and the images whose results of one task are written.
 
-    `images` are folders, archives or addresses; `images_key` is the setting that names them, for messages. Images are
-    fitted into `image_size` (height, width) where that is given, else `policy` sizes them; a model of one size takes
-    them in the letterbox of that size. `batch_size` is what `ModelChoice` calls usual.
+    `images` are folders, archives or addresses, for `predict` also what else `find_pictures` takes. Images are fitted
+    into `image_size` (height, width) where that is given, else `policy` sizes them, None: that of the model; a model of
+    one size takes them in the letterbox of that size. `batch_size` is what `ModelChoice` calls usual. `images_key` and
+    `threshold_key` are the settings of the images and of the score of segments, for messages.
     """
 
     model: ModelChoice
     images: tuple[str, ...]
     task: Task
-    policy: Policy
+    policy: Policy | None = None
     image_size: Size | None = None
     batch_size: int = 1
+    wanted: Wanted = field(default_factory=Wanted)
     images_key: str = "images"
+    threshold_key: str = "model.test.object_mask_threshold"
 
 
 @dataclass(frozen=True)

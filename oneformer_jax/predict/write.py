@@ -2,12 +2,12 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -22,6 +22,12 @@ from oneformer_jax.predict.draw import draw_instances, draw_panoptic, draw_seman
 from oneformer_jax.tasks import Task
 from oneformer_jax.writing import write_bytes, write_json
 
+Format = Literal["overlay", "png", "json"]
+FORMATS: dict[Task, tuple[Format, ...]] = {
+    "semantic": ("overlay", "png"),
+    "instance": ("overlay", "json"),  # masks overlap, which no picture holds
+    "panoptic": ("overlay", "png", "json"),
+}
 LABEL_MAP = "label_map.json"
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -35,19 +41,21 @@ class ResultWriter:
 
     - every task: `street.jpg`, the overlay (see `draw` for its size), and once `label_map.json`, the categories;
     - semantic: `street.png`, grey values are class indices, i.e. positions in the label map (16 bits from 257 classes
-      on);
+      on); where only some classes are wanted, 255 or, from 256 classes on, 65535 stands for the others;
     - panoptic: `street.png`, segment id = R + 256 G + 65536 B with 0 for none, and `panoptic.json` in COCO panoptic
       format; its segments also carry `score`;
     - instance: `instance.json`, a list in COCO's results format (run-length encoded masks); its entries also carry
       `file_name`.
 
     `category_id` is the raw id of the label map. `image_id` is the number that the file name consists of if that holds
-    for all images (as in COCO), else the position of the image, from 1. Two images that differ only in their suffix or
-    in upper and lower case get the suffix into their names: `street_png.jpg`. A file appears complete or not at all.
+    for all images (as in COCO), else the position of the image, from 1. Images of one name get as much of their folders
+    into it as tells them apart: `north_street.jpg`, and `north/street.png` in JSON. Two images that differ only in
+    their suffix or in upper and lower case get the suffix: `street_png.jpg`. A file appears complete or not at all.
 
     Images may be added in any order: the JSON files have that of `image_paths`. Drawings show the instances that reach
-    `min_score`; `instance.json` has all of them. Raises OneFormerError, naming the file: the disk is full, the folder
-    is not writable or holds something else.
+    `min_score`; `instance.json` has all of them. `formats` are the kinds of files, None for all that the task has
+    (`FORMATS`); without `names`, overlays have no text. Raises OneFormerError, naming the file: the disk is full, the
+    folder is not writable or holds something else.
     """
 
     def __init__(
@@ -57,10 +65,15 @@ class ResultWriter:
         categories: Categories,
         image_paths: Sequence[Path],
         min_score: float = Thresholds.object_mask_threshold,
+        *,
+        formats: Collection[Format] | None = None,
+        names: bool = True,
     ) -> None:
         self.folder, self.task, self.categories, self.min_score = folder / task, task, categories, min_score
+        self.formats, self.names = FORMATS[task] if formats is None else formats, names
         self._stale = partial(earlier_results, folder, task, image_paths)
         self._names = dict(zip(image_paths, output_names(image_paths), strict=True))
+        self._file_names = dict(zip(image_paths, _tails(image_paths), strict=True))
         self._ids = dict(zip(image_paths, _image_ids(image_paths), strict=True))
         self._images: dict[Path, dict[str, Any]] = {}
         self._annotations: dict[Path, list[dict[str, Any]]] = {}
@@ -75,7 +88,7 @@ class ResultWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with nullcontext() if kind is None else suppress(OneFormerError):  # what failed first is the message
-            if kind is None or self._annotations:
+            if "json" in self.formats and (kind is None or self._annotations):
                 self._write_json()
 
     def _write_json(self) -> None:
@@ -94,39 +107,61 @@ class ResultWriter:
 
         Raises ValueError: it has another task's.
         """
-        name = self._names[path]
-        overlay = self.folder / f"{name}.jpg"
-        if self.task == "panoptic" and result.panoptic is not None:
-            write_image(overlay, draw_panoptic(image, result.panoptic, self.categories))
-            raw = self.folder / f"{name}.png"
-            write_image(raw, panoptic_colors(result.panoptic.ids))
-            self._add_panoptic(path, raw.name, result.panoptic)
-            return [overlay, raw]
-        if self.task == "semantic" and result.semantic is not None:
-            write_image(overlay, draw_semantic(image, result.semantic, self.categories))
-            raw = self.folder / f"{name}.png"
-            write_image(raw, result.semantic)
-            return [overlay, raw]
-        if result.instance is None:
+        if getattr(result, self.task) is None:
             raise ValueError(f"no {self.task} result")
-        write_image(overlay, draw_instances(image, result.instance, self.categories, self.min_score))
+        name, made = self._names[path], dict[str, Shaped[np.ndarray, "h w *rgb"]]()
+        if "overlay" in self.formats:
+            made[f"{name}.jpg"] = self._drawn(image, result)
+        if "png" in self.formats:
+            made[f"{name}.png"] = self._raw(result)
+        for file_name, pixels in made.items():
+            write_image(self.folder / file_name, pixels)
+        if "json" in self.formats:
+            self._add_json(path, f"{name}.png", result)
+        return [self.folder / file_name for file_name in made]
+
+    def _drawn(self, image: UInt8[np.ndarray, "h w 3"], result: Result) -> UInt8[np.ndarray, "h2 w2 3"]:
+        if result.panoptic is not None:
+            return draw_panoptic(image, result.panoptic, self.categories, names=self.names)
+        if result.semantic is not None:
+            return draw_semantic(image, result.semantic, self.categories, names=self.names)
+        return draw_instances(image, result.instance or (), self.categories, self.min_score, names=self.names)
+
+    def _raw(self, result: Result) -> Shaped[np.ndarray, "h w *rgb"]:
+        if result.panoptic is not None:
+            return panoptic_colors(result.panoptic.ids)
+        class_map = result.semantic
+        assert class_map is not None
+        if class_map.dtype.kind == "u":
+            return class_map
+        grey = np.uint8 if len(self.categories) < 256 else np.uint16
+        return np.where(class_map < 0, np.iinfo(grey).max, class_map).astype(grey)
+
+    def _add_json(self, path: Path, raw: str, result: Result) -> None:
+        if result.panoptic is not None:
+            self._add_panoptic(path, raw, result.panoptic)
+            return
         self._annotations[path] = [
             {
                 "image_id": self._ids[path],
-                "file_name": path.name,
+                "file_name": self._file_names[path],
                 "category_id": self._category_id(instance.category),
                 "score": instance.score,
                 "bbox": list(instance.box),
                 "segmentation": {**instance.mask, "counts": instance.mask["counts"].decode("ascii")},
             }
-            for instance in result.instance
+            for instance in result.instance or ()
         ]
-        return [overlay]
 
-    def _add_panoptic(self, path: Path, file_name: str, result: PanopticResult) -> None:
+    def _add_panoptic(self, path: Path, raw: str, result: PanopticResult) -> None:
         height, width = result.ids.shape
         image_id = self._ids[path]
-        self._images[path] = {"id": image_id, "file_name": path.name, "height": height, "width": width}
+        self._images[path] = {
+            "id": image_id,
+            "file_name": self._file_names[path],
+            "height": height,
+            "width": width,
+        }
         segments = [
             {
                 "id": segment.id,
@@ -138,7 +173,7 @@ class ResultWriter:
             }
             for segment in result.segments
         ]
-        self._annotations[path] = [{"image_id": image_id, "file_name": file_name, "segments_info": segments}]
+        self._annotations[path] = [{"image_id": image_id, "file_name": raw, "segments_info": segments}]
 
     def _category_id(self, category: int) -> int:
         """Outputs of the model beyond the label map count on from its highest id."""
@@ -166,27 +201,50 @@ def earlier_results(folder: Path, task: Task, image_paths: Sequence[Path]) -> li
             f"the folder holds {len(others)} files that do not belong to the results of these images "
             f"({', '.join(others[:3])}{', ...' if len(others) > 3 else ''})",
             where=str(place),
-            hint="choose another results_dir or delete the folder: results of several runs would be mixed",
+            hint="choose another folder for the results or delete this one: results of several runs would be mixed",
         )
     return replaced
 
 
 def output_names(image_paths: Sequence[Path]) -> list[str]:
-    """One file name without suffix per image: its stem, or stem and suffix where stems collide."""
-    folded = [_folded(path.stem) for path in image_paths]
+    """One file name without suffix per image: its stem, with folders before it where file names are the same, and with
+    its suffix behind it where stems are."""
+    stems = [_in_one_folder(PurePath(tail)) for tail in _tails(image_paths)]
+    folded = [_folded(stem) for stem in stems]
     count = Counter(folded)
-    taken = {stem for stem in folded if count[stem] == 1}
+    taken = {key for key in folded if count[key] == 1}
     names = []
-    for path, stem in zip(image_paths, folded, strict=True):
-        name = path.stem
-        if count[stem] > 1:
-            name = stem_and_suffix = f"{path.stem}_{path.suffix.lstrip('.')}"
+    for path, stem, key in zip(image_paths, stems, folded, strict=True):
+        name = stem
+        if count[key] > 1:
+            name = stem_and_suffix = f"{stem}_{path.suffix.lstrip('.')}"
             number = 2
             while _folded(name) in taken:
                 name, number = f"{stem_and_suffix}_{number}", number + 1
             taken.add(_folded(name))
         names.append(name)
     return names
+
+
+def _tails(paths: Sequence[Path]) -> list[str]:
+    """The shortest end of each path that no other path has; all of it where there is none."""
+    depths = [1] * len(paths)
+    while True:
+        tails = [PurePath(*path.parts[-depth:]).as_posix() for path, depth in zip(paths, depths, strict=True)]
+        count = Counter(map(_folded, tails))
+        deeper = [
+            min(depth + (count[_folded(tail)] > 1), len(path.parts))
+            for path, depth, tail in zip(paths, depths, tails, strict=True)
+        ]
+        if deeper == depths:
+            return tails
+        depths = deeper
+
+
+def _in_one_folder(path: PurePath) -> str:
+    """A path without suffix as the name of a file, which is not hidden because of its folders."""
+    folders = "_".join(part for part in path.parts[:-1] if part not in (path.root, "..")).lstrip(".")
+    return f"{folders}_{path.stem}" if folders else path.stem
 
 
 def _folded(name: str) -> str:

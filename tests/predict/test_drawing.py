@@ -58,6 +58,22 @@ def test_semantic_draws_the_classes_of_the_panoptic_picture() -> None:
     np.testing.assert_array_equal(ours, draw_panoptic(image, panoptic(classes + 1, [0, 1]), CATEGORIES, scores=False))
 
 
+def test_without_names_nothing_is_written_over_the_picture() -> None:
+    ids, image = np.ones((330, 330), np.int32), np.zeros((330, 330, 3), np.uint8)
+    mask = coco_mask.encode(np.asfortranarray(np.ones((330, 330), np.uint8)))
+    whole = Instance(0, 0.9, mask, (0.0, 0.0, 330.0, 330.0))
+    named = draw_panoptic(image, panoptic(ids, [0]), CATEGORIES)
+    assert white_letters(named) > 0
+    even = np.broadcast_to(named[0, 0], named.shape)
+    for picture in (
+        draw_panoptic(image, panoptic(ids, [0]), CATEGORIES, names=False),
+        draw_semantic(image, ids - 1, CATEGORIES, names=False),
+    ):
+        np.testing.assert_array_equal(picture, even)
+    assert white_letters(draw_instances(image, [whole], CATEGORIES)) > 0
+    assert len(np.unique(draw_instances(image, [whole], CATEGORIES, names=False).reshape(-1, 3), axis=0)) == 1
+
+
 def test_the_best_instance_is_on_top_and_weak_ones_are_missing() -> None:
     def square(category: int, score: float, size: int) -> Instance:
         mask = np.zeros((400, 400), np.uint8)

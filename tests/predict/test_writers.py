@@ -15,7 +15,7 @@ from oneformer_jax.data.datasets.images import panoptic_colors
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.postprocess.results import Instance, PanopticResult, PanopticSegment, Result
-from oneformer_jax.predict.write import ResultWriter, earlier_results, output_names, write_image
+from oneformer_jax.predict.write import Format, ResultWriter, earlier_results, output_names, write_image
 from oneformer_jax.tasks import TASKS, Task
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -89,6 +89,28 @@ def test_equal_stems_stay_apart() -> None:
     assert names == ["a_png_2", "a_jpg", "b", "a_png", "A_JPG_2"]
 
 
+def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    paths = [Path(name) for name in ("/x/north/1.png", "/x/south/1.png", "/x/2.png", "north/1.png", "../1.png")]
+    names = ["x_north_1", "south_1", "2", "north_1", "1"]
+    assert output_names(paths) == names
+    assert output_names(paths[:3]) == ["north_1", "south_1", "2"]
+    result = Result(panoptic=PanopticResult(np.zeros((20, 30), np.int32), ()))
+    with ResultWriter(tmp_path, "panoptic", CATEGORIES, paths[:3]) as writer:
+        for path in paths[:3]:
+            writer.add(path, IMAGE, result)
+    content = json.loads((tmp_path / "panoptic/panoptic.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["north/1.png", "south/1.png", "2.png"]
+    assert [entry["file_name"] for entry in content["annotations"]] == ["north_1.png", "south_1.png", "2.png"]
+
+
+@given(st.lists(st.sampled_from(["a.png", "A.png", "b.jpg", "x/a.png", "y/a.png", "x_a.png", "z/x/a.png", "../a.png"])))
+def test_names_of_images_in_several_folders_are_unique(found: list[str]) -> None:
+    paths = [Path("/root", name) for name in dict.fromkeys(found)]
+    names = output_names(paths)
+    assert len({name.casefold() for name in names}) == len(paths)
+    assert all("/" not in name and not name.startswith(".") for name in names)
+
+
 @given(st.lists(st.sampled_from("ab_") | st.just("a_png"), min_size=1, max_size=8), st.data())
 def test_names_are_unique_on_any_file_system(stems: list[str], data) -> None:
     suffixes = data.draw(st.lists(st.sampled_from([".png", ".PNG", ".jpg"]), min_size=len(stems), max_size=len(stems)))
@@ -114,7 +136,9 @@ def test_what_is_done_is_written_down_whatever_ends_the_run(tmp_path: Path, erro
     assert [image["file_name"] for image in json.loads(found.read_text())["images"]] == ["a.png"]
 
 
-def written(folder: Path, task: Task, names: list[str], value: int = 0) -> dict[str, bytes]:
+def written(
+    folder: Path, task: Task, names: list[str], value: int = 0, formats: tuple[Format, ...] | None = None
+) -> dict[str, bytes]:
     """Results of a task for images of these names, in a folder; all files there, by their names."""
     paths = [Path(name) for name in names]
     ids = np.ones((20, 30), np.int32)
@@ -123,7 +147,7 @@ def written(folder: Path, task: Task, names: list[str], value: int = 0) -> dict[
         "panoptic": Result(panoptic=PanopticResult(ids, (PanopticSegment(1, value, False, 0.75, 600),))),
         "instance": Result(instance=()),
     }
-    with ResultWriter(folder, task, CATEGORIES, paths) as writer:
+    with ResultWriter(folder, task, CATEGORIES, paths, formats=formats) as writer:
         for path in reversed(paths):
             writer.add(path, IMAGE, results[task])
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -185,6 +209,36 @@ def test_drawn_instances_reach_the_threshold_and_listed_ones_need_not(tmp_path: 
             )
         assert (np.abs(cv2.imread(overlay).astype(int) - 90).max() > 40) == drawn
         assert len(json.loads((overlay.parent / "instance.json").read_text())) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "formats", "expected"),
+    [
+        ("panoptic", ("overlay",), {"a.jpg"}),
+        ("panoptic", ("png",), {"a.png"}),
+        ("panoptic", ("json",), {"panoptic.json"}),
+        ("semantic", ("png", "overlay"), {"a.jpg", "a.png"}),
+        ("instance", ("json",), {"instance.json"}),
+    ],
+)
+def test_only_the_wanted_kinds_of_files(tmp_path: Path, task: Task, formats: tuple, expected: set[str]) -> None:
+    all_of_them = written(tmp_path / "all", task, ["a.png"])
+    some = written(tmp_path / "some", task, ["a.png"], formats=formats)
+    names = {f"{task}/{name}" for name in expected | {"label_map.json"}}
+    assert some == {name: content for name, content in all_of_them.items() if name in names}
+    assert set(some) == names
+
+
+def test_pixels_of_no_wanted_class_are_white(tmp_path: Path) -> None:
+    classes = np.full((20, 30), -1, np.int32)
+    classes[:, 10:] = 1
+    image = np.full((320, 480, 3), 90, np.uint8)
+    classes = np.kron(classes, np.ones((16, 16), np.int32))
+    with ResultWriter(tmp_path, "semantic", CATEGORIES, [Path("a.png")]) as writer:
+        overlay, raw = writer.add(Path("a.png"), image, Result(semantic=classes))
+    grey = cv2.imread(raw, cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(grey, np.where(classes < 0, 255, classes))
+    assert np.abs(cv2.imread(overlay).astype(int)[:, :150] - 90).max() < 5, "the picture as it is"
 
 
 def test_names_that_differ_in_their_normal_form_stay_apart() -> None:

@@ -1,4 +1,4 @@
-"""The inference action: a model and a folder of images in, overlays and raw results out. JAX only for a checkpoint."""
+"""The actions inference and predict: a model and images in, overlays and raw results out. JAX only for a checkpoint."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,31 +12,46 @@ from oneformer_jax.app.run.opened import Skipped, compiling, counting_categories
 from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.data.datasets.images import list_images, read_header, read_image
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
+from oneformer_jax.data.pictures import find_pictures
 from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.evaluation.backend import Pending, compiling_ahead, filled
 from oneformer_jax.postprocess.results import Result
 from oneformer_jax.predict.predictor import Predictor
 from oneformer_jax.predict.runs import InferenceRun
+from oneformer_jax.predict.selection import VOID, classes_named, only
 from oneformer_jax.predict.write import ResultWriter, earlier_results
 from oneformer_jax.tasks import Task
 
 
 def inference(settings: InferenceRun, run: Run) -> None:
-    """Writes the result of the task for every image.
-
-    Raises OneFormerError: no model, no image, a file that cannot be written, a folder that holds the results of other
-    images; at the end, where images cannot be read and were left out.
-    """
+    """Writes the result of the task for every image of the folders. Raises what `_write_results` raises, and
+    OneFormerError where a folder holds no image."""
     folders = [local_folder(location, what=settings.images_key) for location in settings.images]
-    paths = [path for folder in folders for path in list_images(folder)]
-    task, skipped = settings.task, Skipped(run.status)
+    _write_results(settings, [path for folder in folders for path in list_images(folder)], run)
+
+
+def predict(settings: InferenceRun, run: Run) -> None:
+    """Writes the result of the task for every picture that is named. Raises what `_write_results` raises, and
+    OneFormerError where something that is named holds no picture."""
+    _write_results(settings, find_pictures(settings.images, what=settings.images_key), run)
+
+
+def _write_results(settings: InferenceRun, paths: list[Path], run: Run) -> None:
+    """Raises OneFormerError: no model, a class that it does not have, a file that cannot be written, a folder that
+    holds the results of other images; at the end, where images cannot be read and were left out.
+    """
+    task, wanted, skipped = settings.task, settings.wanted, Skipped(run.status)
     earlier = earlier_results(run.folder, task, paths)
     model, batch_size = open_model(settings.model, settings.batch_size, run)
     if earlier:
         run.status.warning(f"{len(earlier)} files of an earlier run are replaced: {run.folder / task}")
     model = replace(model, categories=counting_categories(model.categories, settings.model.stated, model.path, run))
+    classes = classes_named(wanted.classes, model.categories) if wanted.classes else None
+    if wanted.threshold is not None:
+        model = replace(model, thresholds=replace(model.thresholds, object_mask_threshold=wanted.threshold))
+        run.console.print(f"object_mask_threshold {wanted.threshold:g}, as {settings.threshold_key} says")
     size = model.image_size or settings.image_size
-    policy: Policy = Letterbox(size) if size else settings.policy
+    policy: Policy = Letterbox(size) if size else settings.policy or model.policy
     if model.image_size and settings.image_size:
         run.status.warning(f"inference.image_size has no effect: the engine takes images in a {policy.name}")
     min_score = model.thresholds.object_mask_threshold
@@ -45,30 +60,35 @@ def inference(settings: InferenceRun, run: Run) -> None:
     done = empty = 0
     with (
         compiling_ahead(model.backend, coming, model.asked([task])),
-        ResultWriter(run.folder, task, model.categories, paths, min_score) as writer,
+        ResultWriter(
+            run.folder, task, model.categories, paths, min_score, formats=wanted.formats, names=wanted.names
+        ) as writer,
         waiting(f"inference ({task})", run.console, len(paths), partial(compiling, model)) as count,
     ):
         for predicted in _predicted(model, batches, batch_size, task, policy, skipped):
             for path, image, result in predicted:
-                found = result()
+                found = only(result(), classes, wanted.threshold or 0.0)
                 writer.add(path, image, found)
                 empty += not _found(found, min_score)
             done += len(predicted)
             count(done)
     run.console.print(f"{done} images ({task}): {run.folder / task}")
     if empty:
+        of_classes = "" if classes is None else "of these classes "
         run.console.print(
-            f"nothing to draw in {empty} of them: no segment reaches model.test.object_mask_threshold, {min_score}"
+            f"nothing to draw in {empty} of them: no segment {of_classes}reaches {settings.threshold_key}, {min_score}"
         )
     run.status.write("RUNNING", "Inference finished.", kpi={"images": done})
     skipped.raise_any(f"the results of the other {done} are complete")
 
 
 def _found(result: Result, min_score: float) -> bool:
-    """Whether the drawing of a result shows anything; every pixel of a semantic one has a class."""
+    """Whether the drawing of a result shows anything."""
     if result.panoptic is not None:
         return bool(result.panoptic.segments)
-    return result.instance is None or any(instance.score >= min_score for instance in result.instance)
+    if result.semantic is not None:
+        return bool((result.semantic > VOID).any())
+    return any(instance.score >= min_score for instance in result.instance or ())
 
 
 def _batches(

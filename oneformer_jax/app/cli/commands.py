@@ -13,6 +13,7 @@ from oneformer_jax import __version__
 from oneformer_jax.app.automl.policy import Policy, action_for_training
 from oneformer_jax.app.cli.data_commands import import_data, inspect_data, prepare
 from oneformer_jax.app.cli.options import Overrides, SpecPath, path
+from oneformer_jax.app.cli.predict_command import predict
 from oneformer_jax.app.run.children import CONFIGS
 from oneformer_jax.app.run.execute import running
 from oneformer_jax.app.run.failures import guarded
@@ -46,6 +47,7 @@ inspect = typer.Typer(no_args_is_help=True, help="Look at data, spec or model be
 app.add_typer(inspect, name="inspect")
 app.command("import")(import_data)
 app.command()(prepare)
+app.command()(predict)
 inspect.command("data")(inspect_data)
 
 SourceKind = Literal["auto", "shi", "tao", "huggingface", "swin", "timm", "dinat", "convnext"]

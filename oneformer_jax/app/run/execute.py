@@ -4,13 +4,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from oneformer_jax.app.run.failures import explained, how_to_go_on, reason
-from oneformer_jax.app.run.status import StatusFile, StatusOfOther, only_process_in, result_folder
+from oneformer_jax.app.run.status import LOCK, StatusFile, StatusOfOther, StatusOnScreen, only_process_in, result_folder
 from oneformer_jax.app.spec import Spec, dump_yaml, load_spec, oddities, unsupported_keys
 from oneformer_jax.app.spec.dotted import apply, get
 from oneformer_jax.app.spec.source import Source, at_home, read_yaml
@@ -73,6 +74,37 @@ def running(name: str, spec_path: Path, overrides: list[str] | None, console: Co
             if known is None or known is error:
                 raise
             raise known from error
+
+
+@contextmanager
+def writing_to(output: Path | None, console: Console) -> Iterator[Run]:
+    """The run of an action without a spec, in the folder `output`; without one, in a new folder `predictions`,
+    `predictions-2` and so on. A folder that was made here is removed where nothing comes into it.
+
+    Raises OSError: it cannot be made; FolderInUseError: another process works in it.
+    """
+    made = output is None or not output.exists()
+    folder = _made_new("predictions") if output is None else output
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with only_process_in(folder, "--output"):
+            remove_unfinished(folder)
+            yield Run(folder, StatusOnScreen(folder, console), console)
+    finally:
+        if made and [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
+
+
+def _made_new(name: str) -> Path:
+    """A folder here that was not there before: of two processes, each gets one."""
+    for number in count(1):
+        folder = Path(name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("numbers do not end")
 
 
 def _processes(name: str) -> "Processes | None":

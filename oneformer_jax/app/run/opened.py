@@ -174,6 +174,10 @@ def agree(use: Use, was: Facts, now: Facts, where: str, run: Run) -> None:
     settle(differences(use, was, now), where=where, say=say, warn=run.status.warning)
 
 
+LISTED = 20
+"""Images that the message at the end names."""
+
+
 class Skipped:
     """The images that an action leaves out, one by one, because they cannot be used: the others are done all the same.
     `reasons` say what is wrong with each."""
@@ -199,9 +203,11 @@ class Skipped:
     def raise_any(self, done: str) -> None:
         """Raises DataError where there are any, since what was asked for is not done; `done` says what is."""
         if self.reasons:
-            count = f"{len(self.reasons)} image{'s' * (len(self.reasons) > 1)}"
+            number, reasons = len(self.reasons), list(self.reasons)[:LISTED]
+            more = [f"and {number - LISTED} more, listed above"] * (number > LISTED)
+            what = f"{number} image{'s' * (number > 1)} could not be used and had to be skipped; {done}:"
             raise DataError(
-                f"{count} could not be used and had to be skipped (listed above); {done}",
+                "\n  ".join([what, *reasons, *more]),
                 where=str(self._status.path),
                 hint="mend or remove what is listed, then run the same command again",
             )

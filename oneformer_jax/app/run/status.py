@@ -186,6 +186,21 @@ class StatusOfOther(StatusFile):
             StatusFile(self.path.parent, "", self._console).failure(f"on {platform.node()}: {reason}")
 
 
+class StatusOnScreen(StatusFile):
+    """That of an action without a spec, which keeps none: what is told is told the person at the screen. `path` is the
+    folder of its results, for messages."""
+
+    def __init__(self, folder: Path, console: Console) -> None:
+        super().__init__(folder, "", console)
+        self.path = folder
+
+    def write(self, *arguments: Any, **fields: Any) -> None:
+        """Nothing."""
+
+    def failure(self, reason: str) -> None:
+        """Nothing: whoever raised it is heard."""
+
+
 class EpochLines:
     """TAO's two lines at the end of each epoch. Epochs count from 0, `step` counts the updates that are done, `shift`
     those of them that belong to no epoch of this length (see `training.loop.LoopSettings`)."""

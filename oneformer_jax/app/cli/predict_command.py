@@ -1,0 +1,86 @@
+"""`predict`: pictures in, results out, with nothing but a model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from oneformer_jax.app.cli.options import path
+from oneformer_jax.app.run.failures import guarded
+from oneformer_jax.tasks import Task
+
+if TYPE_CHECKING:
+    from oneformer_jax.predict.write import Format
+
+
+def predict(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A run folder, checkpoint, .onnx or .engine file, or hf:// address.")
+    ],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE", help="Pictures, folders of pictures at any depth, 'patterns', archives, addresses."
+        ),
+    ],
+    task: Annotated[Task, typer.Option(help="What to find.")] = "panoptic",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            parser=path,
+            help="The folder to write; default: a new one, predictions, predictions-2, ...",
+        ),
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option("--format", metavar="LIST", help="overlay,png,json or some of these; default: all of the task."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Score of what is written; default: the model's for segments."),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="Names of the classes to write, divided by commas; may be repeated."),
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--show-labels/--hide-labels", help="Whether overlays name the classes.")
+    ] = True,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images at a time; default: 1, or what the model takes.")
+    ] = None,
+) -> None:
+    """Draw and write what a model finds in pictures; no spec is needed."""
+    if threshold is not None and task == "semantic":
+        raise typer.BadParameter("--threshold has no meaning for --task semantic: every pixel has a class")
+    with guarded() as console:
+        from oneformer_jax.app.actions.inference import predict as action
+        from oneformer_jax.app.run.execute import writing_to
+        from oneformer_jax.devices import DeviceChoice
+        from oneformer_jax.predict.runs import InferenceRun, ModelChoice, Wanted
+
+        settings = InferenceRun(
+            ModelChoice(model, DeviceChoice(section="predict"), batch_size),
+            images=tuple(sources),
+            task=task,
+            wanted=Wanted(_formats(formats, task), tuple(classes or ()), threshold, labels),
+            images_key="SOURCE",
+            threshold_key="the model's threshold" if threshold is None else "--threshold",
+        )
+        with writing_to(output, console) as run:
+            action(settings, run)
+
+
+def _formats(text: str | None, task: Task) -> "tuple[Format, ...] | None":
+    """Those of a list with commas, each once. Raises BadParameter for one that the task does not have."""
+    from oneformer_jax.predict.write import FORMATS
+
+    if text is None:
+        return None
+    found = [name.strip() for name in text.split(",")]
+    if wrong := [name for name in found if name not in FORMATS[task]]:
+        known = ", ".join(FORMATS[task])
+        raise typer.BadParameter(f"--format: found '{wrong[0]}', but --task {task} has {known}")
+    return tuple(cast("Format", name) for name in dict.fromkeys(found))
