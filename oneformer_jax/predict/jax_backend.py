@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, UInt8
 
 from oneformer_jax.checkpoints.description import Description
-from oneformer_jax.checkpoints.read import load_checkpoint
+from oneformer_jax.checkpoints.read import is_checkpoint, load_checkpoint
 from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.data.storage.addresses import is_address
 from oneformer_jax.data.task_text import task_tokens
@@ -155,17 +155,22 @@ def backend_on(
 def open_checkpoint(
     path: Path | str, mesh: Mesh | None, device_id: int, precision: str
 ) -> tuple[JaxBackend, Description]:
-    """A checkpoint (see `load_checkpoint`), or weights at an address (see `from_pretrained`), on the devices of `mesh`,
-    else on the device `device_id`, with products in a `precision` of `KERNEL_DTYPES`."""
+    """A checkpoint (see `load_checkpoint`), or weights at an address or in a folder of Hugging Face, which name their
+    classes (see `from_pretrained`), on the devices of `mesh`, else on the device `device_id`, with products in a
+    `precision` of `KERNEL_DTYPES`."""
     mesh = mesh or _mesh_of(device_id)
     device = mesh.local_devices[0]
-    remote = is_address(str(path))
-    checkpoint = from_pretrained(str(path), device=device) if remote else load_checkpoint(path, device=device)
+    foreign = is_address(str(path)) or _is_of_huggingface(Path(path))
+    checkpoint = from_pretrained(str(path), device=device) if foreign else load_checkpoint(path, device=device)
     description = checkpoint.description
     mean, std = description.pixel_mean, description.pixel_std
     dtype = KERNEL_DTYPES[precision]
     params = checkpoint.params if dtype is None else with_kernels_in(checkpoint.params, dtype)
     return backend_on(mesh, checkpoint.config, params, mean, std), description
+
+
+def _is_of_huggingface(path: Path) -> bool:
+    return (path / "config.json").is_file() and not is_checkpoint(path)
 
 
 def _mesh_of(device_id: int) -> Mesh:

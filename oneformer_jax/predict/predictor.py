@@ -117,9 +117,9 @@ def load_model(
     precision: str = "32",
     stated: Stated | None = None,
 ) -> Predictor:
-    """Opens a checkpoint (a step folder, or a run folder: its best checkpoint, else its latest), weights at an address
-    such as `hf://owner/name` (see `from_pretrained`), an exported `.onnx` file, or a TensorRT engine (`.engine`,
-    `.plan`) with the JSON file beside it.
+    """Opens a checkpoint (a step folder, or a run folder: its best checkpoint, else its latest), a folder of Hugging
+    Face or weights at an address such as `hf://owner/name` (see `from_pretrained`), an exported `.onnx` file, or a
+    TensorRT engine (`.engine`, `.plan`) with the JSON file beside it.
 
     A checkpoint runs in JAX, on the devices of `mesh` where that is given, with products in `precision`: "32",
     "bf16-mixed" or "16-mixed". The others need no JAX and run on the device

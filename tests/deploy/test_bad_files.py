@@ -75,15 +75,20 @@ def test_metadata_of_another_graph_is_refused(change: dict, tmp_path: Path) -> N
 
 
 def test_weights_of_other_code_bases_name_the_action_that_converts_them(tmp_path: Path) -> None:
-    weights, folder = tmp_path / "model.pth", tmp_path / "downloaded"
+    """A file does not name its classes."""
+    weights = tmp_path / "model.pth"
     weights.write_bytes(b"")
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    for place in (weights, folder):
-        with pytest.raises(OneFormerError) as caught:
-            load_model(place)
-        assert f"`convert {place} FOLDER` makes a checkpoint" in str(caught.value)
-        assert caught.value.where == str(place)
+    with pytest.raises(OneFormerError) as caught:
+        load_model(weights)
+    assert f"`convert {weights} FOLDER` makes a checkpoint" in str(caught.value)
+    assert caught.value.where == str(weights)
+
+
+def test_a_folder_of_huggingface_without_weights_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(OneFormerError, match=r"model\.safetensors") as caught:
+        load_model(tmp_path)
+    assert str(tmp_path) in str(caught.value)
 
 
 def test_metadata_survives_a_file_and_outputs_without_a_category_are_stuff(tmp_path: Path) -> None:

@@ -37,6 +37,10 @@ np.savez(sys.argv[1], *jax.tree.leaves(model.params["backbone"]))
 predictor = oneformer_jax.load_model("hf://owner/tiny")
 result = predictor.predict(np.zeros((50, 60, 3), np.uint8), "panoptic")
 assert result.panoptic.ids.shape == (50, 60)
+folder = oneformer_jax.load_model(sys.argv[2])
+assert folder.categories == predictor.categories and folder.thresholds == predictor.thresholds
+for name, found in folder.backend.params["backbone"].items():
+    jax.tree.map(np.testing.assert_array_equal, found, predictor.backend.params["backbone"][name])
 try:
     oneformer_jax.load_model("hf://owner/none")
 except oneformer_jax.OneFormerError as error:
@@ -59,7 +63,7 @@ def test_a_repository_becomes_a_model(tmp_path: Path) -> None:
     with running_web() as web:
         web.put_repository("owner/tiny", tmp_path / "tiny")
         env = os.environ | {"HF_ENDPOINT": web.address, "HF_HOME": str(tmp_path / "home"), "JAX_PLATFORMS": "cpu"}
-        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "found.npz")]
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "found.npz"), str(tmp_path / "tiny")]
         result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     with np.load(tmp_path / "found.npz") as found:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def predict(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A run folder, checkpoint, .onnx or .engine file, or hf:// address.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A run folder, checkpoint, .onnx or .engine file, Hugging Face folder, hf:// address."
+        ),
     ],
     sources: Annotated[
         list[str],
