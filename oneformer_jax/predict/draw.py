@@ -12,9 +12,10 @@ from pycocotools import mask as coco_mask
 
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.geometry import letterbox, resize_image
-from oneformer_jax.postprocess.results import Instance, PanopticResult, Thresholds
+from oneformer_jax.postprocess.results import Instance, PanopticResult, Result, Thresholds
 from oneformer_jax.predict.fonts import drawable
 from oneformer_jax.predict.labels import Color, Label, draw_labels
+from oneformer_jax.tasks import Task
 
 MIN_SHORT_EDGE = 320  # smaller pictures are enlarged, or no label would be readable
 MAX_ENLARGED_EDGE = 4096
@@ -24,6 +25,25 @@ _GOLDEN_RATIO = 0.6180339887498949
 _LONGEST_NAME = 40  # characters
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
+
+
+def draw_result(
+    image: Picture,
+    result: Result,
+    task: Task,
+    categories: Categories,
+    min_score: float = Thresholds.object_mask_threshold,
+    *,
+    names: bool = True,
+) -> Picture:
+    """What a result has of a task. Raises ValueError: nothing."""
+    if task == "panoptic" and result.panoptic is not None:
+        return draw_panoptic(image, result.panoptic, categories, names=names)
+    if task == "semantic" and result.semantic is not None:
+        return draw_semantic(image, result.semantic, categories, names=names)
+    if task == "instance" and result.instance is not None:
+        return draw_instances(image, result.instance, categories, min_score, names=names)
+    raise ValueError(f"no {task} result")
 
 
 def draw_panoptic(

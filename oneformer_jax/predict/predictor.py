@@ -7,17 +7,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 
 from oneformer_jax.checkpoints.agreement import Statistics
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.data.datasets.images import as_picture
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size, resize_and_pad
 from oneformer_jax.errors import EngineError, needs
-from oneformer_jax.evaluation.backend import Asked, Backend, Pending, pending_results
+from oneformer_jax.evaluation.backend import Asked, Backend, Pending, filled, of_one_size, pending_results
 from oneformer_jax.postprocess.results import Result, Thresholds
 from oneformer_jax.predict.exported import (
     EXPORTED_SUFFIXES,
@@ -25,6 +25,7 @@ from oneformer_jax.predict.exported import (
     check_batch_size,
     is_exported,
 )
+from oneformer_jax.predict.prediction import Prediction
 from oneformer_jax.predict.runs import Stated
 from oneformer_jax.predict.tensorrt_engine import TensorRTBackend, TensorRTEngine
 from oneformer_jax.tasks import TASKS, Task, task_of
@@ -60,16 +61,50 @@ class Predictor:
         size = f", images of {self.image_size[0]}x{self.image_size[1]}" if self.image_size else ""
         return f"Predictor({self.path}: {self.num_classes} classes, {self.provider}{size})"
 
-    def predict(self, picture: Any, *tasks: Task | str) -> Result:
-        """The results of one picture for `tasks` (without any: for all three), at the size of the picture.
+    @overload
+    def predict(
+        self, picture: list[Any] | tuple[Any, ...], *tasks: Task | str, batch_size: int | None = None
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(self, picture: Any, *tasks: Task | str) -> Prediction: ...
+
+    def predict(self, picture: Any, *tasks: Task | str, batch_size: int | None = None) -> Prediction | list[Prediction]:
+        """The results of one picture for `tasks` (without any: for all three), at the size of the picture; of a list
+        of pictures a list, `batch_size` at a time (None: 1, or what the model takes).
 
         A picture is an array of RGB in uint8, (height, width, 3), or what else `as_picture` takes: a path, a Pillow
         image, uint16, grey. Geometry and thresholds of a checkpoint are those that it was trained to be evaluated with;
-        an exported model fits the picture into its own size. Raises ValueError: unknown task; DataError: no picture.
+        an exported model fits the picture into its own size. Raises ValueError: unknown task; DataError: no picture;
+        EngineError: a batch that the model does not take.
         """
         chosen = [task_of(task) for task in tasks] or TASKS
-        image = as_picture(picture)
-        return self.predict_batch([image], [self.policy(image.shape[:2])], chosen)[0]
+        count = self.batch_size(batch_size, 1)
+        if isinstance(picture, list | tuple):
+            return self._predictions([as_picture(one) for one in picture], chosen, count)
+        return self._predictions([as_picture(picture)], chosen, count)[0]
+
+    def _predictions(
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], tasks: Sequence[Task], count: int
+    ) -> list[Prediction]:
+        found: dict[int, Result] = {}
+        sized = ((index, self.policy(image.shape[:2])) for index, image in enumerate(images))
+        for batch in of_one_size(sized, count):
+            indices, geometries = zip(*filled(batch, count), strict=True)
+            results = self.predict_batch([images[index] for index in indices], geometries, tasks)
+            found |= zip(indices, results, strict=True)
+        return [self._told(found[index], image) for index, image in enumerate(images)]
+
+    def _told(self, found: Result, image: UInt8[np.ndarray, "_ _ 3"]) -> Prediction:
+        """A result with what it is of."""
+        return Prediction(
+            found.semantic,
+            found.instance,
+            found.panoptic,
+            picture=image,
+            categories=self.categories,
+            min_score=self.thresholds.object_mask_threshold,
+        )
 
     def predict_batch(
         self, pictures: Sequence[Any], geometries: Sequence[Geometry], tasks: Sequence[Task]

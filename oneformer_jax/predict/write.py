@@ -18,7 +18,7 @@ from oneformer_jax.data.datasets.images import panoptic_colors
 from oneformer_jax.data.storage.folders import entries
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.postprocess.results import PanopticResult, Result, Thresholds
-from oneformer_jax.predict.draw import draw_instances, draw_panoptic, draw_semantic
+from oneformer_jax.predict.draw import draw_result
 from oneformer_jax.tasks import Task
 from oneformer_jax.writing import write_bytes, write_json
 
@@ -111,7 +111,8 @@ class ResultWriter:
             raise ValueError(f"no {self.task} result")
         name, made = self._names[path], dict[str, Shaped[np.ndarray, "h w *rgb"]]()
         if "overlay" in self.formats:
-            made[f"{name}.jpg"] = self._drawn(image, result)
+            drawn = draw_result(image, result, self.task, self.categories, self.min_score, names=self.names)
+            made[f"{name}.jpg"] = drawn
         if "png" in self.formats:
             made[f"{name}.png"] = self._raw(result)
         for file_name, pixels in made.items():
@@ -119,13 +120,6 @@ class ResultWriter:
         if "json" in self.formats:
             self._add_json(path, f"{name}.png", result)
         return [self.folder / file_name for file_name in made]
-
-    def _drawn(self, image: UInt8[np.ndarray, "h w 3"], result: Result) -> UInt8[np.ndarray, "h2 w2 3"]:
-        if result.panoptic is not None:
-            return draw_panoptic(image, result.panoptic, self.categories, names=self.names)
-        if result.semantic is not None:
-            return draw_semantic(image, result.semantic, self.categories, names=self.names)
-        return draw_instances(image, result.instance or (), self.categories, self.min_score, names=self.names)
 
     def _raw(self, result: Result) -> Shaped[np.ndarray, "h w *rgb"]:
         if result.panoptic is not None:

@@ -14,7 +14,7 @@ from oneformer_jax.data.datasets.images import list_images, read_header, read_im
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.pictures import find_pictures
 from oneformer_jax.data.storage.cache import local_folder
-from oneformer_jax.evaluation.backend import Pending, compiling_ahead, filled
+from oneformer_jax.evaluation.backend import Pending, compiling_ahead, filled, of_one_size
 from oneformer_jax.postprocess.results import Result
 from oneformer_jax.predict.predictor import Predictor
 from oneformer_jax.predict.runs import InferenceRun
@@ -94,18 +94,14 @@ def _found(result: Result, min_score: float) -> bool:
 def _batches(
     policy: Callable[[Size], Geometry], paths: list[Path], batch_size: int, skipped: Skipped
 ) -> list[list[tuple[Path, Geometry]]]:
-    """Images of one padded size, `batch_size` together while there are so many: paths wait for others like them. What
-    is no image is skipped."""
-    alike: dict[Size, list[tuple[Path, Geometry]]] = {}
-    batches = []
-    for path in paths:
-        with skipped.noted():
-            geometry = policy(read_header(path).size)
-            waiting_ones = alike.setdefault(geometry.padded, [])
-            waiting_ones.append((path, geometry))
-            if len(waiting_ones) == batch_size:
-                batches.append(alike.pop(geometry.padded))
-    return batches + list(alike.values())
+    """Images of one padded size; what is no image is skipped."""
+
+    def sized() -> Iterator[tuple[Path, Geometry]]:
+        for path in paths:
+            with skipped.noted():
+                yield path, policy(read_header(path).size)
+
+    return of_one_size(sized(), batch_size)
 
 
 def _predicted(

@@ -52,6 +52,10 @@ class Categories:
     def names(self) -> tuple[str, ...]:
         return tuple(category.name for category in self.items)
 
+    def name_of(self, index: int) -> str:
+        """The name of a class; a number beyond the categories is an output of a model that has none."""
+        return self.items[index].name if index < len(self) else f"class {index}"
+
     @cached_property
     def is_thing(self) -> Bool[np.ndarray, " k"]:
         return np.array([category.isthing for category in self.items], dtype=bool)
