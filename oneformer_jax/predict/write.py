@@ -19,7 +19,7 @@ from oneformer_jax.data.storage.folders import entries
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.postprocess.results import PanopticResult, Result, Thresholds
 from oneformer_jax.predict.draw import draw_result
-from oneformer_jax.tasks import Task
+from oneformer_jax.tasks import TASKS, Task
 from oneformer_jax.writing import write_bytes, write_json
 
 Format = Literal["overlay", "png", "json"]
@@ -198,6 +198,11 @@ def earlier_results(folder: Path, task: Task, image_paths: Sequence[Path]) -> li
             hint="choose another folder for the results or delete this one: results of several runs would be mixed",
         )
     return replaced
+
+
+def is_result(path: Path) -> bool:
+    """Whether a picture lies where a `ResultWriter` has written."""
+    return path.parent.name in TASKS and (path.parent / LABEL_MAP).is_file()
 
 
 def output_names(image_paths: Sequence[Path]) -> list[str]:

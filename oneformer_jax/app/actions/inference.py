@@ -19,7 +19,7 @@ from oneformer_jax.postprocess.results import Result
 from oneformer_jax.predict.predictor import Predictor
 from oneformer_jax.predict.runs import InferenceRun
 from oneformer_jax.predict.selection import VOID, classes_named, only
-from oneformer_jax.predict.write import ResultWriter, earlier_results
+from oneformer_jax.predict.write import ResultWriter, earlier_results, is_result
 from oneformer_jax.tasks import Task
 
 
@@ -31,9 +31,13 @@ def inference(settings: InferenceRun, run: Run) -> None:
 
 
 def predict(settings: InferenceRun, run: Run) -> None:
-    """Writes the result of the task for every picture that is named. Raises what `_write_results` raises, and
-    OneFormerError where something that is named holds no picture."""
-    _write_results(settings, find_pictures(settings.images, what=settings.images_key), run)
+    """Writes the result of the task for every picture that is named, but not for results, unless nothing else is.
+    Raises what `_write_results` raises, and OneFormerError where something that is named holds no picture."""
+    found = find_pictures(settings.images, what=settings.images_key)
+    paths = [path for path in found if not is_result(path)] or found
+    if len(paths) < len(found):
+        run.status.warning(f"{len(found) - len(paths)} pictures are results of earlier predictions, and left out")
+    _write_results(settings, paths, run)
 
 
 def _write_results(settings: InferenceRun, paths: list[Path], run: Run) -> None:
