@@ -90,11 +90,19 @@ def writing_to(output: Path | None, console: Console) -> Iterator[Run]:
         with only_process_in(folder, "--output"):
             remove_unfinished(folder)
             yield Run(folder, StatusOnScreen(folder, console), console)
+    except BaseException as error:
+        if signal_of(error) is not None and not _is_empty(folder):
+            error.add_note(f"what is done is in {folder}; the same command with --output {folder} starts anew there")
+        raise
     finally:
-        if made and [path.name for path in folder.iterdir()] == [LOCK]:
+        if made and _is_empty(folder):
             (folder / LOCK).unlink(missing_ok=True)
             with suppress(OSError):  # somebody else has put something there
                 folder.rmdir()
+
+
+def _is_empty(folder: Path) -> bool:
+    return all(path.name == LOCK for path in folder.iterdir())
 
 
 def _made_new(name: str) -> Path:

@@ -87,6 +87,24 @@ def test_what_does_not_go_changes_nothing(here: Path, words: list[str], told: st
     assert sorted(path for path in here.rglob("*") if path.name != ".lock") == before
 
 
+def test_an_interrupted_run_says_where_its_results_are(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = iter([True])
+
+    def interrupt(*_: object) -> bool:
+        if next(done, False):
+            return True
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("oneformer_jax.app.actions.inference._found", interrupt)
+        result = run("photos")
+    assert result.exit_code == 130, result.output
+    assert "interrupted (Ctrl-C)\n  -> what is done is in predictions; the same command with --output" in result.output
+    assert len(json.loads((here / "predictions/panoptic/panoptic.json").read_text())["images"]) == 2
+    assert run("photos", "-o", "predictions").exit_code == 0
+    assert len(json.loads((here / "predictions/panoptic/panoptic.json").read_text())["images"]) == 5
+
+
 def test_a_folder_that_somebody_works_in_is_left_alone(here: Path) -> None:
     (here / "out").mkdir()
     with only_process_in(here / "out"):
