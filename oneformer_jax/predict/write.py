@@ -1,5 +1,6 @@
 """Inference results as files: an overlay and the raw result of every image, in formats that other tools read."""
 
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -180,11 +181,19 @@ class ResultWriter:
 def earlier_results(folder: Path, task: Task, image_paths: Sequence[Path]) -> list[Path]:
     """What a `ResultWriter` of these images finds of an earlier run, and replaces.
 
-    Raises OneFormerError: its folder holds files that it would not replace, so that results of two runs would be mixed,
-    or that no `ResultWriter` has written.
+    Raises OneFormerError: its folder holds images of these, or files that it would not replace, so that results of two
+    runs would be mixed, or that no `ResultWriter` has written.
     """
     place = folder / task
     found = entries(place) if place.is_dir() else []
+    there = os.path.realpath(place)
+    inside = [path for path in image_paths if found and os.path.dirname(os.path.realpath(path)) == there]
+    if inside:
+        raise OneFormerError(
+            f"{len(inside)} of the pictures lie where the results would be, such as {inside[0].name}",
+            where=str(place),
+            hint="choose another folder for the results: these pictures would be replaced",
+        )
     own = {f"{name}{suffix}" for name in output_names(image_paths) for suffix in (".jpg", ".png")} | {f"{task}.json"}
     if place / LABEL_MAP not in found:
         own = set()

@@ -119,6 +119,14 @@ def test_one_comparison_names_what_differs_and_both_values(second: list, expecte
             check_agreement(*sides, aspect)
 
 
+def test_all_that_differ_are_named() -> None:
+    three = [{"id": i, "name": name, "color": [i, 0, 0]} for i, name in enumerate("abc", 1)]
+    things, stuff = (Categories.from_json([item | {"isthing": flag} for item in three]) for flag in (1, 0))
+    assert disagreements((things, "A"), (stuff, "B")) == {
+        "things": "'a' is stuff in B, but a thing in A; the two differ in 2 others too: 'b', 'c'"
+    }
+
+
 def test_label_map_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         load_label_map(tmp_path / "none.json")

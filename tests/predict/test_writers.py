@@ -192,6 +192,23 @@ def test_a_folder_with_anything_else_is_refused_and_stays_as_it_is(tmp_path: Pat
     assert (tmp_path / "data/panoptic/a.png").read_bytes() == b"the truth"
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_pictures_that_lie_where_results_go_are_never_replaced(tmp_path: Path, linked: bool) -> None:
+    """A folder called as a task, with a label map beside the pictures, as people's data may be."""
+    place = tmp_path / "panoptic"
+    place.mkdir()
+    for name in ("a.png", "b.png"):
+        write_image(place / name, np.zeros((4, 4, 3), np.uint8))
+    (place / "label_map.json").write_text("[]")
+    given = [place / "a.png", place / "b.png"]
+    if linked:
+        (tmp_path / "other").symlink_to(place)
+        given = [tmp_path / "other" / path.name for path in given]
+    with pytest.raises(OneFormerError, match=r"2 of the pictures lie where the results would be, such as a.png"):
+        earlier_results(tmp_path, "panoptic", given)
+    assert len(list(place.iterdir())) == 3
+
+
 def test_json_has_the_order_of_the_images_whatever_the_order_of_the_results(tmp_path: Path) -> None:
     written(tmp_path, "panoptic", ["c.png", "a.png", "b.png"])  # added from the last to the first
     content = json.loads((tmp_path / "panoptic/panoptic.json").read_text())

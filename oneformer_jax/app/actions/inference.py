@@ -78,10 +78,9 @@ def _write_results(settings: InferenceRun, paths: list[Path], run: Run) -> None:
             count(done)
     run.console.print(f"{done} images ({task}): {run.folder / task}")
     if empty:
-        of_classes = "" if classes is None else "of these classes "
-        run.console.print(
-            f"nothing to draw in {empty} of them: no segment {of_classes}reaches {settings.threshold_key}, {min_score}"
-        )
+        of_classes = "" if classes is None else " of these classes"
+        missed = "" if task == "semantic" else f" reaches {settings.threshold_key}, {min_score}"
+        run.console.print(f"nothing to draw in {empty} of them: no segment{of_classes}{missed}")
     run.status.write("RUNNING", "Inference finished.", kpi={"images": done})
     skipped.raise_any(f"the results of the other {done} are complete")
 

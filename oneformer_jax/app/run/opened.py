@@ -14,7 +14,7 @@ from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.checkpoints.agreement import Facts, Use, differences, settle
-from oneformer_jax.data.datasets.categories import Categories, check_agreement, load_label_map
+from oneformer_jax.data.datasets.categories import SAME_ORDER, Categories, check_agreement, load_label_map
 from oneformer_jax.data.datasets.check_files import Findings, Passes, check_files, version_of
 from oneformer_jax.data.datasets.dataset import Dataset, Problems, listing
 from oneformer_jax.data.datasets.files import DatasetFiles, Split, open_dataset
@@ -69,7 +69,8 @@ def training_data(
 def check_validation(train: Dataset, validated: Dataset) -> None:
     """Raises DataError where the two have different categories."""
     pairs = (train.categories, "dataset.train"), (validated.categories, "dataset.val")
-    check_agreement(*pairs, "things", where=validated.where)
+    hint = f"{SAME_ORDER}, and isthing; a label map (dataset.label_map) says it for both"
+    check_agreement(*pairs, "things", where=validated.where, hint=hint)
 
 
 def open_model(choice: ModelChoice, usual_batch_size: int, run: Run) -> tuple[Predictor, int]:
@@ -115,9 +116,8 @@ def _trained(folder: str, section: str, status: StatusFile) -> Path:
     try:
         found = find_checkpoint(folder)
     except CheckpointError as error:
-        what = f"no value, and no training has left a checkpoint in {folder}"
-        hint = "train by this spec first, or set it to a checkpoint or to the folder of a training"
-        raise SpecError(what, where=f"{section}.checkpoint", hint=hint) from error
+        what = f"no value, and the spec's training has none that can be used: {error.where}: {error.what}"
+        raise SpecError(what, where=f"{section}.checkpoint", hint=f"{error.hint}; or set this key") from error
     status.say(f"{section}.checkpoint is not set: {found} is used, which was trained here")
     return found
 
@@ -223,6 +223,10 @@ def open_splits(splits: Sequence[DatasetFiles], problems: Problems) -> dict[Spli
             datasets[files.split] = dataset
             if files.num_classes is not None:
                 dataset.check_num_classes(files.num_classes)  # what else is wrong is of interest all the same
+                if files.split == "train" and (unused := files.num_classes - len(dataset.categories)):
+                    key = f"model.sem_seg_head.num_classes: {len(dataset.categories)}"
+                    text = f"{unused} of the model's {files.num_classes} classes are none of the data's: set {key}"
+                    dataset.warnings = (*dataset.warnings, text)
     return datasets
 
 

@@ -223,11 +223,15 @@ def disagreements(first: Side, second: Side) -> dict[Aspect, str]:
     }
     found: dict[Aspect, str] = {}
     for aspect, value in values.items():
-        for a, b in zip(ours.items, theirs.items, strict=True):
-            if value(a) != value(b):
-                what = "has the id" if aspect == "ids" else "has the colour" if aspect == "colours" else "is"
-                found[aspect] = f"'{a.name}' {what} {value(b)} in {there}, but {value(a)} in {here}"
-                break
+        different = [(a, b) for a, b in zip(ours.items, theirs.items, strict=True) if value(a) != value(b)]
+        if different:
+            (a, b), *others = different
+            what = "has the id" if aspect == "ids" else "has the colour" if aspect == "colours" else "is"
+            found[aspect] = f"'{a.name}' {what} {value(b)} in {there}, but {value(a)} in {here}"
+            if others:
+                names = ", ".join(f"'{other.name}'" for other, _ in others[:LISTED])
+                more = ", ..." if len(others) > LISTED else ""
+                found[aspect] += f"; the two differ in {len(others)} others too: {names}{more}"
     return found
 
 

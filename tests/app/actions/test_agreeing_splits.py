@@ -66,6 +66,14 @@ def test_validation_on_other_classes_ends_each_command(folder: Path, command: tu
     assert not list((folder / "results").rglob("checkpoints"))
 
 
+def test_outputs_that_no_class_of_the_data_has_are_said(folder: Path) -> None:
+    keys = ["model.sem_seg_head.num_classes=9"]
+    result = CliRunner().invoke(app, ["inspect", "data", "--spec", str(folder / "spec.yaml"), *keys])
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert said.count("2 of the model's 9 classes are none of the data's: set model.sem_seg_head.num_classes: 7") == 1
+
+
 @pytest.mark.parametrize(
     ("tasks", "kept", "score"),
     [

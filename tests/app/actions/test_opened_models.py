@@ -153,7 +153,13 @@ def test_without_a_checkpoint_that_of_the_training_is_used_and_none_is_said(
     assert (choice.path, choice.is_named) == (str(tmp_path), False)
     elsewhere = model_choice(spec_of("results_dir=/r", "train.results_dir=/t"), "inference")
     assert (elsewhere.path, elsewhere.is_named) == ("/t", False)
-    with pytest.raises(SpecError, match=r"evaluate.checkpoint: no value, and no training has left a checkpoint in /"):
+    with pytest.raises(
+        SpecError, match=r"evaluate.checkpoint: no value, and .* has none .*: holds no checkpoint\n.*; or set"
+    ):
+        open_model(choice, 1, run)
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "best").symlink_to("checkpoints/99")
+    with pytest.raises(SpecError, match="best: names checkpoints/99, which is not a checkpoint"):
         open_model(choice, 1, run)
 
 

@@ -106,7 +106,7 @@ def _resume(
 ) -> StartingPoint:
     description, options = ckpt.load_description(step_dir), settings.recipe.step
     model = replace(settings.recipe.model, task_pad_id=description.model.task_pad_id)
-    _refuse_other_architecture(description.model, model, str(step_dir))
+    _refuse_other_architecture(description.model, model, str(step_dir), "train in another results_dir")
     _refuse_other_optimizer_state(description.spec, settings.spec, str(step_dir))
     agree("resume", Facts.of(description), Facts.of(now), str(step_dir), run)
     assert now.training is not None
@@ -154,7 +154,9 @@ def _progress(description: Description, now: Training, loop: LoopSettings, run: 
 def _refuse_what_does_not_fit(weights: Weights, config: OneFormerConfig) -> None:
     if "predictor" not in weights.params:
         raise CheckpointError("a backbone alone", where=weights.location, hint="name it in train.pretrained_backbone")
-    _refuse_other_architecture(_adaptable(weights, config), config, weights.location)
+    _refuse_other_architecture(
+        _adaptable(weights, config), config, weights.location, "leave train.pretrained_model out"
+    )
 
 
 def _adaptable(weights: Weights, config: OneFormerConfig) -> OneFormerConfig:
@@ -198,11 +200,11 @@ def _refuse_other_optimizer_state(theirs: dict[str, Any], ours: dict[str, Any], 
             )
 
 
-def _refuse_other_architecture(theirs: OneFormerConfig, ours: OneFormerConfig, where: str) -> None:
+def _refuse_other_architecture(theirs: OneFormerConfig, ours: OneFormerConfig, where: str, otherwise: str) -> None:
     different = architecture_differences(theirs, ours)
     if different:
         raise CheckpointError(
             "the checkpoint's architecture differs from the spec's: " + "; ".join(different),
             where=where,
-            hint="set these model keys of the spec to the checkpoint's values, or train in another results_dir",
+            hint=f"set these model keys of the spec to the checkpoint's values, or {otherwise}",
         )
