@@ -61,6 +61,9 @@ def search(settings: SearchRun, run: Run, command: Sequence[str] = TRIAL) -> Non
         identity=settings.identity,
         run_baseline=settings.run_baseline,
     )
+    trials, epochs = settings.study.max_trials, settings.study.max_epochs
+    once = "--automl-policy off, or automl_policy: off in the spec, trains once"
+    console.print(f"a search of {trials} trials, each of at most {epochs} epochs; {once}")
     console.print(space_table(settings.parameters, study.base))
     for path, why in settings.searched_against_advice.items():
         run.status.warning(f"{path} is searched because the spec asks for it: {why}")

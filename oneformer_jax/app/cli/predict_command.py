@@ -26,7 +26,9 @@ def predict(
             metavar="SOURCE", help="Pictures, folders of pictures at any depth, 'patterns', archives, addresses."
         ),
     ],
-    task: Annotated[Task, typer.Option(help="What to find.")] = "panoptic",
+    task: Annotated[
+        Task | None, typer.Option(help="What to find; default: what a checkpoint was trained for, else panoptic.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -61,9 +63,11 @@ def predict(
     with guarded() as console:
         from oneformer_jax.app.actions.inference import predict as action
         from oneformer_jax.app.run.execute import writing_to
+        from oneformer_jax.app.run.opened import usual_task
         from oneformer_jax.devices import DeviceChoice
         from oneformer_jax.predict.runs import InferenceRun, ModelChoice, Wanted
 
+        task = task or usual_task(model)
         settings = InferenceRun(
             ModelChoice(model, DeviceChoice(section="predict"), batch_size),
             images=tuple(sources),

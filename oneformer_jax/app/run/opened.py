@@ -28,6 +28,7 @@ from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.exported import CPU, how_to_use_gpus, is_exported
 from oneformer_jax.predict.predictor import Predictor, load_model
 from oneformer_jax.predict.runs import ModelChoice, Stated
+from oneformer_jax.tasks import Task
 
 
 def checked_datasets(
@@ -120,6 +121,21 @@ def _trained(folder: str, section: str, status: StatusFile) -> Path:
         raise SpecError(what, where=f"{section}.checkpoint", hint=f"{error.hint}; or set this key") from error
     status.say(f"{section}.checkpoint is not set: {found} is used, which was trained here")
     return found
+
+
+def usual_task(path: str) -> Task:
+    """The task that tells most of those that a checkpoint was trained for; panoptic where that is not known."""
+    tasks: tuple[Task, ...] = ("panoptic", "instance", "semantic")
+    if is_exported(path) or is_address(path):
+        return tasks[0]
+    from oneformer_jax.checkpoints import read
+
+    try:
+        spec = read.load_description(read.find_checkpoint(path)).spec
+    except CheckpointError:  # weights of another code base, or what cannot be opened, as is said then
+        return tasks[0]
+    chances = spec.get("dataset", {}).get("task_prob_train", {})
+    return next((task for task in tasks if chances.get(task, 0) > 0), tasks[0])
 
 
 def compiling(model: Predictor) -> str:

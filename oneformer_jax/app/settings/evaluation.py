@@ -111,7 +111,9 @@ def inference_run(spec: Spec) -> InferenceRun:
     Raises SpecError: keys that are unset or contradict each other.
     """
     model = model_choice(spec, "inference")
-    key = "inference.images_dir" if spec.inference.images_dir else "dataset.test.images"
+    key = (
+        "dataset.test.images" if not spec.inference.images_dir and spec.dataset.test.images else "inference.images_dir"
+    )
     require(spec, key)
     width, height = spec.inference.image_size
     return InferenceRun(

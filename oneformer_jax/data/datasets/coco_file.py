@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_PIXELS = 1 << 28
 LISTS = ("images", "annotations", "categories")
+CLEANED = "`inspect data --fix FOLDER` writes a copy of the data without what cannot be used"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class CocoFile:
         """The image that an annotation belongs to."""
         image_id = _image_id(annotation, "image_id", self.where)
         if image_id not in images:
-            raise DataError(f"the annotation of image {image_id} has no entry in 'images'", where=self.where)
+            what = f"the annotation of image {image_id} has no entry in 'images'"
+            raise DataError(what, where=self.where, hint=CLEANED)
         return images[image_id]
 
     def located(
@@ -189,7 +191,7 @@ def _image_id(entry: Any, key: str, where: str) -> int | str:
 def refuse_second(number: int | str, seen: Container[int | str], what: str, where: str) -> None:
     """Raises DataError for an id that was seen before."""
     if number in seen:
-        raise DataError(f"{what} id {short(number)} appears twice", where=where)
+        raise DataError(f"{what} id {short(number)} appears twice", where=where, hint=CLEANED)
 
 
 def stated_size(image: dict[str, Any], path: Path, where: str) -> tuple[int, int]:

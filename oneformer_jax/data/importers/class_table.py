@@ -76,7 +76,9 @@ def read_table(path: Path) -> ClassTable:
 def _of_text(path: Path) -> Iterable[TableEntry]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path), hint="check --classes") from error
+    except UnicodeDecodeError as error:
         raise DataError(f"cannot be read: {error}", where=str(path), hint="write it as UTF-8") from error
     for number, line in enumerate(map(str.strip, lines)):
         if not line or line.startswith("#"):

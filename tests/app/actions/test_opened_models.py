@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import onnxruntime
@@ -12,12 +13,13 @@ from small_graph import SIZE, small_model
 
 from oneformer_jax.app.run import opened
 from oneformer_jax.app.run.execute import Run
-from oneformer_jax.app.run.opened import counting_categories, open_model
+from oneformer_jax.app.run.opened import counting_categories, open_model, usual_task
 from oneformer_jax.app.run.screen import Screen
 from oneformer_jax.app.run.status import StatusFile
 from oneformer_jax.app.settings.evaluation import evaluation_run, inference_run, model_choice
 from oneformer_jax.app.settings.model_choice import stated
 from oneformer_jax.app.spec import Spec
+from oneformer_jax.checkpoints import read
 from oneformer_jax.data.datasets.categories import Categories, Category
 from oneformer_jax.data.geometry import EvaluationPolicy, Letterbox
 from oneformer_jax.errors import CheckpointError, EngineError, SpecError
@@ -161,6 +163,25 @@ def test_without_a_checkpoint_that_of_the_training_is_used_and_none_is_said(
     (tmp_path / "train" / "best").symlink_to("checkpoints/99")
     with pytest.raises(SpecError, match="best: names checkpoints/99, which is not a checkpoint"):
         open_model(choice, 1, run)
+
+
+@pytest.mark.parametrize(
+    ("chances", "task"),
+    [
+        ({"semantic": 1.0, "instance": 0.0, "panoptic": 0.0}, "semantic"),
+        ({"semantic": 0.5, "instance": 0.5, "panoptic": 0.0}, "instance"),
+        ({"semantic": 0.3, "instance": 0.3, "panoptic": 0.4}, "panoptic"),
+        ({}, "panoptic"),
+    ],
+)
+def test_the_usual_task_is_one_that_was_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chances: dict[str, float], task: str
+) -> None:
+    monkeypatch.setattr(read, "find_checkpoint", lambda path: Path(path))
+    spec = {"dataset": {"task_prob_train": chances}} if chances else {}
+    monkeypatch.setattr(read, "load_description", lambda _: SimpleNamespace(spec=spec))
+    assert usual_task(str(tmp_path)) == task
+    assert usual_task("model.onnx") == usual_task("hf://a/b") == "panoptic"
 
 
 def test_images_are_scored_from_the_first_split_that_has_annotations(spec_of: SpecOf) -> None:

@@ -138,6 +138,9 @@ def _values(data: Imported, model: ModelSize, batch: int, tasks: tuple[Task, ...
             "test_max_size": max(test, round(test * _stretch(train.sizes))),
         },
     }
+    values["inference"] = {"mode": "panoptic" if "panoptic" in tasks else tasks[0]}
+    height, width = _usual_size(train.sizes, test)
+    values["export"] = {"input_height": height, "input_width": width}
     merge(values["train"], copy.deepcopy(model.train or {}))
     values["train"] |= {"num_epochs": epochs, "checkpoint_interval": every, "validation_interval": every}
     if (monitor := _monitor(data, tasks)) and "val" in data.splits:
@@ -162,6 +165,13 @@ def _queries(train: Counts, usual: int) -> int:
 def _median_short_edge(sizes: Counter[Size]) -> int:
     edges = np.repeat([min(size) for size in sizes], list(sizes.values()))
     return max(32, int(np.median(edges)))
+
+
+def _usual_size(sizes: Counter[Size], short_edge: int) -> Size:
+    """The commonest size, resized to a short edge, in multiples of what the model's maps are made of."""
+    size = sizes.most_common(1)[0][0]
+    height, width = (-(-round(edge * short_edge / min(size)) // 32) * 32 for edge in size)
+    return height, width
 
 
 def _stretch(sizes: Counter[Size]) -> float:
