@@ -62,6 +62,10 @@ def test_what_is_written(source: Path, tmp_path: Path) -> None:
     assert spec["dataset"]["task_prob_train"] == {"semantic": 1.0}
     assert spec["model"]["test"] == {"semantic_on": True, "instance_on": False, "panoptic_on": False}
     assert spec["train"]["monitor"] == "mIoU"
+    assert spec["inference"]["mode"] == "semantic"
+    height, width = (spec["export"][f"input_{side}"] for side in ("height", "width"))
+    assert (height % 32, width % 32) == (0, 0)
+    assert 0 <= min(height, width) - spec["dataset"]["augmentation"]["test_min_size"] < 32
     assert spec["dataset"]["augmentation"]["train_crop_size"] == [64, 64]
     assert [label["name"] for label in json.loads((out / "label_map.json").read_text())] == ["ground", "disk", "ring"]
     numbers = {
