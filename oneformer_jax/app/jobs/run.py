@@ -7,6 +7,7 @@ ended. It writes into the log itself: where whoever started the job is gone, it 
 
 import codecs
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -18,7 +19,7 @@ from typing import IO
 from oneformer_jax.app.jobs.inputs import model_of
 from oneformer_jax.app.jobs.plan import Request, make_plan, resumed_spec
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
-from oneformer_jax.app.run.children import COMMAND_LINE, environment, forwarding
+from oneformer_jax.app.run.children import AGAIN, COMMAND_LINE, environment, forwarding
 from oneformer_jax.app.run.status import only_process_in, read_status
 from oneformer_jax.app.spec.source import yaml_text
 from oneformer_jax.errors import OneFormerError
@@ -58,7 +59,8 @@ def run(job: Job, record: Record, secrets: Mapping[str, str], write: Write) -> i
     with only_process_in(job.folder):
         record.status, record.started, record.ended = "RUNNING", now(), ""
         job.write(record)
-        variables = {"PYTHONUNBUFFERED": "1", **secrets}
+        again = shlex.join(["oneformer", "job", "resume", "--workspace", str(job.folder.parent), job.id])
+        variables = {"PYTHONUNBUFFERED": "1", AGAIN: again, **secrets}
         with job.log_path.open("ab") as log, job.log_path.open("rb") as reader:
             reader.seek(0, os.SEEK_END)
             # Not that of a terminal that closes: the action runs to its end.

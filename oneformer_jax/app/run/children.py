@@ -22,6 +22,9 @@ CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "co
 COMMAND_LINE = (sys.executable, "-P", "-m", "oneformer_jax")
 TRIAL = (sys.executable, "-P", "-m", "oneformer_jax.app.cli.trial")
 
+AGAIN = "ONEFORMER_AGAIN"
+"""Names the variable that tells an action which command goes on with it, where that is not the one that began it."""
+
 Process = subprocess.Popen[bytes]
 
 

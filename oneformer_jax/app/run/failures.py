@@ -1,6 +1,7 @@
 """What an exception means to the person who ran the action: the message, the words for status.json, the exit code."""
 
 import errno
+import os
 import re
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from oneformer_jax.app.run.children import AGAIN
 from oneformer_jax.app.run.screen import downloading, standard_error, standard_output, told
 from oneformer_jax.data.storage.cache import ensure_home, show_progress_with
 from oneformer_jax.errors import OneFormerError, missing_extra
@@ -99,12 +101,14 @@ def reason(error: BaseException, action: str) -> str:
 
 def how_to_go_on(action: str, folder: Path) -> str:
     """The last word of an action that was interrupted in its result folder."""
+    command = os.environ.get(AGAIN)
+    again = f"run `{command}`" if command else "run the same command again"
     if action == "automl":
-        return "run the same command again: the study goes on"
+        return f"{again}: the study goes on"
     latest = folder / "latest"
     if action == "train" and latest.is_dir():
-        return f"run the same command again: it goes on from step {latest.resolve().name}"
-    return f"run the same command again: it starts {'anew' if action != 'train' else 'from the beginning'}"
+        return f"{again}: it goes on from step {latest.resolve().name}"
+    return f"{again}: it starts {'anew' if action != 'train' else 'from the beginning'}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -112,7 +112,10 @@ def redacted(value: Any) -> Any:
         return {name: redacted(element) for name, element in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(redacted(element) for element in value)
-    return _ADDRESS.sub(lambda match: shown(match[0]), value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    text = _ADDRESS.sub(lambda match: shown(match[0]), value)
+    return value if text == value else redacted(text)  # what was hidden may have hidden where another address begins
 
 
 def file_name(location: str) -> str:

@@ -13,6 +13,8 @@ from stub_actions import ENDINGS, job
 from oneformer_jax.app.jobs import run as runner
 from oneformer_jax.app.jobs.plan import Request
 from oneformer_jax.app.jobs.workspace import Job, Record, Workspace
+from oneformer_jax.app.run.children import AGAIN
+from oneformer_jax.app.run.failures import how_to_go_on
 from oneformer_jax.errors import OneFormerError
 
 
@@ -106,6 +108,19 @@ def test_a_parent_is_found_from_another_folder(
     (printed,) = workspace.job("export-2").log_path.read_text().splitlines()
     assert Path(printed).resolve() == parent.folder / "train" / "best"
     assert Path(printed).is_absolute()
+
+
+def test_an_action_of_a_job_knows_how_the_job_goes_on(
+    workspace: Workspace, stub: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert how_to_go_on("automl", workspace.folder) == "run the same command again: the study goes on"
+    stub(f"print(os.environ['{AGAIN}']); status('SUCCESS', 'Done.')")
+    job("export", "-w", workspace.folder, "export.checkpoint=c")
+    (command,) = workspace.job("export-1").log_path.read_text().splitlines()
+    assert command == f"oneformer job resume --workspace {workspace.folder} export-1"
+    assert job(*command.split()[2:]).exit_code == 1, "it has come to its end"
+    monkeypatch.setenv(AGAIN, command)
+    assert how_to_go_on("automl", workspace.folder) == f"run `{command}`: the study goes on"
 
 
 def test_an_address_with_a_password_reaches_the_action_and_no_file(

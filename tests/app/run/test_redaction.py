@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.table import Table
 
@@ -63,6 +63,7 @@ def test_of_an_address_what_is_secret_is_left_out(address: str, kept: str) -> No
 
 
 @given(st.text(alphabet="abc:/@?#%=&.", max_size=12), st.text(alphabet="abc:/@?=", max_size=8))
+@example("@b://", "")
 def test_what_is_redacted_stays_as_it_is(user: str, path: str) -> None:
     once = redacted(f"https://{user}@host/{path} x")
     assert redacted(once) == once
