@@ -25,6 +25,8 @@ SECONDS_TO_GO_ON = 0.05
 Answer = Callable[[int], None]
 """Says something about the first signal, in a thread of its own."""
 _last_words: list[Callable[[int], None]] = []
+_raising: list["StopRequest"] = []
+"""Those of `raised`, the outermost first."""
 
 
 class StopRequest:
@@ -94,10 +96,12 @@ def raised(answer: Answer) -> Iterator[None]:
                 deliver(number)
 
         sys.unraisablehook = hook
+        _raising.append(request)
         try:
             yield
         finally:
             sys.unraisablehook = before
+            _raising.remove(request)
 
 
 @contextmanager
@@ -106,9 +110,11 @@ def stop_requests(answer: Answer = lambda number: None) -> Iterator[StopRequest]
 
     A second request is raised at once, and ends the process where that does not within seconds: because the main thread
     is in a long computation, which Python's handlers wait for, or because a checkpoint is being written. See `answered`
-    for `answer`. Call it in the main thread.
+    for `answer`. What a surrounding `raised` has raised, and some library's code has kept from ending it, is noted from
+    the start. Call it in the main thread.
     """
     request = StopRequest()
+    request.signal = next((outer.signal for outer in _raising if outer.signal is not None), None)
 
     def handler(number: int, _: FrameType | None) -> None:
         again = request.signal is not None

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,20 @@ def test_a_signal_ends_what_runs_with_its_exit_code(number: signal.Signals) -> N
     assert (signal.getsignal(number), signal.set_wakeup_fd(-1)) == before
     assert signal_of(SystemExit(1)) is signal_of(SystemExit("words")) is signal_of(ValueError()) is None
     assert str(ended_by(number)) == ("" if number == signal.SIGINT else str(128 + number))
+
+
+def test_what_some_code_has_kept_from_ending_the_process_is_noted_when_requests_are() -> None:
+    """As the code of a library may, whose `except` takes everything."""
+    with raised(lambda number: None):
+        with stop_requests() as before:
+            assert before.signal is None
+        with suppress(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        with stop_requests() as stop:
+            assert stop.signal == signal.SIGTERM
+    with stop_requests() as after:
+        assert after.signal is None
 
 
 def test_a_hangup_that_nohup_has_switched_off_stays_so() -> None:
