@@ -25,7 +25,7 @@ KEYS = (
     "train.checkpoint_interval=10000",
     "train.num_epochs=1",
 )
-STEPS, MOMENTS = 400, 20
+STEPS, MOMENTS = 1200, 20
 SECONDS = 300  # after which a training is ended
 
 
