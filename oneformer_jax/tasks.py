@@ -4,6 +4,8 @@ from typing import Literal, get_args
 
 Task = Literal["semantic", "instance", "panoptic"]
 TASKS: tuple[Task, ...] = get_args(Task)
+RICHEST_FIRST: tuple[Task, ...] = ("panoptic", "instance", "semantic")
+"""Those first whose results tell most."""
 
 
 def task_of(name: str) -> Task:

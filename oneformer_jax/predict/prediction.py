@@ -15,7 +15,7 @@ from oneformer_jax.postprocess.instance import RunLengths
 from oneformer_jax.postprocess.results import Result, Thresholds
 from oneformer_jax.predict.draw import draw_result
 from oneformer_jax.predict.write import write_image
-from oneformer_jax.tasks import Task
+from oneformer_jax.tasks import RICHEST_FIRST, Task
 
 Mask = Bool[np.ndarray, "height width"]
 
@@ -59,8 +59,7 @@ class Prediction(Result):
     @property
     def tasks(self) -> tuple[Task, ...]:
         """Those that were asked for. The first is the one that is listed and drawn where none is named."""
-        in_order: tuple[Task, ...] = ("panoptic", "instance", "semantic")
-        return tuple(task for task in in_order if getattr(self, task) is not None)
+        return tuple(task for task in RICHEST_FIRST if getattr(self, task) is not None)
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:

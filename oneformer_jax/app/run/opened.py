@@ -28,7 +28,7 @@ from oneformer_jax.postprocess.results import Thresholds
 from oneformer_jax.predict.exported import CPU, how_to_use_gpus, is_exported
 from oneformer_jax.predict.predictor import Predictor, load_model
 from oneformer_jax.predict.runs import ModelChoice, Stated
-from oneformer_jax.tasks import Task
+from oneformer_jax.tasks import RICHEST_FIRST, Task
 
 
 def checked_datasets(
@@ -125,17 +125,16 @@ def _trained(folder: str, section: str, status: StatusFile) -> Path:
 
 def usual_task(path: str) -> Task:
     """The task that tells most of those that a checkpoint was trained for; panoptic where that is not known."""
-    tasks: tuple[Task, ...] = ("panoptic", "instance", "semantic")
     if is_exported(path) or is_address(path):
-        return tasks[0]
+        return RICHEST_FIRST[0]
     from oneformer_jax.checkpoints import read
 
     try:
         spec = read.load_description(read.find_checkpoint(path)).spec
     except CheckpointError:  # weights of another code base, or what cannot be opened, as is said then
-        return tasks[0]
+        return RICHEST_FIRST[0]
     chances = spec.get("dataset", {}).get("task_prob_train", {})
-    return next((task for task in tasks if chances.get(task, 0) > 0), tasks[0])
+    return next((task for task in RICHEST_FIRST if chances.get(task, 0) > 0), RICHEST_FIRST[0])
 
 
 def compiling(model: Predictor) -> str:

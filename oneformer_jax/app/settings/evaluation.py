@@ -111,9 +111,8 @@ def inference_run(spec: Spec) -> InferenceRun:
     Raises SpecError: keys that are unset or contradict each other.
     """
     model = model_choice(spec, "inference")
-    key = (
-        "dataset.test.images" if not spec.inference.images_dir and spec.dataset.test.images else "inference.images_dir"
-    )
+    is_own = spec.inference.images_dir or not spec.dataset.test.images
+    key = "inference.images_dir" if is_own else "dataset.test.images"
     require(spec, key)
     width, height = spec.inference.image_size
     return InferenceRun(

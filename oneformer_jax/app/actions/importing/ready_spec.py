@@ -19,7 +19,7 @@ from oneformer_jax.data.datasets.content import MUCH_VOID
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.data.importers.written import ANNOTATIONS, IMAGES, PANOPTIC, Counts
 from oneformer_jax.evaluation.report import SCORES
-from oneformer_jax.tasks import TASKS, Task
+from oneformer_jax.tasks import RICHEST_FIRST, TASKS, Task
 
 _SMALLEST, _LARGEST = 0.6, 1.3  # scale of training images, times that at which pixels keep their size
 _MOST_QUERIES = 500
@@ -138,7 +138,7 @@ def _values(data: Imported, model: ModelSize, batch: int, tasks: tuple[Task, ...
             "test_max_size": max(test, round(test * _stretch(train.sizes))),
         },
     }
-    values["inference"] = {"mode": "panoptic" if "panoptic" in tasks else tasks[0]}
+    values["inference"] = {"mode": _richest(tasks)}
     height, width = _usual_size(train.sizes, test)
     values["export"] = {"input_height": height, "input_width": width}
     merge(values["train"], copy.deepcopy(model.train or {}))
@@ -152,8 +152,12 @@ def _monitor(data: Imported, tasks: tuple[Task, ...]) -> str:
     """The score that decides which checkpoint is the best: that of the richest task that validation can score."""
     val = data.splits.get("val", Counts())
     shown = [item.isthing for index, item in enumerate(data.categories.items) if val.segments[index]]
-    task = "panoptic" if "panoptic" in tasks else tasks[0]
+    task = _richest(tasks)
     return SCORES[task][0] if (any(shown) if task == "instance" else shown) else ""
+
+
+def _richest(tasks: tuple[Task, ...]) -> Task:
+    return min(tasks, key=RICHEST_FIRST.index)
 
 
 def _queries(train: Counts, usual: int) -> int:
