@@ -16,6 +16,7 @@ CONFIGS = sorted(FOLDER.glob("*.yaml"))
 TEMPLATES = sorted(FOLDER.glob("skill/references/spec_template_*.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", [*CONFIGS, FOLDER / "skill/references/spec_template_train.yaml"], ids=lambda path: path.stem
 )
@@ -41,6 +42,7 @@ def test_shapes(path: Path) -> None:
     assert object_queries.shape == texts.shape == (batch, queries, spec.model.one_former.hidden_dim)
 
 
+@pytest.mark.slow
 def test_every_template_has_the_model_of_the_one_whose_shapes_are_checked() -> None:
     for path in TEMPLATES:
         assert model_config(load_spec(path)) == model_config(load_spec(TEMPLATES[-1])), path.stem

@@ -139,6 +139,7 @@ def test_what_is_nested_as_checkpoints_are_is_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_source(tmp_path / "x.pkl").arrays["w"], [1, 1])
 
 
+@pytest.mark.slow
 def test_a_small_file_of_large_tensors_is_refused_before_they_are_made(tmp_path: Path) -> None:
     value = torch.zeros(1, dtype=torch.float16)
     torch.save({"w": value.expand(2 * 10**9)}, tmp_path / "repeated.pth")

@@ -160,6 +160,7 @@ print(local_folder(sys.argv[1], what="k"))
 """
 
 
+@pytest.mark.slow
 def test_processes_that_want_the_same_fetch_it_once(web: Web, cache: Path) -> None:
     address = web.put("a.tar.gz", tarred({f"{i}": os.urandom(10_000) for i in range(50)}))
     processes = [

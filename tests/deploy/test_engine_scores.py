@@ -47,6 +47,7 @@ def scored(fakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     )
 
 
+@pytest.mark.slow
 def test_an_engine_scores_what_its_onnx_file_scores(scored: list[dict[str, Any]], tmp_path: Path) -> None:
     onnx_file, fp32, int8 = scored
     assert (onnx_file["model"], fp32["model"], int8["model"]) == ("onnx", "fp32", "int8")

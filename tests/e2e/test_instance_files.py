@@ -31,6 +31,7 @@ def instances(workspace: Path) -> dict[str, Path]:
     return paths
 
 
+@pytest.mark.prove  # `make test`: data/test_coco_instances.py for the planes, e2e/test_your_data.py for a training
 def test_an_instance_file_trains_and_is_scored_beside_a_panoptic_one(
     workspace: Path, instances: dict[str, Path], command_line, tmp_path: Path
 ) -> None:

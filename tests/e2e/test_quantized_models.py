@@ -46,6 +46,7 @@ def test_a_quantized_checkpoint_is_scored_and_smaller(weights_only: Path, traine
     assert on_disk < of_training / 4
 
 
+@pytest.mark.prove  # `make test`: it is scored, above
 def test_a_quantized_checkpoint_loads_wherever_checkpoints_do(
     weights_only: Path, workspace: Path, command_line: CommandLine, tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_backbone_of_another_module_is_trained_saved_read_back_evaluated_and_t
         load_description(find_checkpoint(run))  # in this process nobody has registered it
 
 
+@pytest.mark.slow
 def test_a_backbone_of_another_module_is_saved_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oneformer_jax.models.backbones.registry._kinds", {"swin": SwinConfig})
     (tmp_path / "its_backbone.py").write_text(MY_BACKBONE)

@@ -58,6 +58,7 @@ def test_no_bit_follows_another() -> None:
     assert np.abs(bits[:-1].T @ bits[1:] / COUNT).max() < limit
 
 
+@pytest.mark.slow
 def test_words_depend_on_the_position_in_the_array_alone() -> None:
     assert (draw(3, (4, 8, 16)).ravel() == draw(3, (512,))).all()
     assert len(np.unique(draw(3, (COUNT,)))) == COUNT  # a permutation of the positions

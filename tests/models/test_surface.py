@@ -59,6 +59,7 @@ def forward(params: Params, images: jax.Array, task: jax.Array, config: OneForme
     return decode(params, encode(params, images, config=config, rng=rng), task, config=config, rng=rng)
 
 
+@pytest.mark.slow
 def test_parameters_are_a_plain_float32_tree(params: Params) -> None:
     assert set(params) == {"backbone", "pixel_decoder", "predictor", "task_mlp", *TRAINING_ONLY}
     assert type(params["backbone"]) is dict
@@ -161,6 +162,7 @@ def test_a_configuration_survives_json() -> None:
     assert OneFormerConfig.from_json(TINY.to_json()) == TINY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 16), (3, 16), (2, 15)])
 def test_one_row_of_tokens_an_image(params: Params, shape: tuple[int, int]) -> None:
     """One row would be spread over both images, and they would share its queries."""

@@ -20,7 +20,8 @@ from oneformer_jax.models.backbones import SwinConfig
 from oneformer_jax.models.config import OneFormerConfig
 from oneformer_jax.models.oneformer import decode, encode
 
-pytestmark = [pytest.mark.slow, pytest.mark.again]
+# `make test`: converters/test_huggingface_export.py in small, parity/test_converted_goldens.py
+pytestmark = pytest.mark.prove
 
 SWIN_TINY = SwinConfig(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7)
 CONFIG = OneFormerConfig(num_classes=133, backbone=SWIN_TINY)
@@ -66,7 +67,7 @@ def channels_first(x: Any) -> np.ndarray:
 
 
 # None is square; 224x288 gives maps of 56x72 ... 7x9 for windows of 7, and the others pad every stage's windows.
-SIZES = [*(pytest.param(size, marks=pytest.mark.prove) for size in ((256, 320), (224, 288))), (96, 128)]
+SIZES = [(256, 320), (224, 288), (96, 128)]
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -141,6 +141,7 @@ def test_parts_of_the_table_lie_in_it_and_have_many_sizes() -> None:
     assert scale.max() < 1
 
 
+@pytest.mark.slow
 def test_in_training_positions_depend_on_the_key_and_some_are_dropped() -> None:
     config = RadioConfig(8, 0, 1, 8, tokens=2, position_side=6, init="fan_in")
     images = jnp.zeros((400, 32, 64, 3))

@@ -19,6 +19,7 @@ def matrices(seed: int) -> dict[str, jax.Array]:
     return {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in SHAPES.items()}
 
 
+@pytest.mark.slow
 def test_the_first_update_is_that_of_optax() -> None:
     gradients = matrices(0)
     theirs = optax.contrib.muon(1.0, consistent_rms=0.4)
@@ -59,6 +60,7 @@ def test_matrices_are_kernels_whose_rows_and_columns_are_features() -> None:
     assert "predictor/mask_embed/layer_0/kernel" in found
 
 
+@pytest.mark.slow
 def test_all_else_is_left_to_adamw_and_groups_hold_for_both() -> None:
     rng = np.random.default_rng(0)
     params = {

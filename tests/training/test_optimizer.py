@@ -123,6 +123,7 @@ def test_value_clipping_bounds_each_entry() -> None:
     np.testing.assert_allclose(first_moment, [0.1 * 0.1, 0.1 * -0.05], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_does_not_decay_is_norms_embeddings_and_position_tables() -> None:
     config = OneFormerConfig(
         backbone=SwinConfig(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), ape=True),

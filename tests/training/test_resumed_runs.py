@@ -129,6 +129,7 @@ def described(run: Trained) -> tuple[int, int, Fraction, int]:
     return found.step, found.training.images, found.training.epochs, found.epoch
 
 
+@pytest.mark.slow
 def test_more_epochs_at_another_batch_size_are_as_many_more_passes_over_the_data(tmp_path: Path) -> None:
     """2 epochs of 24 images in twos, then 4 in fours: 12 more updates, and 4 passes in all."""
     run = Trained(tmp_path)
@@ -161,6 +162,7 @@ def test_in_the_middle_of_an_epoch_another_batch_size_goes_on_at_the_next_image(
     assert run.rates[22] == pytest.approx((1 - (22 / 12) / 5) ** 0.9)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_and_goes_on_is_one_that_was_not(tmp_path: Path) -> None:
     """Also where an epoch is no whole number of steps: 24 images in fives."""
     once, twice = Trained(tmp_path / "once"), Trained(tmp_path / "twice")

@@ -32,6 +32,7 @@ def test_multi_step_drops_at_each_step_it_reaches(step: int, reached: int) -> No
     assert float(schedule(step)) == pytest.approx(1e-3 * 0.1**reached, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_multi_step_without_steps_is_constant_after_warm_up() -> None:
     schedule = multi_step((), warmup_iters=4, warmup_factor=0.5)
     assert float(schedule(0)) == pytest.approx(5e-4)

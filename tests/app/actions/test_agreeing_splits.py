@@ -66,6 +66,7 @@ def test_validation_on_other_classes_ends_each_command(folder: Path, command: tu
     assert not list((folder / "results").rglob("checkpoints"))
 
 
+@pytest.mark.slow
 def test_outputs_that_no_class_of_the_data_has_are_said(folder: Path) -> None:
     keys = ["model.sem_seg_head.num_classes=9"]
     result = CliRunner().invoke(app, ["inspect", "data", "--spec", str(folder / "spec.yaml"), *keys])

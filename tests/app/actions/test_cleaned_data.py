@@ -48,6 +48,7 @@ def cleaned(output: Path) -> dict[str, Any]:
     return json.loads((output / "train" / "annotations.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_sound_file_stays_as_it_is(data: Path, tmp_path: Path) -> None:
     in_json("licenses", value=[{"id": 1}])(data)
     assert fixed(data, tmp_path / "out", panoptic=str(data / "panoptic")).exit_code == 0
@@ -56,6 +57,7 @@ def test_a_sound_file_stays_as_it_is(data: Path, tmp_path: Path) -> None:
     assert spec["results_dir"] == str(tmp_path / "out" / "results"), "not that of the data as it was"
 
 
+@pytest.mark.slow
 def test_panoptic_data_keeps_the_images_that_can_be_used(data: Path, tmp_path: Path) -> None:
     whole = json.loads((data / "annotations.json").read_text())
     cut_jpeg(data)  # of image 1
@@ -90,6 +92,7 @@ def test_panoptic_data_keeps_the_images_that_can_be_used(data: Path, tmp_path: P
     assert "the folder is not empty" in again.output
 
 
+@pytest.mark.slow
 def test_instance_data_keeps_the_masks_that_can_be_used(data: Path, tmp_path: Path) -> None:
     lists = json.loads((data / "annotations.json").read_text())
     outline = [[4, 4, 30, 4, 30, 30.5]]

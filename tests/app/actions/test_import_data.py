@@ -46,6 +46,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_what_is_written(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = run(source, out, "--val", "0.2")
@@ -250,6 +251,7 @@ def spec_of_masks(source: Path, folder: Path, **dataset: object) -> Path:
     return spec
 
 
+@pytest.mark.slow
 def test_masks_of_classes_train_without_annotations(source: Path, tmp_path: Path) -> None:
     labels = [{"id": n, "name": name, "isthing": 0} for n, name in enumerate(["ground", "disk", "ring"])]
     (tmp_path / "label_map.json").write_text(json.dumps(labels))

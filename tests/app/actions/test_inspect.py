@@ -119,6 +119,7 @@ def test_problems_of_a_file_that_two_splits_share_are_told_once(spec: Path) -> N
         assert result.output.count("000001.png: image 1: the image cannot be read") == 1
 
 
+@pytest.mark.slow
 def test_what_was_left_out_is_in_the_status_file_of_a_training(spec: Path) -> None:
     path = spec.parent / "train" / "annotations.json"
     content = json.loads(path.read_text())
@@ -157,6 +158,7 @@ def test_data_from_which_nothing_can_be_learned_is_refused(spec: Path, command: 
     assert "set iscrowd: 0" in result.output
 
 
+@pytest.mark.slow
 def test_what_validation_data_does_not_define_is_said(spec: Path) -> None:
     in_annotations(spec, "val", iscrowd=1)
     switches = ["model.test.panoptic_on=true"]

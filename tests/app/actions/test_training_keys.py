@@ -164,6 +164,7 @@ def test_frozen_parts(spec_of: SpecOf, overrides: list[str], prefixes: tuple[str
     assert frozen_names(spec, model) == {name for name in names if name.startswith(prefixes or ("nothing",))}
 
 
+@pytest.mark.slow
 def test_an_optimizer_state_fits_the_frozen_parts_that_it_was_made_for(spec_of: SpecOf, tmp_path: Path) -> None:
     data = "dataset.train.annotations=a.json"
     spec, other = spec_of("train.freeze=[backbone]", data), spec_of("train.freeze=[]", data)
@@ -182,6 +183,7 @@ def test_an_optimizer_state_fits_the_frozen_parts_that_it_was_made_for(spec_of: 
     )
 
 
+@pytest.mark.slow
 def test_why_weights_do_not_fit_is_told_before_random_ones_are_made(
     spec_of: SpecOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

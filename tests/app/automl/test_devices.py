@@ -33,6 +33,7 @@ def test_cores_are_shared_out_if_somebody_asks_for_it(monkeypatch: pytest.Monkey
     assert [len(place.cores) for place in find_places(DeviceChoice(1), 2)] == [2, 2]
 
 
+@pytest.mark.slow
 def test_the_devices_are_counted_by_another_process() -> None:
     assert training.count_devices() == ("cpu", 1)
 

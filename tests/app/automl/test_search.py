@@ -158,6 +158,7 @@ def test_only_the_best_checkpoint_stays(search: Search, tmp_path: Path) -> None:
     assert (tmp_path / "automl" / "best").is_dir()
 
 
+@pytest.mark.slow
 def test_trials_run_side_by_side(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN_EPOCH", "0.4")
     results = search("automl.max_recommendations=2", range_of_lr(1e-6, 1e-3), places=2)

@@ -81,6 +81,7 @@ def tao_range(leaf: dict[str, Any]) -> tuple[Any, Any]:
     return low, default if math.isinf(high) else high
 
 
+@pytest.mark.slow
 def test_tao_finds_the_same_parameters_and_ranges_in_our_schemas_as_in_the_published_ones(shared: Path) -> None:
     ours = bundle()
     for action in ACTIONS:

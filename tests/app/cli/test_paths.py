@@ -30,6 +30,7 @@ def test_an_address_is_no_path() -> None:
     assert "secret" not in told
 
 
+@pytest.mark.slow
 def test_a_folder_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     get_command(commands.app).main(["schema", "--output=~/out"], standalone_mode=False)

@@ -176,6 +176,7 @@ def test_the_encryption_key_is_not_stored(plan: Callable[..., Plan], tmp_path: P
         assert key not in json.dumps([made.spec, made.given, vars(made.record)])
 
 
+@pytest.mark.slow
 def test_the_published_backbone_starts_a_swin_tiny_that_names_no_weights(
     plan: Callable[..., Plan], root_of: Callable[..., str], job_of: Callable[..., Job]
 ) -> None:

@@ -56,6 +56,7 @@ def test_interpolations_that_double_each_time_are_refused(tmp_path: Path) -> Non
     assert load_spec(None, [*overrides[-3:], f"{places[-1]}=x"]).value(places[-4]) == "x" * 8
 
 
+@pytest.mark.slow
 def test_the_home_folder_is_meant_by_a_tilde_in_every_key_that_names_a_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

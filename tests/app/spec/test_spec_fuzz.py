@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tiers import examples
 
 from oneformer_jax.app.spec import Spec, load_spec
-from oneformer_jax.app.spec.field import plain
 from oneformer_jax.app.spec.tree import leaves
 from oneformer_jax.errors import SpecError
 
@@ -64,7 +63,7 @@ def put(data: dict[str, Any], path: str, value: Any) -> None:
 @example({"model": {"task_toggling": {1: "a"}}})
 @given(st.dictionaries(st.sampled_from(PATHS + SECTIONS), values, min_size=1, max_size=4))
 def test_any_value_under_any_key(tmp_path_factory: pytest.TempPathFactory, given_keys: dict[str, Any]) -> None:
-    data = plain(Spec())
+    data: dict[str, Any] = {}
     for path, value in given_keys.items():
         put(data, path, value)
     file = tmp_path_factory.getbasetemp() / "fuzzed.yaml"

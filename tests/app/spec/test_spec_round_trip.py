@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import examples
 
 from oneformer_jax.app.spec import Spec, dump_yaml, load_spec
 from oneformer_jax.app.spec.source import nearest, parse_value
@@ -69,7 +70,7 @@ def reread(spec: Spec) -> Spec:
         return load_spec(path)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(40))
 @given(SPECS)
 def test_round_trip(spec: Spec) -> None:
     assert reread(spec) == spec
