@@ -80,6 +80,7 @@ def test_shapes(params: Params, images: jax.Array) -> None:
     assert jax.eval_shape(partial(predict, config=TINY), params, features, TASK).mask_logits.shape == (2, 5, 16, 24)
 
 
+@pytest.mark.slow
 def test_inference_needs_no_training_parts(params: Params, images: jax.Array) -> None:
     trimmed = {key: value for key, value in params.items() if key not in TRAINING_ONLY}
     features = jax.eval_shape(partial(encode, config=TINY), trimmed, images)
@@ -103,6 +104,7 @@ def test_an_rng_switches_training_mode_on(params: Params, images: jax.Array) -> 
     assert not np.allclose(first, forward(params, images, TASK, TINY).class_logits)
 
 
+@pytest.mark.slow
 def test_the_task_changes_the_queries_but_not_the_features(params: Params, images: jax.Array) -> None:
     first, second = (forward(params, images, task, TINY) for task in (TASK, TASK + 1))
     assert not np.allclose(first.object_queries, second.object_queries)
