@@ -214,6 +214,12 @@ class Result:
     panoptic: PanopticResult | None = None
 
 
+def not_finite() -> OneFormerError:
+    """What to raise where class logits are not finite: whatever is decided from them looks like a result."""
+    hint = "its parameters are damaged, or its training diverged: use an earlier checkpoint, or lower its rate"
+    return OneFormerError("the model returns numbers that are not finite", hint=hint)
+
+
 def finished_result(
     logits: Mapping[Task, ImageLogits], geometry: Geometry, is_thing: Bool[np.ndarray, " k"], thresholds: Thresholds
 ) -> Result:
@@ -221,8 +227,7 @@ def finished_result(
     results: dict[str, Any] = {}
     for task, of_task in logits.items():
         if not np.isfinite(of_task[0]).all():
-            hint = "its parameters are damaged, or its training diverged: use an earlier checkpoint, or lower its rate"
-            raise OneFormerError("the model returns numbers that are not finite", hint=hint)
+            raise not_finite()
         if task == "semantic":
             results[task] = semantic_map(*of_task, geometry)
         else:

@@ -24,7 +24,7 @@ from oneformer_jax.models.oneformer import normalise
 from oneformer_jax.models.precision import KERNEL_DTYPES, with_kernels_in
 from oneformer_jax.models.predictions import Features, Predictions
 from oneformer_jax.predict.ahead import Ahead
-from oneformer_jax.predict.on_device.decided import Decided, program, rule_inputs
+from oneformer_jax.predict.on_device.decided import Decided, are_finite, program, rule_inputs
 from oneformer_jax.predict.on_device.sampling import room_for, split_by_image
 from oneformer_jax.predict.pretrained import from_pretrained
 from oneformer_jax.tasks import TASKS, Task
@@ -122,6 +122,7 @@ class OnDeviceBackend(JaxBackend):
 
     def _compile(self, batches: Sequence[Sequence[Geometry]], asked: Asked) -> Predictions:
         logits = super()._compile(batches, asked)
+        _compiled(are_finite, logits.class_logits)
         for batch in {room_for([geometry.original for geometry in batch]): batch for batch in batches}.values():
             inputs = rule_inputs(batch, logits[1].shape[2:], asked)
             for task in asked.tasks:

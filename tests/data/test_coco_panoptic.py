@@ -103,6 +103,15 @@ def test_contradictions_are_found_before_work_starts(
         open_split(folder)
 
 
+def test_problems_of_several_kinds_are_one_message(open_split: Open, broken: Spoil) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        content["annotations"][0]["image_id"] = 77
+        content["annotations"][1]["file_name"] = "gone.png"
+
+    with pytest.raises(DataError, match=r"2 problems\n.*image 77 has no entry(.|\n)*panoptic PNG gone.png"):
+        open_split(broken(spoil))
+
+
 def test_duplicate_segments_and_missing_files(open_split: Open, drawn: Path, broken: Spoil, tmp_path: Path) -> None:
     def double(content: dict[str, Any]) -> None:
         infos = content["annotations"][0]["segments_info"]

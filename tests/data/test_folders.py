@@ -20,7 +20,7 @@ from oneformer_jax.data.datasets.coco_file import located
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.images import list_images
 from oneformer_jax.data.storage.cache import local_file, local_folder, local_path
-from oneformer_jax.data.storage.folders import Spellings, entries, innermost
+from oneformer_jax.data.storage.folders import Spellings, entries, files_below, innermost
 from oneformer_jax.errors import DataError
 
 APPLE_DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(200)
@@ -70,6 +70,19 @@ def test_what_is_left_out_of_the_images_of_a_folder_is_said(tmp_path: Path, capl
         f"{tmp_path}: 4 left out that are subfolders, which are not searched: b.jpg, c, d, ...",
         f"{tmp_path}: 2 left out that are no files, though named like images: gone.png, pipe.png",
     ]
+
+
+def test_what_is_no_file_below_a_folder_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "inner" / ".hidden").mkdir(parents=True)
+    for name in ("inner/a.png", "inner/b.txt", "inner/.hidden/c.png", ".d.png"):
+        (tmp_path / name).touch()
+    assert list(map(str, files_below(tmp_path, frozenset({".png"})))) == ["inner/a.png"]
+    assert caplog.messages == []
+    os.mkfifo(tmp_path / "inner" / "pipe.png")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    assert list(map(str, files_below(tmp_path, frozenset({".png"})))) == ["inner/a.png"]
+    (told,) = caplog.messages
+    assert "2 left out that cannot be read: gone.png is no file, inner/pipe.png is no file" in told
 
 
 def test_one_annotation_file_beside_litter_is_the_one(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from oneformer_jax.checkpoints.contents import bytes_of
 from oneformer_jax.data.datasets.sources import Source, open_sources
 from oneformer_jax.data.drawn_shapes import write_drawn_shapes
 from oneformer_jax.data.geometry import EvaluationPolicy, Geometry
+from oneformer_jax.errors import OneFormerError
 from oneformer_jax.evaluation.backend import Asked, DecidingBackend, compiling_ahead, pending_results
 from oneformer_jax.evaluation.evaluator import Evaluator
 from oneformer_jax.evaluation.report import metrics_json
@@ -89,6 +90,27 @@ def test_results_are_those_of_numpy(network: None, thresholds: Thresholds) -> No
             assert len(found.instance) > 2
             assert len(found.panoptic.segments) > 2
             assert len(np.unique(found.semantic)) > 1
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_numbers_that_are_not_finite_are_no_result(
+    network: None, monkeypatch: pytest.MonkeyPatch, kind: type[JaxBackend]
+) -> None:
+    """Of one image of the batch; the other has its own."""
+    backend, predict = kind(CONFIG, {}, (127.0,) * 3, (60.0,) * 3), oneformer.predict
+
+    def diverged(*inputs: Any, **facts: Any) -> Predictions:
+        class_logits, mask_logits = predict(*inputs, **facts)
+        return Predictions(class_logits.at[1, 2, 0].set(jnp.nan), mask_logits)
+
+    monkeypatch.setattr(oneformer, "predict", diverged)
+    for task in TASKS:
+        pending = pending_results(
+            backend, np.zeros((2, 64, 96, 3), np.uint8), GEOMETRIES, Asked((task,), IS_THING, Thresholds())
+        )
+        pending[0]()
+        with pytest.raises(OneFormerError, match="returns numbers that are not finite"):
+            pending[1]()
 
 
 def test_scores_are_those_of_numpy(network: None, tmp_path: Path) -> None:

@@ -31,8 +31,16 @@ OPTIONS = {
     "inference_dataset": "--inference-dataset",
     "calibration_dataset": "--calibration-dataset",
 }
+# The folders of splits, as `import` writes them, of which one is meant where the folder around them is named.
+_SPLITS = {
+    "train_datasets": ("train",),
+    "eval_dataset": ("val", "test"),
+    "inference_dataset": ("test", "val"),
+    "calibration_dataset": ("train", "val"),
+}
 # What a data set may do without: COCO instances have no PNGs, and names stand in the annotations too.
-_OPTIONAL = ("panoptic", "label_map")
+_NAMES = "label_map"
+_OPTIONAL = ("panoptic", _NAMES)
 _KNOWN = {*FILES.values(), *(name for files in LABEL_MAPS.values() for name in files.values())}
 
 Kind = Literal["checkpoint", "onnx", "engine"]
@@ -65,11 +73,15 @@ def source_of(key: DataKey, roots: Collection[str]) -> str | None:
     return next((source for source in (key.source, SUBSTITUTES.get(key.source)) if source in roots), None)
 
 
-def data_values(action: str, roots: Mapping[str, str], named: Collection[str]) -> tuple[dict[str, Any], list[str]]:
+def data_values(
+    action: str, roots: Mapping[str, str], named: Collection[str], written: Callable[[str], Any] = lambda path: None
+) -> tuple[dict[str, Any], list[str]]:
     """The values of the data keys of an action, without those that are `named` already, and what was not there.
 
     `roots` are locations by source; a source without one takes the place that `SUBSTITUTES` says, or its keys stay
-    unset. Raises DataError: a root cannot be used, or has no images or no annotations.
+    unset. Where a root has no label map, the one that is `written` in the spec holds.
+
+    Raises DataError: a root cannot be used, or has no images or no annotations.
     """
     values: dict[str, Any] = {}
     notes: list[str] = []
@@ -81,6 +93,9 @@ def data_values(action: str, roots: Mapping[str, str], named: Collection[str]) -
         value = _value(key, opened, source)
         if value is not None:
             values[key.path] = value
+        elif key.path.endswith(_NAMES) and (stays := written(key.path)):
+            values[key.path] = stays
+            notes.append(f"{key.path} stays as the spec says: no {_names(key)} at {shown(roots[source])}")
         else:
             notes.append(f"{key.path} stays empty: no {_names(key)} at {shown(roots[source])}")
     return values, notes
@@ -93,10 +108,12 @@ def _value(key: DataKey, opened: Callable[[str], DatasetRoot], source: str) -> A
         return root.place  # these sets are images alone, which need no archive or folder inside
     if not found and not key.path.endswith(_OPTIONAL):
         others = [name for name in candidates(key.name) if not name.endswith((".tar", ".tgz", ".bz2", ".xz"))]
+        split = next((name for name in _SPLITS[source] if name in (root.names or ())), "")
+        hint = f"put it there{f' (or {others[-1]})' if others[1:] else ''}, or set {key.path}=..."
         raise DataError(
             f"no {_names(key)} at this root, {root.described()}",
             where=f"{OPTIONS[source]}: {shown(root.location)}",
-            hint=f"put it there{f' (or {others[-1]})' if others[1:] else ''}, or set {key.path}=...",
+            hint=f"name one split: {OPTIONS[source]} {shown(root.at(split))}" if split else hint,
         )
     return found.get("*") if set(found) <= {"*"} else found
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -103,7 +104,7 @@ def make_plan(request: Request, workspace: Workspace, job: Job) -> Plan:
         for key in data_keys(action)
         if (value := get(given.data, key.path)) and value != MISSING and source_of(key, roots) not in own
     ]
-    inputs, notes = data_values(action, roots, [*named, *kept])
+    inputs, notes = data_values(action, roots, [*named, *kept], partial(get, given.data))
     about = Circumstances(action, job, workspace, parent, named, spec, notes)
     values = parameter_values(about)
     values |= pretrained_backbone(about, values) | quantize_backend(about, values)

@@ -223,7 +223,6 @@ class Skipped:
             what = f"{number} image{'s' * (number > 1)} could not be used and had to be skipped; {done}:"
             raise DataError(
                 "\n  ".join([what, *reasons, *more]),
-                where=str(self._status.path),
                 hint="mend or remove what is listed, then run the same command again",
             )
 

@@ -78,10 +78,10 @@ class CocoFile:
         self, entries: Sequence[dict[str, Any]], find: Callable[[Sequence[dict[str, Any]]], list[Path]]
     ) -> list[Path | None]:
         """The files that `find` gives for entries; None for one that it refuses, where that is left out."""
-        if self.left_out is None:
-            return list(find(entries))
         if not entries:
             return []
+        if self.left_out is None:
+            return list(find(entries))
         problems = self.problems()
         with problems.collected():
             return list(find(entries))

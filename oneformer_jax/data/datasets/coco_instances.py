@@ -82,8 +82,9 @@ class InstanceDataset(Dataset):
                 refuse_second(number, seen, "annotation", self.where)
                 seen.add(number)
                 annotations[image["id"]].append(entry)
-        problems.raise_all()
-        paths = coco.located(list(images.values()), lambda some: coco.image_paths(some, images_dir))
+        paths: list[Path | None] = [None] * len(images)
+        with problems.collected():
+            paths = coco.located(list(images.values()), lambda some: coco.image_paths(some, images_dir))
         records = []
         for image, path in zip(images.values(), paths, strict=True):
             if path:

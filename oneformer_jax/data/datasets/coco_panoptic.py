@@ -82,7 +82,6 @@ class PanopticDataset(Dataset):
                 image = coco.image_of(entry, images)
                 refuse_second(image["id"], pairs, "annotated image", where)
                 pairs[image["id"]] = entry, image
-        problems.raise_all()
         entries, annotated = [entry for entry, _ in pairs.values()], [image for _, image in pairs.values()]
         image_paths: list[Path | None] = [None] * len(pairs)
         png_paths = image_paths
@@ -93,7 +92,6 @@ class PanopticDataset(Dataset):
                 entries,
                 lambda some: located([text(entry, "file_name", where) for entry in some], panoptic_dir, "panoptic PNG"),
             )
-        problems.raise_all()
         records = []
         for entry, image, image_path, png_path in zip(entries, annotated, image_paths, png_paths, strict=True):
             if image_path and png_path:

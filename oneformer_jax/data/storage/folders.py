@@ -8,11 +8,14 @@ An accented letter is one character (NFC: Linux, Windows, most JSON) or two (NFD
 some disks). The names are equal to whoever reads them, and different to the file system.
 """
 
+import logging
 import os
 import unicodedata
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path, PurePath
+
+logger = logging.getLogger(__name__)
 
 _LITTER = frozenset(
     {
@@ -58,19 +61,29 @@ def innermost(folder: Path, *, named: Iterable[str] = ()) -> Path:
 
 def files_below(folder: Path, suffixes: frozenset[str]) -> list[PurePath]:
     """The paths of files with these suffixes below a folder, relative to it and sorted; links are followed, hidden
-    files and pipes are left out."""
+    files and folders are left out, and so is with a warning what is no file or cannot be looked into."""
     found: list[PurePath] = []
+    others: list[str] = []
     seen = set[str]()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=lambda error: others.append(str(error))):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
         real = os.path.realpath(place)
         if real in seen:  # a link back to where it lies
             folders.clear()
             continue
         seen.add(real)
         inner = PurePath(place).relative_to(folder)
-        fitting = (name for name in names if os.path.splitext(name)[1].lower() in suffixes)
-        found += [inner / name for name in fitting if os.path.isfile(os.path.join(place, name))]
-    return sorted(path for path in found if not is_hidden(path))
+        for name in names:
+            if os.path.splitext(name)[1].lower() not in suffixes or _is_hidden(name):
+                continue
+            if os.path.isfile(os.path.join(place, name)):
+                found.append(inner / name)
+            else:
+                others.append(f"{inner / name} is no file")
+    if others:
+        told = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        logger.warning("%s: %d left out that cannot be read: %s", folder, len(others), told)
+    return sorted(found)
 
 
 class Spellings:

@@ -7,13 +7,15 @@ from functools import lru_cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float32
 
 from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.evaluation.backend import Asked
 from oneformer_jax.models.predictions import Predictions
-from oneformer_jax.postprocess.results import Result
+from oneformer_jax.postprocess.results import Result, not_finite
 from oneformer_jax.predict.on_device.instance import found, shown
 from oneformer_jax.predict.on_device.panoptic import owned, segmented
 from oneformer_jax.predict.on_device.sampling import each_image, room_for, sampling_of, split_by_image
@@ -30,6 +32,12 @@ def program(task: Task, mesh: Mesh, count: int) -> Any:
     if task == "instance":
         return each_image(partial(found, count=max(count, 1)), mesh)
     return each_image(class_map if task == "semantic" else owned, mesh)
+
+
+@jax.jit
+def are_finite(class_logits: Float32[Array, "b q k1"]) -> Bool[Array, " b"]:
+    """Of each image."""
+    return jnp.isfinite(class_logits).all(axis=(1, 2))
 
 
 def rule_inputs(geometries: Sequence[Geometry], logits: tuple[int, ...], asked: Asked) -> dict[Task, tuple[Any, ...]]:
@@ -54,6 +62,7 @@ class Decided:
         self._sizes = [geometry.original for geometry in geometries]
         self._asked, self._lock = asked, threading.Lock()
         self._arrays: dict[Task, Any] = {}
+        self._finite: dict[Task, Any] = {task: are_finite(logits) for task, (logits, _) in predictions.items()}
         self._words: Any = None  # of all masks, in case that there is no room for what changes in them
         self._is_fetched = False
         _, any_masks = next(iter(predictions.values()))
@@ -65,10 +74,12 @@ class Decided:
             self._arrays["instance"], self._words = self._arrays["instance"]
 
     def result(self, row: int) -> Result:
-        """Of one image. Waits for the devices."""
+        """Of one image. Waits for the devices. Raises OneFormerError where its class logits are not finite."""
         arrays, size = self._fetched(), self._sizes[row]
         results: dict[str, Any] = {}
         for task, of_batch in arrays.items():
+            if not self._finite[task][row]:
+                raise not_finite()
             of_image = jax.tree.map(lambda x: x[row], of_batch)
             if task == "semantic":
                 results[task] = of_image[: size[0], : size[1]].copy()
@@ -86,7 +97,7 @@ class Decided:
     def _fetched(self) -> dict[Task, Any]:
         with self._lock:
             if not self._is_fetched:
-                self._arrays = jax.device_get(self._arrays)
+                self._arrays, self._finite = jax.device_get((self._arrays, self._finite))
                 instances = self._arrays.get("instance")
                 if instances is not None and not instances.changes.are_all:
                     logger.info("masks with more than a change in every column: all their pixels leave the device")

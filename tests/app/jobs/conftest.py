@@ -19,7 +19,7 @@ def root_of(tmp_path: Path) -> Callable[..., str]:
 
     def made(name: str, *files: str) -> str:
         folder = tmp_path / name
-        folder.mkdir()
+        folder.mkdir(parents=True, exist_ok=True)
         for file in files or FILES:
             (folder / file).touch()
         return str(folder)

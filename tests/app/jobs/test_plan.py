@@ -110,6 +110,29 @@ def test_what_a_data_set_lacks(plan: Callable[..., Plan], root_of: Callable[...,
     assert plan("train", f"dataset.train.images={bare}/photos.zip", datasets={"train_datasets": bare})
 
 
+def test_a_label_map_of_the_spec_holds_where_the_root_has_none(
+    plan: Callable[..., Plan], root_of: Callable[..., str], tmp_path: Path
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("dataset: {label_map: /mine.json, train: {panoptic: /old}}\n")
+    bare, whole = root_of("bare", "images.tar.gz", "annotations.json"), root_of("whole")
+    made = plan("train", datasets={"train_datasets": bare}, spec=spec)
+    assert made.spec["dataset"]["label_map"] == "/mine.json"
+    assert "panoptic" not in made.spec["dataset"]["train"]  # which belongs to other pictures
+    assert f"dataset.label_map stays as the spec says: no label_map.json at {bare}" in made.record.notes
+    made = plan("train", datasets={"train_datasets": whole}, spec=spec)
+    assert made.spec["dataset"]["label_map"] == f"{whole}/label_map.json"
+
+
+def test_the_folder_around_the_splits_is_answered_with_the_one_that_is_meant(
+    plan: Callable[..., Plan], root_of: Callable[..., str], tmp_path: Path
+) -> None:
+    train, val = root_of("all/train"), root_of("all/val")
+    for option, source, split in (("train", "train_datasets", train), ("eval", "eval_dataset", val)):
+        with pytest.raises(OneFormerError, match=f"name one split: --{option}-dataset {split}"):
+            plan("train", datasets={"train_datasets": train, source: str(tmp_path / "all")})
+
+
 def test_label_maps_by_format_as_far_as_they_are_there(plan: Callable[..., Plan], root_of: Callable[..., str]) -> None:
     images = ("images.tar.gz", "annotations.json")
     for files, expected in (
