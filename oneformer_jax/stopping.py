@@ -20,13 +20,14 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ONE_REQUEST = 1.0
 """Seconds from the first signal of a request to the last."""
 SECONDS_TO_UNWIND = 5.0
-SECONDS_TO_GO_ON = 0.05
+SECONDS_TO_GO_ON = 1.0
+"""After which what was raised is looked for: whatever has kept it from ending the process has done so by then."""
 
 Answer = Callable[[int], None]
 """Says something about the first signal, in a thread of its own."""
 _last_words: list[Callable[[int], None]] = []
-_raising: list["StopRequest"] = []
-"""Those of `raised`, the outermost first."""
+_raising: list["_Raised"] = []
+"""The blocks of `raised` that are running, the outermost first."""
 
 
 class StopRequest:
@@ -76,32 +77,67 @@ def handling(
             signal.signal(number, old)
 
 
+class _Raised:
+    """What a block of `raised` knows of its signals."""
+
+    def __init__(self, deliver: Callable[[int], None]) -> None:
+        self.request, self._deliver = StopRequest(), deliver
+        self._error: BaseException | None = None
+        self._timer: threading.Timer | None = None
+        self._looks = False  # whether the signal that arrives now is that of the timer
+
+    def handler(self, number: int, _: FrameType | None) -> None:
+        """Raises at a new request, and again where what was raised is nowhere any more: some library's code has kept it
+        from ending the process (JAX has `except:` clauses that take everything)."""
+        looks, self._looks = self._looks, False
+        if not looks and not self.request.note(number):
+            return
+        self._timer = threading.Timer(SECONDS_TO_GO_ON, self._look, (number,))
+        self._timer.daemon = True
+        self._timer.start()
+        if not looks or not _is_handled(self._error):
+            self._error = ended_by(number)
+            raise self._error
+
+    def stop_looking(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self, number: int) -> None:
+        self._looks = True
+        self._deliver(number)
+
+
+def _is_handled(error: BaseException | None) -> bool:
+    """Whether an exception is on its way out, or the reason for another that is: `finally` blocks are running."""
+    found = sys.exception()
+    while found is not None and found is not error:
+        found = found.__context__
+    return found is not None
+
+
 @contextmanager
 def raised(answer: Answer) -> Iterator[None]:
     """A signal ends what runs inside with the exception of `ended_by`; see `answered`. In the main thread."""
-    request, before = StopRequest(), sys.unraisablehook
+    before = sys.unraisablehook
 
-    def handler(number: int, _: FrameType | None) -> None:
-        if request.note(number):
-            raise ended_by(number)
+    def hook(lost: "sys.UnraisableHookArgs") -> None:
+        """What is raised in a callback of the garbage collector (JAX has one) or in a finalizer ends nothing: it is
+        raised again soon."""
+        if lost.exc_value is None or signal_of(lost.exc_value) is None:
+            before(lost)
 
-    with answered(answer) as deliver, handling(handler):
-
-        def hook(lost: "sys.UnraisableHookArgs") -> None:
-            """What is raised in a callback of the garbage collector (JAX has one) or in a finalizer ends nothing."""
-            if lost.exc_value is None or (number := signal_of(lost.exc_value)) is None:
-                before(lost)
-            else:
-                request.signal = None
-                deliver(number)
-
-        sys.unraisablehook = hook
-        _raising.append(request)
-        try:
-            yield
-        finally:
-            sys.unraisablehook = before
-            _raising.remove(request)
+    with answered(answer) as deliver:
+        block = _Raised(deliver)
+        with handling(block.handler):
+            sys.unraisablehook = hook
+            _raising.append(block)
+            try:
+                yield
+            finally:
+                sys.unraisablehook = before
+                _raising.remove(block)
+                block.stop_looking()
 
 
 @contextmanager
@@ -114,7 +150,9 @@ def stop_requests(answer: Answer = lambda number: None) -> Iterator[StopRequest]
     the start. Call it in the main thread.
     """
     request = StopRequest()
-    request.signal = next((outer.signal for outer in _raising if outer.signal is not None), None)
+    for outer in _raising:
+        outer.stop_looking()
+        request.signal = request.signal or outer.request.signal
 
     def handler(number: int, _: FrameType | None) -> None:
         again = request.signal is not None
@@ -128,8 +166,8 @@ def stop_requests(answer: Answer = lambda number: None) -> Iterator[StopRequest]
 @contextmanager
 def answered(answer: Answer) -> Iterator[Callable[[int], None]]:
     """`answer` gets the first signal at once, whatever the main thread is doing, which alone runs Python's handlers; a
-    second request ends the process within seconds. Yields what delivers a signal to the main thread once more, soon,
-    which is no second request."""
+    second request ends the process within seconds. Yields what delivers a signal to the main thread once more, which is
+    no second request."""
     # Each signal is a byte here as soon as it arrives.
     arrived, written = socket.socketpair()
     written.setblocking(False)
@@ -140,9 +178,7 @@ def answered(answer: Answer) -> Iterator[Callable[[int], None]]:
 
     def deliver(number: int) -> None:
         again.put(number)
-        timer = threading.Timer(SECONDS_TO_GO_ON, signal.pthread_kill, (main, number))
-        timer.daemon = True
-        timer.start()
+        signal.pthread_kill(main, number)
 
     try:
         yield deliver

@@ -134,6 +134,30 @@ def test_what_some_code_has_kept_from_ending_the_process_is_noted_when_requests_
         assert after.signal is None
 
 
+def test_what_some_code_has_kept_from_ending_the_process_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not while the block unwinds, however long that takes."""
+    monkeypatch.setattr(stopping, "SECONDS_TO_GO_ON", 0.1)
+    unwound = []
+
+    def work() -> None:
+        with raised(lambda number: None):
+            try:
+                with suppress(SystemExit):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    time.sleep(5)
+                unwound.append("went on")
+                time.sleep(5)
+            finally:
+                time.sleep(0.5)
+                unwound.append("unwound")
+
+    with pytest.raises(SystemExit) as caught:
+        work()
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert unwound == ["went on", "unwound"]
+    time.sleep(0.3)  # nothing is raised after the block
+
+
 def test_a_hangup_that_nohup_has_switched_off_stays_so() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
