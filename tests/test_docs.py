@@ -66,7 +66,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/tour.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/tour.md", pytest.param("docs/predict.md", marks=pytest.mark.prove)]
+)
 def test_the_snippets_of_a_page_run_one_after_the_other(page: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run)
     names: dict[str, Any] = {"__name__": "snippet"}

@@ -1,19 +1,18 @@
 """What an evaluation and a predictor ask of whatever computes predictions."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from oneformer_jax.data.geometry import Geometry, Size
+from oneformer_jax.data.geometry import Geometry
 from oneformer_jax.postprocess.results import Result, Thresholds, finished_result
 from oneformer_jax.tasks import Task
 
-T = TypeVar("T")
 BatchLogits = tuple[Float[np.ndarray, "b q k1"], Float[np.ndarray, "b q h4 w4"]]
 Pending = Callable[[], Result]
 """What is left to do for an image, on any thread."""
@@ -98,24 +97,6 @@ def pending_results(
         )
         for row, geometry in enumerate(geometries)
     ]
-
-
-def of_one_size(items: Iterable[tuple[T, Geometry]], count: int) -> list[list[tuple[T, Geometry]]]:
-    """Batches of images of one padded size, `count` together while there are so many: images wait for others like
-    them."""
-    waiting: dict[Size, list[tuple[T, Geometry]]] = {}
-    batches = []
-    for item, geometry in items:
-        alike = waiting.setdefault(geometry.padded, [])
-        alike.append((item, geometry))
-        if len(alike) == count:
-            batches.append(waiting.pop(geometry.padded))
-    return batches + list(waiting.values())
-
-
-def filled(items: Sequence[T], count: int) -> list[T]:
-    """As many as a batch has, the last one repeated: every batch of one padded size has one shape."""
-    return [*items, *[items[-1]] * (count - len(items))]
 
 
 def resized_sizes(geometries: Sequence[Geometry]) -> Int[np.ndarray, "b 2"]:

@@ -13,7 +13,8 @@ from oneformer_jax.data.datasets.dataset import Dataset, naming
 from oneformer_jax.data.datasets.files import DatasetFiles
 from oneformer_jax.data.geometry import Geometry, Policy, Size, resize_and_pad
 from oneformer_jax.errors import DataError
-from oneformer_jax.evaluation.backend import Asked, Backend, Pending, compiling_ahead, filled, pending_results
+from oneformer_jax.evaluation.backend import Asked, Backend, Pending, compiling_ahead, pending_results
+from oneformer_jax.evaluation.batches import filled
 from oneformer_jax.evaluation.metrics import (
     GroundTruth,
     PanopticCounts,

@@ -1,51 +1,41 @@
 """What a model found in one picture, to look at and to work with: segments with names, a drawing, files."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Shaped, UInt8
-from pycocotools import mask as coco_mask
+from jaxtyping import UInt8
 
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.postprocess.instance import RunLengths
+from oneformer_jax.data.geometry import letterbox, resize_image
 from oneformer_jax.postprocess.results import Result, Thresholds
+from oneformer_jax.postprocess.segments import Segment, segments_of
 from oneformer_jax.predict.draw import draw_result
+from oneformer_jax.predict.formats.coco import coco_of
+from oneformer_jax.predict.formats.detections import detections_of
+from oneformer_jax.predict.formats.labelme import labelme_of
+from oneformer_jax.predict.selection import classes_named, only
 from oneformer_jax.predict.write import write_image
 from oneformer_jax.tasks import RICHEST_FIRST, Task
 
-Mask = Bool[np.ndarray, "height width"]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A panoptic segment, an instance, or all pixels of a class in a class map.
-
-    `category` is the class index, `name` that of the class, `score` from 0 to 1, None in a class map. `box` is (left,
-    top, right, bottom) in pixels of the picture, the last two exclusive; `area` counts pixels.
-    """
-
-    name: str
-    category: int
-    score: float | None
-    box: tuple[int, int, int, int]
-    area: int
-    _mask: Callable[[], Mask] = field(repr=False, compare=False)
-
-    @property
-    def mask(self) -> Mask:
-        """Which pixels of the picture belong to it; made anew each time."""
-        return self._mask()
+SHOWN_EDGE = 1024
+"""Pixels of the longer edge that a notebook shows."""
+NAMED = 6
+"""Classes that the short form of a prediction names."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Prediction(Result):
-    """The result of `Predictor.predict`, with the picture and the classes that it is of. Can be pickled.
+    """The result of `Predictor.predict`, with the picture and the classes that it is of. Can be pickled; a notebook
+    shows the drawing.
 
-    Drawings show the instances that reach `min_score`.
+    Drawings show the instances that reach `min_score`. Where a method takes a task, None is the first of `tasks`, and
+    it raises ValueError for a task that was not asked for.
     """
 
     picture: UInt8[np.ndarray, "height width 3"]
@@ -54,7 +44,22 @@ class Prediction(Result):
 
     def __repr__(self) -> str:
         height, width = self.picture.shape[:2]
-        return f"Prediction({width}x{height}: {', '.join(self.tasks)})"
+        return f"Prediction({width}x{height}, {', '.join(self.tasks)}: {self._summary()})"
+
+    def _summary(self) -> str:
+        """How often the drawing shows which class."""
+        lowest = self.min_score if self.tasks[0] == "instance" else 0.0
+        count = Counter(found.name for found in self.segments if found.score is None or found.score >= lowest)
+        names = [f"{number} {name}" if number > 1 else name for name, number in count.most_common()]
+        more = [f"{len(names) - NAMED} more classes"] * (len(names) > NAMED)
+        return ", ".join([*names[:NAMED], *more]) or "nothing"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the drawing, made smaller where it is longer than `SHOWN_EDGE`."""
+        drawn = self.draw()
+        if max(drawn.shape) > SHOWN_EDGE:
+            drawn = resize_image(drawn, letterbox(drawn.shape[:2], (SHOWN_EDGE, SHOWN_EDGE)).resized)
+        return cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))[1].tobytes()
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -68,61 +73,45 @@ class Prediction(Result):
 
     def segments_of(self, task: Task) -> tuple[Segment, ...]:
         """What the result of a task shows: panoptic segments by their ids, all instances, best first, or classes by
-        their indices. Raises ValueError: the task was not asked for."""
-        found: dict[Task, Callable[[], Iterator[Segment]]] = {
-            "panoptic": self._panoptic_segments,
-            "instance": self._instances,
-            "semantic": self._classes,
-        }
-        if task not in self.tasks:
-            raise ValueError(f"no {task} result")
-        return tuple(found[task]())
+        their indices."""
+        return segments_of(self, task, self.categories)
+
+    def only(self, classes: str | Sequence[str] | None = None, threshold: float | None = None) -> "Prediction":
+        """The same with the segments, instances and pixels of `classes` alone (names, or one text with commas; None:
+        all), and of segments and instances those that reach `threshold`, which is then `min_score`. Pixels of a class
+        map have no score; those of other classes become -1. Raises DataError: a class that there is not."""
+        named = None if classes is None else [classes] if isinstance(classes, str) else classes
+        chosen = None if named is None else classes_named(named, self.categories)
+        kept = only(self, chosen, threshold or 0.0)
+        min_score = self.min_score if threshold is None else threshold
+        return replace(
+            self, semantic=kept.semantic, instance=kept.instance, panoptic=kept.panoptic, min_score=min_score
+        )
 
     def draw(self, task: Task | None = None, *, names: bool = True) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture with the segments of a task (see `tasks`) drawn over it (see `draw_panoptic` for its size), with
-        or without `names`. Raises ValueError: the task was not asked for."""
+        """The picture with the segments of a task drawn over it (see `draw_panoptic` for its size), with or without
+        `names`."""
         task = task or self.tasks[0]
         return draw_result(self.picture, self, task, self.categories, self.min_score, names=names)
 
     def save(self, path: Path | str, task: Task | None = None, *, names: bool = True) -> None:
-        """Writes what `draw` draws as .jpg or .png. Raises as that does, and OneFormerError: another suffix, a folder
-        that cannot be written."""
+        """Writes what `draw` draws as .jpg or .png. Raises OneFormerError: another suffix, a folder that cannot be
+        written."""
         write_image(Path(path), self.draw(task, names=names))
 
-    def _panoptic_segments(self) -> Iterator[Segment]:
-        if self.panoptic is not None:
-            ids = self.panoptic.ids
-            for found in self.panoptic.segments:
-                name = self.categories.name_of(found.category)
-                yield Segment(
-                    name, found.category, found.score, *_extent(ids, found.id), partial(_equal, ids, found.id)
-                )
+    def to_coco(self, file_name: str = "", task: Task | None = None, *, image_id: int = 1) -> dict[str, Any]:
+        """A COCO file of this picture: `images`, `annotations` (a mask as run lengths, box, area and score of each
+        segment) and `categories` with the ids of the label map."""
+        segments = self.segments_of(task or self.tasks[0])
+        return coco_of(segments, self.picture.shape[:2], self.categories, file_name, image_id)
 
-    def _instances(self) -> Iterator[Segment]:
-        for found in self.instance or ():
-            left, top, width, height = (round(value) for value in found.box)
-            box, area = (left, top, left + width, top + height), int(coco_mask.area(found.mask))
-            name = self.categories.name_of(found.category)
-            yield Segment(name, found.category, found.score, box, area, partial(_decoded, found.mask))
+    def to_labelme(self, file_name: str, task: Task | None = None, *, tolerance: float = 1.0) -> dict[str, Any]:
+        """What labelme reads beside the picture `file_name`: a polygon for each part of a segment, whose lines leave
+        the edge of its pixels by at most `tolerance` pixels (0: never), and a mask where a segment has holes."""
+        segments = self.segments_of(task or self.tasks[0])
+        return labelme_of(segments, self.picture.shape[:2], file_name, tolerance)
 
-    def _classes(self) -> Iterator[Segment]:
-        if self.semantic is not None:
-            class_map = self.semantic
-            for category in np.unique(class_map[class_map >= 0]).tolist():
-                name = self.categories.name_of(category)
-                yield Segment(name, category, None, *_extent(class_map, category), partial(_equal, class_map, category))
-
-
-def _extent(numbers: Shaped[np.ndarray, "h w"], number: int) -> tuple[tuple[int, int, int, int], int]:
-    """Box and area of the pixels that have a number."""
-    mask = (numbers == number).view(np.uint8)
-    left, top, width, height = cv2.boundingRect(mask)
-    return (left, top, left + width, top + height), int(cv2.countNonZero(mask))
-
-
-def _equal(numbers: Shaped[np.ndarray, "height width"], number: int) -> Mask:
-    return np.asarray(numbers == number)
-
-
-def _decoded(mask: RunLengths) -> Mask:
-    return np.asarray(coco_mask.decode(mask) > 0)
+    def to_supervision(self, task: Task | None = None) -> Any:
+        """A `supervision.Detections`; `class_id` is the class index, and `data` has the names. Raises OneFormerError:
+        the package supervision is not installed."""
+        return detections_of(self.segments_of(task or self.tasks[0]))

@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -14,10 +14,11 @@ from jaxtyping import Bool, UInt8
 
 from oneformer_jax.checkpoints.agreement import Statistics
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.data.datasets.images import as_picture
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size, resize_and_pad
+from oneformer_jax.data.given_picture import as_picture
 from oneformer_jax.errors import EngineError, needs
-from oneformer_jax.evaluation.backend import Asked, Backend, Pending, filled, of_one_size, pending_results
+from oneformer_jax.evaluation.backend import Asked, Backend, Pending, pending_results
+from oneformer_jax.evaluation.batches import filled, in_order
 from oneformer_jax.postprocess.results import Result, Thresholds
 from oneformer_jax.predict.exported import (
     EXPORTED_SUFFIXES,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 
 PERCENTILES = (50, 90, 99)
+AHEAD = 8
+"""Batches of pictures from an iterator that wait for others of their size."""
 
 
 @dataclass(frozen=True)
@@ -67,33 +70,45 @@ class Predictor:
     ) -> list[Prediction]: ...
 
     @overload
+    def predict(
+        self, picture: Iterator[Any], *tasks: Task | str, batch_size: int | None = None
+    ) -> Iterator[Prediction]: ...
+
+    @overload
     def predict(self, picture: Any, *tasks: Task | str) -> Prediction: ...
 
-    def predict(self, picture: Any, *tasks: Task | str, batch_size: int | None = None) -> Prediction | list[Prediction]:
+    def predict(
+        self, picture: Any, *tasks: Task | str, batch_size: int | None = None
+    ) -> Prediction | list[Prediction] | Iterator[Prediction]:
         """The results of one picture for `tasks` (without any: for all three), at the size of the picture; of a list
-        of pictures a list, `batch_size` at a time (None: 1, or what the model takes).
+        of pictures a list, `batch_size` at a time (None: 1, or what the model takes). Of an iterator of pictures, such
+        as a generator, an iterator in the same order: it takes pictures when they are needed, and at most `AHEAD`
+        batches of them, of whatever sizes, are in memory. `model(...)` is the same.
 
         A picture is an array of RGB in uint8, (height, width, 3), or what else `as_picture` takes: a path, a Pillow
-        image, uint16, grey. Geometry and thresholds of a checkpoint are those that it was trained to be evaluated with;
-        an exported model fits the picture into its own size. Raises ValueError: unknown task; DataError: no picture;
-        EngineError: a batch that the model does not take.
+        image, uint16, floating point in 0..1, grey. Geometry and thresholds of a checkpoint are those that it was
+        trained to be evaluated with; an exported model fits the picture into its own size. Raises ValueError: unknown
+        task; DataError: no picture; EngineError: a batch that the model does not take.
         """
         chosen = [task_of(task) for task in tasks] or TASKS
         count = self.batch_size(batch_size, 1)
+        if isinstance(picture, Iterator):
+            return self._predictions(map(as_picture, picture), chosen, count, AHEAD * count)
         if isinstance(picture, list | tuple):
-            return self._predictions([as_picture(one) for one in picture], chosen, count)
-        return self._predictions([as_picture(picture)], chosen, count)[0]
+            return list(self._predictions([as_picture(one) for one in picture], chosen, count, len(picture)))
+        return next(self._predictions([as_picture(picture)], chosen, count, 1))
+
+    __call__ = predict
 
     def _predictions(
-        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], tasks: Sequence[Task], count: int
-    ) -> list[Prediction]:
-        found: dict[int, Result] = {}
-        sized = ((index, self.policy(image.shape[:2])) for index, image in enumerate(images))
-        for batch in of_one_size(sized, count):
-            indices, geometries = zip(*filled(batch, count), strict=True)
-            results = self.predict_batch([images[index] for index in indices], geometries, tasks)
-            found |= zip(indices, results, strict=True)
-        return [self._told(found[index], image) for index, image in enumerate(images)]
+        self, images: Iterable[UInt8[np.ndarray, "_ _ 3"]], tasks: Sequence[Task], count: int, most: int
+    ) -> Iterator[Prediction]:
+        def results(batch: list[tuple[UInt8[np.ndarray, "_ _ 3"], Geometry]]) -> list[Prediction]:
+            pictures, geometries = zip(*filled(batch, count), strict=True)
+            found = self.predict_batch(pictures, geometries, tasks)
+            return [self._told(result, image) for result, (image, _) in zip(found, batch, strict=False)]
+
+        return in_order(((image, self.policy(image.shape[:2])) for image in images), count, results, most)
 
     def _told(self, found: Result, image: UInt8[np.ndarray, "_ _ 3"]) -> Prediction:
         """A result with what it is of."""

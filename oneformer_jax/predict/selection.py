@@ -8,7 +8,7 @@ import numpy as np
 
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.errors import DataError
-from oneformer_jax.postprocess.results import PanopticResult, Result
+from oneformer_jax.postprocess.results import Instance, PanopticResult, PanopticSegment, Result
 
 VOID = -1
 """In a class map: a pixel of no class that is wanted."""
@@ -43,27 +43,30 @@ def _listed(categories: Categories) -> str:
 
 
 def only(result: Result, classes: Set[int] | None = None, min_score: float = 0.0) -> Result:
-    """A result with the segments, instances and pixels of `classes` (None: all), and with instances that reach
-    `min_score`.
+    """A result with the segments, instances and pixels of `classes` (None: all), of segments and instances those that
+    reach `min_score`.
 
     Panoptic segments are numbered anew from 1; pixels of others belong to none. Where classes are chosen, a class map
     is int32 and holds `VOID` for the others.
     """
     semantic, instance, panoptic = result.semantic, result.instance, result.panoptic
+
+    def is_wanted(found: Instance | PanopticSegment) -> bool:
+        return found.score >= min_score and (classes is None or found.category in classes)
+
     if semantic is not None and classes is not None:
         semantic = np.where(np.isin(semantic, sorted(classes)), semantic.astype(np.int32), np.int32(VOID))
     if instance is not None:
-        instance = tuple(
-            found for found in instance if found.score >= min_score and (classes is None or found.category in classes)
-        )
-    if panoptic is not None and classes is not None:
-        panoptic = _segments_of(panoptic, classes)
+        instance = tuple(filter(is_wanted, instance))
+    if panoptic is not None:
+        panoptic = _with(panoptic, [segment for segment in panoptic.segments if is_wanted(segment)])
     return Result(semantic, instance, panoptic)
 
 
-def _segments_of(panoptic: PanopticResult, classes: Set[int]) -> PanopticResult:
-    kept = [segment for segment in panoptic.segments if segment.category in classes]
-    number_of = np.zeros(1 + max((segment.id for segment in panoptic.segments), default=0), np.int32)
+def _with(panoptic: PanopticResult, kept: Sequence[PanopticSegment]) -> PanopticResult:
+    if len(kept) == len(panoptic.segments):
+        return panoptic
+    number_of = np.zeros(1 + max(segment.id for segment in panoptic.segments), np.int32)
     number_of[[segment.id for segment in kept]] = np.arange(1, len(kept) + 1)
     segments = tuple(replace(segment, id=number) for number, segment in enumerate(kept, start=1))
     return PanopticResult(number_of[panoptic.ids], segments)

@@ -20,6 +20,7 @@ from oneformer_jax.data.storage.folders import entries
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.postprocess.results import PanopticResult, Result, Thresholds
 from oneformer_jax.predict.draw import draw_result
+from oneformer_jax.predict.formats.coco import as_json, category_id
 from oneformer_jax.tasks import TASKS, Task
 from oneformer_jax.writing import write_bytes, write_json
 
@@ -140,10 +141,10 @@ class ResultWriter:
             {
                 "image_id": self._ids[path],
                 "file_name": self._file_names[path],
-                "category_id": self._category_id(instance.category),
+                "category_id": category_id(self.categories, instance.category),
                 "score": instance.score,
                 "bbox": list(instance.box),
-                "segmentation": {**instance.mask, "counts": instance.mask["counts"].decode("ascii")},
+                "segmentation": as_json(instance.mask),
             }
             for instance in result.instance or ()
         ]
@@ -160,7 +161,7 @@ class ResultWriter:
         segments = [
             {
                 "id": segment.id,
-                "category_id": self._category_id(segment.category),
+                "category_id": category_id(self.categories, segment.category),
                 "iscrowd": 0,
                 "area": segment.area,
                 "bbox": list(cv2.boundingRect((result.ids == segment.id).view(np.uint8))),
@@ -169,13 +170,6 @@ class ResultWriter:
             for segment in result.segments
         ]
         self._annotations[path] = [{"image_id": image_id, "file_name": raw, "segments_info": segments}]
-
-    def _category_id(self, category: int) -> int:
-        """Outputs of the model beyond the label map count on from its highest id."""
-        items = self.categories.items
-        if category < len(items):
-            return items[category].id
-        return max(item.id for item in items) + 1 + category - len(items)
 
 
 def earlier_results(folder: Path, task: Task, image_paths: Sequence[Path]) -> list[Path]:

@@ -18,7 +18,8 @@ from PIL.PngImagePlugin import PngInfo
 from tiers import examples
 
 from oneformer_jax.data.datasets import images
-from oneformer_jax.data.datasets.images import EncodedImage, as_picture, read_header, read_image, read_panoptic
+from oneformer_jax.data.datasets.images import EncodedImage, read_header, read_image, read_panoptic
+from oneformer_jax.data.given_picture import as_picture
 from oneformer_jax.errors import DataError
 
 RAMP = np.arange(0, 1 << 16, 37, dtype=np.uint16)[:1728].reshape(36, 48)
@@ -289,6 +290,8 @@ def test_arrays_images_and_paths_are_one_picture(tmp_path: Path) -> None:
         ]
         for form in forms:
             np.testing.assert_array_equal(as_picture(form), rgb, strict=True)
+    for kind in (np.float16, np.float32, np.float64):
+        np.testing.assert_array_equal(as_picture((rgb / 255).astype(kind)), rgb, strict=True)
     grey = np.repeat(rgb[..., :1], 3, axis=-1)
     for form in (rgb[..., 0], rgb[..., :1], Image.fromarray(rgb[..., 0]), rgb[..., 0].astype(">u2") * 257):
         np.testing.assert_array_equal(as_picture(form), grey, strict=True)
@@ -297,8 +300,11 @@ def test_arrays_images_and_paths_are_one_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "what"),
     [
-        (np.zeros((4, 6, 3)), r"float64(.|\n)*\(255 \* picture\)"),
-        (np.zeros((4, 6, 3), np.float32), r"float32"),
+        (np.full((4, 6, 3), 117.5), r"must lie in 0\.\.1, found 117\.5 to 117\.5(.|\n)*clip"),
+        (np.linspace(-2, 2, 24).reshape(4, 6), r"found -2 to 2"),
+        (np.array([[0.5, np.nan]]), r"found values that are no numbers"),
+        (np.array([[0.5, np.inf]]), r"found 0\.5 to inf"),
+        (np.zeros((4, 6, 3), complex), "complex"),
         (np.zeros((4, 6, 3), np.int64), r"int64(.|\n)*astype\(np\.uint8\)"),
         (np.zeros((4, 6, 3), bool), "bool"),
         (np.zeros((2, 4, 6, 3), np.uint8), "one picture at a time"),

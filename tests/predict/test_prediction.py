@@ -1,7 +1,7 @@
 """Segments, drawings and files of a prediction, against loops over pixels."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools import mask as coco_mask
 from small_graph import small_model
 
@@ -19,8 +20,9 @@ from oneformer_jax import load_model
 from oneformer_jax.data.datasets.categories import Categories
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.postprocess.results import Instance, PanopticResult, PanopticSegment, Thresholds
+from oneformer_jax.postprocess.segments import Segment
 from oneformer_jax.predict.draw import draw_instances, draw_panoptic, draw_semantic
-from oneformer_jax.predict.prediction import Prediction, Segment
+from oneformer_jax.predict.prediction import Prediction
 from oneformer_jax.predict.predictor import Predictor
 from oneformer_jax.tasks import TASKS
 
@@ -104,13 +106,42 @@ def test_drawings_and_files(tmp_path: Path) -> None:
 def test_the_first_task_is_shown_and_one_that_is_not_there_refused() -> None:
     whole = prediction_of(np.ones((330, 330), np.int32))
     alone = replace(whole, panoptic=None, instance=None)
-    assert repr(whole) == "Prediction(330x330: panoptic, instance, semantic)"
-    assert repr(alone) == "Prediction(330x330: semantic)"
+    assert repr(whole) == "Prediction(330x330, panoptic, instance, semantic: cat)"
+    assert repr(alone) == "Prediction(330x330, semantic: cat)"
     assert alone.segments == alone.segments_of("semantic")
     np.testing.assert_array_equal(alone.draw(), alone.draw("semantic"))
     for wrong in (alone.segments_of, alone.draw):
         with pytest.raises(ValueError, match="no panoptic result"):
             wrong("panoptic")
+
+
+def test_only_some_classes_and_scores() -> None:
+    ids = np.arange(1, 7, dtype=np.int32).repeat(10).reshape(6, 10)  # 1, 4: cat; 2, 5: no name; 3, 6: sky
+    whole = prediction_of(ids)
+    assert repr(whole) == "Prediction(10x6, panoptic, instance, semantic: 2 cat, 2 class 2, 2 sky)"
+    cats = whole.only("cat")
+    assert [(segment.name, segment.score) for segment in cats.segments] == [("cat", 0.1), ("cat", 0.4)]
+    assert [segment.score for segment in cats.segments_of("instance")] == [0.1, 0.4]
+    assert {segment.name for segment in cats.segments_of("semantic")} == {"cat"}
+    assert cats.min_score == whole.min_score
+    best = whole.only(["cat", "sky"], threshold=0.4)
+    assert [(segment.name, segment.score) for segment in best.segments] == [("sky", 0.3 * 2), ("cat", 0.4)][::-1]
+    assert best.min_score == 0.4
+    assert [found.mask.sum() for found in best.segments] == [10, 10]
+    assert repr(whole.only(threshold=1.0)) == "Prediction(10x6, panoptic, instance, semantic: nothing)"
+    np.testing.assert_array_equal(best.picture, whole.picture)
+    with pytest.raises(OneFormerError, match="did you mean 'cat'"):
+        whole.only("cart")
+
+
+def test_a_notebook_shows_the_drawing() -> None:
+    ids = np.zeros((330, 1500), np.int32)
+    ids[:, :700] = 1
+    shown = cv2.imdecode(np.frombuffer(prediction_of(ids)._repr_png_(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert shown.shape == (225, 1024, 3)
+    small = prediction_of(ids[:, :400])
+    shown = cv2.imdecode(np.frombuffer(small._repr_png_(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(shown, small.draw())
 
 
 @pytest.fixture(params=[-1, 2], ids=["any batch", "batches of 2"])
@@ -143,3 +174,23 @@ def test_a_list_of_pictures_gives_the_predictions_of_each(
         for task in TASKS:
             assert found.segments_of(task) == expected.segments_of(task)
     assert model.predict([]) == []
+
+    sizes.clear()
+    taken: list[int] = []
+
+    def made() -> Iterator[Any]:
+        for number in range(5):
+            taken.append(number)
+            yield Image.fromarray(pictures[number % 3])
+
+    lazily = model(made(), batch_size=2)
+    assert taken == [], "nothing before it is asked for"
+    first = next(lazily)
+    assert taken == [0, 1]
+    assert first.segments_of("instance") == one_by_one[0].segments_of("instance")
+    rest = [found.picture for found in lazily]
+    for number, picture in enumerate(rest, start=1):
+        np.testing.assert_array_equal(picture, pictures[number % 3])
+    assert sizes == [2, 2, 2]
+    with pytest.raises(ValueError, match="task must be one of"):
+        model(made(), "depth")

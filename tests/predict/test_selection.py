@@ -47,16 +47,19 @@ def test_a_class_that_is_not_there_is_refused_with_the_nearest(lists: list[str],
 CLASSES = st.none() | st.frozensets(st.integers(0, 4))
 
 
-@given(st.lists(st.integers(0, 4), max_size=6), CLASSES, st.integers(0, 2**16))
-def test_panoptic_segments_of_classes(categories: list[int], classes: frozenset[int] | None, seed: int) -> None:
+@given(st.lists(st.integers(0, 4), max_size=6), CLASSES, st.integers(0, 10), st.integers(0, 2**16))
+def test_panoptic_segments_of_classes_that_reach_a_score(
+    categories: list[int], classes: frozenset[int] | None, threshold: int, seed: int
+) -> None:
     ids = np.random.default_rng(seed).integers(0, len(categories) + 1, (5, 7)).astype(np.int32)
     segments = tuple(
         PanopticSegment(i, category, bool(category % 2), i / 10, int((ids == i).sum()))
         for i, category in enumerate(categories, start=1)
     )
-    found = only(Result(panoptic=PanopticResult(ids, segments)), classes).panoptic
+    found = only(Result(panoptic=PanopticResult(ids, segments)), classes, threshold / 10).panoptic
     assert found is not None
-    kept = [segment for segment in segments if classes is None or segment.category in classes]
+    reaching = [segment for segment in segments if segment.score >= threshold / 10]
+    kept = [segment for segment in reaching if classes is None or segment.category in classes]
     assert [segment.id for segment in found.segments] == list(range(1, len(kept) + 1))
     drawn = np.zeros_like(ids)
     for old, new in zip(kept, found.segments, strict=True):

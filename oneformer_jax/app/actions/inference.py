@@ -14,7 +14,8 @@ from oneformer_jax.data.datasets.images import list_images, read_header, read_im
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.pictures import find_pictures
 from oneformer_jax.data.storage.cache import local_folder
-from oneformer_jax.evaluation.backend import Pending, compiling_ahead, filled, of_one_size
+from oneformer_jax.evaluation.backend import Pending, compiling_ahead
+from oneformer_jax.evaluation.batches import filled, of_one_size
 from oneformer_jax.postprocess.results import Result
 from oneformer_jax.predict.predictor import Predictor
 from oneformer_jax.predict.runs import InferenceRun

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Shaped, UInt8, UInt16
@@ -54,7 +54,6 @@ _TURNS = {
 }
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 259, 262, 284, 339  # tags of TIFF
 _SIGNED, _WHITE_IS_ZERO = 2, 0
-_PICTURE = "the picture"  # what is no file
 _dark_was_told = threading.Event()
 
 
@@ -82,31 +81,10 @@ def pictures_below(folder: Path) -> list[PurePath]:
     return files_below(folder, SUFFIXES)
 
 
-def as_picture(picture: Any) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB pixels of a path, a Pillow image or an array: uint8 or uint16, (height, width) or 1, 3 or 4 channels last.
-
-    Raises DataError: anything else, saying what to do.
-    """
-    if isinstance(picture, str | Path | EncodedImage):
-        return read_image(Path(picture) if isinstance(picture, str) else picture)
-    if isinstance(picture, Image.Image):
-        with _told(_PICTURE):
-            return _upright_rgb(picture, _PICTURE)
-    array = np.asarray(picture)
-    found = f"found shape {array.shape} and type {array.dtype}"
-    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
-        way = "(255 * picture).round().astype(np.uint8) where it lies in 0..1" if array.dtype.kind == "f" else ""
-        hint = f"give uint8 (0..255) or uint16 (0..65535): {way or 'picture.astype(np.uint8) where it lies in 0..255'}"
-        raise DataError(f"a picture must be an array of uint8 or uint16, {found}", hint=hint)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        hint = "give one picture at a time, its channels last: batch[i], or picture.transpose(1, 2, 0)"
-        raise DataError(f"a picture must have the shape (height, width, 3), {found}", hint=hint)
-    if not array.size:
-        raise DataError(f"a picture must have pixels, {found}")
-    if array.dtype.itemsize == 2:
-        array = _upper_bits(array, 16, _PICTURE)
-    channels = array.reshape(*array.shape[:2], -1)[..., :3]
-    return np.ascontiguousarray(np.broadcast_to(channels, (*array.shape[:2], 3)))
+def pillow_picture(image: Image.Image, where: str) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB pixels, upright, of what Pillow has opened or made; `where` names it in messages. Raises DataError."""
+    with _told(where):
+        return _upright_rgb(image, where)
 
 
 def read_panoptic(file: ImageFile) -> Int32[np.ndarray, "h w"]:
@@ -328,14 +306,15 @@ def _as_rgb(image: Image.Image, where: str) -> Image.Image:
         values = np.asarray(image).astype(np.uint16)
         if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow heeds it in 8 bits alone
             values = np.uint16((1 << bits) - 1) - values
-        image = Image.fromarray(_upper_bits(values, bits, where))
+        image = Image.fromarray(upper_bits(values, bits, where))
     elif "transparency" in image.info:  # of a palette; Pillow warns that it will be dropped
         image = image.copy()
         del image.info["transparency"]
     return image.convert("RGB")
 
 
-def _upper_bits(values: UInt16[np.ndarray, "*shape"], bits: int, where: str) -> UInt8[np.ndarray, "*shape"]:
+def upper_bits(values: UInt16[np.ndarray, "*shape"], bits: int, where: str) -> UInt8[np.ndarray, "*shape"]:
+    """The upper 8 of so many bits; says once where values use so few of these that a picture is nearly black."""
     pixels = (values >> (bits - 8)).astype(np.uint8)
     if pixels.max(initial=0) < 16 <= values.max(initial=0) and not _dark_was_told.is_set():
         _dark_was_told.set()

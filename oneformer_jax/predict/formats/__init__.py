@@ -1,0 +1,1 @@
+"""Segments of a picture in the formats of other tools."""
