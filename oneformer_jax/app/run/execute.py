@@ -54,6 +54,7 @@ def running(name: str, spec_path: Path, overrides: list[str] | None, console: Co
     with only_process_in(folder) if is_first else nullcontext():
         status = StatusFile(folder, name, console) if is_first else StatusOfOther(folder, name, console)
         status.write("STARTED", f"Starting OneFormer {name}.")
+        console.print(f"{name}: results in {folder}")  # libraries take seconds to load before there is more to say
         try:
             _warn_of_unsupported(unsupported_keys(spec), name, status)
             for oddity in oddities(spec):
