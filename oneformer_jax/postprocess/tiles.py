@@ -93,6 +93,15 @@ def axis_of(logits: int, padded: int, resized: int, original: int) -> Axis:
     return Axis(tuple(blocks), taps, np.take_along_axis(operator, taps, axis=1))
 
 
+def _block(axis: Axis, target: slice) -> _Block:
+    """Any outputs of an axis, one after the other."""
+    taps, weights = axis.taps[target], axis.weights[target]
+    first = int(taps.min())
+    operator = np.zeros((len(taps), int(taps.max()) + 1 - first), np.float32)
+    np.put_along_axis(operator, taps - first, weights.astype(np.float32), axis=1)
+    return _Block(target, slice(first, first + operator.shape[1]), operator)
+
+
 class Bounds(NamedTuple):
     """Between which values the logits of each tile lie, and by how much float32 may be off there, twice."""
 
@@ -155,6 +164,12 @@ class Tiles:
         down, across = self._vertical.blocks[i], self._horizontal.blocks[j]
         patch = self._logits[queries, down.source, across.source]
         return (down.operator @ (patch @ across.operator.T)).reshape(len(queries), math.prod(tile.shape))
+
+    def part(self, rows: slice, columns: slice) -> Float32[np.ndarray, "q p"]:
+        """Those of all queries in the pixels `[rows, columns]`, wherever they lie, row by row."""
+        down, across = _block(self._vertical, rows), _block(self._horizontal, columns)
+        patch = self._logits[:, down.source, across.source]
+        return (down.operator @ (patch @ across.operator.T)).reshape(len(self), -1)
 
     def exact(self, pixels: Int64[np.ndarray, " p"]) -> Float64[np.ndarray, "q p"]:
         """Those of all queries at some pixels of the original, numbered row by row, in float64."""

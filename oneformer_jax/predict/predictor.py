@@ -19,7 +19,9 @@ from oneformer_jax.data.given_picture import as_picture
 from oneformer_jax.errors import EngineError, needs
 from oneformer_jax.evaluation.backend import Asked, Backend, Pending, pending_results
 from oneformer_jax.evaluation.batches import filled, in_order
+from oneformer_jax.evaluation.in_windows import result_in_windows
 from oneformer_jax.postprocess.results import Result, Thresholds
+from oneformer_jax.postprocess.windows import Windows
 from oneformer_jax.predict.exported import (
     EXPORTED_SUFFIXES,
     OnnxBackend,
@@ -66,19 +68,41 @@ class Predictor:
 
     @overload
     def predict(
-        self, picture: list[Any] | tuple[Any, ...], *tasks: Task | str, batch_size: int | None = None
+        self,
+        picture: list[Any] | tuple[Any, ...],
+        *tasks: Task | str,
+        batch_size: int | None = None,
+        tile: int | None = None,
+        overlap: int | None = None,
     ) -> list[Prediction]: ...
 
     @overload
     def predict(
-        self, picture: Iterator[Any], *tasks: Task | str, batch_size: int | None = None
+        self,
+        picture: Iterator[Any],
+        *tasks: Task | str,
+        batch_size: int | None = None,
+        tile: int | None = None,
+        overlap: int | None = None,
     ) -> Iterator[Prediction]: ...
 
     @overload
-    def predict(self, picture: Any, *tasks: Task | str) -> Prediction: ...
+    def predict(
+        self,
+        picture: Any,
+        *tasks: Task | str,
+        batch_size: int | None = None,
+        tile: int | None = None,
+        overlap: int | None = None,
+    ) -> Prediction: ...
 
     def predict(
-        self, picture: Any, *tasks: Task | str, batch_size: int | None = None
+        self,
+        picture: Any,
+        *tasks: Task | str,
+        batch_size: int | None = None,
+        tile: int | None = None,
+        overlap: int | None = None,
     ) -> Prediction | list[Prediction] | Iterator[Prediction]:
         """The results of one picture for `tasks` (without any: for all three), at the size of the picture; of a list
         of pictures a list, `batch_size` at a time (None: 1, or what the model takes). Of an iterator of pictures, such
@@ -87,11 +111,26 @@ class Predictor:
 
         A picture is an array of RGB in uint8, (height, width, 3), or what else `as_picture` takes: a path, a Pillow
         image, uint16, floating point in 0..1, grey. Geometry and thresholds of a checkpoint are those that it was
-        trained to be evaluated with; an exported model fits the picture into its own size. Raises ValueError: unknown
-        task; DataError: no picture; EngineError: a batch that the model does not take.
+        trained to be evaluated with; an exported model fits the picture into its own size.
+
+        A picture larger than `tile` pixels is predicted in tiles of that side, `batch_size` at a time, of which
+        neighbours share `overlap` pixels or more (None: an eighth of the side), and whose results are one result (see
+        `postprocess.assembled`): the model sees each tile as it would see a picture.
+
+        Raises ValueError: unknown task, tiles that share nothing or more than half; DataError: no picture;
+        EngineError: a batch that the model does not take.
         """
         chosen = [task_of(task) for task in tasks] or TASKS
         count = self.batch_size(batch_size, 1)
+        if tile is not None:
+            windows = Windows.of_sides(tile, overlap)
+            if isinstance(picture, Iterator):
+                return (self._in_windows(as_picture(one), windows, chosen, count) for one in picture)
+            if isinstance(picture, list | tuple):
+                return [self._in_windows(as_picture(one), windows, chosen, count) for one in picture]
+            return self._in_windows(as_picture(picture), windows, chosen, count)
+        if overlap is not None:
+            raise ValueError("an overlap without tiles has no meaning: give tile=, too")
         if isinstance(picture, Iterator):
             return self._predictions(map(as_picture, picture), chosen, count, AHEAD * count)
         if isinstance(picture, list | tuple):
@@ -109,6 +148,12 @@ class Predictor:
             return [self._told(result, image) for result, (image, _) in zip(found, batch, strict=False)]
 
         return in_order(((image, self.policy(image.shape[:2])) for image in images), count, results, most)
+
+    def _in_windows(
+        self, image: UInt8[np.ndarray, "_ _ 3"], windows: Windows, tasks: Sequence[Task], count: int
+    ) -> Prediction:
+        result = result_in_windows(self.backend, image, windows, self.policy, self.asked(tasks), count)
+        return self._told(result, image)
 
     def _told(self, found: Result, image: UInt8[np.ndarray, "_ _ 3"]) -> Prediction:
         """A result with what it is of."""

@@ -9,6 +9,7 @@ from oneformer_jax.checkpoints.agreement import Statistics
 from oneformer_jax.data.geometry import Policy, Size
 from oneformer_jax.devices import DeviceChoice
 from oneformer_jax.evaluation.evaluator import Scoring
+from oneformer_jax.postprocess.windows import Windows
 from oneformer_jax.predict.write import Format
 from oneformer_jax.tasks import Task
 
@@ -79,7 +80,8 @@ class InferenceRun:
 
     `images` are folders, archives or addresses, for `predict` also what else `find_pictures` takes. Images are fitted
     into `image_size` (height, width) where that is given, else `policy` sizes them, None: that of the model; a model of
-    one size takes them in the letterbox of that size. `batch_size` is what `ModelChoice` calls usual. `images_key` and
+    one size takes them in the letterbox of that size. With `windows`, larger images are seen in parts, each of which is
+    sized so. `batch_size` is what `ModelChoice` calls usual. `images_key` and
     `threshold_key` are the settings of the images and of the score of segments, for messages.
     """
 
@@ -92,6 +94,7 @@ class InferenceRun:
     wanted: Wanted = field(default_factory=Wanted)
     images_key: str = "images"
     threshold_key: str = "model.test.object_mask_threshold"
+    windows: Windows | None = None
 
 
 @dataclass(frozen=True)

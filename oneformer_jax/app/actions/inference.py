@@ -16,7 +16,9 @@ from oneformer_jax.data.pictures import find_pictures
 from oneformer_jax.data.storage.cache import local_folder
 from oneformer_jax.evaluation.backend import Pending, compiling_ahead
 from oneformer_jax.evaluation.batches import filled, of_one_size
+from oneformer_jax.evaluation.in_windows import result_in_windows, window_geometry
 from oneformer_jax.postprocess.results import Result
+from oneformer_jax.postprocess.windows import Windows
 from oneformer_jax.predict.predictor import Predictor
 from oneformer_jax.predict.runs import InferenceRun
 from oneformer_jax.predict.selection import VOID, classes_named, only
@@ -60,22 +62,36 @@ def _write_results(settings: InferenceRun, paths: list[Path], run: Run) -> None:
     if model.image_size and settings.image_size:
         run.status.warning(f"inference.image_size has no effect: the engine takes images in a {policy.name}")
     min_score = model.thresholds.object_mask_threshold
-    batches = _batches(policy, paths, batch_size, skipped)
-    coming = [[geometry for _, geometry in filled(batch, batch_size)] for batch in batches]
+    asked, seen = model.asked([task]), _Seen(model)
+    if settings.windows is None:
+        batches = _batches(policy, paths, batch_size, skipped)
+        coming = [[geometry for _, geometry in filled(batch, batch_size)] for batch in batches]
+        predicted = _predicted(model, batches, batch_size, task, policy, skipped)
+    else:
+        in_windows = partial(
+            result_in_windows,
+            model.backend,
+            windows=settings.windows,
+            policy=policy,
+            asked=asked,
+            batch_size=batch_size,
+        )
+        coming = _shapes_in_windows(settings.windows, policy, paths, batch_size, skipped)
+        predicted = _predicted_in_windows(in_windows, paths, skipped, seen)
     done = empty = 0
     with (
-        compiling_ahead(model.backend, coming, model.asked([task])),
+        compiling_ahead(model.backend, coming, asked),
         ResultWriter(
             run.folder, task, model.categories, paths, min_score, formats=wanted.formats, names=wanted.names
         ) as writer,
-        waiting(f"inference ({task})", run.console, len(paths), partial(compiling, model)) as count,
+        waiting(f"inference ({task})", run.console, len(paths), seen) as count,
     ):
-        for predicted in _predicted(model, batches, batch_size, task, policy, skipped):
-            for path, image, result in predicted:
+        for batch in predicted:
+            for path, image, result in batch:
                 found = only(result(), classes, wanted.threshold or 0.0)
                 writer.add(path, image, found)
                 empty += not _found(found, min_score)
-            done += len(predicted)
+            done += len(batch)
             count(done)
     run.console.print(f"{done} images ({task}): {run.folder / task}")
     if empty:
@@ -126,6 +142,43 @@ def _predicted(
         yield before
         before = [(path, image, result) for (path, image, _), result in zip(read, results, strict=False)]
     yield before
+
+
+class _Seen:
+    """What goes on beside the count of pictures: shapes are compiled, or tiles of a large picture done."""
+
+    def __init__(self, model: Predictor) -> None:
+        self._model, self._tiles = model, ""
+
+    def __call__(self) -> str:
+        return compiling(self._model) or self._tiles
+
+    def tiles(self, done: int, of: int) -> None:
+        """So many of a picture."""
+        self._tiles = f"{done} of {of} tiles of a picture" if done < of else ""
+
+
+def _shapes_in_windows(
+    windows: Windows, policy: Callable[[Size], Geometry], paths: list[Path], batch_size: int, skipped: Skipped
+) -> list[list[Geometry]]:
+    """A batch of each shape that the windows of images have; what is no image is skipped."""
+    found = dict[Geometry, None]()
+    for path in paths:
+        with skipped.noted():
+            found[window_geometry(read_header(path).size, windows, policy)] = None
+    return [[geometry] * batch_size for geometry in found]
+
+
+def _predicted_in_windows(
+    in_windows: Callable[..., Result], paths: list[Path], skipped: Skipped, seen: _Seen
+) -> Iterator[list[tuple[Path, np.ndarray, Pending]]]:
+    """One image at a time: its windows are the batches."""
+    for path in paths:
+        image = None
+        with skipped.noted():
+            image = read_image(path)
+        if image is not None:
+            yield [(path, image, partial(in_windows, picture=image, progress=seen.tiles))]
 
 
 def _read(

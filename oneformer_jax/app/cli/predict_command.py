@@ -54,17 +54,29 @@ def predict(
         bool, typer.Option("--show-labels/--hide-labels", help="Whether overlays name the classes.")
     ] = True,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images at a time; default: 1, or what the model takes.")
+        int | None, typer.Option(min=1, help="Images or tiles at a time; default: 1, or what the model takes.")
+    ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(min=32, metavar="PIXELS", help="Look at larger pictures in tiles of this side, and join them."),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="PIXELS", help="What neighbouring tiles share; default: an eighth of --tile."),
     ] = None,
 ) -> None:
     """Draw and write what a model finds in pictures; no spec is needed."""
     if threshold is not None and task == "semantic":
         raise typer.BadParameter("--threshold has no meaning for --task semantic: every pixel has a class")
+    if overlap is not None and not overlap <= (tile or 0) // 2:
+        what = "no --tile is given" if tile is None else f"tiles of {tile} pixels share {tile // 2} at most"
+        raise typer.BadParameter(f"--overlap {overlap}: {what}")
     with guarded() as console:
         from oneformer_jax.app.actions.inference import predict as action
         from oneformer_jax.app.run.execute import writing_to
         from oneformer_jax.app.run.opened import usual_task
         from oneformer_jax.devices import DeviceChoice
+        from oneformer_jax.postprocess.windows import Windows
         from oneformer_jax.predict.runs import InferenceRun, ModelChoice, Wanted
 
         task = task or usual_task(model)
@@ -75,6 +87,7 @@ def predict(
             wanted=Wanted(_formats(formats, task), tuple(classes or ()), threshold, labels),
             images_key="SOURCE",
             threshold_key="the model's threshold" if threshold is None else "--threshold",
+            windows=None if tile is None else Windows.of_sides(tile, overlap),
         )
         with writing_to(output, console) as run:
             action(settings, run)

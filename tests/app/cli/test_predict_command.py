@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from oneformer_jax import load_model
 from oneformer_jax.app.cli import commands
 from oneformer_jax.app.run.status import only_process_in
+from oneformer_jax.predict.exported import OnnxBackend
 from oneformer_jax.predict.predictor import Predictor
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -61,6 +62,45 @@ def test_batches_are_full_and_results_are_no_sources(here: Path, monkeypatch: py
     ]
     assert expected
     assert [entry["score"] for entry in found] == pytest.approx(expected, rel=1e-4)
+
+
+def test_large_pictures_are_predicted_in_tiles(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results are those of the library, in full batches; a picture that is no larger than a tile is seen whole."""
+    words = ["photos", "--task", "semantic", "--format", "png", "--tile", "32", "--overlap", "8", "-o", "out"]
+    sizes: list[int] = []
+    backend_predict = OnnxBackend.predict
+
+    def counted(self: OnnxBackend, images: Any, *arguments: Any) -> Any:
+        sizes.append(len(images))
+        return backend_predict(self, images, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OnnxBackend, "predict", counted)
+        assert run(*words).exit_code == 0
+    assert sizes == [2] * 10, "4 + 3 + 4 + 4 + 4 tiles"
+    model = load_model(here / "model.onnx")
+    for path in (here / "photos").iterdir():
+        expected = model.predict(path, "semantic", tile=32, overlap=8).semantic
+        np.testing.assert_array_equal(cv2.imread(here / "out" / "semantic" / path.name, -1), expected)
+    whole, large = model.predict([path, path], "semantic", tile=64, overlap=8)[0], model.predict(path, "semantic")
+    np.testing.assert_array_equal(whole.semantic, large.semantic)
+    lazily = model((path for path in [path]), "semantic", tile=32, overlap=8)
+    np.testing.assert_array_equal(next(lazily).semantic, expected)
+    with pytest.raises(ValueError, match="an overlap without tiles"):
+        model.predict(path, overlap=8)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--tile", "32", "--overlap", "17"], "--overlap 17: tiles of 32 pixels share 16 at most"),
+        (["--overlap", "17"], "--overlap 17: no --tile is given"),
+    ],
+)
+def test_tiles_that_do_not_go(here: Path, words: list[str], told: str) -> None:
+    result = run("photos", *words)
+    assert result.exit_code == 2
+    assert told in " ".join(result.output.replace("│", " ").split())
 
 
 def test_it_says_where_nothing_is_found(here: Path) -> None:
