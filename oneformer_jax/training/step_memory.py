@@ -10,6 +10,7 @@ from oneformer_jax.checkpoints.contents import bytes_of
 from oneformer_jax.data.geometry import Size
 from oneformer_jax.errors import OneFormerError
 from oneformer_jax.models import oneformer
+from oneformer_jax.models.operations import operations
 from oneformer_jax.training.run import Recipe
 from oneformer_jax.training.step_programs import stand_in_batch, stand_in_step, traced_programs
 
@@ -20,13 +21,12 @@ WORKING = 0.1
 class StepMemory(NamedTuple):
     """Bytes at the moment when the most are in use, which is during `moment`, by what they hold in words.
 
-    Working memory is all that the running program makes besides; `operations` counts those of the whole step (None
-    where the backend does not say).
+    Working memory is all that the running program makes besides; `operations` counts those of the whole step.
     """
 
     moment: str
     parts: dict[str, int]
-    operations: float | None
+    operations: int
 
     @property
     def total(self) -> int:
@@ -77,8 +77,7 @@ def training_memory(
         "the update": (temporary[3] + written, gradients, 0),
     }
     moment, (working, held, waiting) = max(moments.items(), key=lambda item: sum(item[1]))
-    counts = [(program.cost_analysis() or {}).get("flops") for program in programs]
-    share = [batches_per_step * count for count in counts[:3] if count is not None]
+    *of_batch, of_update = (operations(program.jaxpr) for program in traced)
     parts = {
         "parameters": gradients,
         "optimizer": bytes_of((state.opt_state, state.loss_scale)),
@@ -88,8 +87,8 @@ def training_memory(
         "kept for the backward pass": waiting,
         "working memory": working,
     }
-    operations = None if None in counts else sum(share) + counts[3]
-    return StepMemory(moment, {name: size for name, size in parts.items() if size}, operations)
+    count = batches_per_step * sum(of_batch) + of_update
+    return StepMemory(moment, {name: size for name, size in parts.items() if size}, count)
 
 
 def estimated_memory(recipe: Recipe, batch: int, size: Size) -> dict[str, int]:

@@ -23,6 +23,7 @@ from oneformer_jax.models.compiled_programs import enable_compilation_cache
 from oneformer_jax.models.gpu.described import NAME, described_h100s
 from oneformer_jax.models.gpu.formulation import ops_of_gpus
 from oneformer_jax.models.oneformer import normalise
+from oneformer_jax.models.operations import operations
 from oneformer_jax.training.run import Recipe
 from oneformer_jax.training.sharding import DATA_AXIS
 from oneformer_jax.training.step_memory import estimated_memory, planned, training_memory
@@ -43,8 +44,8 @@ CARDS = (16, 24, 40, 80)
 SHARE_OF_A_CARD = 0.9
 """The largest share of it that is sensible to give to JAX (docs/gpu.md)."""
 
-Cost = tuple[float | None, Mapping[str, int]]
-"""Floating-point operations (None where the backend does not tell), and bytes by what they hold."""
+Cost = tuple[int, Mapping[str, int]]
+"""Operations, and bytes by what they hold."""
 
 
 def inspect_model(
@@ -78,16 +79,15 @@ def inspect_model(
         needed = training_memory(recipe, batch, (height, width), batches)
         inference = inference_cost(recipe, batch, (height, width))
     console.print(f"{work}, on {jax.devices()[0].device_kind}:\n")
-    for name, flops, memory in (
+    for name, count, memory in (
         ("inference, one task", *inference),
         ("training step", needed.operations, needed.parts),
     ):
-        operations = "operations unknown here" if flops is None else f"{flops / 1e9:,.2f} GFLOP"
-        _print(console, f"{name}: {operations}", _sizes(memory))
+        _print(console, f"{name}: {count / 1e9:,.2f} GFLOP", _sizes(memory))
     console.print(
-        "Operations: XLA's count, a multiplication and an addition are two. Memory: what is in use at most, in "
-        f"training during {needed.moment}, by what XLA plans for its programs on this device, with {SEGMENTS} segments "
-        "in an image; waiting batches come on top.",
+        "Operations: of products of matrices and convolutions, a multiplication and an addition are two. Memory: what "
+        f"is in use at most, in training during {needed.moment}, by what XLA plans for its programs on this device, "
+        f"with {SEGMENTS} segments in an image; waiting batches come on top.",
     )
 
 
@@ -157,12 +157,12 @@ def inference_cost(recipe: Recipe, batch: int, size: Size) -> Cost:
 
     images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8)
     tokens = jax.ShapeDtypeStruct((batch, config.task_seq_len), jnp.int32)
-    lowered = jax.jit(predict).lower(shapes, images, tokens)
-    plan = planned(lowered)
+    traced = jax.jit(predict).trace(shapes, images, tokens)
+    plan = planned(traced.lower())
     inputs = plan.argument_size_in_bytes - bytes_of(shapes)
     memory = {
         "parameters": bytes_of(shapes),
         "images and results": inputs + plan.output_size_in_bytes,
         "working memory": plan.temp_size_in_bytes,
     }
-    return (lowered.cost_analysis() or {}).get("flops"), memory
+    return operations(traced.jaxpr), memory
