@@ -136,7 +136,7 @@ def rules_with(backbone: str) -> list[Rule]:
 
 
 THRESHOLDS = Thresholds(0.8, 0.8, 150)
-"""With which the original's results were published, on every data set; Hugging Face holds the same weights."""
+"""With which the original's results on COCO were published; docs/model-zoo.md has those of other data sets."""
 
 TASK_PAD_ID = 49407
 """TAO pads task texts with the end token, and the task MLP of its weights has learnt that."""

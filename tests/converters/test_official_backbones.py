@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forward_shapes import check_inference
 from state_dicts import rows, shape_of
 
 from converters.files.read import Source
 from converters.names.swin import OUTPUT_NORMS
 from converters.published import DINAT
 from converters.weights import Converted, convert
+from oneformer_jax.app.settings.model import architecture_differences, model_config
+from oneformer_jax.app.spec import load_spec
 from oneformer_jax.models.backbones import BackboneConfig, ConvNeXtConfig, DinatConfig, RadioConfig
 from oneformer_jax.models.config import OneFormerConfig
 
@@ -80,6 +83,7 @@ def test_whole_models_of_several_names(
     assert found.kind == kind
     assert isinstance(found.config, OneFormerConfig)
     assert found.config.backbone == backbone
+    check_inference(found.config, (800, 1088))
     assert found.report.absent == ()
     bare = {key.removeprefix("model.") if kind == "tao" else key: held for key, held in kinds.items()}
     assert set(found.report.matched) == {key for key, held in bare.items() if held == "param"}
@@ -100,9 +104,30 @@ def test_whole_models(name: str, backbone: BackboneConfig, queries: int, classes
     assert found.kind == "shi"
     assert isinstance(config, OneFormerConfig)
     assert (config.backbone, config.transformer.num_queries, config.num_classes) == (backbone, queries, classes)
+    check_inference(config, (640, 864))
     assert found.report.absent == ()
     assert set(found.report.matched) == {key for key, kind in kinds.items() if kind == "param"}
     assert set(found.report.skipped) == {key for key, kind in kinds.items() if kind == "buffer"}
+
+
+PUBLISHED = Path(__file__).parents[2] / "configs" / "published"
+
+
+@pytest.mark.prove  # `make test`: benchmarks/test_zoo.py, what the specs say
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("shi_labs_swinl_coco", "150_16_swin_l_oneformer_coco_100ep"),
+        ("shi_dinatl_coco", "150_16_dinat_l_oneformer_coco_100ep"),
+        ("shi_dinatl_cityscapes", "250_16_dinat_l_oneformer_cityscapes_90k"),
+        ("shi_convnextl_ade20k", "250_16_convnext_l_oneformer_ade20k_160k"),
+        ("shi_convnextxl_ade20k", "250_16_convnext_xl_oneformer_ade20k_160k"),
+    ],
+)
+def test_the_spec_of_a_published_file_has_its_architecture(name: str, stem: str, shared: Path) -> None:
+    found, _ = converted(shared, name, location=f"{stem}.pth")
+    assert isinstance(found.config, OneFormerConfig)
+    assert architecture_differences(model_config(load_spec(PUBLISHED / f"{stem}.yaml")), found.config) == []
 
 
 @pytest.mark.slow

@@ -201,7 +201,7 @@ def convert(
     report: Annotated[Path | None, typer.Option(parser=path, help="Where to write the report as JSON.")] = None,
     backbone: Annotated[
         Path | None,
-        typer.Option(parser=path, help="YAML with keys of the backbone's section of the spec, such as dilations."),
+        typer.Option(parser=path, help="A spec, or YAML with keys of its backbone's section, such as dilations."),
     ] = None,
 ) -> None:
     """Convert PyTorch weights to a checkpoint, or a model to a Hugging Face folder."""

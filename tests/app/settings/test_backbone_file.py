@@ -30,12 +30,20 @@ def test_keys_of_a_section_and_others(tmp_path: Path) -> None:
     }
 
 
+def test_of_a_spec_its_backbone(tmp_path: Path) -> None:
+    section = "model: {backbone: {name: D2DiNAT, dinat: {kernel_size: 3}, swin: {embed_dim: 96}}}\nresults_dir: runs\n"
+    assert read_backbone_file(written(tmp_path, section)) == {"kernel_size": 3}
+    assert read_backbone_file(written(tmp_path, "model: {backbone: {swin: {embed_dim: 96}}}\n")) == {"embed_dim": 96}
+    assert read_backbone_file(written(tmp_path, "model:\n")) == {}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("name: D2ResNet\n", "name is 'D2ResNet', expected one of D2SwinTransformer"),
         ("dilations: [[1], [0]]\n", r"dilations.*greater than 0"),
         ("attention: global\n", "attention: "),
+        ("model: {backbone: {name: D2ResNet}}\n", "name is 'D2ResNet', expected one of"),
     ],
 )
 def test_what_no_backbone_accepts(text: str, message: str, tmp_path: Path) -> None:
