@@ -1,5 +1,6 @@
 """Scores any backend on a data set: each task with its own prediction, every image at its original size."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from oneformer_jax.data.geometry import Geometry, Policy, Size, resize_and_pad
 from oneformer_jax.errors import DataError
 from oneformer_jax.evaluation.backend import Asked, Backend, Pending, compiling_ahead, pending_results
 from oneformer_jax.evaluation.batches import filled
+from oneformer_jax.evaluation.gallery import quality_of_things
 from oneformer_jax.evaluation.metrics import (
     GroundTruth,
     PanopticCounts,
@@ -27,7 +29,7 @@ from oneformer_jax.evaluation.metrics import (
     semantic_scores,
     true_instances,
 )
-from oneformer_jax.postprocess.results import Instance, Thresholds
+from oneformer_jax.postprocess.results import Instance, Result, Thresholds
 from oneformer_jax.tasks import TASKS, Task
 
 Progress = Callable[[int, int], None]
@@ -38,6 +40,10 @@ Skip = Callable[[DataError], None]
 
 Stop = Callable[[], bool]
 """Asked before each batch whether to stop."""
+
+See = Callable[[int, float, Result], None]
+"""Called with the number of an image, how good its result is, and the result. How good: PQ with all classes as one,
+else mIoU, else PQ of the instances that reach the threshold, whichever tasks run; NaN where that is not defined."""
 
 T = TypeVar("T")
 
@@ -50,7 +56,8 @@ class Stopped(Exception):
 class Metrics:
     """Scores of the tasks that ran. `geometry` names the policy that sized the images.
 
-    The scores are taken over all images; `parts` are those of each data set where there are several.
+    The scores are taken over all images; `parts` are those of each data set where there are several. `confusion` are
+    the pixels by true and predicted class where semantic ran, `counts` the segments where panoptic did.
     """
 
     class_names: tuple[str, ...]
@@ -58,6 +65,8 @@ class Metrics:
     geometry: str
     scores: Mapping[Task, Scores] = field(default_factory=dict)
     parts: Mapping[str, "Metrics"] = field(default_factory=dict)
+    confusion: Int64[np.ndarray, "k k"] | None = None
+    counts: PanopticCounts | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +124,9 @@ class Evaluator:
         progress: Progress | None = None,
         skip: Skip | None = None,
         stop: Stop = lambda: False,
+        see: See | None = None,
     ) -> Metrics:
-        """Predict and score the whole data set, but for what `skip` takes.
+        """Predict and score the whole data set, but for what `skip` takes; `see` is shown each image.
 
         Raises:
             Stopped: in all processes, where `stop` asked any of them.
@@ -151,12 +161,12 @@ class Evaluator:
                     filled(geometries, self.batch_size),
                     asked,
                 )
-                self._add(scoring, sums, progress, skip)  # of the batch before: they ran beside the prediction
+                self._add(scoring, sums, progress, skip, see)  # of the batch before: they ran beside the prediction
                 scoring = [
-                    pool.submit(self._score, index, geometry.original, result, is_thing)
+                    pool.submit(self._score, index, geometry.original, result, is_thing, see is not None)
                     for index, geometry, result in zip(loaded, geometries, results, strict=False)
                 ]
-            self._add(scoring, sums, progress, skip)
+            self._add(scoring, sums, progress, skip, see)
         of_processes = self.gather(None if stopped else sums)
         if None in of_processes:
             raise Stopped
@@ -186,7 +196,7 @@ class Evaluator:
         geometry = self.policy(image.shape[:2])
         return resize_and_pad(image, geometry), geometry
 
-    def _score(self, index: int, size: Size, pending: Pending, is_thing: Bool[np.ndarray, " k"]) -> "_Sums":
+    def _score(self, index: int, size: Size, pending: Pending, is_thing: Bool[np.ndarray, " k"], seen: bool) -> "_Sums":
         record, num_classes = self.dataset.records[index], len(is_thing)
         with naming(record):
             truth = GroundTruth.from_segments(self.dataset.read_segments(index), record.segments)
@@ -199,8 +209,18 @@ class Evaluator:
             image = image._replace(found=result.instance, true=true_instances(truth, is_thing))
         if result.panoptic is not None:
             sums.counts = count_segments(result.panoptic, truth, num_classes)
+        if seen:
+            image = image._replace(quality=self._quality(result, truth, sums, is_thing), result=result)
         sums.images = [image]
         return sums
+
+    def _quality(self, result: Result, truth: GroundTruth, sums: "_Sums", is_thing: Bool[np.ndarray, " k"]) -> float:
+        """See `See`."""
+        if sums.counts is not None:
+            return sums.counts.quality
+        if sums.confusion is not None:
+            return semantic_scores(sums.confusion).overall["mIoU"]
+        return quality_of_things(result.instance or (), truth, is_thing, self.thresholds.object_mask_threshold)
 
     def _add(
         self,
@@ -208,8 +228,13 @@ class Evaluator:
         sums: "dict[str | None, _Sums]",
         progress: Progress | None,
         skip: Skip | None,
+        see: See | None,
     ) -> None:
         for _, score in _usable(enumerate(scoring), skip):
+            (image,) = score.images
+            if see is not None:
+                see(image.number, image.quality, image.result)
+            score.images = [image._replace(result=Result())]
             for name, total in sums.items():
                 if name is None or score.images[0].number in self.dataset.parts[name]:
                     total.add(score)
@@ -228,7 +253,14 @@ class Evaluator:
             images = sorted(sums.images, key=lambda image: image.number)  # ties in AP must not depend on the batches
             found, true, sizes = zip(*((image.found, image.true, image.size) for image in images), strict=True)
             scores["instance"] = mask_average_precision(found, true, sizes, is_thing)
-        return Metrics(known + extra, len(sums.images), self.policy_name, scores)
+        return Metrics(
+            known + extra,
+            len(sums.images),
+            self.policy_name,
+            scores,
+            confusion=sums.confusion,
+            counts=sums.counts,
+        )
 
 
 def _usable(futures: Iterable[tuple[int, Future[T]]], skip: Skip | None) -> Iterator[tuple[int, T]]:
@@ -243,12 +275,15 @@ def _usable(futures: Iterable[tuple[int, Future[T]]], skip: Skip | None) -> Iter
 
 
 class _Image(NamedTuple):
-    """What AP needs of all images at once; no instances where that task does not run."""
+    """What AP needs of all images at once; no instances where that task does not run. How good a result is, and the
+    result, are there where somebody sees it, until then."""
 
     number: int
     size: Size
     found: tuple[Instance, ...] = ()
     true: tuple[TrueInstance, ...] = ()
+    quality: float = math.nan
+    result: Result = Result()
 
 
 @dataclass

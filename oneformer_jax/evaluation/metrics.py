@@ -9,20 +9,22 @@ import contextlib
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int16, Int32, Int64, Integer
+from jaxtyping import Bool, Float, Float64, Int, Int16, Int32, Int64, Integer
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from oneformer_jax.data.datasets.dataset import Segment, front
-from oneformer_jax.postprocess.results import Instance, PanopticResult, RunLengths
+from oneformer_jax.postprocess.results import Instance, PanopticResult, PanopticSegment, RunLengths
 
 MAX_DETECTIONS = 100  # an image, as in COCO
+SIZES = {"small": 0, "medium": 32**2, "large": 96**2}
+"""The pixels from which on a segment is so large, as in COCO."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,14 @@ class GroundTruth:
     def index(self) -> Int16[np.ndarray, "h w"]:
         """One segment a pixel: where masks overlap, the one in front. What mIoU and PQ are measured against."""
         return front(self.planes)
+
+    def as_panoptic(self) -> PanopticResult:
+        """The truth as if it were predicted: a segment of each row, numbered from 1."""
+        ids = self.index.astype(np.int32) + 1
+        areas = np.bincount(ids.ravel(), minlength=len(self.categories) + 1)[1:].tolist()
+        rows = enumerate(zip(self.categories.tolist(), areas, strict=True), start=1)
+        segments = (PanopticSegment(number, category, False, 1.0, area) for number, (category, area) in rows)
+        return PanopticResult(ids, tuple(segments))
 
     def class_map(self) -> Int32[np.ndarray, "h w"]:
         """Class index of every pixel, -1 where void. Crowd regions have a class like any other (as in the original's
@@ -178,12 +188,20 @@ def _coco(images: list[dict[str, Any]], categories: list[dict[str, Any]], annota
 
 @dataclass(frozen=True)
 class PanopticCounts:
-    """Matched, false positive and false negative segments per class, and the sum of IoU over the matches."""
+    """Matched, false positive and false negative segments per class, and the sum of IoU over the matches. `by_size` are
+    those matched, missed, and the sum of IoU of the true segments of each of `SIZES`."""
 
     true_positives: Int64[np.ndarray, " k"]
     false_positives: Int64[np.ndarray, " k"]
     false_negatives: Int64[np.ndarray, " k"]
     iou: Float[np.ndarray, " k"]
+    by_size: Float64[np.ndarray, "3 3"] = field(default_factory=lambda: np.zeros((3, 3)))
+
+    @property
+    def quality(self) -> float:
+        """PQ with all classes as one; NaN where there is nothing."""
+        weight = self.true_positives.sum() + 0.5 * (self.false_positives.sum() + self.false_negatives.sum())
+        return float(self.iou.sum() / weight) if weight else math.nan
 
     def __add__(self, other: "PanopticCounts") -> "PanopticCounts":
         return PanopticCounts(*map(np.add, vars(self).values(), vars(other).values()))
@@ -221,6 +239,12 @@ def count_segments(prediction: PanopticResult, truth: GroundTruth, num_classes: 
     true_row, predicted_column = np.nonzero(matches)
     missed = ~matches.any(axis=1) & ~truth.iscrowd & ~_hidden(truth, overlap[1:].sum(axis=1))
     wrong = ~matches.any(axis=0) & (forgiven <= 0.5 * area)
+    shown = overlap[1:].sum(axis=1)
+    size = np.digitize(shown, list(SIZES.values())) - 1
+    by_size = np.zeros((3, 3))
+    np.add.at(by_size, (size[true_row], 0), 1)
+    np.add.at(by_size, (size[missed], 1), 1)
+    np.add.at(by_size, (size[true_row], 2), iou[true_row, predicted_column])
     return PanopticCounts(
         true_positives=per_class(truth.categories[true_row]),
         false_positives=per_class(categories[wrong]),
@@ -228,6 +252,7 @@ def count_segments(prediction: PanopticResult, truth: GroundTruth, num_classes: 
         iou=np.bincount(
             truth.categories[true_row], weights=iou[true_row, predicted_column], minlength=num_classes
         ).astype(np.float64),
+        by_size=by_size,
     )
 
 

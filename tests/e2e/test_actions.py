@@ -86,6 +86,9 @@ def test_evaluate_scores_all_tasks_at_the_original_size(workspace: Path, trained
         assert metrics[name] is None or 0 <= metrics[name] <= 1
     assert metrics["num_images"] == 3
     assert set(metrics["per_class"]) == {"disk", "square", "triangle", "cross", "ring", "ground", "band"}
+    report = (trained / "evaluate" / "report.html").read_text()
+    assert f"<em>{100 * metrics['PQ']:.1f}</em> PQ" in report
+    assert report.count("<figure data-text=") == 3
     last = lines_of(trained / "evaluate" / "status.json")[-1]
     assert (last["status"], last["message"]) == ("SUCCESS", "Evaluate finished successfully.")
     assert last["kpi"]["test_mIoU"] == metrics["mIoU"]

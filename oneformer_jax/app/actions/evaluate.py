@@ -1,6 +1,8 @@
-"""The evaluate action: a model and annotated images in, metrics.json and a table out. JAX only for a checkpoint."""
+"""The evaluate action: a model and annotated images in, metrics.json, report.html and a table out. JAX only for a
+checkpoint."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -12,32 +14,52 @@ from oneformer_jax.app.run.opened import Skipped, agree, compiling, open_model, 
 from oneformer_jax.app.run.status import kpi
 from oneformer_jax.app.run.waiting import waiting
 from oneformer_jax.checkpoints.agreement import Facts
+from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.geometry import Letterbox
 from oneformer_jax.evaluation.evaluator import Metrics
+from oneformer_jax.evaluation.gallery import Gallery
+from oneformer_jax.evaluation.metrics import GroundTruth
 from oneformer_jax.evaluation.report import class_scores, mean_scores, metrics_json, percent
+from oneformer_jax.predict.predictor import Predictor
+from oneformer_jax.predict.report.layers import layers_of
+from oneformer_jax.predict.report.page import Shown, report_page
 from oneformer_jax.predict.runs import EvaluationRun
-from oneformer_jax.writing import write_json
+from oneformer_jax.writing import write_json, write_text
 
-METRICS = "metrics.json"
+METRICS, REPORT = "metrics.json", "report.html"
+WORST, BEST = 24, 8
+"""Pictures of a report."""
 
 
 def evaluate(settings: EvaluationRun, run: Run) -> Metrics:
-    """Scores the model and writes metrics.json.
+    """Scores the model and writes metrics.json and report.html.
 
     The architecture comes from the checkpoint, the geometry of an exported model is the letterbox of its size. Raises
     OneFormerError (data, checkpoint, exported model) before long work; after it where images had to be left out.
     """
     if (path := run.folder / METRICS).exists():
         run.status.warning(f"the scores of an earlier evaluation will be replaced: {path}")
-    skipped = Skipped(run.status)
-    metrics = score(settings, run, skipped)
+    skipped, gallery = Skipped(run.status), Gallery(WORST, BEST)
+    metrics, model, dataset = _scored(settings, run, skipped, gallery)
+    with waiting("drawing the report", run.console):
+        facts = [f"{metrics.num_images} images, {metrics.geometry}. Scores are in percent."]
+        facts += [f"{len(skipped.reasons)} images could not be used."] * bool(skipped.reasons)
+        page = report_page(model.path, facts, metrics, _pictures(gallery, dataset, model))
+        write_text(run.folder / REPORT, page)
+    run.console.print(f"report: {run.folder / REPORT}")
     skipped.raise_any(f"the scores are those of the other {metrics.num_images}")
     return metrics
 
 
 def score(settings: EvaluationRun, run: Run, skipped: Skipped) -> Metrics:
-    """As `evaluate`, leaving it to the caller what images that are left out mean."""
+    """As `evaluate`, without a report, and leaving it to the caller what images that are left out mean."""
+    return _scored(settings, run, skipped, None)[0]
+
+
+def _scored(
+    settings: EvaluationRun, run: Run, skipped: Skipped, gallery: Gallery | None
+) -> tuple[Metrics, Predictor, Dataset]:
     scoring = settings.scoring
     dataset = open_dataset(scoring.data)
     warn_of_notes(dataset, run.status.warning)
@@ -48,7 +70,7 @@ def score(settings: EvaluationRun, run: Run, skipped: Skipped) -> Metrics:
     policy = Letterbox(model.image_size) if model.image_size else scoring.policy
     evaluator = replace(scoring, policy=policy, batch_size=batch_size, thresholds=model.thresholds).evaluator(dataset)
     with waiting("evaluating", run.console, len(dataset), partial(compiling, model)) as count:
-        metrics = evaluator.run(model.backend, lambda done, _: count(done), skipped)
+        metrics = evaluator.run(model.backend, lambda done, _: count(done), skipped, see=gallery)
     content = metrics_json(metrics, per_class=scoring.per_class)
     if skipped.reasons:
         content["skipped"] = list(skipped.reasons)
@@ -57,7 +79,20 @@ def score(settings: EvaluationRun, run: Run, skipped: Skipped) -> Metrics:
     run.console.print(metrics_table(metrics, per_class=scoring.per_class))
     run.console.print(f"metrics: {path}")
     run.status.write("RUNNING", "Evaluation metrics generated.", kpi=kpi(content, prefix="test_"))
-    return metrics
+    return metrics, model, dataset
+
+
+def _pictures(gallery: Gallery, dataset: Dataset, model: Predictor) -> Iterator[Shown]:
+    """Those of a gallery, drawn."""
+    categories, min_score = dataset.categories, model.thresholds.object_mask_threshold
+    worst = gallery.worst
+    for place, seen in enumerate([*worst, *gallery.best]):
+        record = dataset.records[seen.number]
+        image, planes = dataset.read(seen.number)
+        truth = GroundTruth.from_segments(planes, record.segments)
+        layers = layers_of(image, truth, seen.result, categories, model.is_thing, min_score)
+        names = sorted({categories.name_of(segment.category) for segment in record.segments})
+        yield Shown(record.image_path.name, seen.quality, place >= len(worst), names, layers)
 
 
 def metrics_table(metrics: Metrics, *, per_class: bool = True) -> Table:

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
 import cv2
@@ -9,10 +10,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from oneformer_jax.data.datasets.categories import Categories
-from oneformer_jax.data.datasets.dataset import Dataset, front, listing
+from oneformer_jax.data.datasets.dataset import Dataset, listing
 from oneformer_jax.data.importers.written import Counts
 from oneformer_jax.errors import DataError
-from oneformer_jax.postprocess.results import PanopticResult, PanopticSegment
+from oneformer_jax.evaluation.metrics import GroundTruth
 from oneformer_jax.predict.draw import draw_panoptic
 
 PICTURES = 16
@@ -74,16 +75,13 @@ def samples(dataset: Dataset) -> Iterator[tuple[str, Picture]]:
     """Up to `PICTURES` pictures, evenly spaced, with their labels drawn over them. Raises DataError."""
     for i in np.unique(np.linspace(0, len(dataset) - 1, PICTURES).astype(int)).tolist():
         image, planes = dataset.read(i)
-        rows = front(planes)
-        scale = min(_SHORT_EDGE / min(rows.shape), _LONG_EDGE / max(rows.shape))
-        size = (max(1, round(rows.shape[1] * scale)), max(1, round(rows.shape[0] * scale)))
+        truth = GroundTruth.from_segments(planes, dataset.records[i].segments).as_panoptic()
+        height, width = truth.ids.shape
+        scale = min(_SHORT_EDGE / min(height, width), _LONG_EDGE / max(height, width))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-        ids = cv2.resize(rows, size, interpolation=cv2.INTER_NEAREST).astype(np.int32) + 1
-        segments = tuple(
-            PanopticSegment(row + 1, segment.category, False, 1.0, 0)
-            for row, segment in enumerate(dataset.records[i].segments)
-        )
-        drawn = draw_panoptic(image, PanopticResult(ids, segments), dataset.categories, scores=False)
+        ids = cv2.resize(truth.ids, size, interpolation=cv2.INTER_NEAREST)
+        drawn = draw_panoptic(image, replace(truth, ids=ids), dataset.categories, scores=False)
         yield dataset.records[i].image_path.name, drawn
 
 
