@@ -72,12 +72,13 @@ from oneformer_jax.evaluation.evaluator import Evaluator
 from oneformer_jax.evaluation.report import metrics_json
 from oneformer_jax.predict.jax_backend import JaxBackend, OnDeviceBackend, oneformer
 from oneformer_jax.models.config import OneFormerConfig
+from oneformer_jax.models.predictions import Predictions
 from oneformer_jax.training.sharding import make_mesh
 
 # In place of the network: red, green and blue are masks of the first three of seven classes.
 def predict(params, images, tokens, config):
     classes = jnp.broadcast_to(10 * jnp.eye(3, 8), (len(images), 3, 8))
-    return classes, jnp.moveaxis(images[:, ::4, ::4], 3, 1)
+    return Predictions(classes, jnp.moveaxis(images[:, ::4, ::4], 3, 1))
 
 oneformer.encode, oneformer.predict = lambda params, images, config: images, predict
 folder, policy = Path(sys.argv[1]), EvaluationPolicy(64, 64)
