@@ -47,7 +47,7 @@ class Whole:
         change = (self.columns.start + column) * size[0] + self.rows.start + row
         # What ends at the foot of a column may go on at the head of the next one.
         differs = change[1:] != change[:-1]
-        change = change[np.append(True, differs) & np.append(differs, True)]
+        change = change[np.append(True, differs) & np.append(differs, True) & (change < size[0] * size[1])]
         return run_lengths(np.zeros(len(change), np.int64), change, 1, size)[0][0]
 
 
@@ -67,9 +67,39 @@ class Joining:
             self._pieces.append(Piece(number, category, score, mask, of_mask[id(mask)]))
 
     def wholes(self) -> list[Whole]:
-        """The objects, best first."""
-        found = [_whole(pieces, self._windows) for pieces in joined(self._pieces)]
+        """The objects, best first. What a window shows the end of, and another one all of that and more, is left out
+        where that other one does not find it: it would be a cut object, or one more for an object that is found."""
+        groups = joined(self._pieces)
+        kept = [pieces for pieces in groups if len(pieces) > 1 or not self._is_seen_better(pieces[0])]
+        found = [_whole(pieces, self._windows) for pieces in kept]
         return sorted(found, key=lambda one: -one.score)
+
+    def _is_seen_better(self, piece: Piece) -> bool:
+        """Whether a piece ends at an edge of its window, beyond which a window goes on that shows all of the piece."""
+        window = self._windows[piece.window]
+        left, top, width, height = (round(value) for value in coco_mask.toBbox(piece.mask))
+        box = (slice(top, top + height), slice(left, left + width))
+        # For rows and columns: whether the piece ends at an edge beyond which other windows go on.
+        axes = zip(box, window.size, window[:2], window[2:], strict=True)
+        ends = [
+            (part.start == 0 and own.start > all_.start, part.stop == length and own.stop < all_.stop)
+            for part, length, all_, own in axes
+        ]
+
+        def goes_on(other: Window) -> bool:
+            return all(
+                not (before and theirs.start >= ours.start) and not (after and theirs.stop <= ours.stop)
+                for (before, after), ours, theirs in zip(ends, window[:2], other[:2], strict=True)
+            )
+
+        def holds_all(zone: tuple[slice, slice]) -> bool:
+            return all(
+                shown.start <= part.start and part.stop <= shown.stop for shown, part in zip(zone, box, strict=True)
+            )
+
+        return any(map(any, ends)) and any(
+            holds_all(zone) and goes_on(self._windows[number]) for number, zone in self._zones[piece.window].items()
+        )
 
 
 def joined(pieces: Sequence[Piece]) -> list[list[Piece]]:

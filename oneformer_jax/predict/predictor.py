@@ -14,6 +14,7 @@ from jaxtyping import Bool, UInt8
 
 from oneformer_jax.checkpoints.agreement import Statistics
 from oneformer_jax.data.datasets.categories import Categories
+from oneformer_jax.data.datasets.images import of_any_size
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size, resize_and_pad
 from oneformer_jax.data.given_picture import as_picture
 from oneformer_jax.errors import EngineError, needs
@@ -125,10 +126,10 @@ class Predictor:
         if tile is not None:
             windows = Windows.of_sides(tile, overlap)
             if isinstance(picture, Iterator):
-                return (self._in_windows(as_picture(one), windows, chosen, count) for one in picture)
+                return (self._in_windows(one, windows, chosen, count) for one in picture)
             if isinstance(picture, list | tuple):
-                return [self._in_windows(as_picture(one), windows, chosen, count) for one in picture]
-            return self._in_windows(as_picture(picture), windows, chosen, count)
+                return [self._in_windows(one, windows, chosen, count) for one in picture]
+            return self._in_windows(picture, windows, chosen, count)
         if overlap is not None:
             raise ValueError("an overlap without tiles has no meaning: give tile=, too")
         if isinstance(picture, Iterator):
@@ -149,9 +150,9 @@ class Predictor:
 
         return in_order(((image, self.policy(image.shape[:2])) for image in images), count, results, most)
 
-    def _in_windows(
-        self, image: UInt8[np.ndarray, "_ _ 3"], windows: Windows, tasks: Sequence[Task], count: int
-    ) -> Prediction:
+    def _in_windows(self, picture: Any, windows: Windows, tasks: Sequence[Task], count: int) -> Prediction:
+        with of_any_size():
+            image = as_picture(picture)
         result = result_in_windows(self.backend, image, windows, self.policy, self.asked(tasks), count)
         return self._told(result, image)
 

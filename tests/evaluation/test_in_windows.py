@@ -1,18 +1,20 @@
 """Large pictures in windows, by a backend whose answers are known: what is drawn is found, once and exactly."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from by_color import CATEGORIES, THINGS, ByColor, picture_of
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools import mask as coco_mask
 from tiers import examples
 
 from oneformer_jax.data.geometry import Letterbox
-from oneformer_jax.errors import OneFormerError
+from oneformer_jax.errors import DataError, OneFormerError
 from oneformer_jax.evaluation.backend import Asked
 from oneformer_jax.evaluation.in_windows import result_in_windows
 from oneformer_jax.postprocess.assembled import Assembled
@@ -20,6 +22,7 @@ from oneformer_jax.postprocess.joining import Joining
 from oneformer_jax.postprocess.results import Result, Thresholds
 from oneformer_jax.postprocess.tiles import interpolate_rows
 from oneformer_jax.postprocess.windows import Windows
+from oneformer_jax.predict.predictor import Predictor
 from oneformer_jax.tasks import TASKS
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -110,6 +113,7 @@ def test_a_drawn_picture_of_2048_in_tiles_of_512(batch_size: int) -> None:
 
 @settings(max_examples=examples(10))
 @given(st.integers(32, 80), st.integers(32, 80), st.integers(1, 16), st.integers(0, 2**16))
+@example(32, 39, 1, 50)  # a thing in the last pixel
 def test_rectangles_anywhere(height: int, width: int, overlap: int, seed: int) -> None:
     """Whatever the sizes are. No two lie over each other: parts of one thing that is cut in two are two things."""
     rng = np.random.default_rng(seed)
@@ -215,3 +219,40 @@ def test_what_one_window_sees_worse_is_joined_and_what_agrees_too_little_is_not(
         mask[:4, start:stop] = 1
         apart.add(number, [(0, 0.9, coco_mask.encode(mask))])
     assert len(apart.wholes()) == 2
+
+
+@pytest.mark.parametrize(
+    ("window", "columns", "kept"),
+    [
+        (0, (26, 32), False),  # ends at a seam, and the other window shows all of it and more
+        (0, (20, 32), True),  # more than the other one shows
+        (0, (26, 31), True),  # does not end there
+        (1, (0, 6), False),
+        (1, (26, 32), True),  # ends where the picture does
+        (0, (0, 4), True),
+    ],
+)
+def test_the_end_of_a_thing_that_its_window_shows_worse_is_no_thing(
+    window: int, columns: tuple[int, int], kept: bool
+) -> None:
+    """Whose other part the other window does not find; at the upper edge of the picture, which is no seam."""
+    joining = Joining(Windows(32, 8).of((16, 56)))
+    mask = np.zeros((16, 32), np.uint8, order="F")
+    mask[:4, slice(*columns)] = 1
+    joining.add(window, [(0, 0.9, coco_mask.encode(mask))])
+    assert len(joining.wholes()) == kept
+
+
+def test_pictures_of_any_size_are_read_for_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    ids = np.zeros((64, 80), np.int32)
+    Image.fromarray(picture_of(ids, [2])).save(tmp_path / "large.png")
+    policy = Letterbox((32, 32))
+    model = Predictor("by color", "stand-in", ByColor(), CATEGORIES, ByColor.num_classes, policy)
+    with pytest.raises(DataError, match="more pixels than"):
+        model(tmp_path / "large.png")
+    found = model(tmp_path / "large.png", "semantic", tile=32)
+    assert found.semantic is not None
+    assert (found.semantic == 2).all()
+    with pytest.raises(DataError, match="more pixels than"):
+        model(tmp_path / "large.png")

@@ -10,7 +10,7 @@ import numpy as np
 from oneformer_jax.app.run.execute import Run
 from oneformer_jax.app.run.opened import Skipped, compiling, counting_categories, open_model
 from oneformer_jax.app.run.waiting import waiting
-from oneformer_jax.data.datasets.images import list_images, read_header, read_image
+from oneformer_jax.data.datasets.images import list_images, of_any_size, read_header, read_image
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.pictures import find_pictures
 from oneformer_jax.data.storage.cache import local_folder
@@ -164,7 +164,7 @@ def _shapes_in_windows(
     """A batch of each shape that the windows of images have; what is no image is skipped."""
     found = dict[Geometry, None]()
     for path in paths:
-        with skipped.noted():
+        with skipped.noted(), of_any_size():
             found[window_geometry(read_header(path).size, windows, policy)] = None
     return [[geometry] * batch_size for geometry in found]
 
@@ -175,7 +175,7 @@ def _predicted_in_windows(
     """One image at a time: its windows are the batches."""
     for path in paths:
         image = None
-        with skipped.noted():
+        with skipped.noted(), of_any_size():
             image = read_image(path)
         if image is not None:
             yield [(path, image, partial(in_windows, picture=image, progress=seen.tiles))]

@@ -71,6 +71,7 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
     places = {
         "pictures": folder / "inference",
         "metrics": folder / "evaluate" / "metrics.json",
+        "report": folder / "evaluate" / "report.html",
         "learning curves": folder / "train" / "curves.png",
         "best checkpoint": folder / "train" / "best",
         "data": data,

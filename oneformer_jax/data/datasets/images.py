@@ -180,6 +180,16 @@ def list_images(folder: Path) -> list[Path]:
 
 
 @contextmanager
+def of_any_size() -> Iterator[None]:
+    """Inside, images are read however many pixels they have, in all threads."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+@contextmanager
 def _opened(file: ImageFile) -> Iterator[Image.Image]:
     """Yields what Pillow recognises; its pixels are not read yet."""
     if isinstance(file, Path) and not file.is_file() and file.exists():
@@ -221,7 +231,7 @@ def _told(where: str) -> Iterator[None]:
         raise DataError(
             f"the image has more pixels than the {limit} megapixels that are read",
             where=where,
-            hint="cut it into tiles or make it smaller: the model sees all of it at a size like test_max_size",
+            hint="make it smaller, or cut it into tiles (predict --tile): a model sees it at a size like test_max_size",
         ) from error
     except Exception as error:
         raise DataError(f"the image cannot be read: {str(error) or type(error).__name__}", where=where) from error
