@@ -105,8 +105,8 @@ def infer_dinat(shapes: Shapes, told: Told) -> DinatConfig:
         raise CheckpointError(
             f"the {' and the '.join(missing)} of this DiNAT, which weights do not hold, are not known",
             where=where,
-            hint="convert takes a spec or the keys of model.backbone.dinat in a file as --backbone; a training takes them from "
-            "its spec",
+            hint="convert takes a spec, or a file with the keys of model.backbone.dinat, as --backbone; a training "
+            "takes them from its spec",
         )
     dilations = facts["dilations"]
     if dilations is not None and not _fits(dilations, depths):
@@ -159,8 +159,8 @@ def infer_radio(shapes: Shapes, told: Told) -> RadioConfig:
         raise CheckpointError(
             f"the num_heads of this RADIO of {embed_dim} channels {found}",
             where=where,
-            hint="convert takes a spec or the keys of model.backbone.radio in a file as --backbone; a training takes them from "
-            "its spec",
+            hint="convert takes a spec, or a file with the keys of model.backbone.radio, as --backbone; a training "
+            "takes them from its spec",
         )
     positions, align_corners = facts.get("positions", "resized"), facts.get("align_corners", True)
     if positions not in get_args(Positions) or not isinstance(align_corners, bool):
