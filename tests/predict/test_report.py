@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -95,6 +96,19 @@ def test_the_page_has_the_numbers_and_names_nothing_outside() -> None:
     assert not re.search(r"https?://|@import|url\(", text)
     assert text.count("<figure data-text=") == 3
     assert "c&#x27;.png: 100.0, one of the best" in text
+
+
+def test_several_data_sets_have_a_row_each() -> None:
+    whole = metrics()
+    assert "Data sets" not in page()
+    parts = {"one": replace(whole, num_images=3), "<two>": replace(whole, num_images=4, scores={})}
+    read = Cells()
+    read.feed(report_page("x", [], replace(whole, parts=parts), []))
+    assert read.rows[:3] == [
+        ["data set", "images", "mIoU", "pixel accuracy", "PQ", "SQ", "RQ"],
+        ["one", "3", "50.0", "62.5", "40.0", "80.0", "-"],
+        ["<two>", "4", "-", "-", "-", "-", "-"],
+    ]
 
 
 def test_without_semantic_and_pictures_their_sections_are_left_out() -> None:

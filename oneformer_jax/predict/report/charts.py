@@ -29,6 +29,19 @@ def headline(metrics: Metrics) -> str:
     return f"<div class=scores>{''.join(groups)}</div>"
 
 
+def parts(metrics: Metrics) -> str:
+    """The scores over all classes of each of several data sets, "" where there is one."""
+    names = list(mean_scores(metrics))
+    rows = []
+    for name, part in metrics.parts.items():
+        means = mean_scores(part)
+        cells = "".join(f"<td class=n>{percent(means.get(score, math.nan))}</td>" for score in names)
+        rows.append(f"<tr><td>{escape(name)}</td><td class=n>{part.num_images}</td>{cells}</tr>")
+    heads = "".join(f"<th class=n>{name.replace('_', ' ')}</th>" for name in ("images", *names))
+    table = f"<table><tr><th>data set</th>{heads}</tr>{''.join(rows)}</table>"
+    return f"<h2>Data sets</h2><div class=wide>{table}</div>" if rows else ""
+
+
 def classes(metrics: Metrics) -> str:
     """A row for each class, which the page sorts by any column."""
     rows = class_scores(metrics)

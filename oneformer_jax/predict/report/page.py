@@ -35,7 +35,7 @@ class Shown:
 def report_page(title: str, facts: Sequence[str], metrics: Metrics, pictures: Iterable[Shown]) -> str:
     """The page. `title` names the model, `facts` are sentences under it."""
     body = [f"<h1>{escape(title)}</h1>", *(f"<p class=soft>{escape(fact)}</p>" for fact in facts)]
-    body += [charts.headline(metrics), "<h2>Classes</h2>", charts.classes(metrics)]
+    body += [charts.headline(metrics), charts.parts(metrics), "<h2>Classes</h2>", charts.classes(metrics)]
     if metrics.confusion is not None and metrics.confusion.any():
         body += ["<h2>Confusions</h2>", charts.confusion(metrics.confusion, metrics.class_names)]
     if metrics.counts is not None:
