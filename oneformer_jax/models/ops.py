@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, SupportsInt
 
 import jax
 import jax.numpy as jnp
@@ -63,13 +63,14 @@ def contract(subscripts: str, a: Float[Array, "..."], b: Float[Array, "..."]) ->
     return _in_use.get().contract(subscripts, a, b)
 
 
-def parts_of(count: int, logits: int) -> int:
-    """Into how many equal parts `count` of something are divided whose attention has so many `logits`, so that those of
-    one part are not too many for the memory; the parts are computed one after the other."""
+def parts_of(count: int, logits: SupportsInt) -> int:
+    """Into how many equal parts `count` of something are divided whose attention has so many `logits` (a symbol in an
+    exported batch of any size), so that those of one part are not too many for the memory; the parts are computed one
+    after the other."""
     most = _in_use.get().most_logits
     if most is None or count == 1:
         return 1
-    wanted = -(-logits // most)
+    wanted = -(-int(logits) // most)
     return next(parts for parts in range(1, count + 1) if count % parts == 0 and (parts >= wanted or parts == count))
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from jax.sharding import Mesh
 from tiny import TINY
 
@@ -68,3 +69,11 @@ def test_the_devices_of_a_mesh_choose_the_formulation() -> None:
     assert on_gpu.ops == ops_of_gpus(meshes[1])
     assert on_gpu == TINY.on(meshes[1]), "one key of the compiled programs"
     assert on_gpu.to_json() == TINY.to_json()
+
+
+def test_attention_is_parted_by_its_logits_but_for_a_batch_of_any_size() -> None:
+    (batch,) = export.symbolic_shape("B")
+    with ops.using(ops.Ops()):
+        assert ops.parts_of(4, 100 * batch) == 1
+    with ops.using(ops.Ops(most_logits=100)):
+        assert [ops.parts_of(4, logits) for logits in (100, 101, 250, 1000)] == [1, 2, 4, 4]
