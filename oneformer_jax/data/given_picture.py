@@ -47,5 +47,5 @@ def _scaled(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     if not (lowest >= 0 and highest <= 1):  # nor where one of them is no number
         found = "values that are no numbers (NaN)" if np.isnan(lowest) else f"{lowest:g} to {highest:g}"
         hint = "picture.round().clip(0, 255).astype(np.uint8) where it lies in 0..255; undo a normalisation before"
-        raise DataError(f"a picture in floating point must lie in 0..1, found {found}", hint=hint)
+        raise DataError(f"a picture must lie in 0..1 where it is floating point, found {found}", hint=hint)
     return np.rint(255 * values.astype(np.float32)).astype(np.uint8)

@@ -300,7 +300,10 @@ def test_arrays_images_and_paths_are_one_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "what"),
     [
-        (np.full((4, 6, 3), 117.5), r"must lie in 0\.\.1, found 117\.5 to 117\.5(.|\n)*clip"),
+        (
+            np.full((4, 6, 3), 117.5),
+            r"must lie in 0\.\.1 where it is floating point, found 117\.5 to 117\.5(.|\n)*clip",
+        ),
         (np.linspace(-2, 2, 24).reshape(4, 6), r"found -2 to 2"),
         (np.array([[0.5, np.nan]]), r"found values that are no numbers"),
         (np.array([[0.5, np.inf]]), r"found 0\.5 to inf"),
