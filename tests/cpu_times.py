@@ -7,13 +7,11 @@ does other work too, and less than that without the speed of the machine: the he
 import json
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import forked
-import numpy as np
 import pytest
 
 SHOWN = 30
@@ -30,20 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def matrix_rate() -> float:
-    """GFLOP/s of NumPy's product of float32 matrices, the best of ten."""
-    size = 1024
-    matrix, best = np.ones((size, size), np.float32), np.inf
-    for _ in range(10):
-        start = time.perf_counter()
-        matrix @ matrix
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best / 1e9
-
-
 def machine() -> str:
     """What times depend on."""
-    return f"machine: {len(os.sched_getaffinity(0))} cores, {matrix_rate():.0f} GFLOP/s in float32 products of NumPy"
+    from oneformer_jax.devices import processor  # once its types are checked
+
+    return f"machine: {processor()}"
 
 
 def pytest_report_header() -> str:

@@ -22,6 +22,7 @@ from oneformer_jax.app.spec import Spec, load_spec
 from oneformer_jax.data.datasets.dataset import Dataset
 from oneformer_jax.data.datasets.files import open_dataset
 from oneformer_jax.data.drawn_shapes import nearest_colour_baseline, write_drawn_shapes
+from oneformer_jax.devices import processor
 from oneformer_jax.evaluation.metrics import GroundTruth, confusion_matrix, semantic_scores
 from oneformer_jax.evaluation.report import headline, percent
 from oneformer_jax.tasks import TASKS
@@ -31,7 +32,7 @@ TRAINING_IMAGES, HELD_OUT_IMAGES, PICTURES = 4000, 100, 8
 
 def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
     """Everything lies under the spec's results_dir. Run again, it reuses the data and resumes the training."""
-    started = time.monotonic()
+    started, rate = time.monotonic(), processor()
     overrides = [*_devices(load_spec(spec_path, overrides)), *overrides]
     spec = load_spec(spec_path, overrides)
     folder = Path(spec.results_dir)
@@ -79,7 +80,7 @@ def quickstart(spec_path: Path, overrides: list[str], console: Console) -> None:
     for name, place in places.items():
         console.print(f"{name:>16}: {place}")
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
-    console.print(f"{'time':>16}: {minutes} min {seconds} s")
+    console.print(f"{'time':>16}: {minutes} min {seconds} s, where the processor has {rate}")
 
 
 def _devices(spec: Spec) -> list[str]:
