@@ -21,8 +21,8 @@ NO_MATRIX = re.compile(r"/(class_embed|sampling_offsets)/|^task_mlp/")
 
 
 def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether the parameter maps features to features."""
-    return name.endswith("/kernel") and len(shape) == 2 and NO_MATRIX.search(name) is None
+    """Whether the parameter maps features to features: of a convolution, those of its window to those of a pixel."""
+    return name.endswith("/kernel") and len(shape) in (2, 4) and NO_MATRIX.search(name) is None
 
 
 def scale_by_muon(rms: float) -> optax.GradientTransformation:
@@ -34,12 +34,14 @@ def scale_by_muon(rms: float) -> optax.GradientTransformation:
     return optax.chain(optax.trace(MOMENTUM, nesterov=True), optax.stateless(update))
 
 
-def orthogonalised(matrices: PyTree[Float[Array, "_ _"]], rms: float) -> PyTree[Float[Array, "_ _"]]:
-    """Each matrix with all of its singular values at about the size at which its entries have this root mean square.
+def orthogonalised(kernels: PyTree[Float[Array, "*_ _"]], rms: float) -> PyTree[Float[Array, "*_ _"]]:
+    """Each kernel, as the matrix of its last axis and all before, with all singular values at about the size at which
+    its entries have this root mean square.
 
-    Those of one shape, or of its transpose, are computed together.
+    Matrices of one shape, or of its transpose, are computed together.
     """
-    leaves, tree = jax.tree.flatten(matrices)
+    arrays, tree = jax.tree.flatten(kernels)
+    leaves = [array.reshape(-1, array.shape[-1]) for array in arrays]
     alike: dict[tuple[int, ...], list[int]] = {}
     for index, leaf in enumerate(leaves):
         alike.setdefault(tuple(sorted(leaf.shape)), []).append(index)
@@ -49,7 +51,7 @@ def orthogonalised(matrices: PyTree[Float[Array, "_ _"]], rms: float) -> PyTree[
         # The squares of an orthogonal matrix of r rows and c >= r columns add up to r.
         new = _newton_schulz(wide) * (rms * columns**0.5)
         for i, part in zip(indices, new, strict=True):
-            found[i] = part if leaves[i].shape == (rows, columns) else part.T
+            found[i] = (part if leaves[i].shape == (rows, columns) else part.T).reshape(arrays[i].shape)
     return jax.tree.unflatten(tree, [found[index] for index in range(len(leaves))])
 
 

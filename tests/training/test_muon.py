@@ -56,8 +56,17 @@ def test_matrices_are_kernels_whose_rows_and_columns_are_features() -> None:
     found = {name for name, leaf in zip(names, jax.tree.leaves(shapes), strict=True) if is_matrix(name, leaf.shape)}
     others = {name for name in names if name.endswith("/kernel")} - found
     parts = {name.split("/")[-2] for name in others if not name.startswith("task_mlp/")}
-    assert parts == {"class_embed", "class_input_proj", "conv", "mask_features", "patch_embed", "sampling_offsets"}
-    assert "predictor/mask_embed/layer_0/kernel" in found
+    assert parts == {"class_embed", "sampling_offsets"}
+    assert {"predictor/mask_embed/layer_0/kernel", "backbone/patch_embed/kernel"} < found
+    assert is_matrix("backbone/depthwise/kernel", (7, 7, 1, 32))  # the places of its windows, and channels
+
+
+def test_a_convolution_is_the_matrix_of_its_windows() -> None:
+    gradient = jnp.asarray(np.random.default_rng(2).normal(size=(3, 3, 4, 8)), jnp.float32)
+    flat = orthogonalised({"dense": gradient.reshape(36, 8)}, rms=0.5)["dense"]
+    found = orthogonalised({"conv": gradient, "dense": gradient.reshape(36, 8).T}, rms=0.5)
+    np.testing.assert_allclose(found["conv"], flat.reshape(gradient.shape), atol=1e-6)
+    np.testing.assert_allclose(found["dense"], flat.T, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ class Optim(Section):
     type: Literal["AdamW", "Muon"] = key(
         "AdamW",
         "",
-        "The optimizer. Muon orthogonalises the updates of matrices, and leaves all else to AdamW.",
+        "The optimizer. Muon orthogonalises the updates of matrices and convolutions, and leaves all else to AdamW.",
         enum=("AdamW",),
         tao="SGD is accepted too, and Muon is not",
     )
