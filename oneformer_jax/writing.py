@@ -24,6 +24,7 @@ _MANY = 50  # files, for which one call for the whole disk is quicker than one f
 _STREAMS = ("/dev/std", "/dev/fd/", "/dev/null", "/proc/")
 _HINTS = {
     **dict.fromkeys(DISK_FULL, "free disk space, then run the same command again; what was there before is unchanged"),
+    errno.EFBIG: "the file system, or `ulimit -f`, allows no file of this size",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder that you can write to"),
     errno.EISDIR: "a folder stands where a file belongs: move it away, or name another place",
     **dict.fromkeys(

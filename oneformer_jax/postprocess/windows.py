@@ -36,13 +36,16 @@ class Windows:
 
     def __post_init__(self) -> None:
         """Raises ValueError: neighbours share nothing, or more than half."""
+        if not isinstance(self.side, int) or not isinstance(self.overlap, int) or self.side < 2:
+            what = f"not {self.side!r} and {self.overlap!r}"
+            raise ValueError(f"a tile has 2 pixels or more a side and a whole number of pixels to share, {what}")
         if not 0 < self.overlap <= self.side // 2:
             raise ValueError(f"tiles of {self.side} pixels overlap by 1 to {self.side // 2} pixels, not {self.overlap}")
 
     @classmethod
     def of_sides(cls, side: int, overlap: int | None) -> "Windows":
         """With an overlap of an eighth of the side where none is given."""
-        return cls(side, max(1, side // 8) if overlap is None else overlap)
+        return cls(side, max(1, int(side) // 8) if overlap is None else overlap)
 
     def of(self, size: Size) -> list[Window]:
         """Those of a picture of (height, width), row by row."""

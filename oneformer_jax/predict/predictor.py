@@ -118,8 +118,8 @@ class Predictor:
         neighbours share `overlap` pixels or more (None: an eighth of the side), and whose results are one result (see
         `postprocess.assembled`): the model sees each tile as it would see a picture.
 
-        Raises ValueError: unknown task, tiles that share nothing or more than half; DataError: no picture;
-        EngineError: a batch that the model does not take.
+        Raises ValueError: unknown task, a batch of less than one, tiles that share nothing or more than half;
+        DataError: no picture; EngineError: a batch that the model does not take.
         """
         chosen = [task_of(task) for task in tasks] or TASKS
         count = self.batch_size(batch_size, 1)
@@ -196,10 +196,12 @@ class Predictor:
     def batch_size(self, wanted: int | None, usual: int) -> int:
         """How many images to give it at once: `wanted` where that is given, else what it takes that is next to `usual`.
 
-        Raises EngineError: more are wanted than it takes.
+        Raises EngineError: more are wanted than it takes; ValueError: fewer than one.
         """
         smallest, largest = self.batch_sizes
         if wanted is not None:
+            if not isinstance(wanted, int) or wanted < 1:
+                raise ValueError(f"a batch has a whole number of images, 1 or more, not {wanted!r}")
             check_batch_size(wanted, largest, self.path)
             return wanted
         return max(usual, smallest) if largest is None else min(max(usual, smallest), largest)

@@ -110,12 +110,14 @@ def test_what_cannot_be_read_is_listed_at_the_end_and_the_others_are_done(
 ) -> None:
     damaged = photos / "damaged.png"
     damaged.write_bytes((photos / "x.png").read_bytes()[:300])
+    (photos / "gone.png").symlink_to("nowhere.png")
     result = command_line("predict", trained / "train", photos, photos / "notes.txt", "-o", tmp_path / "out")
     assert result.returncode == 1, result.stdout + result.stderr
     last = result.stderr[result.stderr.index("error: ") :]
-    assert "2 images could not be used and had to be skipped; the results of the other 3 are complete" in last
+    assert "3 images could not be used and had to be skipped; the results of the other 3 are complete" in last
     assert f"{damaged}: the image cannot be read" in last
     assert f"{photos / 'notes.txt'}: the image cannot be read" in last
+    assert f"{photos / 'gone.png'}: it is no file" in last
     assert "Traceback" not in result.stderr
     content = json.loads((tmp_path / "out" / "panoptic" / "panoptic.json").read_text())
     assert len(content["images"]) == 3

@@ -159,6 +159,9 @@ def test_windows_cover_the_picture_evenly() -> None:
     for wrong in (0, 257):
         with pytest.raises(ValueError, match=f"overlap by 1 to 256 pixels, not {wrong}"):
             Windows(512, wrong)
+    for side in (1, 0, -5):
+        with pytest.raises(ValueError, match=f"2 pixels or more a side .* not {side} and"):
+            Windows.of_sides(side, None)
 
 
 def logits(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -150,6 +150,15 @@ def model(tmp_path: Path, request: pytest.FixtureRequest) -> Predictor:
     return replace(load_model(tmp_path / "model.onnx"), thresholds=Thresholds(object_mask_threshold=0.0))
 
 
+def test_a_batch_has_a_picture(model: Predictor) -> None:
+    picture = np.zeros((80, 80, 3), np.uint8)
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match=f"1 or more, not {wrong}"):
+            model.predict(picture, "semantic", batch_size=wrong)
+        with pytest.raises(ValueError, match=f"1 or more, not {wrong}"):
+            model.predict(picture, "semantic", batch_size=wrong, tile=32)
+
+
 def test_a_list_of_pictures_gives_the_predictions_of_each(
     model: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from oneformer_jax.data.datasets.images import list_images, of_any_size, read_he
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.pictures import find_pictures
 from oneformer_jax.data.storage.cache import local_folder
+from oneformer_jax.errors import DataError
 from oneformer_jax.evaluation.backend import Pending, compiling_ahead
 from oneformer_jax.evaluation.batches import filled, of_one_size
 from oneformer_jax.evaluation.in_windows import result_in_windows, window_geometry
@@ -30,24 +31,29 @@ def inference(settings: InferenceRun, run: Run) -> None:
     """Writes the result of the task for every image of the folders. Raises what `_write_results` raises, and
     OneFormerError where a folder holds no image."""
     folders = [local_folder(location, what=settings.images_key) for location in settings.images]
-    _write_results(settings, [path for folder in folders for path in list_images(folder)], run)
+    _write_results(settings, [path for folder in folders for path in list_images(folder)], run, Skipped(run.status))
 
 
 def predict(settings: InferenceRun, run: Run) -> None:
     """Writes the result of the task for every picture that is named, but not for results, unless nothing else is.
     Raises what `_write_results` raises, and OneFormerError where something that is named holds no picture."""
-    found = find_pictures(settings.images, what=settings.images_key)
+    skipped = Skipped(run.status)
+
+    def left_out(path: Path, why: str) -> None:
+        skipped(DataError(why, where=str(path)))
+
+    found = find_pictures(settings.images, what=settings.images_key, left_out=left_out)
     paths = [path for path in found if not is_result(path)] or found
     if len(paths) < len(found):
         run.status.warning(f"{len(found) - len(paths)} pictures are results of earlier predictions, and left out")
-    _write_results(settings, paths, run)
+    _write_results(settings, paths, run, skipped)
 
 
-def _write_results(settings: InferenceRun, paths: list[Path], run: Run) -> None:
+def _write_results(settings: InferenceRun, paths: list[Path], run: Run, skipped: Skipped) -> None:
     """Raises OneFormerError: no model, a class that it does not have, a file that cannot be written, a folder that
-    holds the results of other images; at the end, where images cannot be read and were left out.
+    holds the results of other images; at the end, where images cannot be read and were left out, also before.
     """
-    task, wanted, skipped = settings.task, settings.wanted, Skipped(run.status)
+    task, wanted = settings.task, settings.wanted
     earlier = earlier_results(run.folder, task, paths)
     model, batch_size = open_model(settings.model, settings.batch_size, run)
     if earlier:

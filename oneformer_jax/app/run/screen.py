@@ -87,8 +87,16 @@ def told() -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
+    """Prints each message once: what looks at a folder several times finds the same there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._printed = set[str]()
+
     def emit(self, record: logging.LogRecord) -> None:
-        standard_error().print(f"warning: {record.getMessage()}", style="yellow")
+        if (message := record.getMessage()) not in self._printed:
+            self._printed.add(message)
+            standard_error().print(f"warning: {message}", style="yellow")
 
 
 def nothing() -> Screen:

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Int32, Shaped, UInt8, UInt16
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from oneformer_jax.data.storage.folders import entries, files_below, innermost
+from oneformer_jax.data.storage.folders import LeftOut, entries, files_below, innermost
 from oneformer_jax.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -76,9 +76,9 @@ def read_image(file: ImageFile) -> UInt8[np.ndarray, "h w 3"]:
         return _upright_rgb(image, str(file))
 
 
-def pictures_below(folder: Path) -> list[PurePath]:
+def pictures_below(folder: Path, left_out: LeftOut | None = None) -> list[PurePath]:
     """The paths of pictures by their suffixes (see `files_below`)."""
-    return files_below(folder, SUFFIXES)
+    return files_below(folder, SUFFIXES, left_out)
 
 
 def pillow_picture(image: Image.Image, where: str) -> UInt8[np.ndarray, "h w 3"]:

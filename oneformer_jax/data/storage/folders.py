@@ -11,7 +11,7 @@ some disks). The names are equal to whoever reads them, and different to the fil
 import logging
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path, PurePath
 
@@ -59,13 +59,22 @@ def innermost(folder: Path, *, named: Iterable[str] = ()) -> Path:
         folder = Path(shown[0].path)
 
 
-def files_below(folder: Path, suffixes: frozenset[str]) -> list[PurePath]:
+LeftOut = Callable[[Path, str], None]
+"""Gets what is left out, and why."""
+
+
+def files_below(folder: Path, suffixes: frozenset[str], left_out: LeftOut | None = None) -> list[PurePath]:
     """The paths of files with these suffixes below a folder, relative to it and sorted; links are followed, hidden
-    files and folders are left out, and so is with a warning what is no file or cannot be looked into."""
+    files and folders are left out. What is no file, or cannot be looked into, is left out and said to `left_out`, else
+    in a warning."""
     found: list[PurePath] = []
-    others: list[str] = []
+    others: list[tuple[Path, str]] = []
     seen = set[str]()
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=lambda error: others.append(str(error))):
+
+    def locked(error: OSError) -> None:
+        others.append((Path(error.filename), error.strerror or type(error).__name__))
+
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=locked):
         folders[:] = [name for name in folders if not _is_hidden(name)]
         real = os.path.realpath(place)
         if real in seen:  # a link back to where it lies
@@ -79,9 +88,13 @@ def files_below(folder: Path, suffixes: frozenset[str]) -> list[PurePath]:
             if os.path.isfile(os.path.join(place, name)):
                 found.append(inner / name)
             else:
-                others.append(f"{inner / name} is no file")
-    if others:
-        told = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+                others.append((Path(place, name), "it is no file"))
+    if left_out is not None:
+        for path, why in others:
+            left_out(path, why)
+    elif others:
+        told = ", ".join(f"{path.relative_to(folder)} ({why})" for path, why in others[:3])
+        told += ", ..." if len(others) > 3 else ""
         logger.warning("%s: %d left out that cannot be read: %s", folder, len(others), told)
     return sorted(found)
 

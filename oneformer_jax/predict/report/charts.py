@@ -14,7 +14,8 @@ from oneformer_jax.evaluation.report import SCORES, class_scores, mean_scores, p
 NAMED_CELLS = 40
 """Classes up to which a matrix has names beside it."""
 CONFUSIONS = 12
-LEAST_SHARE = 0.002  # of a row of the matrix: less is left white
+LEAST_SHARE, MOST_CELLS = 0.002, 5000
+"""Of a row of the matrix, and cells of it: what is less, or beyond the largest, is left white."""
 
 
 def headline(metrics: Metrics) -> str:
@@ -81,7 +82,8 @@ def _matrix(share: Float64[np.ndarray, "k k"], names: Sequence[str]) -> str:
     cell = 22 if named else max(3, 880 // count)
     left = 14 + 7 * min(19, max(map(len, names))) if named else 4
     cells = []
-    for row, column in np.argwhere(share >= LEAST_SHARE).tolist():
+    least = max(LEAST_SHARE, float(np.sort(share, axis=None)[-MOST_CELLS:].min()))
+    for row, column in np.argwhere(share >= least).tolist():
         value = float(share[row, column])
         told = escape(f"{names[row]} predicted as {names[column]}: {value:.1%}")
         kind = "right" if row == column else "wrong"
