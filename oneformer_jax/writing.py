@@ -24,7 +24,7 @@ _MANY = 50  # files, for which one call for the whole disk is quicker than one f
 _STREAMS = ("/dev/std", "/dev/fd/", "/dev/null", "/proc/")
 _HINTS = {
     **dict.fromkeys(DISK_FULL, "free disk space, then run the same command again; what was there before is unchanged"),
-    errno.EFBIG: "free disk space, or lift the limit on the size of files (`ulimit -f`), then run the same command again; "
+    errno.EFBIG: "free disk space, or lift the limit on sizes of files (`ulimit -f`), then run the same command again; "
     "what was there before is unchanged",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder that you can write to"),
     errno.EISDIR: "a folder stands where a file belongs: move it away, or name another place",
