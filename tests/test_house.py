@@ -72,3 +72,9 @@ def test_files_and_folders_have_a_size_that_can_be_read() -> None:
 
 def test_nothing_is_mocked_outside_tests() -> None:
     assert not [path for path in modules() if "unittest" in path.read_text()]
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Python imports one module of a name, and a run of all tests then lacks the other file."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
