@@ -81,8 +81,8 @@ class InferenceRun:
     `images` are folders, archives or addresses, for `predict` also what else `find_pictures` takes. Images are fitted
     into `image_size` (height, width) where that is given, else `policy` sizes them, None: that of the model; a model of
     one size takes them in the letterbox of that size. With `windows`, larger images are seen in parts, each of which is
-    sized so. `batch_size` is what `ModelChoice` calls usual. `images_key` and
-    `threshold_key` are the settings of the images and of the score of segments, for messages.
+    sized so. `batch_size` is what `ModelChoice` calls usual. `images_key` and `threshold_key` are the settings of the
+    images and of the score of segments, for messages.
     """
 
     model: ModelChoice

@@ -83,9 +83,12 @@ def test_what_is_no_file_below_a_folder_is_left_out_and_said(tmp_path: Path, cap
     assert list(map(str, files_below(tmp_path, frozenset({".png"})))) == ["inner/a.png"]
     (told,) = caplog.messages
     assert "2 left out that cannot be read: gone.png (it is no file), inner/pipe.png (it is no file)" in told
-    said: list[tuple[str, str]] = []
-    files_below(tmp_path, frozenset({".png"}), lambda path, why: said.append((path.name, why)))
-    assert said == [("gone.png", "it is no file"), ("pipe.png", "it is no file")]
+    said: list[DataError] = []
+    files_below(tmp_path, frozenset({".png"}), said.append)
+    assert [(error.where, error.what) for error in said] == [
+        (str(tmp_path / "gone.png"), "it is no file"),
+        (str(tmp_path / "inner" / "pipe.png"), "it is no file"),
+    ]
 
 
 def test_one_annotation_file_beside_litter_is_the_one(tmp_path: Path) -> None:

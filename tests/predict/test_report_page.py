@@ -18,6 +18,7 @@ from oneformer_jax.data.datasets.dataset import VOID, Segment
 from oneformer_jax.evaluation.evaluator import Metrics
 from oneformer_jax.evaluation.metrics import GroundTruth, PanopticCounts, Scores
 from oneformer_jax.postprocess.results import PanopticResult, PanopticSegment, Result
+from oneformer_jax.predict.report import charts
 from oneformer_jax.predict.report.layers import COLORS, LAYERS, MISSED, OTHER_OBJECT, WRONG_CLASS, errors, layers_of
 from oneformer_jax.predict.report.page import Shown, report_page
 
@@ -96,6 +97,14 @@ def test_the_page_has_the_numbers_and_names_nothing_outside() -> None:
     assert not re.search(r"https?://|@import|url\(", text)
     assert text.count("<figure data-text=") == 3
     assert "c&#x27;.png: 100.0, one of the best" in text
+
+
+def test_a_matrix_of_many_classes_shows_its_largest_cells() -> None:
+    counts = np.random.default_rng(0).integers(1, 1000, (200, 200))
+    np.fill_diagonal(counts, 10**5)
+    page = charts.confusion(counts, [f"class {number}" for number in range(200)])
+    assert page.count("<title>") == charts.MOST_CELLS
+    assert all(f"class {number} predicted as class {number}:" in page for number in range(200))
 
 
 def test_several_data_sets_have_a_row_each() -> None:

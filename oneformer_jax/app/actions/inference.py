@@ -14,7 +14,6 @@ from oneformer_jax.data.datasets.images import list_images, of_any_size, read_he
 from oneformer_jax.data.geometry import Geometry, Letterbox, Policy, Size
 from oneformer_jax.data.pictures import find_pictures
 from oneformer_jax.data.storage.cache import local_folder
-from oneformer_jax.errors import DataError
 from oneformer_jax.evaluation.backend import Pending, compiling_ahead
 from oneformer_jax.evaluation.batches import filled, of_one_size
 from oneformer_jax.evaluation.in_windows import result_in_windows, window_geometry
@@ -38,11 +37,7 @@ def predict(settings: InferenceRun, run: Run) -> None:
     """Writes the result of the task for every picture that is named, but not for results, unless nothing else is.
     Raises what `_write_results` raises, and OneFormerError where something that is named holds no picture."""
     skipped = Skipped(run.status)
-
-    def left_out(path: Path, why: str) -> None:
-        skipped(DataError(why, where=str(path)))
-
-    found = find_pictures(settings.images, what=settings.images_key, left_out=left_out)
+    found = find_pictures(settings.images, what=settings.images_key, left_out=skipped)
     paths = [path for path in found if not is_result(path)] or found
     if len(paths) < len(found):
         run.status.warning(f"{len(found) - len(paths)} pictures are results of earlier predictions, and left out")

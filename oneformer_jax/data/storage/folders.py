@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path, PurePath
 
+from oneformer_jax.errors import DataError
+
 logger = logging.getLogger(__name__)
 
 _LITTER = frozenset(
@@ -59,8 +61,8 @@ def innermost(folder: Path, *, named: Iterable[str] = ()) -> Path:
         folder = Path(shown[0].path)
 
 
-LeftOut = Callable[[Path, str], None]
-"""Gets what is left out, and why."""
+LeftOut = Callable[[DataError], None]
+"""Gets what is wrong with something that is left out."""
 
 
 def files_below(folder: Path, suffixes: frozenset[str], left_out: LeftOut | None = None) -> list[PurePath]:
@@ -68,11 +70,11 @@ def files_below(folder: Path, suffixes: frozenset[str], left_out: LeftOut | None
     files and folders are left out. What is no file, or cannot be looked into, is left out and said to `left_out`, else
     in a warning."""
     found: list[PurePath] = []
-    others: list[tuple[Path, str]] = []
+    others: list[DataError] = []
     seen = set[str]()
 
     def locked(error: OSError) -> None:
-        others.append((Path(error.filename), error.strerror or type(error).__name__))
+        others.append(DataError(error.strerror or type(error).__name__, where=str(error.filename)))
 
     for place, folders, names in os.walk(folder, followlinks=True, onerror=locked):
         folders[:] = [name for name in folders if not _is_hidden(name)]
@@ -88,12 +90,12 @@ def files_below(folder: Path, suffixes: frozenset[str], left_out: LeftOut | None
             if os.path.isfile(os.path.join(place, name)):
                 found.append(inner / name)
             else:
-                others.append((Path(place, name), "it is no file"))
+                others.append(DataError("it is no file", where=os.path.join(place, name)))
     if left_out is not None:
-        for path, why in others:
-            left_out(path, why)
+        for error in others:
+            left_out(error)
     elif others:
-        told = ", ".join(f"{path.relative_to(folder)} ({why})" for path, why in others[:3])
+        told = ", ".join(f"{os.path.relpath(error.where, folder)} ({error.what})" for error in others[:3])
         told += ", ..." if len(others) > 3 else ""
         logger.warning("%s: %d left out that cannot be read: %s", folder, len(others), told)
     return sorted(found)

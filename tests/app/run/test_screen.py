@@ -98,3 +98,12 @@ def test_what_the_library_tells_is_a_line_without_the_names_of_modules(capsys: p
         logger.warning("%s: comes out black", "a[red].png")
     assert capsys.readouterr().err == "warning: a[red].png: comes out black\n"
     assert logging.getLogger("oneformer_jax").handlers == []
+
+
+def test_what_several_readers_of_a_folder_warn_of_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("oneformer_jax.data")
+    for _ in range(2):  # each run says it anew
+        with told():
+            for message in ("one", "one", "another", "one"):
+                logger.warning(message)
+    assert capsys.readouterr().err.split("\n") == [*["warning: one", "warning: another"] * 2, ""]
